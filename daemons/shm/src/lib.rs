@@ -1,0 +1,1 @@
+//! Shared-memory rings, frames and messages between the parts of a cellmesh node.

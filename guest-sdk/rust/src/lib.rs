@@ -1,0 +1,1 @@
+//! Write cellmesh service cells in Rust.

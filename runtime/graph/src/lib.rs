@@ -1,0 +1,1 @@
+//! Execution graphs: plans, validation and the engine; pure, no I/O.

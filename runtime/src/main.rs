@@ -1,0 +1,2 @@
+//! The `cellmesh` command.
+fn main() {}

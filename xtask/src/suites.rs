@@ -1,0 +1,250 @@
+//! All tests, what is quick to build first, and one line at the end that says how they went.
+//!
+//! `cargo test`, not another runner: a machine with a Rust toolchain has it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::summary::Summary;
+use crate::workspace::Workspace;
+use crate::{cells, command};
+
+/// Crates that build without wasmtime.
+const LIGHT: [&str; 7] = [
+    "cellmesh-shm",
+    "cellmesh-graph",
+    "cellmesh-dpa",
+    "cellmesh-dpu",
+    "cellmesh-guest",
+    "cellmesh-guest-macros",
+    "xtask",
+];
+
+/// The crates above them. Built with one command line, so that all of them, and the binary that the
+/// end-to-end tests start, share one wasmtime with one set of features.
+const HEAVY: [&str; 3] = ["cellmesh", "cellmesh-bench", "cellmesh-tests"];
+
+/// Some tests that belong together, and what they need.
+enum Suite {
+    Cargo {
+        name: &'static str,
+        command: Command,
+    },
+    Skipped {
+        name: &'static str,
+        why: &'static str,
+    },
+}
+
+/// Runs everything; the last line on standard output is the summary.
+pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode> {
+    let cells = cells::build(workspace)?;
+    let mut sum = Summary::default();
+    for suite in suites(workspace, &cells) {
+        sum += suite.run()?;
+        if sum.failed > 0 && !no_fail_fast {
+            break;
+        }
+    }
+    println!("{sum}");
+    Ok(if sum.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// In the order in which they are most likely to tell something soon.
+fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
+    let bin = workspace.target.join("debug/cellmesh");
+    let mut build = workspace.cargo();
+    // `--bins` beside `--tests`: the same features as in the tests below, and the plain binary too.
+    build
+        .args(["build", "--bins", "--tests"])
+        .args(packages(&HEAVY));
+    let mut heavy = workspace.cargo();
+    heavy
+        .args(["test", "--no-fail-fast"])
+        .args(packages(&HEAVY));
+    heavy.env("CELLMESH_BIN", bin).env("CELLMESH_CELLS", cells);
+    let mut light = workspace.cargo();
+    light
+        .args(["test", "--no-fail-fast"])
+        .args(packages(&LIGHT));
+    let cargo = |name, command| Suite::Cargo { name, command };
+    vec![
+        cargo("crates without wasmtime", light),
+        cargo("rings, every interleaving (loom)", loom(workspace)),
+        miri(workspace),
+        cargo("cells, compiled for this machine", native_cells(workspace)),
+        cargo("runtime, build", build),
+        cargo("runtime and end to end", heavy),
+    ]
+}
+
+fn packages<'a>(names: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    names.iter().flat_map(|name| ["--package", name])
+}
+
+/// Flags and profile of loom would rebuild everything else: it has a target folder of its own.
+fn loom(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo
+        .args([
+            "test",
+            "--release",
+            "--package",
+            "cellmesh-shm",
+            "--test",
+            "loom",
+        ])
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", workspace.target.join("loom"));
+    cargo
+}
+
+fn miri(workspace: &Workspace) -> Suite {
+    let name = "rings, undefined behaviour (Miri)";
+    // Not `$CARGO`: only rustup's cargo understands `+nightly`.
+    let nightly = || {
+        let mut cargo = Command::new("cargo");
+        cargo
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env("RUSTUP_AUTO_INSTALL", "0");
+        cargo
+            .current_dir(&workspace.root)
+            .args(["+nightly", "miri"]);
+        cargo
+    };
+    if !command::succeeds(nightly().arg("--version")) {
+        return Suite::Skipped {
+            name,
+            why: "no nightly toolchain with the component `miri`",
+        };
+    }
+    let mut command = nightly();
+    command
+        .args(["test", "--package", "cellmesh-shm", "--lib"])
+        .env("CARGO_TARGET_DIR", workspace.target.join("miri"));
+    Suite::Cargo { name, command }
+}
+
+fn native_cells(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo
+        .args([
+            "test",
+            "--no-fail-fast",
+            "--workspace",
+            "--manifest-path",
+            "cells/Cargo.toml",
+        ])
+        .env("CARGO_TARGET_DIR", workspace.target.join("wasm"));
+    cargo
+}
+
+impl Suite {
+    fn run(self) -> Result<Summary> {
+        match self {
+            Self::Cargo { name, mut command } => {
+                eprintln!("== {name}");
+                count(&mut command)
+            }
+            Self::Skipped { name, why } => {
+                println!("== {name}: skipped, {why}");
+                Ok(Summary::SKIPPED)
+            }
+        }
+    }
+}
+
+/// Runs tests, passes on what they say, and adds up their results.
+fn count(command: &mut Command) -> Result<Summary> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    let sum = pass_through(output, std::io::stdout().lock())?;
+    let status = child.wait().context("cannot wait for cargo")?;
+    Ok(with_status(sum, status.success()))
+}
+
+/// Copies line by line and reads the results on the way. Output that is no text is passed on as it is.
+fn pass_through(mut from: impl BufRead, mut to: impl Write) -> Result<Summary> {
+    let mut sum = Summary::default();
+    let mut line = Vec::new();
+    while from
+        .read_until(b'\n', &mut line)
+        .context("cannot read the output of cargo")?
+        > 0
+    {
+        to.write_all(&line)
+            .context("cannot pass on the output of cargo")?;
+        if let Some(result) = Summary::of_line(&String::from_utf8_lossy(&line)) {
+            sum += result;
+        }
+        line.clear();
+    }
+    Ok(sum)
+}
+
+/// Cargo also fails when a test does not compile or its program dies: nobody counted that.
+fn with_status(mut sum: Summary, succeeded: bool) -> Summary {
+    if !succeeded && sum.failed == 0 {
+        sum += Summary::FAILED;
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO_PROGRAMS: &str = "running 2 tests\n\
+        test a ... ok\n\
+        test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.0s\n\
+        \n\
+        test result: FAILED. 1 passed; 1 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0s";
+
+    /// Every line is passed on, every result counted, also on a last line without an end.
+    #[test]
+    fn output_is_passed_on_and_counted() {
+        let mut seen = Vec::new();
+        let sum = pass_through(TWO_PROGRAMS.as_bytes(), &mut seen).unwrap();
+        assert_eq!(String::from_utf8(seen).unwrap(), TWO_PROGRAMS);
+        assert_eq!(
+            sum,
+            Summary {
+                passed: 3,
+                failed: 1,
+                skipped: 3
+            }
+        );
+    }
+
+    /// A program may print what it likes.
+    #[test]
+    fn output_that_is_no_text_is_passed_on() {
+        let bytes = b"\xff\xfe\ntest result: ok. 1 passed; 0 failed; 0 ignored;\n";
+        let mut seen = Vec::new();
+        let sum = pass_through(&bytes[..], &mut seen).unwrap();
+        assert_eq!(seen, bytes);
+        assert_eq!(sum.passed, 1);
+    }
+
+    /// A suite that does not compile must not look like one without tests.
+    #[test]
+    fn failure_that_no_test_counted_is_one_failure() {
+        assert_eq!(with_status(Summary::default(), false), Summary::FAILED);
+        assert_eq!(with_status(Summary::default(), true), Summary::default());
+        let counted = Summary {
+            passed: 1,
+            failed: 2,
+            skipped: 0,
+        };
+        assert_eq!(with_status(counted, false), counted);
+    }
+}

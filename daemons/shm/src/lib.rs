@@ -1,1 +1,21 @@
 //! Shared-memory rings, frames and messages between the parts of a cellmesh node.
+//!
+//! ```text
+//!   message   port      calls, answers, cancellation; splits what is large, grants credits
+//!   frame     link      two small rings, two bulk rings and two doorbells, seen from one side
+//!   bytes     ring      one producer, one consumer, frames without a copy between them
+//!   words     segment   sealed anonymous memory, written by one side, read by the other
+//! ```
+//!
+//! - Workers and sidecars speak through a [`port::Port`]; the DPA relays frames between [`link::Link`]s.
+//! - Nothing here assumes that both sides live in one address space, or that the other side is honest.
+//! - The only unsafe code of the project is in [`segment`].
+//! - Not here: where a message goes (the DPA), what its head means (the DPU and the worker), sleeping
+//!   (each placement's own loop; [`doorbell`] gives it what to sleep on).
+
+pub mod clock;
+pub mod head;
+pub mod ids;
+pub mod message;
+pub mod port;
+pub mod profile;

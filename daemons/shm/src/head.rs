@@ -1,0 +1,301 @@
+//! Heads of messages: what both ends of a call agree on, and what the DPA never looks at.
+//!
+//! ```text
+//! request head    POST/cart?id=7host: s1\ncontent-type: text/plain\n
+//!                 `--' `-------' `--------------- header lines ----'
+//!                 method  target
+//! response head   content-type: text/plain\n
+//! ```
+//!
+//! - A header line is `name: value\n`. The name is a lower-case HTTP token; the value may be anything but CR, LF and NUL.
+//! - [`HeaderLines`] reads lines that anybody wrote: it never panics, and passes over a line that is none.
+//!   [`HeaderLines::check`] tells a good head from a bad one; do it once, where a head comes in.
+//! - Not here: which headers a part adds, drops or believes.
+
+use bytes::Bytes;
+
+/// Bounds of a head. The defaults are the node's; a daemon may set narrower ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Most header lines.
+    pub lines_max: usize,
+    /// Most bytes of all header lines together.
+    pub bytes_max: usize,
+}
+
+impl Default for HeadLimits {
+    /// 100 lines, 16 KiB. Source: `reliability.md`, A2.
+    fn default() -> Self {
+        Self {
+            lines_max: 100,
+            bytes_max: 16 << 10,
+        }
+    }
+}
+
+/// Why header lines are refused. A line's number counts from 1.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// More bytes than allowed.
+    #[error("header lines of {found} bytes: must be at most {max}")]
+    TooLong {
+        /// Bytes found.
+        found: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// More lines than allowed.
+    #[error("more than {max} header lines")]
+    TooMany {
+        /// Lines allowed.
+        max: usize,
+    },
+    /// No line: no `: `, or no line end.
+    #[error("header line {line}: must be `name: value` and a line end")]
+    NoLine {
+        /// Its number.
+        line: usize,
+    },
+    /// The name is empty or has a character that is not in a lower-case token.
+    #[error("header line {line}: the name must be a lower-case token")]
+    Name {
+        /// Its number.
+        line: usize,
+    },
+    /// The value has a CR, LF or NUL.
+    #[error("header line {line}: the value must not have CR, LF or NUL")]
+    Value {
+        /// Its number.
+        line: usize,
+    },
+    /// The method is no token, or the target has a space or control character, or either is too long.
+    #[error("the {part} must be {right}")]
+    RequestLine {
+        /// `"method"` or `"target"`.
+        part: &'static str,
+        /// What would be right.
+        right: &'static str,
+    },
+}
+
+/// Header lines, borrowed from a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderLines<'a>(pub &'a [u8]);
+
+impl<'a> HeaderLines<'a> {
+    /// Name and value of each line, in order. A line that is none is passed over.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        self.0.split(|&byte| byte == b'\n').filter_map(split_line)
+    }
+
+    /// The first value of `name`, which must be lower case.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.iter()
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Checks every line against the form and the bounds. Cost: one pass.
+    /// # Errors
+    /// The first rule that is broken, with the number of the line.
+    pub fn check(&self, limits: HeadLimits) -> Result<(), HeadError> {
+        if self.0.len() > limits.bytes_max {
+            return Err(HeadError::TooLong {
+                found: self.0.len(),
+                max: limits.bytes_max,
+            });
+        }
+        let mut rest = self.0;
+        let mut line = 0;
+        while !rest.is_empty() {
+            line += 1;
+            if line > limits.lines_max {
+                return Err(HeadError::TooMany {
+                    max: limits.lines_max,
+                });
+            }
+            let end = rest
+                .iter()
+                .position(|&byte| byte == b'\n')
+                .ok_or(HeadError::NoLine { line })?;
+            check_line(&rest[..end], line)?;
+            rest = &rest[end + 1..];
+        }
+        Ok(())
+    }
+}
+
+fn split_line(line: &[u8]) -> Option<(&str, &[u8])> {
+    let end = line.windows(2).position(|pair| pair == b": ")?;
+    let name = str::from_utf8(&line[..end]).ok()?;
+    Some((name, &line[end + 2..]))
+}
+
+fn check_line(bytes: &[u8], line: usize) -> Result<(), HeadError> {
+    let (name, value) = split_line(bytes).ok_or(HeadError::NoLine { line })?;
+    if !is_name(name.as_bytes()) {
+        return Err(HeadError::Name { line });
+    }
+    if !is_value(value) {
+        return Err(HeadError::Value { line });
+    }
+    Ok(())
+}
+
+/// A lower-case HTTP token (RFC 9110, 5.6.2).
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name
+            .iter()
+            .all(|&byte| is_token_byte(byte) && !byte.is_ascii_uppercase())
+}
+
+fn is_value(value: &[u8]) -> bool {
+    !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// The head of a request, ready for a [`crate::message::RequestMessage`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestHead {
+    /// Bytes of the method.
+    pub method_len: u16,
+    /// Bytes of the target.
+    pub target_len: u16,
+    /// `method | target | header lines`.
+    pub bytes: Bytes,
+}
+
+/// Writes a head line by line, so that what it makes passes [`HeaderLines::check`] but for the bounds.
+#[derive(Debug, Clone, Default)]
+pub struct HeadBuilder {
+    bytes: Vec<u8>,
+    method_len: u16,
+    target_len: u16,
+    lines: usize,
+}
+
+impl HeadBuilder {
+    /// Starts the head of a response.
+    #[must_use]
+    pub fn response() -> Self {
+        Self::default()
+    }
+
+    /// Starts the head of a request.
+    /// # Errors
+    /// [`HeadError::RequestLine`] if `method` is no token, or `target` is empty, has a space or a control character;
+    /// either must be shorter than 64 KiB.
+    pub fn request(method: &str, target: &str) -> Result<Self, HeadError> {
+        Self::request_bytes(method.as_bytes(), target.as_bytes())
+    }
+
+    /// As [`HeadBuilder::request`], for parts that are bytes already.
+    /// # Errors
+    /// As [`HeadBuilder::request`].
+    pub fn request_bytes(method: &[u8], target: &[u8]) -> Result<Self, HeadError> {
+        if method.is_empty() || !method.iter().all(|&byte| is_token_byte(byte)) {
+            return Err(HeadError::RequestLine {
+                part: "method",
+                right: "an HTTP token",
+            });
+        }
+        if target.is_empty() || target.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
+            return Err(HeadError::RequestLine {
+                part: "target",
+                right: "a path without spaces or control characters",
+            });
+        }
+        Ok(Self {
+            method_len: part_len("method", method)?,
+            target_len: part_len("target", target)?,
+            bytes: [method, target].concat(),
+            lines: 0,
+        })
+    }
+
+    /// Appends a line; the name is written in lower case.
+    /// # Errors
+    /// [`HeadError::Name`] or [`HeadError::Value`] with the number that the line would have had.
+    pub fn push(&mut self, name: &str, value: &[u8]) -> Result<(), HeadError> {
+        let line = self.lines + 1;
+        if name.is_empty() || !name.bytes().all(is_token_byte) {
+            return Err(HeadError::Name { line });
+        }
+        if !is_value(value) {
+            return Err(HeadError::Value { line });
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes[start..].make_ascii_lowercase();
+        self.bytes.extend_from_slice(b": ");
+        self.bytes.extend_from_slice(value);
+        self.bytes.push(b'\n');
+        self.lines = line;
+        Ok(())
+    }
+
+    /// The finished header lines of a response (of a request: the whole head).
+    #[must_use]
+    pub fn finish(self) -> Bytes {
+        self.bytes.into()
+    }
+
+    /// The finished head of a request.
+    #[must_use]
+    pub fn finish_request(self) -> RequestHead {
+        RequestHead {
+            method_len: self.method_len,
+            target_len: self.target_len,
+            bytes: self.bytes.into(),
+        }
+    }
+}
+
+fn part_len(part: &'static str, bytes: &[u8]) -> Result<u16, HeadError> {
+    u16::try_from(bytes.len()).map_err(|_| HeadError::RequestLine {
+        part,
+        right: "shorter than 64 KiB",
+    })
+}
+
+/// Whether a header speaks of one connection only and must not be passed on (RFC 9110, 7.6.1).
+/// `content-length` is not among them: it describes the message, but who re-frames a body writes its own.
+#[must_use]
+pub fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+    ) || name.starts_with("proxy-")
+}
+
+/// Whether a header of a request is passed on to every call that it causes, and to its response.
+/// Source: `semantics.md`, "Tracing headers".
+#[must_use]
+pub fn is_tracing(name: &str) -> bool {
+    TRACING.contains(&name)
+}
+
+const TRACING: [&str; 14] = [
+    "x-request-id",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+    "x-datadog-trace-id",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-ot-span-context",
+    "grpc-trace-bin",
+    "traceparent",
+    "tracestate",
+    "x-cloud-trace-context",
+];
+
+#[cfg(test)]
+mod tests;

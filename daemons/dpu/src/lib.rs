@@ -1,1 +1,52 @@
 //! The L7 sidecar of a cellmesh node: ingress, routing and the JSON bridge.
+//!
+//! ```text
+//! Acceptor --> LaneIntake --> serve_connection --> Dpu --port--> DPA
+//! ```
+//!
+//! - [`Acceptor`]: one accept loop, connections to the lane with the fewest.
+//! - [`serve_connection`]: one connection, HTTP/1.1, HTTP/2 or JSON.
+//! - [`Routes`]: which service a request is for.
+//! - [`Dpu`]: one lane's sidecar, pumped by the lane.
+//! - [`DpuConfig`]: every limit.
+//!
+//! It owns everything that needs to understand a request, and sees workers only through the ring to
+//! the DPA. A lane wires it up so:
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use cellmesh_dpu::{Acceptor, Dpu, DpuConfig, Routes};
+//! # use cellmesh_shm::{clock::Nanos, link::Link, port::Progress};
+//! # async fn lane(link: Link, routes: Arc<Routes>, listener: std::net::TcpListener) {
+//! let config = DpuConfig::default();
+//! let (acceptor, mut intakes) = Acceptor::new(listener, 1, config.connections_max);
+//! let dpu = Dpu::new(link, routes, config);
+//! let intake = intakes.remove(0).serve(dpu.clone());
+//! tokio::task::spawn_local(intake); // on the lane's LocalSet
+//! let accepting = tokio::spawn(acceptor.run());
+//! while !dpu.is_draining() {
+//!     while dpu.pump(Nanos::now()) == Progress::Moved { /* pump the DPA and the worker too */ }
+//!     dpu.work().notified().await;
+//! }
+//! accepting.abort(); // closes the listener
+//! dpu.drain().await; // while the pumps go on elsewhere, within a bound
+//! # }
+//! ```
+
+pub mod config;
+pub mod routes;
+pub mod units;
+
+mod acceptor;
+mod bridge;
+mod dpu;
+mod faults;
+mod forward;
+mod ingress;
+mod request_id;
+
+pub use self::acceptor::{Acceptor, LaneIntake};
+pub use self::config::{ConfigError, DpuConfig};
+pub use self::dpu::{Dpu, DpuStats};
+pub use self::ingress::serve_connection;
+pub use self::routes::{RouteQuery, Routes, RoutesError, ServiceName, UnknownService};

@@ -1,0 +1,93 @@
+//! The JSON bridge: one JSON object in, one JSON object out, over a bare TCP connection.
+//!
+//! ```text
+//! client: {"method":"GET","path":"/s1"}                    complete when its last brace has come
+//! we:     {"req_id":"...","status":200,"headers":{...},"body":"..."}      then the connection closes
+//! ```
+//!
+//! - Objects that have arrived while one was answered are answered too, in order; then the
+//!   connection closes, also under a client that would keep it open. Part of an object counts as arrived:
+//!   it has its time to become whole.
+//! - A client may shut its sending side and still gets its answer. So one that is gone is only noticed
+//!   when the answer cannot be sent.
+//! - A body in an answer that is not UTF-8 has its bad bytes replaced by U+FFFD: the format has
+//!   no other way. Clients that need the bytes use HTTP.
+
+mod answer;
+mod inbox;
+mod request;
+mod scanner;
+
+use bytes::Bytes;
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::message::{Fault, RequestMessage};
+use tokio::io::AsyncWriteExt;
+
+use self::inbox::Inbox;
+use crate::dpu::{Dpu, Received};
+use crate::faults::Refusal;
+use crate::ingress::Client;
+
+/// Serves a connection whose first byte is an object's.
+pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
+    let mut inbox = Inbox::new(dpu.config());
+    loop {
+        let mut received = dpu.receive();
+        let object = inbox.next(&mut io, &mut received).await;
+        let last = object.is_err();
+        let Some(answer) = answer_to(dpu, &mut received, object).await else {
+            received.nothing_came();
+            break;
+        };
+        if io.write_all(&answer).await.is_err() || last || !inbox.has_more(&mut io) {
+            break;
+        }
+    }
+    if let Err(error) = io.shutdown().await {
+        tracing::debug!(%error, "a JSON client left before its answer");
+    }
+}
+
+/// The text to send; `None` if there was no object.
+async fn answer_to(
+    dpu: &Dpu,
+    received: &mut Received,
+    object: Result<Option<Bytes>, Refusal>,
+) -> Option<Vec<u8>> {
+    let outcome = match object {
+        Ok(None) => return None,
+        Ok(Some(object)) => call(dpu, received, &object).await,
+        Err(refusal) => Err(refusal),
+    };
+    Some(match outcome {
+        Ok(answer) => {
+            received.answered();
+            answer
+        }
+        Err(refusal) => {
+            received.refused();
+            answer::of_refusal(dpu, &refusal)
+        }
+    })
+}
+
+async fn call(dpu: &Dpu, received: &mut Received, object: &[u8]) -> Result<Vec<u8>, Refusal> {
+    received.check_room()?;
+    let request::Asked { service, head, body } = request::read(dpu, object)?;
+    received.dispatch()?;
+    let message = RequestMessage {
+        service,
+        deadline: Nanos::now().saturating_add(dpu.config().request_timeout.0),
+        hops: 0,
+        method_len: head.method_len,
+        target_len: head.target_len,
+        head: head.bytes,
+        body,
+    };
+    let message = dpu.call(message)?.await;
+    let name = dpu.routes().name(service).expect("the route came from this table").as_str();
+    if message.fault != Fault::None {
+        return Err(Refusal::Mesh { fault: message.fault, service: name.to_owned() });
+    }
+    answer::of_cell(dpu, &message).map_err(|why| Refusal::BadResponse { service: name.to_owned(), why })
+}

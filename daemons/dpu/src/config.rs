@@ -1,0 +1,228 @@
+//! `[dpu]`: the limits of the network side. Each has a default, a unit and a reason.
+//!
+//! Times are texts such as `"30s"`, sizes such as `"16MiB"` ([`crate::units`]). Unknown keys are refused.
+
+use serde::Deserialize;
+
+use crate::units::{ByteSize, TimeSpan};
+
+/// Least head that hyper can be told to accept. Source: hyper's minimum buffer.
+const HEAD_BYTES_LEAST: ByteSize = ByteSize::kib(8);
+/// Most head that may be configured: lengths of heads are 16 bits wide in some clients and proxies.
+const HEAD_BYTES_MOST: ByteSize = ByteSize::kib(64);
+
+/// `[dpu]`: what one sidecar lane accepts from the network. Limits are per lane unless they say so.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpuConfig {
+    /// From the first byte of a request's head known to the DPU to its answer; 504 after it.
+    pub request_timeout: TimeSpan,
+    /// Longest request body; longer ones are answered 413, before reading where the length is declared.
+    pub body_bytes_max: ByteSize,
+    /// Request bodies held at once, of all requests together; 503 beyond. Bounds the lane's memory.
+    pub buffered_bytes_max: ByteSize,
+    /// Longest request head (request line and headers); 431 beyond.
+    pub head_bytes_max: ByteSize,
+    /// Longest request target (path and query); 414 beyond.
+    pub target_bytes_max: ByteSize,
+    /// Most header lines of a request; 431 beyond.
+    pub header_lines_max: u16,
+    /// From the first byte of a head to its last, and from accept to the first byte.
+    pub header_read_timeout: TimeSpan,
+    /// Longest pause inside a request body; 408 beyond.
+    pub body_idle_timeout: TimeSpan,
+    /// A connection without a request in flight is closed after this.
+    pub keep_alive_idle_timeout: TimeSpan,
+    /// Longest time that a client may take none of an answer's bytes; the connection is cut then.
+    pub write_idle_timeout: TimeSpan,
+    /// After our last byte, how long a client that is still sending is read and ignored, so that it
+    /// sees our answer and not a reset.
+    pub linger_timeout: TimeSpan,
+    /// Requests in flight at once; more are answered 503 with `Retry-After`.
+    pub requests_max: u32,
+    /// Calls of workers relayed at once (the slow path of service-to-service calls); 503 beyond.
+    pub relays_max: u32,
+    /// Open connections of the whole process; more are answered 503 and closed.
+    pub connections_max: u32,
+    /// Streams open at once on one HTTP/2 connection.
+    pub h2_streams_max: u32,
+    /// HTTP/2 streams that the client reset before they were taken up; more close the connection.
+    /// Source: CVE-2023-44487 (rapid reset).
+    pub h2_pending_resets_max: u32,
+    /// HTTP/2 streams that we had to reset for the client's errors; more close the connection.
+    /// Source: CVE-2025-8671 (MadeYouReset).
+    pub h2_local_resets_max: u32,
+    /// Whether a connection that starts with `{` is a JSON-bridge client.
+    pub json_bridge: bool,
+    /// From the first byte of a JSON object to its last.
+    pub json_timeout: TimeSpan,
+    /// Deepest nesting of a JSON object.
+    pub json_depth_max: u16,
+}
+
+impl Default for DpuConfig {
+    fn default() -> Self {
+        Self {
+            request_timeout: TimeSpan::secs(30),
+            body_bytes_max: ByteSize::mib(16),
+            buffered_bytes_max: ByteSize::mib(256),
+            head_bytes_max: ByteSize::kib(16),
+            target_bytes_max: ByteSize::kib(8),
+            header_lines_max: 100,
+            header_read_timeout: TimeSpan::secs(5),
+            body_idle_timeout: TimeSpan::secs(10),
+            keep_alive_idle_timeout: TimeSpan::secs(60),
+            write_idle_timeout: TimeSpan::secs(30),
+            linger_timeout: TimeSpan::secs(2),
+            requests_max: 1024,
+            relays_max: 1024,
+            connections_max: 16_384,
+            h2_streams_max: 100,
+            h2_pending_resets_max: 20,
+            h2_local_resets_max: 64,
+            json_bridge: true,
+            json_timeout: TimeSpan::secs(5),
+            json_depth_max: 64,
+        }
+    }
+}
+
+/// A value of `[dpu]` that cannot work: the key, what was found, what would be right.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("dpu.{key} = {found}: must be {right}")]
+pub struct ConfigError {
+    /// The key, without `dpu.`.
+    pub key: &'static str,
+    /// The value, as the file would write it.
+    pub found: String,
+    /// What would be right.
+    pub right: String,
+}
+
+impl DpuConfig {
+    /// Everything that is wrong, at once; empty when the config can be used.
+    #[must_use]
+    pub fn validate(&self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
+        self.check_counts(&mut errors);
+        self.check_times(&mut errors);
+        self.check_sizes(&mut errors);
+        errors
+    }
+
+    fn check_counts(&self, errors: &mut Vec<ConfigError>) {
+        for (key, count) in [
+            ("header_lines_max", u32::from(self.header_lines_max)),
+            ("requests_max", self.requests_max),
+            ("relays_max", self.relays_max),
+            ("connections_max", self.connections_max),
+            ("h2_streams_max", self.h2_streams_max),
+            ("json_depth_max", u32::from(self.json_depth_max)),
+        ] {
+            check(errors, key, &count, count > 0, "at least 1");
+        }
+        let depth = self.json_depth_max;
+        check(
+            errors,
+            "json_depth_max",
+            &depth,
+            depth <= JSON_DEPTH_MOST,
+            "at most 120 (the JSON reader's own limit is 128)",
+        );
+        let lines = self.header_lines_max;
+        check(errors, "header_lines_max", &lines, lines <= HEADER_LINES_MOST, "at most 1024");
+    }
+
+    fn check_times(&self, errors: &mut Vec<ConfigError>) {
+        for (key, span) in [
+            ("request_timeout", self.request_timeout),
+            ("header_read_timeout", self.header_read_timeout),
+            ("body_idle_timeout", self.body_idle_timeout),
+            ("keep_alive_idle_timeout", self.keep_alive_idle_timeout),
+            ("write_idle_timeout", self.write_idle_timeout),
+            ("json_timeout", self.json_timeout),
+        ] {
+            let right = TimeSpan::millis(1) <= span && span <= TimeSpan::secs(86_400);
+            check(errors, key, &Quoted(span), right, "from \"1ms\" to \"24h\"");
+        }
+    }
+
+    fn check_sizes(&self, errors: &mut Vec<ConfigError>) {
+        let (body, held) = (self.body_bytes_max, self.buffered_bytes_max);
+        check(errors, "body_bytes_max", &Quoted(body), body <= ByteSize::mib(1024), "at most \"1GiB\"");
+        check(errors, "buffered_bytes_max", &Quoted(held), held >= body, "at least dpu.body_bytes_max");
+        let head = self.head_bytes_max;
+        let right = HEAD_BYTES_LEAST <= head && head <= HEAD_BYTES_MOST;
+        check(errors, "head_bytes_max", &Quoted(head), right, "from \"8KiB\" to \"64KiB\"");
+        let target = self.target_bytes_max;
+        check(errors, "target_bytes_max", &Quoted(target), target < head, "less than dpu.head_bytes_max");
+    }
+}
+
+/// Below the recursion limit of the JSON reader, so that our own limit is the one that speaks.
+const JSON_DEPTH_MOST: u16 = 120;
+/// More lines than this do not fit in the largest head.
+const HEADER_LINES_MOST: u16 = 1024;
+
+struct Quoted<T>(T);
+
+impl<T: std::fmt::Display> std::fmt::Display for Quoted<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\"{}\"", self.0)
+    }
+}
+
+fn check(
+    errors: &mut Vec<ConfigError>,
+    key: &'static str,
+    found: &dyn std::fmt::Display,
+    ok: bool,
+    right: &str,
+) {
+    if !ok {
+        errors.push(ConfigError { key, found: found.to_string(), right: right.to_owned() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The defaults are a config that can be used.
+    #[test]
+    fn defaults_are_valid() {
+        assert_eq!(DpuConfig::default().validate(), []);
+    }
+
+    /// A file sets what it names and leaves the rest; an unknown key is refused by name.
+    #[test]
+    fn keys_are_read_with_units() {
+        let config: DpuConfig =
+            serde_json::from_str(r#"{"request_timeout": "250ms", "body_bytes_max": "1MiB"}"#).expect("valid");
+        assert_eq!(config.request_timeout, TimeSpan::millis(250));
+        assert_eq!(config.body_bytes_max, ByteSize::mib(1));
+        assert_eq!(config.requests_max, DpuConfig::default().requests_max);
+        let error = serde_json::from_str::<DpuConfig>(r#"{"requests": 1}"#).unwrap_err().to_string();
+        assert!(error.contains("requests"), "{error}");
+    }
+
+    /// All problems are reported at once, each with its key and what would be right.
+    #[test]
+    fn every_problem_is_named() {
+        let config = DpuConfig {
+            requests_max: 0,
+            request_timeout: TimeSpan::millis(0),
+            buffered_bytes_max: ByteSize::mib(1),
+            ..DpuConfig::default()
+        };
+        let messages: Vec<String> = config.validate().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            messages,
+            [
+                "dpu.requests_max = 0: must be at least 1",
+                "dpu.request_timeout = \"0ms\": must be from \"1ms\" to \"24h\"",
+                "dpu.buffered_bytes_max = \"1MiB\": must be at least dpu.body_bytes_max",
+            ]
+        );
+    }
+}

@@ -1,0 +1,350 @@
+//! The sidecar of one lane: ingress requests into the mesh, answers out of it, and the slow path of calls
+//! between services.
+//!
+//! ```text
+//! ingress task --call--> port --sidecar_cq--> DPA --> worker
+//! ingress task <--wake-- pump <--sidecar_sq-- DPA <-- worker
+//!
+//! worker --> DPA --sidecar_sq--> pump: install flow, call again --sidecar_cq--> DPA --> worker of the callee
+//! ```
+//!
+//! - [`Dpu`] is a cheap handle (`Rc`) on one lane's sidecar; it never leaves its thread.
+//! - [`Dpu::pump`] never waits. [`Dpu::work`] says when an ingress task has queued something for it.
+//! - Every call has a deadline. The DPA keeps it; the DPU keeps it too, a little later, so that a
+//!   client is answered even when the DPA or the ring to it is stuck.
+//! - A client that goes away drops its [`Call`], which cancels it.
+
+mod calls;
+mod connections;
+mod load;
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ids::{CallId, SlotId};
+use cellmesh_shm::link::Link;
+use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
+use cellmesh_shm::port::{Arrived, Port, PortConfig, Progress};
+use tokio::sync::Notify;
+
+use self::calls::{Calls, Settled, Ticket};
+pub(crate) use self::connections::Connection;
+use self::connections::Connections;
+pub(crate) use self::load::Received;
+use self::load::{Load, add};
+use crate::config::DpuConfig;
+use crate::faults::Refusal;
+use crate::request_id::RequestIds;
+use crate::routes::Routes;
+
+/// Messages taken per [`Dpu::pump`]: one side cannot keep the lane from its other work.
+const ARRIVALS_PER_TURN: u32 = 256;
+/// How long after a deadline the DPU gives up by itself. The DPA's answer is the exact one.
+const DEADLINE_GRACE: Duration = Duration::from_millis(250);
+/// What a head may grow by on its way: the request id and the tracing headers of the runtime.
+const HEAD_ROOM_BYTES: u64 = 16 * 1024;
+/// Answers of the largest size that may be put together at once.
+const ASSEMBLIES: u64 = 4;
+
+/// One lane's sidecar.
+#[derive(Clone)]
+pub struct Dpu(Rc<Shared>);
+
+struct Shared {
+    config: DpuConfig,
+    routes: Arc<Routes>,
+    port: RefCell<Port>,
+    calls: RefCell<Calls>,
+    work: Notify,
+    load: Load,
+    connections: Connections,
+    ids: RequestIds,
+    /// The link broke a rule or its other end is gone; nothing can be called any more.
+    closed: Cell<bool>,
+}
+
+/// Counters of one lane since its start, and what is in flight now.
+///
+/// `received = answered + refused + abandoned + in_flight` always holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DpuStats {
+    /// Requests whose head was read.
+    pub received: u64,
+    /// Answered by a cell.
+    pub answered: u64,
+    /// Answered by the mesh: errors of the client, of the mesh, or of a cell.
+    pub refused: u64,
+    /// The client went away first.
+    pub abandoned: u64,
+    /// Received and not ended.
+    pub in_flight: u64,
+    /// Of these, given to the mesh.
+    pub dispatched: u32,
+    /// Bytes of request bodies held.
+    pub buffered_bytes: u64,
+    /// Connections open.
+    pub connections_open: u32,
+    /// Calls between services that took the slow path, ever.
+    pub relayed: u64,
+    /// Of these, in flight.
+    pub relays_open: usize,
+    /// Answers of cells that could not be sent as HTTP.
+    pub bad_responses: u64,
+}
+
+impl Dpu {
+    /// A sidecar on the far end of `link`, serving `routes`.
+    #[must_use]
+    pub fn new(link: Link, routes: Arc<Routes>, config: DpuConfig) -> Self {
+        let port = Port::new(link, port_config(&config));
+        Self(Rc::new(Shared {
+            config,
+            routes,
+            port: RefCell::new(port),
+            calls: RefCell::new(Calls::new()),
+            work: Notify::new(),
+            load: Load::default(),
+            connections: Connections::default(),
+            ids: RequestIds::new(),
+            closed: Cell::new(false),
+        }))
+    }
+
+    /// Takes what has arrived, gives up what is late, publishes what was queued. Never waits.
+    ///
+    /// - cost: idle, one load of the peer's counter per ring and one comparison with the clock.
+    pub fn pump(&self, now: Nanos) -> Progress {
+        if self.0.closed.get() {
+            return Progress::Idle;
+        }
+        let mut progress = self.take_arrived();
+        progress |= self.give_up_late(now);
+        progress |= self.0.port.borrow_mut().flush();
+        progress
+    }
+
+    /// Notified when an ingress task has queued something for [`Dpu::pump`].
+    #[must_use]
+    pub fn work(&self) -> &Notify {
+        &self.0.work
+    }
+
+    /// When [`Dpu::pump`] must be called at the latest even if nothing arrives.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.0.calls.borrow().next_expiry().map(|expiry| expiry.saturating_add(DEADLINE_GRACE))
+    }
+
+    /// Refuses new requests, lets those in flight finish, closes connections as they fall idle.
+    /// Ready when no connection is left; the caller bounds the wait. The drain goes on if this is dropped.
+    pub fn drain(&self) -> impl Future<Output = ()> + use<> {
+        self.0.connections.begin_drain();
+        let shared = Rc::clone(&self.0);
+        async move { shared.connections.all_closed().await }
+    }
+
+    /// Whether a drain has begun.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.connections.is_draining()
+    }
+
+    /// Whether the link to the DPA is gone. Every request is answered with an error then.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.get()
+    }
+
+    /// Requests received and not ended.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.stats().in_flight
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn stats(&self) -> DpuStats {
+        let load = &self.0.load;
+        let ended = load.answered.get() + load.refused.get() + load.abandoned.get();
+        DpuStats {
+            received: load.received.get(),
+            answered: load.answered.get(),
+            refused: load.refused.get(),
+            abandoned: load.abandoned.get(),
+            in_flight: load.received.get() - ended,
+            dispatched: load.dispatched.get(),
+            buffered_bytes: load.buffered_bytes.get(),
+            connections_open: self.0.connections.open(),
+            relayed: load.relayed.get(),
+            relays_open: self.0.calls.borrow().relays(),
+            bad_responses: load.bad_responses.get(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &DpuConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.0.routes
+    }
+
+    pub(crate) fn ids(&self) -> &RequestIds {
+        &self.0.ids
+    }
+
+    pub(crate) fn open_connection(&self) -> Connection {
+        Connection::new(self.clone())
+    }
+
+    pub(crate) fn receive(&self) -> Received {
+        Received::new(self.clone())
+    }
+
+    pub(crate) fn count_bad_response(&self) {
+        add(&self.0.load.bad_responses, 1);
+    }
+
+    /// Sends `message` into the mesh. The answer always comes: a fault at the latest after the deadline.
+    pub(crate) fn call(&self, message: RequestMessage) -> Result<Call, Refusal> {
+        if self.0.closed.get() {
+            return Err(Refusal::Overloaded("failures: the mesh is not attached"));
+        }
+        let deadline = message.deadline;
+        let call = self.0.port.borrow_mut().call(message);
+        let call = call.map_err(|_refused| Refusal::Overloaded("calls in flight"))?;
+        let ticket = self.0.calls.borrow_mut().open_ingress(call, deadline);
+        self.0.work.notify_one();
+        Ok(Call { dpu: self.clone(), ticket: Some(ticket) })
+    }
+
+    fn take_arrived(&self) -> Progress {
+        let mut progress = Progress::Idle;
+        for _ in 0..ARRIVALS_PER_TURN {
+            let arrived = self.0.port.borrow_mut().poll();
+            match arrived {
+                Ok(None) => return progress,
+                Ok(Some(arrived)) => self.on_arrived(arrived),
+                Err(error) => {
+                    tracing::error!(%error, "the ring to the DPA is closed; requests in flight are answered with an error");
+                    self.close();
+                    return Progress::Moved;
+                }
+            }
+            progress = Progress::Moved;
+        }
+        progress
+    }
+
+    fn on_arrived(&self, arrived: Arrived) {
+        match arrived {
+            Arrived::Response { call, message } => self.settle(call, message),
+            Arrived::Request { slot, message } => self.relay(slot, message),
+            Arrived::Cancelled { slot } => {
+                let call = self.0.calls.borrow_mut().abandon_relay(slot);
+                self.cancel(call);
+            }
+        }
+    }
+
+    fn settle(&self, call: CallId, message: ResponseMessage) {
+        let settled = self.0.calls.borrow_mut().settle(call, message);
+        match settled {
+            Settled::Ingress(waker) => waker.into_iter().for_each(std::task::Waker::wake),
+            Settled::Relay(slot, message) => self.0.port.borrow_mut().respond(slot, message),
+            Settled::Nobody => {}
+        }
+    }
+
+    /// A worker's call whose flow is not installed: install it, and make this one call for the worker.
+    fn relay(&self, slot: SlotId, message: RequestMessage) {
+        add(&self.0.load.relayed, 1);
+        if let Err(refused) = self.try_relay(slot, message) {
+            self.0.port.borrow_mut().respond(slot, ResponseMessage::faulted(refused));
+        }
+    }
+
+    fn try_relay(&self, slot: SlotId, message: RequestMessage) -> Result<(), Fault> {
+        let (service, deadline) = (message.service, message.deadline);
+        self.0.routes.name(service).ok_or(Fault::Unroutable)?;
+        if self.0.calls.borrow().relays() >= self.0.config.relays_max as usize {
+            return Err(Fault::Overloaded);
+        }
+        let mut port = self.0.port.borrow_mut();
+        port.install_flow(service);
+        let call = port.call(message).map_err(|_refused| Fault::Overloaded)?;
+        self.0.calls.borrow_mut().open_relay(call, deadline, slot);
+        Ok(())
+    }
+
+    fn give_up_late(&self, now: Nanos) -> Progress {
+        let late = self.0.calls.borrow_mut().expired(Nanos(now.0.saturating_sub(grace_ns())));
+        let progress = if late.is_empty() { Progress::Idle } else { Progress::Moved };
+        for call in late {
+            self.cancel(Some(call));
+            self.settle(call, ResponseMessage::faulted(Fault::Deadline));
+        }
+        progress
+    }
+
+    /// Nothing can be sent or received any more: ends everything in flight.
+    fn close(&self) {
+        self.0.closed.set(true);
+        let calls = self.0.calls.borrow().all();
+        for call in calls {
+            self.settle(call, ResponseMessage::faulted(Fault::WorkerLost));
+        }
+    }
+
+    fn cancel(&self, call: Option<CallId>) {
+        let Some(call) = call else { return };
+        self.0.port.borrow_mut().cancel(call);
+        self.0.work.notify_one();
+    }
+}
+
+fn grace_ns() -> u64 {
+    u64::try_from(DEADLINE_GRACE.as_nanos()).expect("a fraction of a second")
+}
+
+fn port_config(config: &DpuConfig) -> PortConfig {
+    let message_bytes_max = config.body_bytes_max.0 + HEAD_ROOM_BYTES + config.head_bytes_max.0;
+    PortConfig {
+        calls_max: config.requests_max.saturating_add(config.relays_max),
+        message_bytes_max: u32::try_from(message_bytes_max).unwrap_or(u32::MAX),
+        assembly_bytes_max: message_bytes_max * ASSEMBLIES,
+    }
+}
+
+/// An answer that is on its way. Dropping it cancels the call.
+pub(crate) struct Call {
+    dpu: Dpu,
+    ticket: Option<Ticket>,
+}
+
+impl Future for Call {
+    type Output = ResponseMessage;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ResponseMessage> {
+        let ticket = self.ticket.expect("not polled after it was ready");
+        let answer = self.dpu.0.calls.borrow_mut().poll_answer(ticket, cx.waker());
+        if answer.is_ready() {
+            self.ticket = None;
+        }
+        answer
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let call = self.dpu.0.calls.borrow_mut().abandon(ticket);
+            self.dpu.cancel(call);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The open connections of a lane, so that draining reaches each of them.
+//!
+//! Each connection's task leaves its waker here once; looking whether a drain has begun then costs
+//! it one load per poll, and no timer or channel.
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::task::{Poll, Waker};
+
+use tokio::sync::Notify;
+
+use super::Dpu;
+
+/// Connections of one lane.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    draining: Cell<bool>,
+    wakers: RefCell<Vec<Option<Waker>>>,
+    free: RefCell<Vec<usize>>,
+    open: Cell<u32>,
+    /// Told when the last connection closes.
+    closed: Notify,
+}
+
+impl Connections {
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(super) fn open(&self) -> u32 {
+        self.open.get()
+    }
+
+    /// Tells every connection to end.
+    pub(super) fn begin_drain(&self) {
+        self.draining.set(true);
+        for waker in self.wakers.borrow().iter().flatten() {
+            waker.wake_by_ref();
+        }
+        if self.open.get() == 0 {
+            self.closed.notify_waiters();
+        }
+    }
+
+    /// Waits until no connection is open.
+    pub(super) async fn all_closed(&self) {
+        loop {
+            let mut closed = pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if self.open.get() == 0 {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    fn enter(&self) -> usize {
+        self.open.set(self.open.get() + 1);
+        self.free.borrow_mut().pop().unwrap_or_else(|| {
+            self.wakers.borrow_mut().push(None);
+            self.wakers.borrow().len() - 1
+        })
+    }
+
+    fn leave(&self, place: usize) {
+        self.wakers.borrow_mut()[place] = None;
+        self.free.borrow_mut().push(place);
+        self.open.set(self.open.get() - 1);
+        if self.open.get() == 0 {
+            self.closed.notify_waiters();
+        }
+    }
+}
+
+/// One open connection.
+pub(crate) struct Connection {
+    dpu: Dpu,
+    place: usize,
+}
+
+impl Connection {
+    pub(super) fn new(dpu: Dpu) -> Self {
+        let place = dpu.0.connections.enter();
+        Self { dpu, place }
+    }
+
+    /// Whether a drain has begun; if not, the task is woken when it does.
+    pub(crate) fn poll_drain(&self, waker: &Waker) -> Poll<()> {
+        let connections = &self.dpu.0.connections;
+        if connections.is_draining() {
+            return Poll::Ready(());
+        }
+        let mut wakers = connections.wakers.borrow_mut();
+        match &mut wakers[self.place] {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.dpu.0.connections.leave(self.place);
+    }
+}

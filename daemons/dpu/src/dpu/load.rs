@@ -1,0 +1,115 @@
+//! How much this lane has taken on, and what became of it.
+//!
+//! Conservation: `received = answered + refused + abandoned + in flight`, at every instant. A request
+//! is counted from its head to its end by a guard, so no path can forget to give back what it took.
+
+use std::cell::Cell;
+
+use super::Dpu;
+use crate::faults::Refusal;
+
+/// Counters of one lane.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    pub(super) received: Cell<u64>,
+    pub(super) answered: Cell<u64>,
+    pub(super) refused: Cell<u64>,
+    pub(super) abandoned: Cell<u64>,
+    /// Given to the mesh and not ended.
+    pub(super) dispatched: Cell<u32>,
+    pub(super) buffered_bytes: Cell<u64>,
+    pub(super) relayed: Cell<u64>,
+    pub(super) bad_responses: Cell<u64>,
+}
+
+pub(super) fn add(counter: &Cell<u64>, count: u64) {
+    counter.set(counter.get() + count);
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nobody was left to answer.
+    Abandoned,
+    Answered,
+    Refused,
+    /// It never began.
+    Nothing,
+}
+
+/// A request, from its head to its end.
+pub(crate) struct Received {
+    dpu: Dpu,
+    buffered_bytes: u64,
+    dispatched: bool,
+    end: End,
+}
+
+impl Received {
+    pub(super) fn new(dpu: Dpu) -> Self {
+        add(&dpu.0.load.received, 1);
+        Self { dpu, buffered_bytes: 0, dispatched: false, end: End::Abandoned }
+    }
+
+    /// Whether there is room for one more request. Asked before anything is read.
+    pub(crate) fn check_room(&self) -> Result<(), Refusal> {
+        if self.dpu.is_draining() {
+            return Err(Refusal::Draining);
+        }
+        if self.dpu.0.load.dispatched.get() >= self.dpu.0.config.requests_max {
+            return Err(Refusal::Overloaded("requests in flight"));
+        }
+        Ok(())
+    }
+
+    /// Takes a place among the requests in flight, for as long as this lives. A body that is still
+    /// being read has none: slow clients must not shut out others.
+    pub(crate) fn dispatch(&mut self) -> Result<(), Refusal> {
+        self.check_room()?;
+        let count = &self.dpu.0.load.dispatched;
+        count.set(count.get() + 1);
+        self.dispatched = true;
+        Ok(())
+    }
+
+    /// Counts bytes that are held for this request, for as long as this lives.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let held = &self.dpu.0.load.buffered_bytes;
+        let total = held.get() + bytes as u64;
+        if total > self.dpu.0.config.buffered_bytes_max.0 {
+            return Err(Refusal::Overloaded("bytes of request bodies held"));
+        }
+        held.set(total);
+        self.buffered_bytes += bytes as u64;
+        Ok(())
+    }
+
+    /// There was no request after all: it does not count.
+    pub(crate) fn nothing_came(&mut self) {
+        self.end = End::Nothing;
+    }
+
+    /// A cell answered.
+    pub(crate) fn answered(&mut self) {
+        self.end = End::Answered;
+    }
+
+    /// The mesh answered.
+    pub(crate) fn refused(&mut self) {
+        self.end = End::Refused;
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        let load = &self.dpu.0.load;
+        load.buffered_bytes.set(load.buffered_bytes.get() - self.buffered_bytes);
+        load.dispatched.set(load.dispatched.get() - u32::from(self.dispatched));
+        match self.end {
+            End::Abandoned => add(&load.abandoned, 1),
+            End::Answered => add(&load.answered, 1),
+            End::Refused => add(&load.refused, 1),
+            End::Nothing => load.received.set(load.received.get() - 1),
+        }
+    }
+}

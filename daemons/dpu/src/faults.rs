@@ -1,0 +1,129 @@
+//! The one place where a request that has no answer of a cell gets one.
+//!
+//! Whatever goes wrong on the way - in the client's bytes, in the mesh, in a cell's answer - becomes a
+//! [`Refusal`], and a refusal becomes a status, a code for the header `x-cellmesh-error` and a
+//! text here and nowhere else. HTTP and the JSON bridge only differ in how they write it down.
+
+use bytes::Bytes;
+use cellmesh_shm::message::Fault;
+
+use crate::routes::UnknownService;
+use crate::units::ByteSize;
+
+/// Seconds after which a client that was shed may try again: long enough for a burst to pass.
+const RETRY_AFTER_S: u32 = 1;
+
+/// Why a request gets no answer of a cell.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The client's bytes are no request that we take; says which rule they break.
+    BadRequest(String),
+    /// Longer than the limit.
+    BodyTooLarge { limit: ByteSize },
+    /// Head longer than the limit, or too many lines.
+    HeadTooLarge,
+    /// Target longer than the limit.
+    TargetTooLong { limit: ByteSize },
+    /// A body that does not come.
+    BodyTooSlow,
+    /// A method or protocol that does not exist here.
+    NotImplemented(&'static str),
+    /// Named by the client, unknown here.
+    UnknownService(UnknownService),
+    /// A bound of this lane is reached; says which.
+    Overloaded(&'static str),
+    /// The process is about to stop.
+    Draining,
+    /// The mesh gave up on the call to `service`.
+    Mesh { fault: Fault, service: String },
+    /// What the cell of `service` answered cannot be sent as HTTP; says why.
+    BadResponse { service: String, why: String },
+}
+
+/// A refusal in the words of the protocols.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    /// Value of `x-cellmesh-error`: for programs.
+    pub(crate) code: &'static str,
+    /// For people. Names the service where one is to blame.
+    pub(crate) text: String,
+    /// Value of `retry-after`, where trying again can help.
+    pub(crate) retry_after_s: Option<u32>,
+    /// The connection cannot be used for another request.
+    pub(crate) close: bool,
+}
+
+impl Refused {
+    /// `{"error": "..."}`.
+    pub(crate) fn body(&self) -> Bytes {
+        Bytes::from(serde_json::json!({ "error": self.text }).to_string())
+    }
+}
+
+impl Refusal {
+    /// Status, code and text.
+    pub(crate) fn describe(&self) -> Refused {
+        match self {
+            Self::BadRequest(why) => refused(400, "bad-request", why.clone()).closing(),
+            Self::BodyTooLarge { limit } => {
+                refused(413, "body-too-large", format!("the body is longer than {limit}")).closing()
+            }
+            Self::HeadTooLarge => {
+                refused(431, "head-too-large", "the headers are too many or too long".to_owned()).closing()
+            }
+            Self::TargetTooLong { limit } => {
+                refused(414, "target-too-long", format!("path and query are longer than {limit}"))
+            }
+            Self::BodyTooSlow => {
+                refused(408, "body-too-slow", "the body did not arrive in time".to_owned()).closing()
+            }
+            Self::NotImplemented(what) => {
+                refused(501, "not-implemented", format!("{what} is not supported")).closing()
+            }
+            Self::UnknownService(unknown) => refused(503, "unknown-service", unknown.to_string()),
+            Self::Overloaded(what) => refused(503, "overloaded", format!("too many {what}")).retrying(),
+            Self::Draining => {
+                refused(503, "draining", "this server is stopping".to_owned()).retrying().closing()
+            }
+            Self::Mesh { fault, service } => of_mesh(*fault, service),
+            Self::BadResponse { service, why } => refused(
+                502,
+                "bad-response",
+                format!("service \"{service}\" answered what cannot be sent: {why}"),
+            ),
+        }
+    }
+}
+
+fn refused(status: u16, code: &'static str, text: String) -> Refused {
+    Refused { status, code, text, retry_after_s: None, close: false }
+}
+
+impl Refused {
+    fn closing(self) -> Self {
+        Self { close: true, ..self }
+    }
+
+    fn retrying(self) -> Self {
+        Self { retry_after_s: Some(RETRY_AFTER_S), ..self }
+    }
+}
+
+fn of_mesh(fault: Fault, service: &str) -> Refused {
+    let text = match fault {
+        Fault::NoWorker => format!("no worker serves \"{service}\""),
+        Fault::Deadline => format!("service \"{service}\" did not answer in time"),
+        Fault::Overloaded => format!("too many requests in flight on the way to service \"{service}\""),
+        Fault::WorkerLost => {
+            format!("the worker that handled this request for service \"{service}\" is gone")
+        }
+        Fault::Unroutable => format!("no way leads to service \"{service}\""),
+        Fault::HopLimit => format!("service \"{service}\" was reached through too many services"),
+        Fault::TooLarge => format!("a message to or from service \"{service}\" is too large"),
+        Fault::Cancelled => format!("the request to service \"{service}\" was cancelled"),
+        Fault::None | Fault::Internal => format!("the mesh failed on the way to service \"{service}\""),
+    };
+    let described = refused(fault.status(), fault.code(), text);
+    if fault == Fault::Overloaded { described.retrying() } else { described }
+}

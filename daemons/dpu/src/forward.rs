@@ -1,0 +1,85 @@
+//! What of a client's head goes on to the cell, and what of a cell's head goes back.
+//!
+//! - Hop-by-hop headers stay on their hop, those that `connection` names too (RFC 9110, 7.6.1).
+//! - `content-length` stays too: the length is the message's, and written anew on the next hop.
+//! - `x-cellmesh-*` is the mesh's own: from a client none of it goes on; from the worker only
+//!   `x-cellmesh-error` does.
+//! - Each request has an `x-request-id`: the client's, or one made here.
+
+use bytes::Bytes;
+use cellmesh_shm::head::is_hop_by_hop;
+
+use crate::dpu::Dpu;
+use crate::request_id::ID_BYTES;
+
+const REQUEST_ID: &str = "x-request-id";
+const MESH_PREFIX: &str = "x-cellmesh-";
+/// Header that carries the code of an error made by the mesh.
+pub(crate) const ERROR_HEADER: &str = "x-cellmesh-error";
+/// Header by which a client names the service that it wants.
+pub(crate) const SERVICE_HEADER: &str = "x-cellmesh-service";
+
+/// Most requests fit without growing: a browser's head is about 700 bytes.
+const USUAL_HEAD_BYTES: usize = 768;
+
+/// A request head under construction: `method | target | name: value\n ...`.
+pub(crate) struct HeadWriter {
+    bytes: Vec<u8>,
+    method_len: u16,
+    target_len: u16,
+    has_request_id: bool,
+}
+
+/// A finished request head.
+pub(crate) struct Head {
+    pub(crate) bytes: Bytes,
+    pub(crate) method_len: u16,
+    pub(crate) target_len: u16,
+}
+
+impl HeadWriter {
+    /// `None` if one of the two is longer than any limit allows (64 KiB).
+    pub(crate) fn new(method: &str, target: &str) -> Option<Self> {
+        let (method_len, target_len) = (u16::try_from(method.len()).ok()?, u16::try_from(target.len()).ok()?);
+        let mut bytes = Vec::with_capacity(USUAL_HEAD_BYTES);
+        bytes.extend_from_slice(method.as_bytes());
+        bytes.extend_from_slice(target.as_bytes());
+        Some(Self { bytes, method_len, target_len, has_request_id: false })
+    }
+
+    /// Passes a header of the client on, unless it stays on this hop. `name` is in lower case, `value`
+    /// has no CR, LF or NUL.
+    pub(crate) fn pass(&mut self, name: &str, value: &[u8]) {
+        if stays(name) || name.starts_with(MESH_PREFIX) {
+            return;
+        }
+        self.has_request_id |= name == REQUEST_ID;
+        self.line(name, value);
+    }
+
+    /// The head, with a request id if it had none.
+    pub(crate) fn finish(mut self, dpu: &Dpu) -> Head {
+        if !self.has_request_id {
+            let mut text = [0; ID_BYTES];
+            let id = dpu.ids().next(&mut text);
+            self.line(REQUEST_ID, id.as_bytes());
+        }
+        Head { bytes: Bytes::from(self.bytes), method_len: self.method_len, target_len: self.target_len }
+    }
+
+    fn line(&mut self, name: &str, value: &[u8]) {
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b": ");
+        self.bytes.extend_from_slice(value);
+        self.bytes.push(b'\n');
+    }
+}
+
+/// Whether a header of a cell's answer goes back to the client.
+pub(crate) fn goes_back(name: &str) -> bool {
+    !stays(name) && (!name.starts_with(MESH_PREFIX) || name == ERROR_HEADER)
+}
+
+fn stays(name: &str) -> bool {
+    name == "content-length" || is_hop_by_hop(name)
+}

@@ -1,0 +1,74 @@
+//! Answers in HTTP: a cell's, and the mesh's own.
+
+use bytes::Bytes;
+use cellmesh_shm::head::{HeadLimits, HeaderLines};
+use cellmesh_shm::message::{Fault, ResponseMessage};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
+use http_body_util::Full;
+
+use crate::dpu::Dpu;
+use crate::faults::{Refusal, Refused};
+use crate::forward::{ERROR_HEADER, goes_back};
+
+/// A response with all of its body.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// What the cell of `service` answered.
+///
+/// - cost: names of well-known headers and all values are not copied.
+/// # Errors
+/// [`Refusal::Mesh`] if it is a fault; [`Refusal::BadResponse`] if HTTP cannot say it.
+pub(super) fn of_cell(message: ResponseMessage, service: &str) -> Result<Answer, Refusal> {
+    if message.fault != Fault::None {
+        return Err(Refusal::Mesh { fault: message.fault, service: service.to_owned() });
+    }
+    written(message).map_err(|why| Refusal::BadResponse { service: service.to_owned(), why })
+}
+
+fn written(message: ResponseMessage) -> Result<Answer, String> {
+    let status = final_status(message.status)?;
+    let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
+    let mut answer = Response::new(Full::new(if has_body { message.body } else { Bytes::new() }));
+    *answer.status_mut() = status;
+    let lines = HeaderLines(&message.head);
+    lines.check(HeadLimits::default()).map_err(|error| error.to_string())?;
+    for (name, value) in lines.iter().filter(|(name, _)| goes_back(name)) {
+        let shared = HeaderValue::from_maybe_shared(message.head.slice_ref(value));
+        let value = shared.map_err(|_| format!("the value of header \"{name}\" is not allowed"))?;
+        let name =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("\"{name}\" is no header name"))?;
+        answer.headers_mut().append(name, value);
+    }
+    Ok(answer)
+}
+
+/// Interim and made-up statuses cannot end a request.
+fn final_status(status: u16) -> Result<StatusCode, String> {
+    let known = StatusCode::from_u16(status).ok().filter(|_| (200..=599).contains(&status));
+    known.ok_or_else(|| format!("status {status}: must be from 200 to 599"))
+}
+
+/// What the mesh answers instead.
+pub(super) fn of_refusal(dpu: &Dpu, refusal: &Refusal, version: Version) -> Answer {
+    if let Refusal::BadResponse { service, why } = refusal {
+        dpu.count_bad_response();
+        tracing::warn!(%service, %why, "a cell's answer cannot be sent as HTTP");
+    }
+    written_refusal(&refusal.describe(), version)
+}
+
+fn written_refusal(refused: &Refused, version: Version) -> Answer {
+    let mut answer = Response::new(Full::new(refused.body()));
+    *answer.status_mut() = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ERROR_HEADER, HeaderValue::from_static(refused.code));
+    if let Some(seconds) = refused.retry_after_s {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if refused.close && version != Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}

@@ -1,0 +1,93 @@
+//! A request's body, read to its end within its limits.
+//!
+//! - A declared length over the limit is refused before a byte is read.
+//! - Memory grows with what has arrived, not with what was promised.
+//! - Trailers are read and dropped.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::time::{Instant, timeout_at};
+
+use crate::dpu::{Dpu, Received};
+use crate::faults::Refusal;
+
+/// A promise of more than this is believed when the bytes are there.
+const PROMISE_BELIEVED_BYTES: u64 = 64 * 1024;
+
+/// The whole body, within the time that a request has.
+///
+/// - cost: a body of one piece is not copied; a longer one is copied once.
+pub(super) async fn read(dpu: &Dpu, received: &mut Received, mut body: Incoming) -> Result<Bytes, Refusal> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let limit = dpu.config().body_bytes_max;
+    if body.size_hint().lower() > limit.0 {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
+    let until = Instant::now() + dpu.config().request_timeout.0;
+    let mut pieces = Pieces::default();
+    while !body.is_end_stream() {
+        let Some(piece) = next_piece(&mut body, dpu.config().body_idle_timeout.0, until).await? else {
+            break;
+        };
+        if (pieces.len() + piece.len()) as u64 > limit.0 {
+            return Err(Refusal::BodyTooLarge { limit });
+        }
+        received.hold(piece.len())?;
+        pieces.push(piece, body.size_hint().lower());
+    }
+    Ok(pieces.join())
+}
+
+/// The next bytes; `None` at the end.
+async fn next_piece(body: &mut Incoming, idle: Duration, until: Instant) -> Result<Option<Bytes>, Refusal> {
+    loop {
+        let patience = until.min(Instant::now() + idle);
+        match timeout_at(patience, body.frame()).await {
+            Err(_elapsed) => return Err(Refusal::BodyTooSlow),
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(error))) => {
+                return Err(Refusal::BadRequest(format!("the body cannot be read: {error}")));
+            }
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+/// What has arrived: nothing, one piece as it is, or all of them in one buffer.
+#[derive(Default)]
+struct Pieces {
+    first: Bytes,
+    joined: BytesMut,
+}
+
+impl Pieces {
+    fn len(&self) -> usize {
+        self.first.len() + self.joined.len()
+    }
+
+    fn push(&mut self, piece: Bytes, expected: u64) {
+        if self.len() == 0 {
+            self.first = piece;
+            return;
+        }
+        if self.joined.is_empty() {
+            let room = usize::try_from(expected.min(PROMISE_BELIEVED_BYTES)).unwrap_or(0);
+            self.joined.reserve(self.first.len() + piece.len() + room);
+            self.joined.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.joined.extend_from_slice(&piece);
+    }
+
+    fn join(self) -> Bytes {
+        if self.joined.is_empty() { self.first } else { self.joined.freeze() }
+    }
+}

@@ -1,0 +1,156 @@
+//! A request's head: is it one that we take, where does it go, and what of it goes on.
+//!
+//! What the parser lets through and we do not: two lengths on one request, no `Host` or several,
+//! a `Host` that is none, heads over our limits, protocols that we would have to switch to. All of it
+//! is refused, nothing is repaired.
+
+use cellmesh_shm::ids::ServiceId;
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Version};
+
+use super::io::Standing;
+use crate::dpu::Dpu;
+use crate::faults::Refusal;
+use crate::forward::{Head, HeadWriter, SERVICE_HEADER};
+use crate::routes::RouteQuery;
+
+/// A head that was checked: where it goes, and what the cell will see of it.
+pub(super) struct Checked {
+    pub(super) service: ServiceId,
+    pub(super) head: Head,
+}
+
+/// Checks, routes and rewrites a head.
+///
+/// - cost: one pass over the headers, one allocation.
+pub(super) fn check(dpu: &Dpu, parts: &Parts, standing: &Standing) -> Result<Checked, Refusal> {
+    refuse_ambiguity(parts, standing)?;
+    refuse_other_protocols(parts)?;
+    refuse_excess(dpu, parts)?;
+    let host = host(parts)?;
+    let service = route(dpu, parts, host)?;
+    Ok(Checked { service, head: rewrite(dpu, parts, host)? })
+}
+
+fn refuse_ambiguity(parts: &Parts, standing: &Standing) -> Result<(), Refusal> {
+    let both = parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH);
+    if both || standing.is_ambiguous() {
+        return Err(bad("a request has both content-length and transfer-encoding"));
+    }
+    Ok(())
+}
+
+fn refuse_other_protocols(parts: &Parts) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT {
+        return Err(Refusal::NotImplemented("CONNECT"));
+    }
+    // Other values are offers, such as h2c, that a server may ignore (RFC 9110, 7.8).
+    let websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    if parts.headers.get(UPGRADE).is_some_and(websocket) {
+        return Err(Refusal::NotImplemented("WebSocket"));
+    }
+    Ok(())
+}
+
+fn refuse_excess(dpu: &Dpu, parts: &Parts) -> Result<(), Refusal> {
+    let config = dpu.config();
+    if target(parts).len() > config.target_bytes_max.as_len() {
+        return Err(Refusal::TargetTooLong { limit: config.target_bytes_max });
+    }
+    let lines = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let head_bytes = lines.sum::<usize>() + target(parts).len();
+    if parts.headers.len() > usize::from(config.header_lines_max)
+        || head_bytes > config.head_bytes_max.as_len()
+    {
+        return Err(Refusal::HeadTooLarge);
+    }
+    Ok(())
+}
+
+fn bad(why: &str) -> Refusal {
+    Refusal::BadRequest(why.to_owned())
+}
+
+/// Path and query; what an absolute target says before them is the host's business.
+fn target(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+}
+
+/// The host that the request is for: of its target if that is absolute, else the one `Host` header.
+fn host(parts: &Parts) -> Result<Option<&str>, Refusal> {
+    let mut lines = parts.headers.get_all(HOST).iter();
+    let (first, second) = (lines.next(), lines.next());
+    if second.is_some() {
+        return Err(bad("a request has more than one host header"));
+    }
+    let named = first.map(host_text).transpose()?;
+    match (parts.uri.authority(), named) {
+        (Some(authority), _) if authority.as_str().contains('@') => {
+            Err(bad("a user name in the target is not allowed"))
+        }
+        (Some(authority), _) => Ok(Some(authority.as_str())),
+        (None, None) if parts.version == Version::HTTP_11 => Err(bad("a request has no host header")),
+        (None, named) => Ok(named),
+    }
+}
+
+/// Source: RFC 9110, 7.2: what is in the header must be able to stand in a URL.
+fn host_text(value: &HeaderValue) -> Result<&str, Refusal> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&b);
+    let text = value.to_str().ok().filter(|text| text.bytes().all(allowed));
+    text.ok_or_else(|| bad("the host header is not a host"))
+}
+
+fn route(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<ServiceId, Refusal> {
+    // A name that is no text is no service's name either.
+    let service = parts.headers.get(SERVICE_HEADER).map(|value| value.to_str().unwrap_or("?"));
+    let query = RouteQuery { host, service, path: target(parts) };
+    dpu.routes().route(query).map_err(Refusal::UnknownService)
+}
+
+fn rewrite(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<Head, Refusal> {
+    let mut head = HeadWriter::new(parts.method.as_str(), target(parts)).ok_or(Refusal::HeadTooLarge)?;
+    if let Some(host) = host {
+        head.pass("host", host.as_bytes());
+    }
+    let named = NamedByConnection::of(&parts.headers);
+    let cookies_in_parts = parts.version == Version::HTTP_2 && parts.headers.contains_key(COOKIE);
+    for (name, value) in &parts.headers {
+        if *name == HOST || (cookies_in_parts && *name == COOKIE) || named.names(name.as_str()) {
+            continue;
+        }
+        head.pass(name.as_str(), value.as_bytes());
+    }
+    if cookies_in_parts {
+        head.pass("cookie", &joined_cookies(&parts.headers));
+    }
+    Ok(head.finish(dpu))
+}
+
+/// HTTP/2 clients may send one cookie per line. Source: RFC 9113, 8.2.3.
+fn joined_cookies(headers: &HeaderMap) -> Vec<u8> {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    crumbs.join(&b"; "[..])
+}
+
+/// The headers that `connection` says are for this hop only.
+struct NamedByConnection<'a> {
+    headers: &'a HeaderMap,
+    any: bool,
+}
+
+impl<'a> NamedByConnection<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        Self { headers, any: headers.contains_key(CONNECTION) }
+    }
+
+    fn names(&self, name: &str) -> bool {
+        self.any && self.options().any(|option| option.eq_ignore_ascii_case(name))
+    }
+
+    fn options(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let lines = self.headers.get_all(CONNECTION).iter();
+        lines.filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim)
+    }
+}

@@ -1,0 +1,194 @@
+//! HTTP connections: hyper reads and writes, this says what each request becomes.
+//!
+//! accept, shed, check, route, body, call, answer - in [`answer`], in this order.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::message::RequestMessage;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::{Instant, sleep};
+
+use super::answer::{self, Answer};
+use super::io::{ClientIo, Standing};
+use super::{body, check};
+use crate::config::DpuConfig;
+use crate::dpu::{Connection, Dpu, Received};
+use crate::faults::Refusal;
+
+/// What hyper accepts without allocating room for headers on each request.
+const HYPER_HEADERS: u16 = 100;
+/// Read and write buffer of a busy HTTP/1 connection. hyper starts with 8 KiB and grows with use.
+const HTTP1_BUFFER_BYTES: usize = 256 * 1024;
+/// What a client may send on one stream before we read: keeps 16 MiB bodies moving.
+const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// The same for all streams of a connection together; bounds what a connection can make us hold.
+const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// A silent HTTP/2 peer is asked whether it is still there.
+const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves HTTP/1 until the connection closes.
+pub(super) async fn serve_http1(dpu: &Dpu, mut io: ClientIo, connection: &Connection) {
+    io.expect_http1();
+    let standing = io.standing();
+    let service = service_fn(|request| serve_request(dpu.clone(), Rc::clone(&standing), request));
+    let mut http = http1_builder(dpu.config()).serve_connection(TokioIo::new(io), service);
+    let mut ending = false;
+    let served = poll_fn(|cx| {
+        if !ending && connection.poll_drain(cx.waker()).is_ready() {
+            ending = true;
+            Pin::new(&mut http).graceful_shutdown();
+        }
+        Pin::new(&mut http).poll(cx)
+    });
+    log_end(served.await);
+}
+
+/// Serves HTTP/2 until the connection closes.
+pub(super) async fn serve_http2(dpu: &Dpu, io: ClientIo, connection: &Connection) {
+    let standing = io.standing();
+    let in_service = Rc::clone(&standing);
+    let in_dpu = dpu.clone();
+    let service = service_fn(move |request| serve_request(in_dpu.clone(), Rc::clone(&in_service), request));
+    let mut http = http2_builder(dpu.config()).serve_connection(TokioIo::new(io), service);
+    let mut idle = Idle::new(dpu.config().keep_alive_idle_timeout.0, standing);
+    let mut ending = false;
+    let served = poll_fn(|cx| {
+        if !ending && (connection.poll_drain(cx.waker()).is_ready() || idle.poll(cx).is_ready()) {
+            ending = true;
+            Pin::new(&mut http).graceful_shutdown();
+        }
+        Pin::new(&mut http).poll(cx)
+    });
+    log_end(served.await);
+}
+
+/// A client that breaks the protocol or leaves is its own business.
+fn log_end(served: hyper::Result<()>) {
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+fn http1_builder(config: &DpuConfig) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(false)
+        .pipeline_flush(true)
+        .max_buf_size(HTTP1_BUFFER_BYTES)
+        .max_header_size(config.head_bytes_max.as_len())
+        .header_read_timeout(None); // ClientIo keeps it: hyper's would also run on idle connections
+    if config.header_lines_max != HYPER_HEADERS {
+        builder.max_headers(usize::from(config.header_lines_max));
+    }
+    builder
+}
+
+fn http2_builder(config: &DpuConfig) -> http2::Builder<OnLane> {
+    let mut builder = http2::Builder::new(OnLane);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(config.h2_streams_max)
+        .max_pending_accept_reset_streams(config.h2_pending_resets_max as usize)
+        .max_local_error_reset_streams(config.h2_local_resets_max as usize)
+        .max_header_list_size(u32::try_from(config.head_bytes_max.0).unwrap_or(u32::MAX))
+        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(H2_PING_INTERVAL)
+        .keep_alive_timeout(H2_PING_TIMEOUT);
+    builder
+}
+
+/// Runs hyper's streams on the lane that owns the connection.
+#[derive(Clone, Copy)]
+struct OnLane;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for OnLane {
+    fn execute(&self, stream: F) {
+        tokio::task::spawn_local(stream);
+    }
+}
+
+/// Ready when a whole period passed with nothing in flight and nothing begun.
+struct Idle {
+    period: Duration,
+    look: Pin<Box<tokio::time::Sleep>>,
+    begun: u64,
+    standing: Rc<Standing>,
+}
+
+impl Idle {
+    fn new(period: Duration, standing: Rc<Standing>) -> Self {
+        Self { period, look: Box::pin(sleep(period)), begun: 0, standing }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.look.as_mut().poll(cx).is_ready() {
+            if self.standing.is_idle() && self.standing.begun() == self.begun {
+                return Poll::Ready(());
+            }
+            self.begun = self.standing.begun();
+            self.look.as_mut().reset(Instant::now() + self.period);
+        }
+        Poll::Pending
+    }
+}
+
+/// Answers one request. Dropped when the client leaves: everything it holds gives itself back.
+async fn serve_request(
+    dpu: Dpu,
+    standing: Rc<Standing>,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    let _in_flight = standing.begin();
+    let mut received = dpu.receive();
+    let version = request.version();
+    match answer(&dpu, &mut received, &standing, request).await {
+        Ok(answer) => {
+            received.answered();
+            Ok(answer)
+        }
+        Err(refusal) => {
+            received.refused();
+            Ok(answer::of_refusal(&dpu, &refusal, version))
+        }
+    }
+}
+
+async fn answer(
+    dpu: &Dpu,
+    received: &mut Received,
+    standing: &Standing,
+    request: Request<Incoming>,
+) -> Result<Answer, Refusal> {
+    received.check_room()?;
+    let (parts, body) = request.into_parts();
+    let check::Checked { service, head } = check::check(dpu, &parts, standing)?;
+    drop(parts);
+    let deadline = Nanos::now().saturating_add(dpu.config().request_timeout.0);
+    let body = body::read(dpu, received, body).await?;
+    received.dispatch()?;
+    let message = RequestMessage {
+        service,
+        deadline,
+        hops: 0,
+        method_len: head.method_len,
+        target_len: head.target_len,
+        head: head.bytes,
+        body,
+    };
+    let message = dpu.call(message)?.await;
+    let name = dpu.routes().name(service).expect("the route came from this table");
+    answer::of_cell(message, name.as_str())
+}

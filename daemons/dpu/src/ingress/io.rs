@@ -1,0 +1,305 @@
+//! A client's socket, with the patience that we have for it.
+//!
+//! ```text
+//! reading a head, first byte seen      header_read_timeout from that byte   cut
+//! nothing in flight, nothing begun     keep_alive_idle_timeout              closed, as if by the client
+//! reading a body                       (the body's reader has its own limit)
+//! client takes none of our bytes       write_idle_timeout                   cut
+//! after our last byte                  linger_timeout                       closed
+//! ```
+//!
+//! - Bytes that were read to tell protocols apart are given out again first.
+//! - Lingering: closing a socket with unread bytes in it makes the kernel send a reset, which can destroy
+//!   an answer (413, 400) that the client has not read yet. So after our end is shut, what a client is
+//!   still sending is read and ignored for a short while.
+//! - cost: no timer is touched while requests flow; one clock read per request.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::framing::Framing;
+use crate::config::DpuConfig;
+
+/// What a connection's socket and its requests know of each other.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    /// Requests begun and not answered.
+    in_flight: Cell<u32>,
+    /// Requests begun, ever; to see that there was one since the last look.
+    begun: Cell<u64>,
+    /// A request with two lengths was read.
+    ambiguous: Cell<bool>,
+}
+
+impl Standing {
+    /// Counts a request until the result is dropped.
+    pub(crate) fn begin(self: &Rc<Self>) -> InFlight {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.begun.set(self.begun.get() + 1);
+        InFlight(Rc::clone(self))
+    }
+
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        self.ambiguous.get()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+}
+
+/// One request of a connection.
+pub(crate) struct InFlight(Rc<Standing>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
+}
+
+/// A client's socket.
+#[derive(Debug)]
+pub(crate) struct ClientIo {
+    tcp: TcpStream,
+    /// Read before the protocol was known; given out first.
+    early: BytesMut,
+    standing: Rc<Standing>,
+    /// `None` until the connection is known to speak HTTP/1: then reads have no limit here.
+    framing: Option<Framing>,
+    head_since: Option<Instant>,
+    idle_since: Option<Instant>,
+    read_timer: Patience,
+    write_timer: Patience,
+    stalled_since: Option<Instant>,
+    linger_until: Option<Instant>,
+    /// The client will send nothing more, or we no longer care.
+    read_ended: bool,
+    limits: Limits,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    header_read: Duration,
+    keep_alive_idle: Duration,
+    write_idle: Duration,
+    linger: Duration,
+}
+
+impl ClientIo {
+    pub(crate) fn new(tcp: TcpStream, config: &DpuConfig) -> Self {
+        Self {
+            tcp,
+            early: BytesMut::new(),
+            standing: Rc::default(),
+            framing: None,
+            head_since: None,
+            idle_since: None,
+            read_timer: Patience::default(),
+            write_timer: Patience::default(),
+            stalled_since: None,
+            linger_until: None,
+            read_ended: false,
+            limits: Limits {
+                header_read: config.header_read_timeout.0,
+                keep_alive_idle: config.keep_alive_idle_timeout.0,
+                write_idle: config.write_idle_timeout.0,
+                linger: config.linger_timeout.0,
+            },
+        }
+    }
+
+    /// What the connection's requests share with its socket.
+    pub(crate) fn standing(&self) -> Rc<Standing> {
+        Rc::clone(&self.standing)
+    }
+
+    /// From here on the bytes are HTTP/1: heads have a time limit, and framing is watched.
+    pub(crate) fn expect_http1(&mut self) {
+        self.framing = Some(Framing::new());
+    }
+
+    /// Puts bytes back that were read from this socket.
+    pub(crate) fn put_back(&mut self, bytes: BytesMut) {
+        self.early = bytes;
+    }
+
+    /// Reads what is there without waiting; no bytes if nothing is.
+    /// # Errors
+    /// If the client has ended.
+    pub(crate) fn read_now(&mut self, into: &mut BytesMut) -> io::Result<()> {
+        into.extend_from_slice(&std::mem::take(&mut self.early));
+        match self.tcp.try_read_buf(into) {
+            Ok(0) => {
+                self.read_ended = true;
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.early.is_empty() {
+            return Pin::new(&mut self.tcp).poll_read(cx, into);
+        }
+        let taken = self.early.len().min(into.remaining());
+        into.put_slice(&self.early[..taken]);
+        self.early.advance(taken);
+        if self.early.is_empty() {
+            self.early = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn on_read(&mut self, fresh: &[u8]) {
+        self.read_ended |= fresh.is_empty();
+        self.idle_since = None;
+        let Some(framing) = &mut self.framing else { return };
+        framing.feed(fresh);
+        if framing.is_ambiguous() {
+            self.standing.ambiguous.set(true);
+        }
+        if !framing.is_inside_head() {
+            self.head_since = None;
+        } else if self.head_since.is_none() {
+            self.head_since = Some(Instant::now());
+        }
+    }
+
+    /// Nothing to read: how long may that last?
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.framing.is_none() || !self.standing.is_idle() {
+            return Poll::Pending;
+        }
+        if let Some(since) = self.head_since {
+            ready!(self.read_timer.poll(cx, since + self.limits.header_read));
+            self.read_ended = true;
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        ready!(self.read_timer.poll(cx, since + self.limits.keep_alive_idle));
+        self.read_ended = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Keeps the clock of a write: bytes went out, or none could.
+    fn after_write<T>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if wrote.is_ready() {
+            self.stalled_since = None;
+            return wrote;
+        }
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
+        ready!(self.write_timer.poll(cx, since + self.limits.write_idle));
+        self.read_ended = true;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Reads and ignores until the client ends, falls silent where it owes us nothing, or time is up.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let owes = self.framing.as_ref().is_some_and(|framing| !framing.is_at_rest());
+        let mut waste = [0; 4096];
+        while !self.read_ended {
+            let mut into = ReadBuf::new(&mut waste);
+            match Pin::new(&mut self.tcp).poll_read(cx, &mut into) {
+                Poll::Ready(read) => {
+                    self.read_ended = read.is_err() || into.filled().is_empty();
+                    self.linger_until.get_or_insert_with(|| Instant::now() + self.limits.linger);
+                }
+                Poll::Pending if !owes && self.linger_until.is_none() => return Poll::Ready(()),
+                Poll::Pending => {
+                    let until = *self.linger_until.get_or_insert_with(|| Instant::now() + self.limits.linger);
+                    return self.read_timer.poll(cx, until);
+                }
+            }
+            if self.linger_until.is_some_and(|until| Instant::now() >= until) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = into.filled().len();
+        match this.poll_fill(cx, into) {
+            Poll::Pending => this.poll_patience(cx),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {
+                this.on_read(&into.filled()[before..]);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let wrote = Pin::new(&mut this.tcp).poll_write(cx, bytes);
+        this.after_write(cx, wrote)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let wrote = Pin::new(&mut this.tcp).poll_write_vectored(cx, slices);
+        this.after_write(cx, wrote)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.tcp).poll_shutdown(cx))?;
+        ready!(this.poll_linger(cx));
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A timer that is set rarely: it may be armed for an earlier instant than the one that counts, and
+/// looks again when that has come.
+#[derive(Debug, Default)]
+struct Patience {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    /// Ready once `until` has come.
+    fn poll(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if sleep.deadline() > until {
+            sleep.as_mut().reset(until);
+        }
+        ready!(sleep.as_mut().poll(cx));
+        if sleep.deadline() < until {
+            sleep.as_mut().reset(until);
+            ready!(sleep.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+}

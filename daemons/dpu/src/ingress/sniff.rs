@@ -1,0 +1,125 @@
+//! Which protocol a client speaks, from its first bytes.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use super::io::ClientIo;
+use crate::config::DpuConfig;
+use crate::dpu::Connection;
+
+/// What every HTTP/2 client with prior knowledge sends first. Source: RFC 9113, 3.4.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// More white space than this before a request is no request.
+const BLANK_BYTES_MAX: usize = 1024;
+/// A first read: most request heads fit.
+const FIRST_READ_BYTES: usize = 2048;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+    Json,
+}
+
+/// Reads until the protocol is clear and puts the bytes back. `None`: the client left, said nothing for
+/// too long, or had said nothing when a drain began.
+pub(super) async fn protocol(
+    io: &mut ClientIo,
+    connection: &Connection,
+    config: &DpuConfig,
+) -> Option<Protocol> {
+    let mut early = BytesMut::with_capacity(FIRST_READ_BYTES);
+    let reading = read_until_clear(io, &mut early, connection, config.json_bridge);
+    let protocol = timeout(config.header_read_timeout.0, reading).await.ok()??;
+    io.put_back(early);
+    Some(protocol)
+}
+
+async fn read_until_clear(
+    io: &mut ClientIo,
+    early: &mut BytesMut,
+    connection: &Connection,
+    json: bool,
+) -> Option<Protocol> {
+    loop {
+        let read = {
+            let mut read = std::pin::pin!(io.read_buf(early));
+            poll_fn(|cx| match read.as_mut().poll(cx) {
+                Poll::Pending => connection.poll_drain(cx.waker()).map(|()| Ok(0)),
+                ready => ready,
+            })
+            .await
+        };
+        match read {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return known_at_end(early, json),
+        }
+        if let Some(protocol) = classify(early, json) {
+            return Some(protocol);
+        }
+    }
+}
+
+/// Nothing more comes: half a preface is for the HTTP/1 parser to refuse.
+fn known_at_end(early: &[u8], json: bool) -> Option<Protocol> {
+    let blank = early.iter().all(u8::is_ascii_whitespace);
+    (!blank).then(|| classify(early, json).unwrap_or(Protocol::Http1))
+}
+
+/// The protocol, once the bytes say which.
+fn classify(bytes: &[u8], json: bool) -> Option<Protocol> {
+    if bytes.starts_with(H2_PREFACE) {
+        return Some(Protocol::Http2);
+    }
+    if H2_PREFACE.starts_with(bytes) {
+        return None;
+    }
+    match bytes.iter().find(|b| !is_blank(**b)) {
+        Some(b'{') if json => Some(Protocol::Json),
+        Some(_) => Some(Protocol::Http1),
+        None => (bytes.len() > BLANK_BYTES_MAX).then_some(Protocol::Http1),
+    }
+}
+
+/// White space of JSON.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first byte that means something decides; part of a preface decides nothing yet.
+    #[test]
+    fn first_bytes_tell_the_protocol() {
+        for (bytes, protocol) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Some(Protocol::Http1)),
+            (b"\r\nGET / HTTP/1.1\r\n", Some(Protocol::Http1)),
+            (b"{", Some(Protocol::Json)),
+            (b" \r\n\t{\"a\"", Some(Protocol::Json)),
+            (b"[", Some(Protocol::Http1)),
+            (b"\x16\x03\x01", Some(Protocol::Http1)),
+            (H2_PREFACE, Some(Protocol::Http2)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04", Some(Protocol::Http2)),
+            (b"PRI * HTTP/2.0\r\n\r\nXX", Some(Protocol::Http1)),
+            (b"P", None),
+            (b"PUT", Some(Protocol::Http1)),
+            (b"", None),
+            (b"\r\n", None),
+        ] {
+            assert_eq!(classify(bytes, true), protocol, "{bytes:?}");
+        }
+        assert_eq!(classify(&[b' '; BLANK_BYTES_MAX + 1], true), Some(Protocol::Http1));
+    }
+
+    /// With the bridge off its clients are told so in HTTP.
+    #[test]
+    fn bridge_can_be_off() {
+        assert_eq!(classify(b"{}", false), Some(Protocol::Http1));
+    }
+}

@@ -1,0 +1,198 @@
+//! Graphs that are written down as a whole, with `order` and `pipe`.
+
+use std::borrow::Cow;
+
+use crate::body::Earlier;
+use crate::call::Call;
+use crate::context::StepRef;
+use crate::function::{Functions, Named, Wanted};
+use crate::parameter::IntoArgs;
+use crate::plan::{Group, Invocation, Label, Plan};
+
+/// Groups inside groups that are written; the runtime takes no more either.
+const DEPTH_MAX: u32 = 64;
+
+/// Steps that run one after the other. The first error ends them.
+pub fn order(steps: impl IntoIterator<Item = Step>) -> Step {
+    Step::new(Work::Group(Group::Order, steps.into_iter().collect()))
+}
+
+/// Steps that run at the same time. All of them end; the pipe is in error if any of them is.
+pub fn pipe(steps: impl IntoIterator<Item = Step>) -> Step {
+    Step::new(Work::Group(Group::Pipe, steps.into_iter().collect()))
+}
+
+/// A step of a hand-made graph, or one with an id or with tolerance for [`Context::step`](crate::Context::step).
+#[derive(Debug, Clone)]
+pub struct Step {
+    label: Label,
+    work: Work,
+}
+
+#[derive(Debug, Clone)]
+enum Work {
+    Group(Group, Vec<Step>),
+    Calls(Vec<Call>),
+    Invoke(Invocation),
+}
+
+impl Step {
+    fn new(work: Work) -> Self {
+        Self { label: Label::default(), work }
+    }
+
+    /// Calls another service.
+    pub fn call(call: Call) -> Self {
+        Self::call_each([call])
+    }
+
+    /// Makes these calls one after the other. The first answer outside 200 to 399 ends the step and is its error; else the
+    /// last answer is its result. No calls: an empty result 200.
+    pub fn call_each(calls: impl IntoIterator<Item = Call>) -> Self {
+        Self::new(Work::Calls(calls.into_iter().collect()))
+    }
+
+    /// Runs a function marked `#[step]`.
+    pub fn internal<F: 'static>(step: F) -> Self {
+        Self::invoke(Wanted::Step, &step)
+    }
+
+    /// Makes the calls that a function marked `#[builder]` returns, as [`call_each`](Self::call_each) does.
+    pub fn built<F: 'static>(builder: F) -> Self {
+        Self::invoke(Wanted::Builder, &builder)
+    }
+
+    fn invoke<F: 'static>(wanted: Wanted, function: &F) -> Self {
+        let function = Named::of(function);
+        Self::new(Work::Invoke(Invocation { wanted, function, args: Ok(None), inputs: Vec::new() }))
+    }
+
+    /// Of a function: its arguments.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoArgs) -> Self {
+        match &mut self.work {
+            Work::Invoke(invocation) => invocation.args = args.into_args(),
+            Work::Group(..) | Work::Calls(_) => {}
+        }
+        self
+    }
+
+    /// Of a function: the earlier steps, by reference or by id, whose results it is given.
+    #[must_use]
+    pub fn inputs<I: IntoIterator>(mut self, steps: I) -> Self
+    where
+        I::Item: Into<StepName>,
+    {
+        match &mut self.work {
+            Work::Invoke(invocation) => invocation.inputs.extend(steps.into_iter().map(|step| step.into().0)),
+            Work::Group(..) | Work::Calls(_) => {}
+        }
+        self
+    }
+
+    /// With an id: 1 to 128 bytes, unique in the graph, without `#`. Errors and logs name it.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<Cow<'static, str>>) -> Self {
+        self.label.id = Some(id.into());
+        self
+    }
+
+    /// An error of this step stays its result: what comes after it runs, and can have it as an input.
+    #[must_use]
+    pub fn tolerant(mut self) -> Self {
+        self.label.tolerant = true;
+        self
+    }
+
+    /// Writes the step and what is in it.
+    pub(crate) fn write(self, plan: &mut Plan, functions: Functions, depth: u32) -> StepRef {
+        if depth > DEPTH_MAX {
+            plan.refuse(format!("the graph is deeper than {DEPTH_MAX} levels"));
+            return StepRef(0);
+        }
+        match self.work {
+            Work::Group(group, steps) => {
+                let start = plan.open();
+                for step in steps {
+                    step.write(plan, functions, depth + 1);
+                }
+                plan.close(group, &self.label, start)
+            }
+            Work::Calls(calls) => plan.calls(&self.label, calls),
+            Work::Invoke(invocation) => plan.invoke(functions, &self.label, invocation),
+        }
+    }
+}
+
+/// How a step is named as an input: by what the context returned, or by its id.
+#[derive(Debug, Clone)]
+pub struct StepName(pub(crate) Earlier);
+
+impl From<StepRef> for StepName {
+    fn from(step: StepRef) -> Self {
+        Self(Earlier::Ref(step))
+    }
+}
+
+impl From<&'static str> for StepName {
+    fn from(id: &'static str) -> Self {
+        Self(Earlier::Id(id.into()))
+    }
+}
+
+impl From<String> for StepName {
+    fn from(id: String) -> Self {
+        Self(Earlier::Id(id.into()))
+    }
+}
+
+/// A whole graph, as a handler can return it.
+///
+/// ```
+/// use cellmesh_guest::prelude::*;
+///
+/// let graph = Graph::new(order([
+///     pipe([
+///         Step::call(Call::get("http://users/7")).id("user"),
+///         Step::call(Call::get("http://carts/7")).id("cart").tolerant(),
+///     ]),
+///     Step::call(Call::post("http://log/")),
+/// ]))
+/// .respond_with("user");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Graph {
+    root: Step,
+    respond_with: Option<Cow<'static, str>>,
+}
+
+impl Graph {
+    /// The graph of this step.
+    pub fn new(root: Step) -> Self {
+        Self { root, respond_with: None }
+    }
+
+    /// The result of the step with this id is the response, instead of the last one's.
+    #[must_use]
+    pub fn respond_with(mut self, id: impl Into<Cow<'static, str>>) -> Self {
+        self.respond_with = Some(id.into());
+        self
+    }
+
+    /// Writes the graph; returns the step whose result is the response, where the graph names one.
+    pub(crate) fn write(self, plan: &mut Plan, functions: Functions) -> Option<StepRef> {
+        self.root.write(plan, functions, 1);
+        let id = self.respond_with?;
+        let found = plan.by_id(&id);
+        if found.is_none() {
+            plan.refuse(format!("respond_with names `{id}`, and no step has that id"));
+        }
+        found
+    }
+}
+
+impl From<Step> for Graph {
+    fn from(root: Step) -> Self {
+        Self::new(root)
+    }
+}

@@ -1,0 +1,224 @@
+//! A guest call on its way between a lane and the thread pool.
+//!
+//! ```text
+//!            returns before a tick            a tick passes              returns
+//! lane ------------------------------> done;  -------------> pool thread --------> lane
+//!                                              waits (clock, file)        waits
+//!                                             -------------> task on the lane <----
+//! ```
+//!
+//! - Every call starts on its lane, so a short one costs no thread hop.
+//! - A call that is running when the epoch ticks yields and is moved to the pool: a lane is held for one tick at most.
+//! - A call that waits for the host holds no thread: it is a task on its lane, until it is ready to run or late.
+//! - A result goes back to the lane through [`LaneInbox`]; a call is in exactly one of these places.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use cellmesh_graph::StepIndex;
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ids::ServiceId;
+use crossbeam_channel::{Receiver, Sender};
+use tokio::sync::Notify;
+
+use crate::host::{CallFlags, Cell, CellFault, GuestCall, GuestReturn, Instance};
+use crate::pool::Pool;
+use crate::worker::RequestId;
+
+/// What a call is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticket {
+    /// The request.
+    pub request: RequestId,
+    /// The step of its graph; none for the handler.
+    pub step: Option<StepIndex>,
+    /// The service whose cell runs it.
+    pub service: ServiceId,
+}
+
+/// A call that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// What it was for.
+    pub ticket: Ticket,
+    /// The instance, if it may be used again.
+    pub instance: Option<Instance>,
+    /// What the cell returned.
+    pub result: Result<GuestReturn, CellFault>,
+}
+
+impl Finished {
+    /// The result of a call under which our own code panicked.
+    pub(crate) fn host_panic(ticket: Ticket) -> Self {
+        Self { ticket, instance: None, result: Err(CellFault::Trap("host code panicked".into())) }
+    }
+}
+
+type CallFuture = Pin<Box<dyn Future<Output = (Option<Instance>, Result<GuestReturn, CellFault>)> + Send>>;
+
+/// A call that has not ended.
+pub struct Call {
+    ticket: Ticket,
+    future: CallFuture,
+    flags: Arc<CallFlags>,
+    deadline: Nanos,
+    lane: LaneHandle,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("ticket", &self.ticket).finish_non_exhaustive()
+    }
+}
+
+/// What came of polling a call once.
+#[derive(Debug)]
+pub enum Polled {
+    /// It has ended.
+    Finished(Box<Finished>),
+    /// A tick has passed: it wants to go on.
+    Ticked(Call),
+    /// It waits for the host.
+    Waiting(Call),
+}
+
+impl Call {
+    /// A call that has not started.
+    pub fn new(
+        cell: &Cell,
+        instance: Option<Instance>,
+        work: GuestCall,
+        ticket: Ticket,
+        deadline: Nanos,
+        lane: &LaneHandle,
+    ) -> Self {
+        let flags = instance.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.flags()));
+        let (cell, call_flags) = (cell.clone(), Arc::clone(&flags));
+        let future = Box::pin(async move { cell.call(instance, call_flags, work, deadline).await });
+        Self { ticket, future, flags, deadline, lane: lane.clone() }
+    }
+
+    /// Flags to cancel it with.
+    #[must_use]
+    pub fn flags(&self) -> &Arc<CallFlags> {
+        &self.flags
+    }
+
+    /// Runs until it ends, waits or a tick passes; `waker` is for the case that it waits.
+    pub fn poll(mut self, waker: &Waker) -> Polled {
+        match self.future.as_mut().poll(&mut Context::from_waker(waker)) {
+            Poll::Ready((instance, result)) => {
+                Polled::Finished(Box::new(Finished { ticket: self.ticket, instance, result }))
+            }
+            Poll::Pending if self.flags.take_ticked() => Polled::Ticked(self),
+            Poll::Pending => Polled::Waiting(self),
+        }
+    }
+
+    /// What it is for.
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// Where its result goes.
+    pub(crate) fn lane(&self) -> LaneHandle {
+        self.lane.clone()
+    }
+
+    /// The result of a call that was given up: as a guest that ran into its deadline.
+    fn give_up(self) -> Finished {
+        Finished { ticket: self.ticket, instance: None, result: Err(CellFault::Deadline) }
+    }
+}
+
+/// Waits, on the lane, until `call` is ready to run again; then runs it like any call.
+pub async fn wait_on_lane(call: Call, pool: Pool) {
+    let (lane, flags) = (call.lane(), Arc::clone(&call.flags));
+    let left = Duration::from_nanos(call.deadline.0.saturating_sub(Nanos::now().0));
+    let mut call = Some(call);
+    let ready = std::future::poll_fn(|cx| match call.take().map(|call| call.poll(cx.waker())) {
+        None => Poll::Pending,
+        Some(Polled::Waiting(waiting)) => {
+            call = Some(waiting);
+            Poll::Pending
+        }
+        Some(moved) => Poll::Ready(moved),
+    });
+    let moved = tokio::select! {
+        moved = ready => Some(moved),
+        () = flags.cancelled() => None,
+        () = tokio::time::sleep(left) => None,
+    };
+    match moved {
+        Some(Polled::Finished(finished)) => lane.send(ToLane::Finished(finished)),
+        Some(Polled::Ticked(ticked) | Polled::Waiting(ticked)) => pool.submit(ticked),
+        None => {
+            let call = call.take().expect("a call that is not ready is still here");
+            lane.send(ToLane::Finished(Box::new(call.give_up())));
+        }
+    }
+}
+
+/// What other threads and tasks send to a lane.
+#[derive(Debug)]
+pub enum ToLane {
+    /// A call has ended.
+    Finished(Box<Finished>),
+    /// A call has to wait on the lane.
+    Park(Call),
+}
+
+/// The way to a lane, for threads of the pool and tasks of the lane itself.
+#[derive(Debug, Clone)]
+pub struct LaneHandle {
+    sender: Sender<ToLane>,
+    wake: Arc<Notify>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// The lane's end of its handles.
+#[derive(Debug)]
+pub struct LaneInbox {
+    receiver: Receiver<ToLane>,
+    wake: Arc<Notify>,
+}
+
+impl LaneHandle {
+    /// A lane's way in and its inbox, on the current runtime. The inbox holds at most one message for each call
+    /// that is not done, and each call holds an instance: the number of instances is its bound.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn new(wake: Arc<Notify>) -> (Self, LaneInbox) {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let handle = Self { sender, wake: Arc::clone(&wake), runtime: tokio::runtime::Handle::current() };
+        (handle, LaneInbox { receiver, wake })
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
+    pub(crate) fn send(&self, message: ToLane) {
+        // A lane that is gone has no requests left to answer.
+        if self.sender.send(message).is_ok() {
+            self.wake.notify_one();
+        }
+    }
+}
+
+impl LaneInbox {
+    /// The next message, if there is one.
+    pub fn take(&self) -> Option<ToLane> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Woken by every message.
+    #[must_use]
+    pub fn wake(&self) -> &Arc<Notify> {
+        &self.wake
+    }
+}

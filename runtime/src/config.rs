@@ -1,0 +1,57 @@
+//! Configuration: from a file to an [`App`] that can be run, or to the list of everything that is wrong with it.
+//!
+//! - `app.toml` names cells and settings ([`manifest`]); `workmodel.json` is a muBench work model, in which every
+//!   service becomes an instance of the muBench cell ([`workmodel`]).
+//! - Nothing is bound, compiled or started before the whole file is read and checked.
+//! - Unknown keys are refused with the nearest known name. Durations are text such as `"250ms"`, sizes `"64MiB"`.
+
+mod app;
+mod ingress;
+mod manifest;
+mod problems;
+mod reader;
+mod workmodel;
+
+use std::path::{Path, PathBuf};
+
+pub use app::{App, RuntimeSettings, ServiceSpec};
+pub use problems::{Problem, Problems};
+
+/// What the command line says on top of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Address to listen on.
+    pub listen: Option<std::net::SocketAddr>,
+    /// Number of lanes.
+    pub lanes: Option<usize>,
+    /// Folder of the artifact cache.
+    pub cache_dir: Option<PathBuf>,
+    /// Folder with the cells that come with cellmesh.
+    pub cells_dir: Option<PathBuf>,
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// [`Problems`]: all of them, each with file, key, what is wrong and what would be right.
+pub fn load(path: &Path, overrides: &Overrides) -> Result<App, Problems> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Problems::one(Problem::of_file(path, &format!("cannot be read: {error}"), "name an app.toml or a workmodel.json"))
+    })?;
+    let mut app = if is_json(path, &text) {
+        workmodel::read(path, &text, overrides)?
+    } else {
+        manifest::read(path, &text)?
+    };
+    app.apply(overrides);
+    Ok(app)
+}
+
+/// By its name, or, if that says nothing, by its first character.
+fn is_json(path: &Path, text: &str) -> bool {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => true,
+        Some("toml") => false,
+        _ => text.trim_start().starts_with('{'),
+    }
+}

@@ -1,0 +1,56 @@
+//! The `[dpu]` section: read by the DPU's own config type, one key at a time, so that every wrong key is
+//! reported with its line.
+
+use cellmesh_dpu::config::DpuConfig;
+use serde::Deserialize;
+use toml::de::DeTable;
+
+use super::reader::{Source, Table};
+
+/// Reads the section, if it is there.
+pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> DpuConfig {
+    let Some(table) = root.table(source, "dpu") else { return DpuConfig::default() };
+    let mut right = toml::Table::new();
+    for (key, value) in table.entries() {
+        let line = source.line_of(key.span().start);
+        let name = key.get_ref().to_string();
+        let one = toml::Table::from_iter([(name.clone(), plain(value.get_ref()))]);
+        match DpuConfig::deserialize(one.clone()) {
+            Ok(_) => right.extend(one),
+            Err(error) => source.note(Some(line), table.path(&name), error.message().trim(), "see docs/config.md"),
+        }
+    }
+    let config = DpuConfig::deserialize(right).unwrap_or_default();
+    for error in config.validate() {
+        let line = table.line_of_key(source, error.key);
+        source.note(line, table.path(error.key), format!("{} does not fit", error.found), format!("must be {}", error.right));
+    }
+    config
+}
+
+/// A value without its place in the file.
+fn plain(value: &toml::de::DeValue<'_>) -> toml::Value {
+    use toml::de::DeValue;
+    match value {
+        DeValue::String(text) => toml::Value::String(text.to_string()),
+        DeValue::Integer(integer) => integer_value(integer),
+        DeValue::Float(float) => float.as_str().parse().map_or_else(|_| text(float.as_str()), toml::Value::Float),
+        DeValue::Boolean(flag) => toml::Value::Boolean(*flag),
+        DeValue::Datetime(datetime) => toml::Value::Datetime(*datetime),
+        DeValue::Array(array) => toml::Value::Array(array.iter().map(|item| plain(item.get_ref())).collect()),
+        DeValue::Table(table) => toml::Value::Table(plain_table(table)),
+    }
+}
+
+fn plain_table(table: &DeTable<'_>) -> toml::Table {
+    table.iter().map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref()))).collect()
+}
+
+fn integer_value(integer: &toml::de::DeInteger<'_>) -> toml::Value {
+    i64::from_str_radix(integer.as_str(), integer.radix())
+        .map_or_else(|_| text(integer.as_str()), toml::Value::Integer)
+}
+
+fn text(text: &str) -> toml::Value {
+    toml::Value::String(text.to_owned())
+}

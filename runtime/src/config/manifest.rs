@@ -1,0 +1,198 @@
+//! `app.toml`: the services of an application, the cells that serve them, and settings.
+//!
+//! ```toml
+//! name = "shop"
+//! entry = "front"                  # gets the requests that name no service; default: the first one
+//! listen = "127.0.0.1:5005"
+//!
+//! [[cell]]
+//! component = "front.wasm"         # relative to this file
+//! services = ["front"]
+//! config = { currency = "EUR" }    # what the cell may ask for
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cellmesh_dpu::routes::ServiceName;
+use toml::de::DeTable;
+
+use super::app::{App, RuntimeSettings, ServiceSpec};
+use super::ingress;
+use super::problems::{Problem, Problems};
+use super::reader::{Source, Table};
+use crate::host::{CellLimits, CellSetup, Grants, Scratch};
+
+/// The port of the seed system, which its clients know.
+pub(super) const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5005);
+
+/// Bounds of durations in config: nothing useful lies outside.
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Instances of one service unless config says otherwise: calls beyond wait for one to come free.
+pub(super) const INSTANCES_MAX_DEFAULT: u32 = 64;
+
+/// Largest `instances_max`: each reserves 4 GiB of address space, and there are 128 TiB.
+const INSTANCES_MAX_MAX: u64 = 1024;
+
+/// Reads and checks an `app.toml`.
+pub(super) fn read(path: &Path, text: &str) -> Result<App, Problems> {
+    let mut source = Source::new(path, text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let line = error.span().map(|span| source.line_of(span.start));
+        source.note(line, String::new(), error.message().trim(), "write TOML");
+    }
+    if !source.problems.0.is_empty() {
+        return Err(source.problems);
+    }
+    let mut root = Table::root(root.get_ref());
+    let name = root.text(&mut source, "name");
+    let entry = root.text(&mut source, "entry");
+    let listen = root.address(&mut source, "listen").unwrap_or(LISTEN_DEFAULT);
+    let dpu = ingress::read(&mut source, &mut root);
+    let runtime = runtime(&mut source, &mut root);
+    let services = services(&mut source, &mut root, path);
+    let entry = entry_index(&mut source, &root, entry, &services);
+    root.finish(&mut source);
+    source.problems.or(|| App {
+        name: name.unwrap_or_else(|| "cellmesh".into()),
+        services,
+        entry,
+        listen,
+        dpu,
+        runtime,
+        notes: Vec::new(),
+    })
+}
+
+fn runtime(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> RuntimeSettings {
+    let mut settings = RuntimeSettings::default();
+    let Some(mut table) = root.table(source, "runtime") else { return settings };
+    let set = |slot: &mut Duration, value: Option<Duration>| *slot = value.unwrap_or(*slot);
+    let count = |slot: &mut usize, value: Option<u64>| *slot = value.map_or(*slot, to_usize);
+    count(&mut settings.lanes, table.number(source, "lanes", 1, 256));
+    count(&mut settings.pool_threads, table.number(source, "pool_threads", 1, 256));
+    set(&mut settings.epoch_tick, table.duration(source, "epoch_tick", SHORTEST, Duration::from_millis(100)));
+    set(&mut settings.drain_timeout, table.duration(source, "drain_timeout", Duration::ZERO, LONGEST));
+    if let Some(dir) = table.text(source, "cache_dir") {
+        settings.cache_dir = PathBuf::from(dir);
+    }
+    table.finish(source);
+    settings
+}
+
+fn services(source: &mut Source<'_>, root: &mut Table<'_, '_>, path: &Path) -> Vec<ServiceSpec> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let mut services: Vec<ServiceSpec> = Vec::new();
+    let cells = root.tables(source, "cell");
+    if cells.is_empty() {
+        source.note(None, "cell".into(), "there is no cell", "add [[cell]] with component and services");
+    }
+    for mut table in cells {
+        let names = service_names(source, &mut table, &services);
+        let cell = cell(source, &mut table, folder);
+        let (setup, instances_max) = cell;
+        services.extend(names.into_iter().map(|name| ServiceSpec {
+            setup: CellSetup { service: name.into(), ..setup.clone() },
+            instances_max,
+            path: "/".into(),
+        }));
+        table.finish(source);
+    }
+    services
+}
+
+fn service_names(source: &mut Source<'_>, table: &mut Table<'_, '_>, taken: &[ServiceSpec]) -> Vec<String> {
+    let names = table.text_list(source, "services").unwrap_or_default();
+    if names.is_empty() {
+        source.note(Some(table.line()), table.path("services"), "is missing", "name the services that the cell serves");
+    }
+    for (index, name) in names.iter().enumerate() {
+        let key = format!("{}[{index}]", table.path("services"));
+        if let Err(error) = name.parse::<ServiceName>() {
+            source.note(Some(table.line()), key, error.to_string(), "rename the service");
+        } else if names[..index].contains(name) || taken.iter().any(|spec| *spec.setup.service == **name) {
+            source.note(Some(table.line()), key, format!("{name} is served twice"), "name each service once");
+        }
+    }
+    names
+}
+
+fn cell(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> (CellSetup, u32) {
+    let mut limits = CellLimits::default();
+    let component = component(source, table, folder);
+    let config = match table.table(source, "config") {
+        Some(mut config) => config.texts(source).into_iter().collect(),
+        None => BTreeMap::new(),
+    };
+    let grants = grants(source, table, folder);
+    if let Some(bytes) = table.size(source, "memory_max", 1 << 20, 4 << 30) {
+        limits.memory_bytes_max = to_usize(bytes);
+    }
+    if let Some(timeout) = table.duration(source, "handler_timeout", SHORTEST, LONGEST) {
+        limits.handler_timeout = timeout;
+    }
+    if let Some(timeout) = table.duration(source, "step_timeout", SHORTEST, LONGEST) {
+        limits.step_timeout = timeout;
+    }
+    let fresh_instances = table.choice(source, "instances", &["reuse", "fresh"]) == Some(1);
+    let instances_max = table.number(source, "instances_max", 1, INSTANCES_MAX_MAX);
+    let instances_max = instances_max.and_then(|n| u32::try_from(n).ok()).unwrap_or(INSTANCES_MAX_DEFAULT);
+    let setup = CellSetup { service: Arc::from(""), component, config, grants, limits, fresh_instances };
+    (setup, instances_max)
+}
+
+fn component(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> PathBuf {
+    let Some(file) = table.text(source, "component") else {
+        source.note(Some(table.line()), table.path("component"), "is missing", "name a .wasm file");
+        return PathBuf::new();
+    };
+    let path = folder.join(&file);
+    if !path.is_file() {
+        let wrong = format!("there is no file {}", path.display());
+        source.note(Some(table.line()), table.path("component"), wrong, "name a .wasm file, relative to this one");
+    }
+    path
+}
+
+fn grants(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> Grants {
+    let Some(mut grants) = table.table(source, "grants") else { return Grants::default() };
+    let scratch = grants.text(source, "scratch").map(|dir| {
+        if dir == "temporary" { Scratch::Temporary } else { Scratch::Folder(folder.join(dir)) }
+    });
+    if let Some(Scratch::Folder(dir)) = &scratch
+        && !dir.is_dir()
+    {
+        let wrong = format!("there is no folder {}", dir.display());
+        source.note(Some(grants.line()), grants.path("scratch"), wrong, "make it, or write \"temporary\"");
+    }
+    grants.finish(source);
+    Grants { scratch }
+}
+
+fn entry_index(source: &mut Source<'_>, root: &Table<'_, '_>, entry: Option<String>, services: &[ServiceSpec]) -> usize {
+    let Some(entry) = entry else { return 0 };
+    let found = services.iter().position(|spec| *spec.setup.service == *entry);
+    if found.is_none() {
+        let names: Vec<&str> = services.iter().map(|spec| &*spec.setup.service).collect();
+        let right = format!("name one of: {}", names.join(", "));
+        source.note(None, root.path("entry"), format!("{entry} is no service"), right);
+    }
+    found.unwrap_or(0)
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+impl Problem {
+    /// A problem at a key of a file without line numbers.
+    pub(super) fn at(file: &Path, key: String, wrong: impl Into<String>, right: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), line: None, key, wrong: wrong.into(), right: right.into() }
+    }
+}

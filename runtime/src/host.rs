@@ -1,0 +1,34 @@
+//! Cell host: turns component files into instances that can be called.
+//!
+//! ```text
+//! component file --> artifacts (compile once, in a child) --> Cell --> Instance --> Call
+//!                    cache on disk, sealed                    one per   one store   one export
+//!                                                             service   each        running
+//! ```
+//!
+//! - A cell may import what `wit/cell.wit` lists and nothing else ([`imports`]).
+//! - A call that traps, is too slow or too big ends with a [`CellFault`] and takes its instance with it:
+//!   no store is used again after anything but a clean return.
+//! - Nothing is compiled while requests are served.
+//! - Not here: which step runs when ([`cellmesh_graph`]), where a call runs ([`crate::call`]).
+
+mod artifacts;
+mod bindings;
+mod cell;
+mod compile;
+mod convert;
+mod engine;
+mod guest_log;
+mod imports;
+mod instance;
+mod seal;
+mod state;
+mod ticker;
+
+pub use artifacts::{ArtifactCache, ArtifactError};
+pub use cell::{Cell, CellLimits, CellSetup, Grants, LoadError, Scratch};
+pub use compile::{CompileError, CompileLimits, Compiler, compile_child_main};
+pub use seal::SealError;
+pub use engine::{EngineError, EngineLimits, HostEngine};
+pub use instance::{CallFlags, CellFault, Decision, GuestCall, GuestReturn, Instance, Returned, ReturnedBody, StepCall, StepInput};
+pub use ticker::Ticker;

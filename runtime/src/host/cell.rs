@@ -1,0 +1,224 @@
+//! A cell: a component that serves one service, ready to be instantiated.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::Linker;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
+
+use super::artifacts::{ArtifactCache, ArtifactError};
+use super::bindings::CellPre;
+use super::engine::HostEngine;
+use super::guest_log::GuestLog;
+use super::imports;
+use super::state::{self, State};
+
+/// Limits of one cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellLimits {
+    /// Linear memory of one instance, bytes.
+    pub memory_bytes_max: usize,
+    /// Longest run of a handler or a request builder.
+    pub handler_timeout: Duration,
+    /// Longest run of an internal step; the request's deadline bounds it too.
+    pub step_timeout: Duration,
+    /// Bytes that one call may make the host allocate.
+    pub lift_bytes_max: usize,
+}
+
+impl Default for CellLimits {
+    /// Handlers only decide, so a second is ample even on a machine that is stalled by others; steps compute,
+    /// and the request's deadline bounds them. One lift may be as large as two messages and their heads.
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 128 << 20,
+            handler_timeout: Duration::from_secs(1),
+            step_timeout: Duration::from_secs(30),
+            lift_bytes_max: 36 << 20,
+        }
+    }
+}
+
+/// What config allows a cell beyond computing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// A folder that the cell sees as `/scratch` and may read and write.
+    pub scratch: Option<Scratch>,
+}
+
+/// Where a scratch folder is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scratch {
+    /// A folder that is there already; it stays.
+    Folder(PathBuf),
+    /// A new folder for each service, removed with the last instance.
+    Temporary,
+}
+
+/// How a cell is to be run: everything that config says of one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellSetup {
+    /// The service it serves.
+    pub service: Arc<str>,
+    /// The component file, for messages.
+    pub component: PathBuf,
+    /// What `config.get` answers.
+    pub config: BTreeMap<String, String>,
+    /// What it may do.
+    pub grants: Grants,
+    /// What it may use.
+    pub limits: CellLimits,
+    /// A new instance for every call instead of one that is used again.
+    pub fresh_instances: bool,
+}
+
+/// Why a component does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the component {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It cannot be compiled or kept.
+    #[error("component {path}")]
+    Artifact {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ArtifactError,
+    },
+    /// It imports what cells do not get.
+    #[error(
+        "component {path} imports {import}: a cell may import cellmesh:cell/config, wasi:cli, wasi:clocks, \
+         wasi:io, wasi:random and wasi:filesystem (with a granted folder)"
+    )]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// The first import that is not allowed.
+        import: String,
+    },
+    /// It is no cell: an export is missing or has another type.
+    #[error("component {path} is no service cell: it must export cellmesh:cell/handler@0.1.0 as wit/cell.wit says")]
+    NoCell {
+        /// The file.
+        path: PathBuf,
+        /// What wasmtime missed.
+        #[source]
+        source: wasmtime::Error,
+    },
+    /// Its scratch folder cannot be opened.
+    #[error("cannot open the scratch folder {path}")]
+    Scratch {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A loaded cell. Cheap to clone; shared by all lanes.
+#[derive(Clone)]
+pub struct Cell {
+    setup: Arc<CellSetup>,
+    pub(super) pre: CellPre<State>,
+    pub(super) engine: HostEngine,
+    logs: (GuestLog, GuestLog),
+    scratch: Option<Arc<ScratchFolder>>,
+    /// The artifact was not in the cache when this was loaded.
+    pub compiled: bool,
+}
+
+impl std::fmt::Debug for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cell").field("setup", &self.setup).finish_non_exhaustive()
+    }
+}
+
+impl Cell {
+    /// Loads the component that `setup` names, from `cache` if it is there.
+    ///
+    /// - cost: a compilation in a child process when it is not in the cache; never on a lane.
+    ///
+    /// # Errors
+    /// [`LoadError`], naming the file and what would be right.
+    pub fn load(engine: &HostEngine, cache: &ArtifactCache, setup: CellSetup) -> Result<Self, LoadError> {
+        let path = setup.component.clone();
+        let bytes = fs::read(&path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
+        let loaded =
+            cache.load(engine, &bytes).map_err(|source| LoadError::Artifact { path: path.clone(), source })?;
+        let ty = loaded.component.component_type();
+        let names: Vec<String> = ty.imports(engine.wasmtime()).map(|(name, _)| name.to_owned()).collect();
+        if let Some(import) = imports::first_forbidden(names.iter().map(String::as_str), &setup.grants) {
+            return Err(LoadError::Import { path, import: import.to_owned() });
+        }
+        let no_cell = |source| LoadError::NoCell { path: path.clone(), source };
+        let mut linker = Linker::new(engine.wasmtime());
+        state::add_imports(&mut linker).map_err(no_cell)?;
+        let pre = linker.instantiate_pre(&loaded.component).and_then(CellPre::new).map_err(no_cell)?;
+        let scratch = setup.grants.scratch.as_ref().map(ScratchFolder::open).transpose()?.map(Arc::new);
+        Ok(Self {
+            logs: GuestLog::pair(&setup.service),
+            setup: Arc::new(setup),
+            pre,
+            engine: engine.clone(),
+            scratch,
+            compiled: loaded.compiled,
+        })
+    }
+
+    /// How it is run.
+    #[must_use]
+    pub fn setup(&self) -> &Arc<CellSetup> {
+        &self.setup
+    }
+
+    /// A WASI context for one instance: clocks, randomness, the log, and the scratch folder if there is one.
+    pub(super) fn wasi(&self) -> wasmtime::Result<WasiCtx> {
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.stdout(self.logs.0.clone()).stderr(self.logs.1.clone());
+        if let Some(folder) = &self.scratch {
+            wasi.preopened_dir(folder.path(), "/scratch", FsPerms::ReadWrite)?;
+        }
+        Ok(wasi.build())
+    }
+}
+
+/// An opened scratch folder; a temporary one is removed when it is dropped.
+enum ScratchFolder {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl ScratchFolder {
+    fn open(scratch: &Scratch) -> Result<Self, LoadError> {
+        match scratch {
+            Scratch::Folder(path) if path.is_dir() => Ok(Self::Kept(path.clone())),
+            Scratch::Folder(path) => {
+                Err(LoadError::Scratch { path: path.clone(), source: std::io::ErrorKind::NotADirectory.into() })
+            }
+            Scratch::Temporary => tempfile::Builder::new()
+                .prefix("cellmesh-scratch-")
+                .tempdir()
+                .map(Self::Temporary)
+                .map_err(|source| LoadError::Scratch { path: std::env::temp_dir(), source }),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Worker: hosts cells on one lane and runs their graphs.
+//!
+//! ```text
+//!   worker_sq --> arrive --> handler --> graph engine --> internal step --> call (lane, pool)
+//!   (Port)                                    |   ^                              |
+//!   worker_cq <-- answer <-- response         |   +---- on_result <--------------+
+//!             <-- call   <-- egress step <----+   +---- on_answer <-- worker_sq
+//! ```
+//!
+//! - A pumped value: [`Worker::pump`] does what can be done now and never waits.
+//! - Each request in [`requests`] is ended exactly once: with a response, or by the DPA's cancel, after which
+//!   nothing of it is left (its calls to others are cancelled, its guest calls stopped).
+//! - A guest call that fails costs its own request and its instance.
+//! - Not here: what comes next in a graph ([`cellmesh_graph`]), where a guest call runs ([`crate::call`]).
+
+mod egress;
+mod hosted;
+mod reply;
+mod requests;
+mod steps;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use cellmesh_dpu::Routes;
+use cellmesh_graph::{Limits, StepResult};
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ids::{ServiceId, SlotId};
+use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
+use cellmesh_shm::port::{Arrived, Port, PortError, Progress};
+use tokio::task::JoinHandle;
+
+use crate::call::{Call, Finished, LaneHandle, LaneInbox, Polled, Ticket, ToLane, wait_on_lane};
+use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Instance};
+use crate::pool::Pool;
+use hosted::{Hosted, Waiting};
+pub use requests::RequestId;
+use requests::{Request, Requests};
+
+/// Guest calls started in one pump before the lane looks after the others again.
+const CALLS_PER_PUMP_MAX: usize = 256;
+
+/// One service of a worker: its cell and how many instances of it this lane may have.
+#[derive(Debug, Clone)]
+pub struct ServiceCell {
+    /// The cell.
+    pub cell: Cell,
+    /// Instances at once on this lane.
+    pub instances_max: usize,
+}
+
+/// A worker on one lane.
+pub struct Worker {
+    port: Port,
+    routes: Arc<Routes>,
+    hosted: Vec<Hosted>,
+    requests: Requests,
+    egress: egress::Waiting,
+    /// Guest calls that ended and are not looked at yet.
+    finished: VecDeque<Box<Finished>>,
+    inbox: LaneInbox,
+    lane: LaneHandle,
+    pool: Pool,
+    limits: Limits,
+    now: Nanos,
+}
+
+/// What a worker needs to start.
+#[derive(Debug)]
+pub struct WorkerParts {
+    /// The worker's side of its link to the DPA.
+    pub port: Port,
+    /// Names of services.
+    pub routes: Arc<Routes>,
+    /// What it serves; a service's number is its place.
+    pub services: Vec<ServiceCell>,
+    /// Where guest calls that last longer than a tick run.
+    pub pool: Pool,
+    /// The way back from there.
+    pub lane: (LaneHandle, LaneInbox),
+    /// Bounds on graphs.
+    pub limits: Limits,
+}
+
+impl Worker {
+    /// A worker with no requests.
+    #[must_use]
+    pub fn new(parts: WorkerParts) -> Self {
+        let (lane, inbox) = parts.lane;
+        Self {
+            port: parts.port,
+            routes: parts.routes,
+            hosted: parts.services.into_iter().map(Hosted::new).collect(),
+            requests: Requests::default(),
+            egress: egress::Waiting::default(),
+            finished: VecDeque::new(),
+            inbox,
+            lane,
+            pool: parts.pool,
+            limits: parts.limits,
+            now: Nanos(0),
+        }
+    }
+
+    /// Does what can be done now.
+    ///
+    /// # Errors
+    /// [`PortError`] when the link to the DPA broke: nothing can be answered any more.
+    pub fn pump(&mut self, now: Nanos) -> Result<Progress, PortError> {
+        self.now = now;
+        let mut progress = Progress::Idle;
+        let mut budget = CALLS_PER_PUMP_MAX;
+        while budget > 0 {
+            if self.settle_one() {
+                // What ended frees instances and finishes requests: it goes before what is new.
+            } else if let Some(arrived) = self.port.poll()? {
+                self.arrived(arrived);
+            } else {
+                break;
+            }
+            progress = Progress::Moved;
+            budget -= 1;
+        }
+        progress |= self.port.flush();
+        Ok(progress)
+    }
+
+    /// Requests that are not answered yet.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    fn arrived(&mut self, arrived: Arrived) {
+        match arrived {
+            Arrived::Request { slot, message } => self.admit(slot, message),
+            Arrived::Response { call, message } => self.answered(call, message),
+            Arrived::Cancelled { slot } => self.cancelled(slot),
+        }
+    }
+
+    /// Takes up a request: runs its handler.
+    fn admit(&mut self, slot: SlotId, message: RequestMessage) {
+        let service = message.service;
+        if self.hosted.get(usize::from(service.0)).is_none() {
+            return self.port.respond(slot, ResponseMessage::faulted(Fault::NoWorker));
+        }
+        let call = requests::handle_call(&message);
+        let request = self.requests.insert(Request::new(slot, message));
+        self.call(Ticket { request, step: None, service }, call);
+    }
+
+    /// Ends everything that a request has started; nobody waits for it any more.
+    fn cancelled(&mut self, slot: SlotId) {
+        let Some(request) = self.requests.remove_slot(slot) else { return };
+        for call in request.calls {
+            self.port.cancel(call);
+            self.egress.take(call);
+        }
+        for (_, flags) in request.running {
+            flags.cancel();
+        }
+    }
+
+    /// Looks at one guest call that ended or has to wait. Returns whether there was one.
+    fn settle_one(&mut self) -> bool {
+        if let Some(finished) = self.finished.pop_front() {
+            self.settle(*finished);
+            return true;
+        }
+        match self.inbox.take() {
+            Some(ToLane::Finished(finished)) => self.settle(*finished),
+            Some(ToLane::Park(call)) => self.park(call),
+            None => return false,
+        }
+        true
+    }
+
+    /// Runs a guest call on an instance of its service; waits for one if all are busy.
+    fn call(&mut self, ticket: Ticket, work: GuestCall) {
+        let hosted = &mut self.hosted[usize::from(ticket.service.0)];
+        match hosted.take_instance() {
+            Ok(instance) => self.start(ticket, work, instance),
+            Err(()) => {
+                if let Err(refused) = hosted.wait(Waiting { ticket, work }) {
+                    self.fail(refused.ticket, &CellFault::Instance(hosted::QUEUE_FULL.into()));
+                }
+            }
+        }
+    }
+
+    /// Starts a call on the lane. It has ended, is on its way to the pool or waits on the lane afterwards.
+    fn start(&mut self, ticket: Ticket, work: GuestCall, instance: Option<Instance>) {
+        let Some(deadline) = self.call_deadline(&ticket, &work) else {
+            // The request was cancelled while the call waited for an instance.
+            return self.hosted[usize::from(ticket.service.0)].give_back(instance);
+        };
+        let cell = &self.hosted[usize::from(ticket.service.0)].cell;
+        let call = Call::new(cell, instance, work, ticket, deadline, &self.lane);
+        let flags = Arc::clone(call.flags());
+        match call.poll(std::task::Waker::noop()) {
+            Polled::Finished(finished) => return self.finished.push_back(finished),
+            Polled::Ticked(call) => self.pool.submit(call),
+            Polled::Waiting(call) => self.park(call),
+        }
+        if let Some(request) = self.requests.get_mut(ticket.request) {
+            request.running.push((ticket.step, flags));
+        }
+    }
+
+    fn park(&self, call: Call) {
+        // The task ends with the call, which ends by its deadline.
+        let _: JoinHandle<()> = tokio::task::spawn_local(wait_on_lane(call, self.pool.clone()));
+    }
+
+    /// When a call has to end: its own limit or its request's, whichever is first. None: the request is gone.
+    fn call_deadline(&self, ticket: &Ticket, work: &GuestCall) -> Option<Nanos> {
+        let limits = &self.hosted[usize::from(ticket.service.0)].cell.setup().limits;
+        let own = match work {
+            GuestCall::Handle { .. } | GuestCall::BuildRequests(_) => limits.handler_timeout,
+            GuestCall::RunStep(_) => limits.step_timeout,
+        };
+        let request = self.requests.get(ticket.request)?;
+        Some(request.message.deadline.min(self.now.saturating_add(own)))
+    }
+
+    /// Takes the result of a guest call to its request, and its instance to the next that waits.
+    fn settle(&mut self, finished: Finished) {
+        let Finished { ticket, instance, result } = finished;
+        if let Some(waiting) = self.hosted[usize::from(ticket.service.0)].next_waiting() {
+            self.start(waiting.ticket, waiting.work, instance);
+        } else {
+            self.hosted[usize::from(ticket.service.0)].give_back(instance);
+        }
+        match self.requests.get_mut(ticket.request) {
+            Some(request) => request.running.retain(|(step, _)| *step != ticket.step),
+            None => return,
+        }
+        match result {
+            Ok(returned) => self.returned(ticket, returned),
+            Err(fault) => self.fail(ticket, &fault),
+        }
+    }
+
+    fn returned(&mut self, ticket: Ticket, returned: GuestReturn) {
+        match (ticket.step, returned) {
+            (None, GuestReturn::Handled(Decision::Response(response))) => self.respond_directly(ticket, response),
+            (None, GuestReturn::Handled(Decision::Graph(plan))) => self.start_graph(ticket, *plan),
+            (Some(step), GuestReturn::Stepped(result)) => self.stepped(ticket.request, step, result),
+            (Some(step), GuestReturn::Built(built)) => self.built(ticket.request, step, built),
+            (None, GuestReturn::Stepped(_) | GuestReturn::Built(_)) | (Some(_), GuestReturn::Handled(_)) => {
+                unreachable!("a call returns the kind that it was made for")
+            }
+        }
+    }
+
+    /// A guest call failed: as the handler's, it is the response; as a step's, the step's error.
+    fn fail(&mut self, ticket: Ticket, fault: &CellFault) {
+        let Some(request) = self.requests.get(ticket.request) else { return };
+        let service = self.service_name(ticket.service);
+        let name = ticket.step.map_or_else(|| "handler".into(), |step| request.step_name(step));
+        tracing::warn!(cell = %service, step = name, kind = fault.kind(), reason = %fault, "guest call failed");
+        let Some(step) = ticket.step else {
+            return self.end(ticket.request, reply::handler_failed(&service, fault));
+        };
+        let text = fault.to_string();
+        if request.is_builder(step) {
+            self.built(ticket.request, step, Err(text.into()));
+        } else {
+            self.step_ended(ticket.request, step, StepResult::failure(fault.status(), text));
+        }
+    }
+
+    fn service_name(&self, service: ServiceId) -> Arc<str> {
+        Arc::clone(&self.hosted[usize::from(service.0)].cell.setup().service)
+    }
+
+    /// Sends the response of a request and forgets it.
+    fn end(&mut self, id: RequestId, response: ResponseMessage) {
+        if let Some(request) = self.requests.remove(id) {
+            self.port.respond(request.slot, reply::finish(response, &request.message));
+        }
+    }
+}

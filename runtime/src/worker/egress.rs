@@ -1,0 +1,189 @@
+//! Egress: from a request that a graph wants sent to a message for the DPA.
+
+use bytes::{Bytes, BytesMut};
+use cellmesh_dpu::{Routes, ServiceName};
+use cellmesh_graph::{StepIndex, StepResult};
+use cellmesh_shm::head::{HeadLimits, HeaderLines};
+use cellmesh_shm::ids::{CallId, ServiceId};
+use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
+use cellmesh_shm::port::Refusal;
+
+use super::reply::finish_head;
+use super::requests::RequestId;
+
+/// Who waits for which call to another service, by the call's index.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(Vec<Option<(CallId, RequestId, StepIndex, ServiceId)>>);
+
+impl Waiting {
+    pub(super) fn wait(&mut self, call: CallId, request: RequestId, step: StepIndex, service: ServiceId) {
+        let index = call.index as usize;
+        if self.0.len() <= index {
+            self.0.resize(index + 1, None);
+        }
+        self.0[index] = Some((call, request, step, service));
+    }
+
+    /// Who waited for `call`; nobody any more afterwards.
+    pub(super) fn take(&mut self, call: CallId) -> Option<(RequestId, StepIndex, ServiceId)> {
+        let entry = self.0.get_mut(call.index as usize)?;
+        let (_, request, step, service) = entry.take_if(|(waited, ..)| *waited == call)?;
+        Some((request, step, service))
+    }
+}
+
+/// A request to another service, taken out of a plan: spans resolved, body found.
+pub(super) struct Outgoing {
+    pub(super) method: Bytes,
+    pub(super) url: Bytes,
+    pub(super) headers: Bytes,
+    pub(super) body: Bytes,
+}
+
+/// What a URL names.
+#[derive(Debug, PartialEq, Eq)]
+struct Target<'u> {
+    host: &'u str,
+    /// Path and query; `/` where the URL has none.
+    path: &'u str,
+}
+
+/// The message for `outgoing`, caused by `cause`: its deadline, hops and tracing headers go with it.
+///
+/// # Errors
+/// A step result that says what is wrong: 500 for a request that is none, 503 for a service that nobody serves.
+pub(super) fn message(
+    outgoing: Outgoing,
+    cause: &RequestMessage,
+    routes: &Routes,
+) -> Result<RequestMessage, Box<StepResult>> {
+    let bad = |text: String| Box::new(StepResult::failure(500, text));
+    let target = target(&outgoing.url).map_err(bad)?;
+    let service = routes.id_of_host(target.host).ok_or_else(|| Box::new(no_service(target.host)))?;
+    if !is_token(&outgoing.method) {
+        return Err(bad(format!("method {:?}: must be an HTTP method", String::from_utf8_lossy(&outgoing.method))));
+    }
+    HeaderLines(&outgoing.headers).check(HeadLimits::default()).map_err(|why| bad(format!("bad header: {why}")))?;
+    Ok(compose(service, &target, outgoing.method, outgoing.headers, outgoing.body, cause))
+}
+
+fn compose(
+    service: ServiceId,
+    target: &Target<'_>,
+    method: Bytes,
+    headers: Bytes,
+    body: Bytes,
+    cause: &RequestMessage,
+) -> RequestMessage {
+    let headers = finish_head(headers, cause.headers());
+    let (method_len, target_len) = (short(method.len()), short(target.path.len()));
+    let mut head = BytesMut::with_capacity(method.len() + target.path.len() + headers.len() + target.host.len() + 8);
+    head.extend_from_slice(&method);
+    head.extend_from_slice(target.path.as_bytes());
+    if HeaderLines(&headers).get("host").is_none() {
+        head.extend_from_slice(b"host: ");
+        head.extend_from_slice(target.host.as_bytes());
+        head.extend_from_slice(b"\n");
+    }
+    head.extend_from_slice(&headers);
+    RequestMessage { service, deadline: cause.deadline, hops: cause.hops, method_len, target_len, head: head.freeze(), body }
+}
+
+/// What an outcome means to the step that waited for it.
+pub(super) fn answer(message: ResponseMessage, service: Option<&ServiceName>) -> StepResult {
+    if message.fault == Fault::None {
+        return StepResult::answer(message.status, message.head, message.body);
+    }
+    let fault = message.fault;
+    let service = service.map_or("?", ServiceName::as_str);
+    StepResult::failure(fault.status(), format!("call to service {service}: {}", describe(fault)))
+}
+
+/// What it means that the port did not take a call.
+pub(super) fn refused(why: Refusal, service: Option<&ServiceName>) -> StepResult {
+    let fault = match why {
+        Refusal::Busy => Fault::Overloaded,
+        Refusal::TooLarge => Fault::TooLarge,
+    };
+    answer(ResponseMessage::faulted(fault), service)
+}
+
+fn describe(fault: Fault) -> &'static str {
+    match fault {
+        Fault::None => "answered",
+        Fault::NoWorker => "no worker serves it",
+        Fault::Deadline => "no answer before the deadline",
+        Fault::Overloaded => "too many requests in flight",
+        Fault::WorkerLost => "its worker was lost",
+        Fault::Unroutable => "no route to it",
+        Fault::HopLimit => "too many hops: is there a loop?",
+        Fault::TooLarge => "the message is larger than the limit",
+        Fault::Cancelled => "cancelled",
+        Fault::Internal => "failed inside the mesh",
+    }
+}
+
+fn no_service(host: &str) -> StepResult {
+    StepResult::failure(503, format!("no worker for service {host:?}"))
+}
+
+/// Takes a URL apart: `http://service/path?query`, with or without the scheme.
+fn target(url: &[u8]) -> Result<Target<'_>, String> {
+    let bad = |why: &str| format!("url {:?}: {why}", String::from_utf8_lossy(url));
+    let text = std::str::from_utf8(url).map_err(|_| bad("must be ASCII"))?;
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(bad("must be ASCII without spaces and control characters"));
+    }
+    let rest = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+        Some(_) => return Err(bad("must begin with http://")),
+        None => text,
+    };
+    let rest = rest.split('#').next().unwrap_or(rest);
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at(end);
+    if host.is_empty() || host.contains('@') {
+        return Err(bad("must name a service: http://service/path"));
+    }
+    match path.as_bytes().first() {
+        None => Ok(Target { host, path: "/" }),
+        Some(b'?') => Err(bad("must have a path before the query: http://service/?query")),
+        Some(_) => Ok(Target { host, path }),
+    }
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(text: &[u8]) -> bool {
+    const MARKS: &[u8] = b"!#$%&'*+-.^_`|~";
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || MARKS.contains(byte))
+}
+
+/// Methods and URLs are bounded by the plan's limits, far below 64 KiB.
+fn short(len: usize) -> u16 {
+    u16::try_from(len).expect("the plan's limits bound methods and URLs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(url: &str) -> Result<(&str, &str), String> {
+        target(url.as_bytes()).map(|target| (target.host, target.path))
+    }
+
+    /// Scheme, path and query are optional where they can be.
+    #[test]
+    fn urls_are_taken_apart() {
+        assert_eq!(parts("http://s1/api/v1?x=1"), Ok(("s1", "/api/v1?x=1")));
+        assert_eq!(parts("s1.ns.svc.cluster.local:80"), Ok(("s1.ns.svc.cluster.local:80", "/")));
+        assert_eq!(parts("HTTP://s1/a#fragment"), Ok(("s1", "/a")));
+    }
+
+    /// What could end a request line early, or means something else to another reader, is refused.
+    #[test]
+    fn odd_urls_are_refused() {
+        for url in ["", "http://", "https://s1/", "http://u@s1/", "http://s1/a b", "http://s1/\r\nx: y", "s1?x", "/only/path"] {
+            assert!(parts(url).is_err(), "{url:?}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! One service on one lane: its cell, the instances that are ready, and the calls that wait for one.
+
+use std::collections::VecDeque;
+
+use super::ServiceCell;
+use crate::call::Ticket;
+use crate::host::{Cell, GuestCall, Instance};
+
+/// Calls that may wait for an instance, for each instance there may be. More would only wait to be late.
+const WAITING_PER_INSTANCE: usize = 64;
+
+/// What a call that may not even wait is told.
+pub(super) const QUEUE_FULL: &str = "all are busy and too many calls wait already";
+
+/// A guest call that has no instance yet.
+pub(super) struct Waiting {
+    pub(super) ticket: Ticket,
+    pub(super) work: GuestCall,
+}
+
+pub(super) struct Hosted {
+    pub(super) cell: Cell,
+    idle: Vec<Instance>,
+    /// Instances in use, whether they exist already or are made by the call.
+    busy: usize,
+    instances_max: usize,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Hosted {
+    pub(super) fn new(service: ServiceCell) -> Self {
+        Self {
+            cell: service.cell,
+            idle: Vec::new(),
+            busy: 0,
+            instances_max: service.instances_max.max(1),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Room for one call: on an instance that is ready (the one used last, whose memory is still in the caches), or on one
+    /// that the call makes itself. `Err` when all instances are busy.
+    pub(super) fn take_instance(&mut self) -> Result<Option<Instance>, ()> {
+        if self.busy >= self.instances_max {
+            return Err(());
+        }
+        self.busy += 1;
+        Ok(self.idle.pop())
+    }
+
+    /// Ends the room of one call. `instance`: if it may be used again.
+    pub(super) fn give_back(&mut self, instance: Option<Instance>) {
+        self.busy -= 1;
+        self.idle.extend(instance);
+    }
+
+    /// Queues a call until an instance comes free; gives it back when the queue is full.
+    pub(super) fn wait(&mut self, call: Waiting) -> Result<(), Waiting> {
+        if self.waiting.len() >= self.instances_max * WAITING_PER_INSTANCE {
+            return Err(call);
+        }
+        self.waiting.push_back(call);
+        Ok(())
+    }
+
+    /// The call that waited longest. It takes over the room of the call that has ended.
+    pub(super) fn next_waiting(&mut self) -> Option<Waiting> {
+        self.waiting.pop_front()
+    }
+}

@@ -1,0 +1,98 @@
+//! Responses: what a cell or a graph came to, as a message that goes back. The one place where a failure
+//! inside a cell becomes a status and a text.
+
+use bytes::{Bytes, BytesMut};
+use cellmesh_graph::{Engine, Response, StepKind};
+use cellmesh_shm::head::{HeadLimits, HeaderLines, is_hop_by_hop, is_tracing};
+use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
+
+use crate::host::CellFault;
+
+/// Statuses that a cell may answer with: 1xx are not final.
+const STATUSES: std::ops::RangeInclusive<u16> = 200..=599;
+
+const JSON: &[u8] = b"content-type: application/json\n";
+
+/// A response of our own: `{"error": "..."}`, and the step where there is one.
+pub(super) fn error(status: u16, code: &str, text: &str, step: Option<&str>) -> ResponseMessage {
+    let body = match step {
+        Some(step) => serde_json::json!({ "error": text, "step": step }),
+        None => serde_json::json!({ "error": text }),
+    };
+    let mut head = BytesMut::from(JSON);
+    if !code.is_empty() {
+        head.extend_from_slice(format!("x-cellmesh-error: {code}\n").as_bytes());
+    }
+    ResponseMessage { status, fault: Fault::None, head: head.freeze(), body: body.to_string().into() }
+}
+
+/// The answer for a handler that did not return.
+pub(super) fn handler_failed(service: &str, fault: &CellFault) -> ResponseMessage {
+    let text = format!("cell {service}: handler: {fault}");
+    error(fault.status(), &format!("cell-{}", fault.kind()), &text, None)
+}
+
+/// The answer of a graph that has ended. An egress step's own answer passes through; a failed internal step that gave no
+/// body of its own is told with its name.
+pub(super) fn of_graph(response: Response, engine: &Engine) -> ResponseMessage {
+    let failed = response.failed_step();
+    let result = response.result;
+    match (failed, result.failed) {
+        (Some(step), Some(text)) if result.body.is_empty() => {
+            let code = if engine.kind(step) == StepKind::Egress { "egress" } else { "step" };
+            error(result.status, code, &text, Some(engine.step_id(step)))
+        }
+        _ => ResponseMessage { status: result.status, fault: Fault::None, head: result.headers, body: result.body },
+    }
+}
+
+/// Makes `response` fit to leave: a status that is one, header lines that are some, none that belong to a single
+/// connection, and the tracing headers of `request`.
+pub(super) fn finish(response: ResponseMessage, request: &RequestMessage) -> ResponseMessage {
+    if response.fault != Fault::None {
+        return response;
+    }
+    if !STATUSES.contains(&response.status) {
+        let text = format!("the cell answered with status {}: must be from 200 to 599", response.status);
+        return error(500, "cell-contract", &text, None);
+    }
+    if let Err(why) = HeaderLines(&response.head).check(HeadLimits::default()) {
+        return error(500, "cell-contract", &format!("the cell answered with a bad header: {why}"), None);
+    }
+    ResponseMessage { head: finish_head(response.head, request.headers()), ..response }
+}
+
+/// Header lines of a message that a cell made, without those of a single connection, with the tracing headers of
+/// `request` that it does not have itself.
+///
+/// - cost: no copy when nothing has to be dropped or added.
+pub(super) fn finish_head(head: Bytes, request: HeaderLines<'_>) -> Bytes {
+    let lines = HeaderLines(&head);
+    let dropped = lines.iter().any(|(name, _)| is_dropped(name));
+    let added = request.iter().any(|(name, _)| is_tracing(name));
+    if !dropped && !added {
+        return head;
+    }
+    let mut out = BytesMut::with_capacity(head.len() + 256);
+    for (name, value) in lines.iter().filter(|(name, _)| !is_dropped(name)) {
+        push(&mut out, name, value);
+    }
+    for (name, value) in request.iter().filter(|(name, _)| is_tracing(name)) {
+        if lines.get(name).is_none() {
+            push(&mut out, name, value);
+        }
+    }
+    out.freeze()
+}
+
+/// The length is ours to say; the rest belongs to one connection.
+fn is_dropped(name: &str) -> bool {
+    is_hop_by_hop(name) || name == "content-length"
+}
+
+fn push(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\n");
+}

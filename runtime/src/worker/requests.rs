@@ -1,0 +1,128 @@
+//! The requests of one lane that are not answered yet.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use cellmesh_graph::{Engine, StepIndex, StepKind};
+use cellmesh_shm::ids::{CallId, SlotId};
+use cellmesh_shm::message::RequestMessage;
+
+use crate::host::{CallFlags, GuestCall};
+
+/// Names a request on its lane; never means another one later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId {
+    index: u32,
+    generation: u32,
+}
+
+/// A request between its arrival and its response.
+pub(super) struct Request {
+    pub(super) slot: SlotId,
+    pub(super) message: RequestMessage,
+    /// The graph, once the handler has returned one.
+    pub(super) engine: Option<Box<Engine>>,
+    /// Calls to other services that are not answered yet.
+    pub(super) calls: Vec<CallId>,
+    /// Guest calls that left the lane.
+    pub(super) running: Vec<(Option<StepIndex>, Arc<CallFlags>)>,
+}
+
+impl Request {
+    pub(super) fn new(slot: SlotId, message: RequestMessage) -> Self {
+        Self { slot, message, engine: None, calls: Vec::new(), running: Vec::new() }
+    }
+
+    /// Whether a step waits for requests that a function makes.
+    pub(super) fn is_builder(&self, step: StepIndex) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.kind(step) == StepKind::Egress)
+    }
+
+    /// The name of a step, for messages.
+    pub(super) fn step_name(&self, step: StepIndex) -> String {
+        self.engine.as_ref().map_or_else(String::new, |engine| engine.step_id(step).to_owned())
+    }
+}
+
+/// The handler's call for a request.
+pub(super) fn handle_call(message: &RequestMessage) -> GuestCall {
+    GuestCall::Handle {
+        arena: contiguous(&message.head, &message.body),
+        method_len: u32::from(message.method_len),
+        target_len: u32::from(message.target_len),
+        headers_len: u32::try_from(message.headers().0.len()).expect("a head is far smaller than 4 GiB"),
+    }
+}
+
+fn contiguous(head: &Bytes, body: &Bytes) -> Bytes {
+    if body.is_empty() {
+        return head.clone();
+    }
+    let mut arena = BytesMut::with_capacity(head.len() + body.len());
+    arena.extend_from_slice(head);
+    arena.extend_from_slice(body);
+    arena.freeze()
+}
+
+/// A table with generations: an id of a request that has ended finds nothing.
+#[derive(Default)]
+pub(super) struct Requests {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    /// The request that holds a custody slot, by the slot's index.
+    by_slot: Vec<Option<RequestId>>,
+}
+
+#[derive(Default)]
+struct Entry {
+    generation: u32,
+    request: Option<Request>,
+}
+
+impl Requests {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    pub(super) fn insert(&mut self, request: Request) -> RequestId {
+        let slot = request.slot.index as usize;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Entry::default());
+            u32::try_from(self.entries.len() - 1).expect("the DPA bounds the requests in flight")
+        });
+        let entry = &mut self.entries[index as usize];
+        entry.request = Some(request);
+        let id = RequestId { index, generation: entry.generation };
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize(slot + 1, None);
+        }
+        self.by_slot[slot] = Some(id);
+        id
+    }
+
+    pub(super) fn get(&self, id: RequestId) -> Option<&Request> {
+        let entry = self.entries.get(id.index as usize)?;
+        entry.request.as_ref().filter(|_| entry.generation == id.generation)
+    }
+
+    pub(super) fn get_mut(&mut self, id: RequestId) -> Option<&mut Request> {
+        let entry = self.entries.get_mut(id.index as usize)?;
+        entry.request.as_mut().filter(|_| entry.generation == id.generation)
+    }
+
+    pub(super) fn remove(&mut self, id: RequestId) -> Option<Request> {
+        let entry = self.entries.get_mut(id.index as usize).filter(|entry| entry.generation == id.generation)?;
+        let request = entry.request.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(id.index);
+        self.by_slot[request.slot.index as usize] = None;
+        Some(request)
+    }
+
+    /// Removes the request that holds `slot`, if it still does.
+    pub(super) fn remove_slot(&mut self, slot: SlotId) -> Option<Request> {
+        let id = (*self.by_slot.get(slot.index as usize)?)?;
+        self.get(id).filter(|request| request.slot == slot)?;
+        self.remove(id)
+    }
+}

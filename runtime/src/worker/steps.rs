@@ -1,0 +1,187 @@
+//! Graphs: from a plan to its response. The engine says what comes next; this file does it.
+
+use bytes::Bytes;
+use cellmesh_graph::{
+    Action, BuiltRequests, Engine, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult, UnexpectedResult,
+};
+use cellmesh_shm::ids::CallId;
+use cellmesh_shm::message::{Fault, ResponseMessage};
+
+use super::egress::{self, Outgoing};
+use super::requests::{Request, RequestId};
+use super::{Worker, reply};
+use crate::call::Ticket;
+use crate::host::{GuestCall, Returned, ReturnedBody, StepCall, StepInput};
+
+impl Worker {
+    /// The handler answered by itself.
+    pub(super) fn respond_directly(&mut self, ticket: Ticket, returned: Returned) {
+        let Some(request) = self.requests.get(ticket.request) else { return };
+        let body = match returned.body {
+            ReturnedBody::Bytes(body) => Ok(body),
+            ReturnedBody::OfRequest => Ok(request.message.body.clone()),
+            ReturnedBody::OfInput(_) => Err("response.body: of-input, but a handler has no inputs"),
+        };
+        let response = match body {
+            Ok(body) => {
+                ResponseMessage { status: returned.status, fault: Fault::None, head: returned.headers, body }
+            }
+            Err(why) => reply::error(500, "cell-contract", why, None),
+        };
+        self.end(ticket.request, response);
+    }
+
+    /// The handler answered with a graph.
+    pub(super) fn start_graph(&mut self, ticket: Ticket, plan: Plan) {
+        match plan.validate(&self.limits) {
+            Ok(plan) => {
+                let Some(request) = self.requests.get_mut(ticket.request) else { return };
+                request.engine = Some(Box::new(Engine::start(plan)));
+                self.advance(ticket.request);
+            }
+            Err(error) => {
+                let service = self.service_name(ticket.service);
+                tracing::warn!(cell = %service, reason = %error, "graph refused");
+                self.end(ticket.request, reply::error(500, "bad-graph", &format!("bad graph: {error}"), None));
+            }
+        }
+    }
+
+    /// Starts all steps that can start now; ends the request when there is nothing left to do.
+    fn advance(&mut self, id: RequestId) {
+        loop {
+            let Some(request) = self.requests.get_mut(id) else { return };
+            let Some(engine) = &mut request.engine else { return };
+            match engine.next_action() {
+                Some(Action::RunStep { step, function, args }) => {
+                    let call = step_call(engine, step, function, args);
+                    self.call_step(id, step, GuestCall::RunStep(call));
+                }
+                Some(Action::BuildRequests { step, function, args }) => {
+                    let call = step_call(engine, step, function, args);
+                    self.call_step(id, step, GuestCall::BuildRequests(call));
+                }
+                Some(Action::Send { step, request }) => self.send(id, step, request),
+                Some(Action::Done(response)) => {
+                    let response = reply::of_graph(response, engine);
+                    return self.end(id, response);
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn call_step(&mut self, id: RequestId, step: StepIndex, work: GuestCall) {
+        let Some(request) = self.requests.get(id) else { return };
+        let ticket = Ticket { request: id, step: Some(step), service: request.message.service };
+        self.call(ticket, work);
+    }
+
+    /// Sends one request of an egress step. One that cannot be sent ends its step.
+    fn send(&mut self, id: RequestId, step: StepIndex, outgoing: OutgoingRequest) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        let outgoing = Outgoing {
+            body: match outgoing.body {
+                OutgoingBody::Bytes(body) => body,
+                OutgoingBody::OfRequest => request.message.body.clone(),
+            },
+            method: outgoing.method,
+            url: outgoing.url,
+            headers: outgoing.headers,
+        };
+        let message = match egress::message(outgoing, &request.message, &self.routes) {
+            Ok(message) => message,
+            Err(result) => return tell(request, |engine| engine.on_answer(step, *result)),
+        };
+        let service = message.service;
+        match self.port.call(message) {
+            Ok(call) => {
+                request.calls.push(call);
+                self.egress.wait(call, id, step, service);
+            }
+            Err(refused) => {
+                let result = egress::refused(refused.why, self.routes.name(service));
+                tell(request, |engine| engine.on_answer(step, result));
+            }
+        }
+    }
+
+    /// A call to another service has its outcome.
+    pub(super) fn answered(&mut self, call: CallId, message: ResponseMessage) {
+        let Some((id, step, service)) = self.egress.take(call) else { return };
+        let Some(request) = self.requests.get_mut(id) else { return };
+        request.calls.retain(|waited| *waited != call);
+        let result = egress::answer(message, self.routes.name(service));
+        tell(request, |engine| engine.on_answer(step, result));
+        self.advance(id);
+    }
+
+    /// An internal step returned.
+    pub(super) fn stepped(&mut self, id: RequestId, step: StepIndex, returned: Returned) {
+        let Some(request) = self.requests.get(id) else { return };
+        let result = match resolve(request, step, returned.body) {
+            Ok(body) => {
+                StepResult { status: returned.status, failed: returned.error, headers: returned.headers, body }
+            }
+            Err(why) => StepResult::failure(500, why),
+        };
+        self.step_ended(id, step, result);
+    }
+
+    /// An internal step has a result.
+    pub(super) fn step_ended(&mut self, id: RequestId, step: StepIndex, result: StepResult) {
+        self.tell_and_advance(id, |engine| engine.on_result(step, result));
+    }
+
+    /// A request builder returned, or failed with a reason.
+    pub(super) fn built(&mut self, id: RequestId, step: StepIndex, built: Result<BuiltRequests, Box<str>>) {
+        self.tell_and_advance(id, |engine| engine.on_built(step, built));
+    }
+
+    fn tell_and_advance(
+        &mut self,
+        id: RequestId,
+        what: impl FnOnce(&mut Engine) -> Result<(), UnexpectedResult>,
+    ) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        tell(request, what);
+        self.advance(id);
+    }
+}
+
+fn tell(request: &mut Request, what: impl FnOnce(&mut Engine) -> Result<(), UnexpectedResult>) {
+    let Some(engine) = &mut request.engine else { return };
+    if let Err(error) = what(engine) {
+        // Each call has one outcome, and the engine waits for each: it was told something twice.
+        tracing::error!(%error, "a result was not expected");
+    }
+}
+
+/// What a function of the cell is given: its arguments and the results that its step named.
+fn step_call(engine: &Engine, step: StepIndex, function: u32, args: Bytes) -> StepCall {
+    let inputs = engine
+        .inputs(step)
+        .map(|input| StepInput {
+            id: Bytes::copy_from_slice(input.id.as_bytes()),
+            status: input.result.status,
+            error: input.error().map(Into::into),
+            headers: input.result.headers.clone(),
+            body: input.with_body.then(|| input.result.body.clone()),
+        })
+        .collect();
+    StepCall { function, args, inputs }
+}
+
+/// The body that a step returned: its own bytes, the request's or an input's.
+fn resolve(request: &Request, step: StepIndex, body: ReturnedBody) -> Result<Bytes, String> {
+    match body {
+        ReturnedBody::Bytes(body) => Ok(body),
+        ReturnedBody::OfRequest => Ok(request.message.body.clone()),
+        ReturnedBody::OfInput(index) => request
+            .engine
+            .as_ref()
+            .and_then(|engine| engine.input(step, index))
+            .map(|input| input.result.body.clone())
+            .ok_or_else(|| format!("body of input {index}: the step has no such input")),
+    }
+}

@@ -46,26 +46,15 @@ pub(crate) fn build_folder(
     let rustflags = rustflags(&Metadata::of(&folder.join("Cargo.toml"))?)?;
     let mut cargo = compiler.cargo(workspace, folder, "build", &rustflags)?;
     cargo
-        .args([
-            "--workspace",
-            "--release",
-            "--message-format=json-render-diagnostics",
-        ])
+        .args(["--workspace", "--release", "--message-format=json-render-diagnostics"])
         .env("CARGO_TARGET_DIR", workspace.target.join("wasm"));
     let components = compile(&mut cargo)?;
-    ensure!(
-        !components.is_empty(),
-        "{} has no package with a cdylib",
-        folder.display()
-    );
+    ensure!(!components.is_empty(), "{} has no package with a cdylib", folder.display());
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     for component in &components {
         component.place(out)?;
     }
-    let names: Vec<&str> = components
-        .iter()
-        .map(|component| component.name.as_str())
-        .collect();
+    let names: Vec<&str> = components.iter().map(|component| component.name.as_str()).collect();
     eprintln!("cells in {}: {}", out.display(), names.join(", "));
     Ok(())
 }
@@ -83,13 +72,8 @@ fn rustflags(metadata: &Metadata) -> Result<Vec<String>> {
             .context("[workspace.metadata.cells] in the manifest of the cells")?,
         None => CellSettings::default(),
     };
-    let link_args = settings
-        .link_args
-        .unwrap_or_else(|| DEFAULT_LINK_ARGS.map(str::to_owned).into());
-    Ok(link_args
-        .iter()
-        .flat_map(|arg| ["-C".to_owned(), format!("link-arg={arg}")])
-        .collect())
+    let link_args = settings.link_args.unwrap_or_else(|| DEFAULT_LINK_ARGS.map(str::to_owned).into());
+    Ok(link_args.iter().flat_map(|arg| ["-C".to_owned(), format!("link-arg={arg}")]).collect())
 }
 
 /// A compiled cell in cargo's target folder.
@@ -100,10 +84,7 @@ struct Component {
 }
 
 fn compile(cargo: &mut Command) -> Result<Vec<Component>> {
-    let mut child = cargo
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let output = child.stdout.take().expect("stdout is piped");
     let components = components(output);
     let status = child.wait().context("cannot wait for cargo")?;
@@ -143,20 +124,9 @@ fn component_in(line: &str) -> Option<Component> {
     if !message.target.kind.iter().any(|kind| kind == "cdylib") {
         return None;
     }
-    let is_wasm = |file: &PathBuf| {
-        file.extension()
-            .is_some_and(|extension| extension == "wasm")
-    };
-    let name = message
-        .manifest_path
-        .parent()?
-        .file_name()?
-        .to_str()?
-        .to_owned();
-    Some(Component {
-        name,
-        file: message.filenames.into_iter().find(is_wasm)?,
-    })
+    let is_wasm = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "wasm");
+    let name = message.manifest_path.parent()?.file_name()?.to_str()?.to_owned();
+    Some(Component { name, file: message.filenames.into_iter().find(is_wasm)? })
 }
 
 impl Component {
@@ -164,8 +134,7 @@ impl Component {
     /// server may be reading it.
     fn place(&self, out: &Path) -> Result<()> {
         let target = out.join(format!("{}.wasm", self.name));
-        let new =
-            fs::read(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
+        let new = fs::read(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
         if fs::read(&target).is_ok_and(|old| old == new) {
             return Ok(());
         }
@@ -201,12 +170,7 @@ mod tests {
         let own = metadata(r#"{"cells":{"link-args":["--initial-memory=131072","-zx"]}}"#);
         assert_eq!(
             rustflags(&own).unwrap(),
-            [
-                "-C",
-                "link-arg=--initial-memory=131072",
-                "-C",
-                "link-arg=-zx"
-            ]
+            ["-C", "link-arg=--initial-memory=131072", "-C", "link-arg=-zx"]
         );
     }
 
@@ -227,16 +191,10 @@ mod tests {
                     "filenames":["/t/libfan_out.rlib","/t/fan_out.wasm"],"fresh":true}}"#
             )
         };
-        let expected = Component {
-            name: "fan-out".into(),
-            file: "/t/fan_out.wasm".into(),
-        };
+        let expected = Component { name: "fan-out".into(), file: "/t/fan_out.wasm".into() };
         assert_eq!(component_in(&line("cdylib")), Some(expected));
         assert_eq!(component_in(&line("lib")), None);
-        assert_eq!(
-            component_in(r#"{"reason":"build-finished","success":true}"#),
-            None
-        );
+        assert_eq!(component_in(r#"{"reason":"build-finished","success":true}"#), None);
     }
 
     /// An unchanged component is not written again.
@@ -244,10 +202,7 @@ mod tests {
     fn unchanged_component_keeps_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("built.wasm");
-        let component = Component {
-            name: "hello".into(),
-            file: file.clone(),
-        };
+        let component = Component { name: "hello".into(), file: file.clone() };
         let placed = dir.path().join("hello.wasm");
         let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
 

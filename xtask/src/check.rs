@@ -57,10 +57,7 @@ fn commands(workspace: &Workspace) -> Vec<(&'static str, Command)> {
         ("doc", doc),
     ];
     if command::succeeds(&mut cargo(&["deny", "--version"])) {
-        commands.push((
-            "deny",
-            cargo(&["deny", "check", "licenses", "bans", "sources"]),
-        ));
+        commands.push(("deny", cargo(&["deny", "check", "licenses", "bans", "sources"])));
     } else {
         eprintln!("check: cargo-deny is not installed, licences and sources are not checked");
     }

@@ -23,9 +23,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// As [`run`], but an unsuccessful end is a result.
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
     echo(command);
-    command
-        .status()
-        .with_context(|| format!("cannot start `{}`", line(command)))
+    command.status().with_context(|| format!("cannot start `{}`", line(command)))
 }
 
 /// What a command wrote to its standard output; its errors go to ours.
@@ -42,10 +40,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 
 /// Whether a command can be started and succeeds; nothing that it writes is seen.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
@@ -91,15 +86,8 @@ fn wait(child: &mut Child, patience: Patience, progress: impl Fn() -> u64) -> Re
     let started = Instant::now();
     let mut seen = (progress(), started);
     loop {
-        if let Some(status) = child
-            .try_wait()
-            .context("cannot wait for a child process")?
-        {
-            return Ok(if status.success() {
-                Bounded::Succeeded
-            } else {
-                Bounded::Failed
-            });
+        if let Some(status) = child.try_wait().context("cannot wait for a child process")? {
+            return Ok(if status.success() { Bounded::Succeeded } else { Bounded::Failed });
         }
         let now = Instant::now();
         let current = progress();
@@ -140,10 +128,7 @@ fn line(command: &Command) -> String {
 mod tests {
     use super::*;
 
-    const SHORT: Patience = Patience {
-        idle: Duration::from_millis(300),
-        total: Duration::from_secs(60),
-    };
+    const SHORT: Patience = Patience { idle: Duration::from_millis(300), total: Duration::from_secs(60) };
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -156,30 +141,16 @@ mod tests {
     fn hanging_command_is_killed_with_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");
-        let mut command = shell(&format!(
-            "sleep 600 & echo $! > {}; wait",
-            pid_file.display()
-        ));
-        assert_eq!(
-            run_bounded(&mut command, SHORT, || 0).unwrap(),
-            Bounded::GaveUp
-        );
-        let pid: i32 = std::fs::read_to_string(pid_file)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
+        let mut command = shell(&format!("sleep 600 & echo $! > {}; wait", pid_file.display()));
+        assert_eq!(run_bounded(&mut command, SHORT, || 0).unwrap(), Bounded::GaveUp);
+        let pid: i32 = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
         assert!(is_gone(pid), "the child of the killed command still runs");
     }
 
     /// A killed process may stay in the table until its new parent has reaped it.
     fn is_gone(pid: i32) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.is_empty()
-            || stat
-                .rsplit(')')
-                .next()
-                .is_some_and(|rest| rest.starts_with(" Z"))
+        stat.is_empty() || stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z"))
     }
 
     /// What makes progress may take longer than the idle time.
@@ -196,10 +167,7 @@ mod tests {
     fn total_bounds_progress() {
         let started = Instant::now();
         let progress = || u64::try_from(started.elapsed().as_millis()).unwrap();
-        let patience = Patience {
-            total: Duration::from_millis(300),
-            ..SHORT
-        };
+        let patience = Patience { total: Duration::from_millis(300), ..SHORT };
         let ended = run_bounded(&mut shell("sleep 600"), patience, progress).unwrap();
         assert_eq!(ended, Bounded::GaveUp);
     }
@@ -207,9 +175,6 @@ mod tests {
     /// A failure is told from a hang.
     #[test]
     fn failure_is_not_a_timeout() {
-        assert_eq!(
-            run_bounded(&mut shell("exit 3"), SHORT, || 0).unwrap(),
-            Bounded::Failed
-        );
+        assert_eq!(run_bounded(&mut shell("exit 3"), SHORT, || 0).unwrap(), Bounded::Failed);
     }
 }

@@ -28,14 +28,8 @@ const HEAVY: [&str; 3] = ["cellmesh", "cellmesh-bench", "cellmesh-tests"];
 
 /// Some tests that belong together, and what they need.
 enum Suite {
-    Cargo {
-        name: &'static str,
-        command: Command,
-    },
-    Skipped {
-        name: &'static str,
-        why: &'static str,
-    },
+    Cargo { name: &'static str, command: Command },
+    Skipped { name: &'static str, why: &'static str },
 }
 
 /// Runs everything; the last line on standard output is the summary.
@@ -49,11 +43,7 @@ pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode>
         }
     }
     println!("{sum}");
-    Ok(if sum.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// In the order in which they are most likely to tell something soon.
@@ -61,18 +51,12 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
     let bin = workspace.target.join("debug/cellmesh");
     let mut build = workspace.cargo();
     // `--bins` beside `--tests`: the same features as in the tests below, and the plain binary too.
-    build
-        .args(["build", "--bins", "--tests"])
-        .args(packages(&HEAVY));
+    build.args(["build", "--bins", "--tests"]).args(packages(&HEAVY));
     let mut heavy = workspace.cargo();
-    heavy
-        .args(["test", "--no-fail-fast"])
-        .args(packages(&HEAVY));
+    heavy.args(["test", "--no-fail-fast"]).args(packages(&HEAVY));
     heavy.env("CELLMESH_BIN", bin).env("CELLMESH_CELLS", cells);
     let mut light = workspace.cargo();
-    light
-        .args(["test", "--no-fail-fast"])
-        .args(packages(&LIGHT));
+    light.args(["test", "--no-fail-fast"]).args(packages(&LIGHT));
     let cargo = |name, command| Suite::Cargo { name, command };
     vec![
         cargo("crates without wasmtime", light),
@@ -92,14 +76,7 @@ fn packages<'a>(names: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
 fn loom(workspace: &Workspace) -> Command {
     let mut cargo = workspace.cargo();
     cargo
-        .args([
-            "test",
-            "--release",
-            "--package",
-            "cellmesh-shm",
-            "--test",
-            "loom",
-        ])
+        .args(["test", "--release", "--package", "cellmesh-shm", "--test", "loom"])
         .env("RUSTFLAGS", "--cfg loom")
         .env("CARGO_TARGET_DIR", workspace.target.join("loom"));
     cargo
@@ -110,19 +87,12 @@ fn miri(workspace: &Workspace) -> Suite {
     // Not `$CARGO`: only rustup's cargo understands `+nightly`.
     let nightly = || {
         let mut cargo = Command::new("cargo");
-        cargo
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .env("RUSTUP_AUTO_INSTALL", "0");
-        cargo
-            .current_dir(&workspace.root)
-            .args(["+nightly", "miri"]);
+        cargo.env_remove("RUSTUP_TOOLCHAIN").env("RUSTUP_AUTO_INSTALL", "0");
+        cargo.current_dir(&workspace.root).args(["+nightly", "miri"]);
         cargo
     };
     if !command::succeeds(nightly().arg("--version")) {
-        return Suite::Skipped {
-            name,
-            why: "no nightly toolchain with the component `miri`",
-        };
+        return Suite::Skipped { name, why: "no nightly toolchain with the component `miri`" };
     }
     let mut command = nightly();
     command
@@ -134,13 +104,7 @@ fn miri(workspace: &Workspace) -> Suite {
 fn native_cells(workspace: &Workspace) -> Command {
     let mut cargo = workspace.cargo();
     cargo
-        .args([
-            "test",
-            "--no-fail-fast",
-            "--workspace",
-            "--manifest-path",
-            "cells/Cargo.toml",
-        ])
+        .args(["test", "--no-fail-fast", "--workspace", "--manifest-path", "cells/Cargo.toml"])
         .env("CARGO_TARGET_DIR", workspace.target.join("wasm"));
     cargo
 }
@@ -162,10 +126,7 @@ impl Suite {
 
 /// Runs tests, passes on what they say, and adds up their results.
 fn count(command: &mut Command) -> Result<Summary> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let sum = pass_through(output, std::io::stdout().lock())?;
     let status = child.wait().context("cannot wait for cargo")?;
@@ -176,13 +137,8 @@ fn count(command: &mut Command) -> Result<Summary> {
 fn pass_through(mut from: impl BufRead, mut to: impl Write) -> Result<Summary> {
     let mut sum = Summary::default();
     let mut line = Vec::new();
-    while from
-        .read_until(b'\n', &mut line)
-        .context("cannot read the output of cargo")?
-        > 0
-    {
-        to.write_all(&line)
-            .context("cannot pass on the output of cargo")?;
+    while from.read_until(b'\n', &mut line).context("cannot read the output of cargo")? > 0 {
+        to.write_all(&line).context("cannot pass on the output of cargo")?;
         if let Some(result) = Summary::of_line(&String::from_utf8_lossy(&line)) {
             sum += result;
         }
@@ -215,14 +171,7 @@ mod tests {
         let mut seen = Vec::new();
         let sum = pass_through(TWO_PROGRAMS.as_bytes(), &mut seen).unwrap();
         assert_eq!(String::from_utf8(seen).unwrap(), TWO_PROGRAMS);
-        assert_eq!(
-            sum,
-            Summary {
-                passed: 3,
-                failed: 1,
-                skipped: 3
-            }
-        );
+        assert_eq!(sum, Summary { passed: 3, failed: 1, skipped: 3 });
     }
 
     /// A program may print what it likes.
@@ -240,11 +189,7 @@ mod tests {
     fn failure_that_no_test_counted_is_one_failure() {
         assert_eq!(with_status(Summary::default(), false), Summary::FAILED);
         assert_eq!(with_status(Summary::default(), true), Summary::default());
-        let counted = Summary {
-            passed: 1,
-            failed: 2,
-            skipped: 0,
-        };
+        let counted = Summary { passed: 1, failed: 2, skipped: 0 };
         assert_eq!(with_status(counted, false), counted);
     }
 }

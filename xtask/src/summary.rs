@@ -13,17 +13,9 @@ pub(crate) struct Summary {
 
 impl Summary {
     /// One test, or one suite, that could not run on this machine.
-    pub(crate) const SKIPPED: Self = Self {
-        passed: 0,
-        failed: 0,
-        skipped: 1,
-    };
+    pub(crate) const SKIPPED: Self = Self { passed: 0, failed: 0, skipped: 1 };
     /// One failure that no test counted: a test that does not compile, or a program that died.
-    pub(crate) const FAILED: Self = Self {
-        passed: 0,
-        failed: 1,
-        skipped: 0,
-    };
+    pub(crate) const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
 
     /// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; ...`.
     /// `None` for every other line.
@@ -39,16 +31,8 @@ impl Summary {
 
 /// The number before ` what`.
 fn count(counts: &str, what: &str) -> Option<u32> {
-    let part = counts
-        .split(';')
-        .map(str::trim)
-        .find(|part| part.ends_with(what))?;
-    part.strip_suffix(what)?
-        .trim_end()
-        .rsplit(' ')
-        .next()?
-        .parse()
-        .ok()
+    let part = counts.split(';').map(str::trim).find(|part| part.ends_with(what))?;
+    part.strip_suffix(what)?.trim_end().rsplit(' ').next()?.parse().ok()
 }
 
 impl AddAssign for Summary {
@@ -61,11 +45,7 @@ impl AddAssign for Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 
@@ -80,33 +60,14 @@ mod tests {
                   finished in 0.01s";
         let failed = "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; \
                       finished in 0.01s";
-        assert_eq!(
-            Summary::of_line(ok),
-            Some(Summary {
-                passed: 13,
-                failed: 0,
-                skipped: 2
-            })
-        );
-        assert_eq!(
-            Summary::of_line(failed),
-            Some(Summary {
-                passed: 1,
-                failed: 2,
-                skipped: 0
-            })
-        );
+        assert_eq!(Summary::of_line(ok), Some(Summary { passed: 13, failed: 0, skipped: 2 }));
+        assert_eq!(Summary::of_line(failed), Some(Summary { passed: 1, failed: 2, skipped: 0 }));
     }
 
     /// Names of tests and output of programs are not results.
     #[test]
     fn other_lines_are_not_results() {
-        for line in [
-            "test result_is_kept ... ok",
-            "running 3 tests",
-            "",
-            "test result: what",
-        ] {
+        for line in ["test result_is_kept ... ok", "running 3 tests", "", "test result: what"] {
             assert_eq!(Summary::of_line(line), None, "{line}");
         }
     }
@@ -114,11 +75,7 @@ mod tests {
     /// The last line of a run, as scripts read it.
     #[test]
     fn summary_is_one_plain_line() {
-        let mut sum = Summary {
-            passed: 3,
-            failed: 0,
-            skipped: 0,
-        };
+        let mut sum = Summary { passed: 3, failed: 0, skipped: 0 };
         sum += Summary::FAILED;
         sum += Summary::SKIPPED;
         assert_eq!(sum.to_string(), "3 passed, 1 failed, 1 skipped");

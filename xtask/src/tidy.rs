@@ -66,14 +66,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
 }
 
 fn check(root: &Path, source: &Source) -> Vec<Finding> {
-    match Path::new(&source.path)
-        .extension()
-        .and_then(|extension| extension.to_str())
-    {
-        Some("rs") => unsafe_code::check(source)
-            .into_iter()
-            .chain(length::check(source))
-            .collect(),
+    match Path::new(&source.path).extension().and_then(|extension| extension.to_str()) {
+        Some("rs") => unsafe_code::check(source).into_iter().chain(length::check(source)).collect(),
         Some("md") => links::check(source, |path| root.join(path).exists()),
         _ => Vec::new(),
     }
@@ -84,12 +78,9 @@ fn sources(root: &Path) -> Result<Vec<Source>> {
     let mut folders = vec![root.to_owned()];
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
-        let entries =
-            fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
         for entry in entries {
-            let path = entry
-                .with_context(|| format!("cannot read {}", folder.display()))?
-                .path();
+            let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
             if is_ours(&path) && path.is_dir() {
                 folders.push(path);
             } else if is_source(&path) {
@@ -106,28 +97,17 @@ fn is_ours(path: &Path) -> bool {
 }
 
 fn is_source(path: &Path) -> bool {
-    path.is_file()
-        && path
-            .extension()
-            .is_some_and(|extension| extension == "rs" || extension == "md")
+    path.is_file() && path.extension().is_some_and(|extension| extension == "rs" || extension == "md")
 }
 
 impl Source {
     fn read(root: &Path, path: &PathBuf) -> Result<Self> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let relative = path.strip_prefix(root).unwrap_or(path);
-        Ok(Self {
-            path: relative.to_string_lossy().into_owned(),
-            text,
-        })
+        Ok(Self { path: relative.to_string_lossy().into_owned(), text })
     }
 
     fn finding(&self, line: usize, message: impl Into<String>) -> Finding {
-        Finding {
-            file: self.path.clone(),
-            line,
-            message: message.into(),
-        }
+        Finding { file: self.path.clone(), line, message: message.into() }
     }
 }

@@ -15,10 +15,7 @@ pub(crate) const OLDEST_RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// `rustup` waits for ever where there is no network. A working download shows its first bytes within
 /// seconds; on a slow line the whole may take minutes.
-const DOWNLOAD: Patience = Patience {
-    idle: Duration::from_secs(30),
-    total: Duration::from_secs(15 * 60),
-};
+const DOWNLOAD: Patience = Patience { idle: Duration::from_secs(30), total: Duration::from_secs(15 * 60) };
 
 /// One installed compiler with its libraries.
 #[derive(Debug, Clone)]
@@ -38,8 +35,7 @@ impl Toolchain {
 
     /// The toolchain of a compiler; `folder` decides which one a rustup proxy stands for.
     pub(crate) fn of(rustc: &Path, folder: &Path) -> Result<Self> {
-        let ask =
-            |arg: &[&str]| command::capture(Command::new(rustc).args(arg).current_dir(folder));
+        let ask = |arg: &[&str]| command::capture(Command::new(rustc).args(arg).current_dir(folder));
         let sysroot = PathBuf::from(ask(&["--print", "sysroot"])?.trim());
         Self::parse(&ask(&["-vV"])?, sysroot)
     }
@@ -52,11 +48,7 @@ impl Toolchain {
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
                 .with_context(|| format!("`rustc -vV` names no {name}"))
         };
-        Ok(Self {
-            host: field("host")?.to_owned(),
-            version: field("release")?.parse()?,
-            sysroot,
-        })
+        Ok(Self { host: field("host")?.to_owned(), version: field("release")?.parse()?, sysroot })
     }
 
     /// `lib/rustlib` of the sysroot.
@@ -78,9 +70,7 @@ impl Toolchain {
 
     /// Whether rustup made it, and so can add to it.
     pub(crate) fn is_from_rustup(&self) -> bool {
-        self.rustlib()
-            .join("multirust-channel-manifest.toml")
-            .is_file()
+        self.rustlib().join("multirust-channel-manifest.toml").is_file()
             && command::succeeds(Command::new("rustup").arg("--version"))
     }
 }
@@ -95,10 +85,7 @@ pub(crate) fn rustup(workspace: &Workspace, args: &[&str]) -> Result<Bounded> {
 /// How much rustup has loaded so far: it grows while a download is alive.
 fn downloaded_bytes() -> u64 {
     let Some(home) = rustup_home() else { return 0 };
-    ["downloads", "tmp"]
-        .iter()
-        .map(|name| folder_bytes(&home.join(name)))
-        .sum()
+    ["downloads", "tmp"].iter().map(|name| folder_bytes(&home.join(name))).sum()
 }
 
 fn rustup_home() -> Option<PathBuf> {
@@ -111,11 +98,7 @@ fn folder_bytes(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return 0;
     };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.metadata().ok())
-        .map(|file| file.len())
-        .sum()
+    entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
 }
 
 /// Makes sure that `cargo <tool>` works; `component` is what rustup calls it.
@@ -125,10 +108,7 @@ pub(crate) fn require_component(workspace: &Workspace, tool: &str, component: &s
         return Ok(());
     }
     let managed = Toolchain::active(workspace)?.is_from_rustup();
-    if managed
-        && rustup(workspace, &["component", "add", component])? == Bounded::Succeeded
-        && has_tool()
-    {
+    if managed && rustup(workspace, &["component", "add", component])? == Bounded::Succeeded && has_tool() {
         return Ok(());
     }
     bail!(
@@ -147,9 +127,7 @@ pub(crate) struct Version {
 impl Version {
     /// The oldest one that will do.
     pub(crate) fn oldest() -> Self {
-        OLDEST_RUST
-            .parse()
-            .expect("rust-version of the workspace is a version")
+        OLDEST_RUST.parse().expect("rust-version of the workspace is a version")
     }
 }
 
@@ -185,11 +163,7 @@ mod tests {
             ("1.101.0-nightly", 1, 101),
             ("1.96.0+dfsg1-1~deb12u2", 1, 96),
         ] {
-            assert_eq!(
-                text.parse::<Version>().unwrap(),
-                Version { major, minor },
-                "{text}"
-            );
+            assert_eq!(text.parse::<Version>().unwrap(), Version { major, minor }, "{text}");
         }
         assert!("(none)".parse::<Version>().is_err());
     }
@@ -208,13 +182,7 @@ mod tests {
                     host: x86_64-unknown-linux-gnu\nrelease: 1.95.0\n";
         let toolchain = Toolchain::parse(text, "/sys".into()).unwrap();
         assert_eq!(toolchain.host, "x86_64-unknown-linux-gnu");
-        assert_eq!(
-            toolchain.version,
-            Version {
-                major: 1,
-                minor: 95
-            }
-        );
+        assert_eq!(toolchain.version, Version { major: 1, minor: 95 });
         assert_eq!(toolchain.rustlib(), Path::new("/sys/lib/rustlib"));
     }
 
@@ -222,11 +190,8 @@ mod tests {
     #[test]
     fn target_needs_its_standard_library() {
         let dir = tempfile::tempdir().unwrap();
-        let toolchain = Toolchain {
-            host: "host".to_owned(),
-            version: Version::oldest(),
-            sysroot: dir.path().to_owned(),
-        };
+        let toolchain =
+            Toolchain { host: "host".to_owned(), version: Version::oldest(), sysroot: dir.path().to_owned() };
         assert!(!toolchain.has_target("wasm32-wasip2"));
         let lib = toolchain.rustlib().join("wasm32-wasip2/lib");
         std::fs::create_dir_all(&lib).unwrap();

@@ -43,10 +43,7 @@ pub(crate) fn compiler(workspace: &Workspace) -> Result<Compiler> {
     let mut known = Known {
         target_installed: toolchain.has_target(TARGET),
         source_installed: debian::is_complete(),
-        rustup: Attempt::possible_if(
-            toolchain.is_from_rustup(),
-            "rustup did not make this toolchain",
-        ),
+        rustup: Attempt::possible_if(toolchain.is_from_rustup(), "rustup did not make this toolchain"),
         packages: debian::installable(),
     };
     loop {
@@ -85,11 +82,7 @@ enum Attempt {
 
 impl Attempt {
     fn possible_if(possible: bool, else_why: &str) -> Self {
-        if possible {
-            Self::Possible
-        } else {
-            Self::Impossible(else_why.to_owned())
-        }
+        if possible { Self::Possible } else { Self::Impossible(else_why.to_owned()) }
     }
 }
 
@@ -106,45 +99,29 @@ impl Known {
     /// The cheapest thing to do next. What is there already comes before any download.
     fn next(&self) -> Next {
         match self {
-            Self {
-                target_installed: true,
-                ..
-            } => Next::UseToolchain,
-            Self {
-                source_installed: true,
-                ..
-            } => Next::UseSource,
-            Self {
-                rustup: Attempt::Possible,
-                ..
-            } => Next::AskRustup,
-            Self {
-                packages: Attempt::Possible,
-                ..
-            } => Next::InstallPackages,
-            Self {
-                rustup: Attempt::Impossible(rustup),
-                packages: Attempt::Impossible(packages),
-                ..
-            } => Next::GiveUp(format!(
-                "nothing on this machine compiles to {TARGET}:\n  \
+            Self { target_installed: true, .. } => Next::UseToolchain,
+            Self { source_installed: true, .. } => Next::UseSource,
+            Self { rustup: Attempt::Possible, .. } => Next::AskRustup,
+            Self { packages: Attempt::Possible, .. } => Next::InstallPackages,
+            Self { rustup: Attempt::Impossible(rustup), packages: Attempt::Impossible(packages), .. } => {
+                Next::GiveUp(format!(
+                    "nothing on this machine compiles to {TARGET}:\n  \
                  - `rustup target add {TARGET}`: {rustup}\n  \
                  - packages with Rust's source: {packages}"
-            )),
+                ))
+            }
         }
     }
 }
 
 /// Returns what to say if the target is not there afterwards.
 fn ask_rustup(workspace: &Workspace) -> Result<String> {
-    Ok(
-        match toolchain::rustup(workspace, &["target", "add", TARGET])? {
-            Bounded::Succeeded => "succeeded, but the standard library is not where it belongs",
-            Bounded::Failed => "failed, see above",
-            Bounded::GaveUp => "nothing arrived, gave up (is there a network?)",
-        }
-        .to_owned(),
-    )
+    Ok(match toolchain::rustup(workspace, &["target", "add", TARGET])? {
+        Bounded::Succeeded => "succeeded, but the standard library is not where it belongs",
+        Bounded::Failed => "failed, see above",
+        Bounded::GaveUp => "nothing arrived, gave up (is there a network?)",
+    }
+    .to_owned())
 }
 
 fn from_source(toolchain: &Toolchain) -> Result<Compiler> {
@@ -158,10 +135,7 @@ fn from_source(toolchain: &Toolchain) -> Result<Compiler> {
             toolchain.rustlib().join(&toolchain.host).display()
         );
     }
-    Ok(Compiler::FromSource {
-        linker,
-        wasm_ld_folder,
-    })
+    Ok(Compiler::FromSource { linker, wasm_ld_folder })
 }
 
 impl Compiler {
@@ -176,22 +150,13 @@ impl Compiler {
     ) -> Result<std::process::Command> {
         let mut cargo = match self {
             Self::Toolchain => workspace.cargo(),
-            Self::FromSource {
-                linker,
-                wasm_ld_folder,
-            } => debian::cargo(linker, wasm_ld_folder)?,
+            Self::FromSource { linker, wasm_ld_folder } => debian::cargo(linker, wasm_ld_folder)?,
         };
-        for variable in [
-            "RUSTFLAGS",
-            "CARGO_ENCODED_RUSTFLAGS",
-            "CARGO_BUILD_RUSTFLAGS",
-        ] {
+        for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"] {
             cargo.env_remove(variable);
         }
         let flags = rustflags.iter().cloned().chain(self.own_rustflags());
-        cargo
-            .current_dir(folder)
-            .args([subcommand, "--target", TARGET]);
+        cargo.current_dir(folder).args([subcommand, "--target", TARGET]);
         cargo.args(["--config", &rustflags_config(flags)]);
         if matches!(self, Self::FromSource { .. }) {
             cargo.arg("-Zbuild-std=std,panic_abort");
@@ -211,19 +176,13 @@ impl Compiler {
 /// A cargo setting that is joined with the same setting in config files; `RUSTFLAGS` would replace them.
 fn rustflags_config(flags: impl Iterator<Item = String>) -> String {
     let flags: Vec<String> = flags.collect();
-    format!(
-        "target.{TARGET}.rustflags={}",
-        serde_json::Value::from(flags)
-    )
+    format!("target.{TARGET}.rustflags={}", serde_json::Value::from(flags))
 }
 
 /// `first` in front of the search path.
 fn path_with(first: &[&Path]) -> Result<OsString> {
     let rest = std::env::var_os("PATH").unwrap_or_default();
-    let all = first
-        .iter()
-        .map(PathBuf::from)
-        .chain(std::env::split_paths(&rest));
+    let all = first.iter().map(PathBuf::from).chain(std::env::split_paths(&rest));
     std::env::join_paths(all).context("PATH cannot hold the folder of the linker")
 }
 

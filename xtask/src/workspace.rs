@@ -25,18 +25,13 @@ impl Workspace {
             .parent()
             .context("xtask lies in the root of the workspace")?;
         let metadata = Metadata::of(&root.join("Cargo.toml"))?;
-        Ok(Self {
-            root: metadata.workspace_root,
-            target: metadata.target_directory,
-        })
+        Ok(Self { root: metadata.workspace_root, target: metadata.target_directory })
     }
 
     /// A `cargo` of the active toolchain, started in the root.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = cargo();
-        cargo
-            .current_dir(&self.root)
-            .env("CARGO_TARGET_DIR", &self.target);
+        cargo.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         cargo
     }
 
@@ -82,13 +77,7 @@ impl Metadata {
     /// The members of the workspace of `manifest`.
     pub(crate) fn of(manifest: &Path) -> Result<Self> {
         let mut ask = cargo();
-        ask.args([
-            "metadata",
-            "--format-version=1",
-            "--no-deps",
-            "--manifest-path",
-        ])
-        .arg(manifest);
+        ask.args(["metadata", "--format-version=1", "--no-deps", "--manifest-path"]).arg(manifest);
         let text = command::capture(&mut ask)?;
         serde_json::from_str(&text).context("cannot read the output of `cargo metadata`")
     }

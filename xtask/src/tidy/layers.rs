@@ -17,35 +17,9 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("cellmesh-dpu", &["cellmesh-shm"]),
     ("cellmesh-guest-macros", &[]),
     ("cellmesh-guest", &["cellmesh-guest-macros"]),
-    (
-        "cellmesh",
-        &[
-            "cellmesh-shm",
-            "cellmesh-graph",
-            "cellmesh-dpa",
-            "cellmesh-dpu",
-        ],
-    ),
-    (
-        "cellmesh-tests",
-        &[
-            "cellmesh",
-            "cellmesh-shm",
-            "cellmesh-graph",
-            "cellmesh-dpa",
-            "cellmesh-dpu",
-        ],
-    ),
-    (
-        "cellmesh-bench",
-        &[
-            "cellmesh",
-            "cellmesh-shm",
-            "cellmesh-graph",
-            "cellmesh-dpa",
-            "cellmesh-dpu",
-        ],
-    ),
+    ("cellmesh", &["cellmesh-shm", "cellmesh-graph", "cellmesh-dpa", "cellmesh-dpu"]),
+    ("cellmesh-tests", &["cellmesh", "cellmesh-shm", "cellmesh-graph", "cellmesh-dpa", "cellmesh-dpu"]),
+    ("cellmesh-bench", &["cellmesh", "cellmesh-shm", "cellmesh-graph", "cellmesh-dpa", "cellmesh-dpu"]),
     ("xtask", &[]),
 ];
 
@@ -57,11 +31,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for package in Metadata::of(&workspace.root.join("Cargo.toml"))?.packages {
         let layer = LAYERS.iter().find(|(name, _)| *name == package.name);
-        findings.extend(broken(
-            workspace,
-            &package,
-            layer.map(|(_, allowed)| *allowed),
-        )?);
+        findings.extend(broken(workspace, &package, layer.map(|(_, allowed)| *allowed))?);
     }
     for package in cells(workspace)? {
         findings.extend(broken(workspace, &package, Some(&FOR_CELLS))?);
@@ -74,31 +44,17 @@ fn cells(workspace: &Workspace) -> Result<Vec<Package>> {
 }
 
 /// What one manifest names against the rules; `allowed` is none for a crate without a place.
-fn broken(
-    workspace: &Workspace,
-    package: &Package,
-    allowed: Option<&[&str]>,
-) -> Result<Vec<Finding>> {
+fn broken(workspace: &Workspace, package: &Package, allowed: Option<&[&str]>) -> Result<Vec<Finding>> {
     let manifest = &package.manifest_path;
-    let text = fs::read_to_string(manifest)
-        .with_context(|| format!("cannot read {}", manifest.display()))?;
+    let text = fs::read_to_string(manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
     let relative = manifest.strip_prefix(&workspace.root).unwrap_or(manifest);
-    let finding = |line, message| Finding {
-        file: relative.display().to_string(),
-        line,
-        message,
-    };
+    let finding = |line, message| Finding { file: relative.display().to_string(), line, message };
     let Some(allowed) = allowed else {
-        let message = format!(
-            "`{}` has no place in xtask/src/tidy/layers.rs",
-            package.name
-        );
+        let message = format!("`{}` has no place in xtask/src/tidy/layers.rs", package.name);
         return Ok(vec![finding(1, message)]);
     };
     let refused = refused(workspace, package, allowed);
-    Ok(refused
-        .map(|name| finding(line_of(&text, name), refusal(&package.name, name, allowed)))
-        .collect())
+    Ok(refused.map(|name| finding(line_of(&text, name), refusal(&package.name, name, allowed))).collect())
 }
 
 /// Folders of this checkout that a package names and may not.
@@ -118,25 +74,16 @@ fn refused<'a>(
 }
 
 fn refusal(package: &str, name: &str, allowed: &[&str]) -> String {
-    let allowed = if allowed.is_empty() {
-        "nothing".to_owned()
-    } else {
-        allowed.join(", ")
-    };
+    let allowed = if allowed.is_empty() { "nothing".to_owned() } else { allowed.join(", ") };
     format!("`{package}` must not depend on `{name}`; of ours it may use: {allowed}")
 }
 
 /// Where a manifest names a dependency; its first line if it is hidden by a renaming.
 fn line_of(manifest: &str, name: &str) -> usize {
     let is_entry = |line: &str| {
-        line.trim_start()
-            .strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with(['.', ' ', '=']))
+        line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', ' ', '=']))
     };
-    manifest
-        .lines()
-        .position(is_entry)
-        .map_or(1, |index| index + 1)
+    manifest.lines().position(is_entry).map_or(1, |index| index + 1)
 }
 
 #[cfg(test)]
@@ -145,10 +92,7 @@ mod tests {
     use crate::workspace::Dependency;
 
     fn workspace() -> Workspace {
-        Workspace {
-            root: "/w".into(),
-            target: "/t".into(),
-        }
+        Workspace { root: "/w".into(), target: "/t".into() }
     }
 
     fn package(manifest: &str, dependencies: &[(&str, Option<&str>)]) -> Package {
@@ -164,9 +108,7 @@ mod tests {
     }
 
     fn refused_names(package: &Package, allowed: &[&str]) -> Vec<String> {
-        refused(&workspace(), package, allowed)
-            .map(str::to_owned)
-            .collect()
+        refused(&workspace(), package, allowed).map(str::to_owned).collect()
     }
 
     /// Crates of registries are free, ours only where the layer allows them.

@@ -21,10 +21,7 @@ fn code_lines(source: &Source) -> usize {
     if is_test {
         return 0;
     }
-    let end = source
-        .text
-        .find("#[cfg(test)]\nmod tests {")
-        .unwrap_or(source.text.len());
+    let end = source.text.find("#[cfg(test)]\nmod tests {").unwrap_or(source.text.len());
     source.text[..end].lines().count()
 }
 
@@ -34,14 +31,8 @@ mod tests {
 
     fn check_lines(path: &str, before_tests: usize, in_tests: usize) -> Option<Finding> {
         let code = "x\n".repeat(before_tests);
-        let text = format!(
-            "{code}#[cfg(test)]\nmod tests {{\n{}}}\n",
-            "y\n".repeat(in_tests)
-        );
-        check(&Source {
-            path: path.to_owned(),
-            text,
-        })
+        let text = format!("{code}#[cfg(test)]\nmod tests {{\n{}}}\n", "y\n".repeat(in_tests));
+        check(&Source { path: path.to_owned(), text })
     }
 
     /// Tests do not count, code does.
@@ -49,10 +40,7 @@ mod tests {
     fn only_code_counts() {
         assert_eq!(check_lines("a/src/b.rs", LINES_MAX, 900), None);
         let finding = check_lines("a/src/b.rs", LINES_MAX + 1, 0).unwrap();
-        assert_eq!(
-            finding.to_string(),
-            "a/src/b.rs:601: 601 lines without tests: split it, at most 600"
-        );
+        assert_eq!(finding.to_string(), "a/src/b.rs:601: 601 lines without tests: split it, at most 600");
         assert_eq!(check_lines("a/src/b/tests.rs", 900, 0), None);
         assert_eq!(check_lines("tests/src/b.rs", 900, 0), None);
     }

@@ -14,12 +14,8 @@ pub(super) fn check(source: &Source, exists: impl Fn(&Path) -> bool) -> Vec<Find
         };
         match resolve(folder, file) {
             Some(path) if exists(&path) => {}
-            Some(_) => {
-                findings.push(source.finding(line, format!("link to `{file}`: no such file")))
-            }
-            None => {
-                findings.push(source.finding(line, format!("link to `{file}` leaves the checkout")))
-            }
+            Some(_) => findings.push(source.finding(line, format!("link to `{file}`: no such file"))),
+            None => findings.push(source.finding(line, format!("link to `{file}` leaves the checkout"))),
         }
     }
     findings
@@ -73,10 +69,7 @@ mod tests {
     use super::*;
 
     fn findings(path: &str, text: &str) -> Vec<String> {
-        let source = Source {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
+        let source = Source { path: path.to_owned(), text: text.to_owned() };
         let known = ["README.md", "docs/decisions/README.md", "docs/a.md"].map(Path::new);
         let found = check(&source, |path| known.contains(&path));
         found.iter().map(ToString::to_string).collect()
@@ -94,10 +87,7 @@ mod tests {
     #[test]
     fn missing_files_are_named() {
         assert_eq!(
-            findings(
-                "docs/a.md",
-                "x\n[a](b.md#c) and [d](../../e.md) `c` [f](g.md)"
-            ),
+            findings("docs/a.md", "x\n[a](b.md#c) and [d](../../e.md) `c` [f](g.md)"),
             [
                 "docs/a.md:2: link to `b.md`: no such file",
                 "docs/a.md:2: link to `../../e.md` leaves the checkout",

@@ -83,9 +83,7 @@ fn raw_string_len(rest: &str) -> usize {
         return 0;
     }
     let end = format!("\"{}", "#".repeat(hashes));
-    rest[open + 1..]
-        .find(&end)
-        .map_or(rest.len(), |at| open + 1 + at + end.len())
+    rest[open + 1..].find(&end).map_or(rest.len(), |at| open + 1 + at + end.len())
 }
 
 /// `'x'` and `'\n'`; 0 for a lifetime.
@@ -100,11 +98,7 @@ fn char_literal_len(rest: &str) -> usize {
 
 /// Whether an `r` here would belong to a longer name; `br` is the start of a text.
 fn ends_in_name(before: &str) -> bool {
-    let name_len = before
-        .bytes()
-        .rev()
-        .take_while(|&b| b == b'_' || b.is_ascii_alphanumeric())
-        .count();
+    let name_len = before.bytes().rev().take_while(|&b| b == b'_' || b.is_ascii_alphanumeric()).count();
     !matches!(&before[before.len() - name_len..], "" | "b" | "c")
 }
 

@@ -14,26 +14,17 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         return Vec::new();
     }
     let code = code_only(&source.text);
-    let lines = code
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| has_unsafe(line));
-    lines
-        .map(|(index, _)| source.finding(index + 1, message()))
-        .collect()
+    let lines = code.lines().enumerate().filter(|(_, line)| has_unsafe(line));
+    lines.map(|(index, _)| source.finding(index + 1, message())).collect()
 }
 
 fn message() -> String {
-    format!(
-        "`unsafe` outside {}: use what that file offers",
-        ALLOWED.join(", ")
-    )
+    format!("`unsafe` outside {}: use what that file offers", ALLOWED.join(", "))
 }
 
 /// Whether the word is there; `unsafe_code` is another word.
 fn has_unsafe(line: &str) -> bool {
-    line.split(|c: char| c != '_' && !c.is_ascii_alphanumeric())
-        .any(|word| word == "unsafe")
+    line.split(|c: char| c != '_' && !c.is_ascii_alphanumeric()).any(|word| word == "unsafe")
 }
 
 #[cfg(test)]
@@ -41,14 +32,8 @@ mod tests {
     use super::*;
 
     fn lines(path: &str, text: &str) -> Vec<usize> {
-        let source = Source {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
-        check(&source)
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect()
+        let source = Source { path: path.to_owned(), text: text.to_owned() };
+        check(&source).into_iter().map(|finding| finding.line).collect()
     }
 
     /// Blocks, functions, impls and attributes are found; words in comments and texts are not.

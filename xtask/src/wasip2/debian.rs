@@ -19,20 +19,13 @@ pub(super) const C_LIBRARY: &str = "/usr/lib/wasm32-wasi";
 
 /// The packages that bring it all, newest compiler first: Debian's stable releases have a recent Rust
 /// under the `-web` names, because browsers need it.
-const PACKAGE_SETS: [[&str; 4]; 2] = [
-    ["rustc-web", "cargo-web", "rust-web-src", "wasi-libc"],
-    ["rustc", "cargo", "rust-src", "wasi-libc"],
-];
+const PACKAGE_SETS: [[&str; 4]; 2] =
+    [["rustc-web", "cargo-web", "rust-web-src", "wasi-libc"], ["rustc", "cargo", "rust-src", "wasi-libc"]];
 
 /// What would speak against installing is decided where the answer is not downloaded: give up on a
 /// dead mirror soon.
-const APT_OPTIONS: [&str; 5] = [
-    "-y",
-    "--no-install-recommends",
-    "-oAcquire::http::Timeout=20",
-    "-oAcquire::Retries=1",
-    "-qq",
-];
+const APT_OPTIONS: [&str; 5] =
+    ["-y", "--no-install-recommends", "-oAcquire::http::Timeout=20", "-oAcquire::Retries=1", "-qq"];
 
 /// Whether all parts are installed and new enough.
 pub(super) fn is_complete() -> bool {
@@ -49,13 +42,7 @@ pub(super) fn is_complete() -> bool {
 /// `/usr/bin/cargo`, kept apart from the toolchain that runs this program.
 pub(super) fn cargo(linker: &Path, wasm_ld_folder: &Path) -> Result<Command> {
     let mut cargo = Command::new(CARGO);
-    for variable in [
-        "CARGO",
-        "RUSTC",
-        "RUSTDOC",
-        "RUSTUP_TOOLCHAIN",
-        "LD_LIBRARY_PATH",
-    ] {
+    for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH"] {
         cargo.env_remove(variable);
     }
     cargo
@@ -92,10 +79,7 @@ pub(super) fn install() -> Result<String> {
     };
     let install: Vec<&str> = std::iter::once("install").chain(packages).collect();
     Ok(if apt_get(as_root, &install)? {
-        format!(
-            "installed {}, but something is still missing",
-            packages.join(" ")
-        )
+        format!("installed {}, but something is still missing", packages.join(" "))
     } else {
         format!("`apt-get install {}` failed, see above", packages.join(" "))
     })
@@ -103,9 +87,7 @@ pub(super) fn install() -> Result<String> {
 
 /// The first set whose compiler is new enough, by the version that apt would install.
 fn choose(candidate: impl Fn(&str) -> Option<Version>) -> Option<[&'static str; 4]> {
-    PACKAGE_SETS
-        .into_iter()
-        .find(|packages| candidate(packages[0]).is_some_and(is_new_enough))
+    PACKAGE_SETS.into_iter().find(|packages| candidate(packages[0]).is_some_and(is_new_enough))
 }
 
 fn candidate(package: &str) -> Option<Version> {
@@ -115,9 +97,7 @@ fn candidate(package: &str) -> Option<Version> {
 
 /// Reads the output of `apt-cache policy`.
 fn candidate_in(policy: &str) -> Option<Version> {
-    let version = policy
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
     let without_epoch = version.split_once(':').map_or(version, |(_, rest)| rest);
     without_epoch.parse().ok()
 }
@@ -131,9 +111,7 @@ fn as_root() -> Option<&'static [&'static str]> {
 }
 
 fn apt_get(as_root: &[&str], args: &[&str]) -> Result<bool> {
-    let mut words = as_root
-        .iter()
-        .chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    let mut words = as_root.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
     let mut apt = Command::new(words.next().expect("there is at least `env`"));
     apt.args(words).args(APT_OPTIONS).args(args);
     Ok(command::status(&mut apt)?.success())
@@ -176,11 +154,7 @@ mod tests {
     /// The compiler of the packages must not see the toolchain that runs this program.
     #[test]
     fn cargo_is_kept_apart_from_rustup() {
-        let cargo = cargo(
-            Path::new("/t/bin/wasm-component-ld"),
-            Path::new("/t/bin/gcc-ld"),
-        )
-        .unwrap();
+        let cargo = cargo(Path::new("/t/bin/wasm-component-ld"), Path::new("/t/bin/gcc-ld")).unwrap();
         let variable = |name: &str| {
             let found = cargo.get_envs().find(|(key, _)| *key == name);
             found.map(|(_, value)| value.map(|value| value.to_string_lossy().into_owned()))

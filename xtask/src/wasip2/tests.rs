@@ -18,21 +18,14 @@ fn failed(why: &str) -> Attempt {
 /// What is there is used; nothing is downloaded.
 #[test]
 fn installed_target_comes_first() {
-    let known = Known {
-        target_installed: true,
-        source_installed: true,
-        ..known()
-    };
+    let known = Known { target_installed: true, source_installed: true, ..known() };
     assert_eq!(known.next(), Next::UseToolchain);
 }
 
 /// With the packages there, a machine without a network does not wait for rustup.
 #[test]
 fn installed_source_comes_before_a_download() {
-    let known = Known {
-        source_installed: true,
-        ..known()
-    };
+    let known = Known { source_installed: true, ..known() };
     assert_eq!(known.next(), Next::UseSource);
 }
 
@@ -45,24 +38,15 @@ fn rustup_comes_before_packages() {
 /// A failed way is not tried again.
 #[test]
 fn packages_come_after_rustup_failed() {
-    let known = Known {
-        rustup: failed("no network"),
-        ..known()
-    };
+    let known = Known { rustup: failed("no network"), ..known() };
     assert_eq!(known.next(), Next::InstallPackages);
 }
 
 /// The last message tells what each way said.
 #[test]
 fn giving_up_names_every_way() {
-    let known = Known {
-        rustup: failed("no network"),
-        packages: failed("no root"),
-        ..known()
-    };
-    let Next::GiveUp(why) = known.next() else {
-        panic!("{:?}", known.next())
-    };
+    let known = Known { rustup: failed("no network"), packages: failed("no root"), ..known() };
+    let Next::GiveUp(why) = known.next() else { panic!("{:?}", known.next()) };
     assert!(why.contains("wasm32-wasip2`: no network"), "{why}");
     assert!(why.contains("source: no root"), "{why}");
 }
@@ -86,10 +70,7 @@ fn missing_linker_is_named() {
     let compiler = from_source(&toolchain).unwrap();
     assert_eq!(
         compiler,
-        Compiler::FromSource {
-            linker: bin.join("wasm-component-ld"),
-            wasm_ld_folder: bin.join("gcc-ld"),
-        }
+        Compiler::FromSource { linker: bin.join("wasm-component-ld"), wasm_ld_folder: bin.join("gcc-ld") }
     );
 }
 

@@ -19,19 +19,14 @@ impl Nanos {
     #[cfg(not(loom))]
     pub fn now() -> Self {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let whole = u64::try_from(time.tv_sec)
-            .unwrap_or(0)
-            .saturating_mul(NANOS_PER_SECOND);
+        let whole = u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(NANOS_PER_SECOND);
         Self(whole.saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0)))
     }
 
     /// `span` later, or [`Nanos::MAX`] if that is beyond the clock.
     #[must_use]
     pub fn saturating_add(self, span: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     /// How long after `earlier` this is; zero if it is not.

@@ -26,10 +26,7 @@ pub struct HeadLimits {
 impl Default for HeadLimits {
     /// 100 lines, 16 KiB. Source: `reliability.md`, A2.
     fn default() -> Self {
-        Self {
-            lines_max: 100,
-            bytes_max: 16 << 10,
-        }
+        Self { lines_max: 100, bytes_max: 16 << 10 }
     }
 }
 
@@ -91,9 +88,7 @@ impl<'a> HeaderLines<'a> {
     /// The first value of `name`, which must be lower case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
-        self.iter()
-            .find(|(found, _)| *found == name)
-            .map(|(_, value)| value)
+        self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
     /// Checks every line against the form and the bounds. Cost: one pass.
@@ -101,24 +96,16 @@ impl<'a> HeaderLines<'a> {
     /// The first rule that is broken, with the number of the line.
     pub fn check(&self, limits: HeadLimits) -> Result<(), HeadError> {
         if self.0.len() > limits.bytes_max {
-            return Err(HeadError::TooLong {
-                found: self.0.len(),
-                max: limits.bytes_max,
-            });
+            return Err(HeadError::TooLong { found: self.0.len(), max: limits.bytes_max });
         }
         let mut rest = self.0;
         let mut line = 0;
         while !rest.is_empty() {
             line += 1;
             if line > limits.lines_max {
-                return Err(HeadError::TooMany {
-                    max: limits.lines_max,
-                });
+                return Err(HeadError::TooMany { max: limits.lines_max });
             }
-            let end = rest
-                .iter()
-                .position(|&byte| byte == b'\n')
-                .ok_or(HeadError::NoLine { line })?;
+            let end = rest.iter().position(|&byte| byte == b'\n').ok_or(HeadError::NoLine { line })?;
             check_line(&rest[..end], line)?;
             rest = &rest[end + 1..];
         }
@@ -145,10 +132,7 @@ fn check_line(bytes: &[u8], line: usize) -> Result<(), HeadError> {
 
 /// A lower-case HTTP token (RFC 9110, 5.6.2).
 fn is_name(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name
-            .iter()
-            .all(|&byte| is_token_byte(byte) && !byte.is_ascii_uppercase())
+    !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte) && !byte.is_ascii_uppercase())
 }
 
 fn is_value(value: &[u8]) -> bool {
@@ -199,10 +183,7 @@ impl HeadBuilder {
     /// As [`HeadBuilder::request`].
     pub fn request_bytes(method: &[u8], target: &[u8]) -> Result<Self, HeadError> {
         if method.is_empty() || !method.iter().all(|&byte| is_token_byte(byte)) {
-            return Err(HeadError::RequestLine {
-                part: "method",
-                right: "an HTTP token",
-            });
+            return Err(HeadError::RequestLine { part: "method", right: "an HTTP token" });
         }
         if target.is_empty() || target.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
             return Err(HeadError::RequestLine {
@@ -248,29 +229,20 @@ impl HeadBuilder {
     /// The finished head of a request.
     #[must_use]
     pub fn finish_request(self) -> RequestHead {
-        RequestHead {
-            method_len: self.method_len,
-            target_len: self.target_len,
-            bytes: self.bytes.into(),
-        }
+        RequestHead { method_len: self.method_len, target_len: self.target_len, bytes: self.bytes.into() }
     }
 }
 
 fn part_len(part: &'static str, bytes: &[u8]) -> Result<u16, HeadError> {
-    u16::try_from(bytes.len()).map_err(|_| HeadError::RequestLine {
-        part,
-        right: "shorter than 64 KiB",
-    })
+    u16::try_from(bytes.len()).map_err(|_| HeadError::RequestLine { part, right: "shorter than 64 KiB" })
 }
 
 /// Whether a header speaks of one connection only and must not be passed on (RFC 9110, 7.6.1).
 /// `content-length` is not among them: it describes the message, but who re-frames a body writes its own.
 #[must_use]
 pub fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
-    ) || name.starts_with("proxy-")
+    matches!(name, "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade")
+        || name.starts_with("proxy-")
 }
 
 /// Whether a header of a request is passed on to every call that it causes, and to its response.

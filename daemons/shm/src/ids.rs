@@ -45,10 +45,7 @@ impl CallId {
     #[must_use]
     #[inline]
     pub const fn from_raw(raw: u64) -> Self {
-        Self {
-            index: lower(raw),
-            generation: upper(raw),
-        }
+        Self { index: lower(raw), generation: upper(raw) }
     }
 }
 
@@ -64,10 +61,7 @@ impl SlotId {
     #[must_use]
     #[inline]
     pub const fn from_raw(raw: u64) -> Self {
-        Self {
-            index: lower(raw),
-            generation: upper(raw),
-        }
+        Self { index: lower(raw), generation: upper(raw) }
     }
 }
 
@@ -87,10 +81,7 @@ const fn join(index: u32, generation: u32) -> u64 {
     (generation as u64) << 32 | index as u64
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "takes the lower half on purpose"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "takes the lower half on purpose")]
 const fn lower(raw: u64) -> u32 {
     raw as u32
 }

@@ -14,8 +14,21 @@
 //!   (each placement's own loop; [`doorbell`] gives it what to sleep on).
 
 pub mod clock;
+pub mod doorbell;
+pub mod frame;
 pub mod head;
 pub mod ids;
+pub mod layout;
+#[cfg(not(any(loom, miri)))]
+pub mod link;
 pub mod message;
+#[cfg(not(any(loom, miri)))]
 pub mod port;
 pub mod profile;
+pub mod progress;
+pub mod ring;
+#[allow(unsafe_code, reason = "the one module that maps memory; each use says why it is sound")]
+pub mod segment;
+#[cfg(not(any(loom, miri)))]
+mod slab;
+mod sync;

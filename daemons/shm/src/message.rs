@@ -46,18 +46,14 @@ impl RequestMessage {
     /// The method; empty if the lengths do not fit the head.
     #[must_use]
     pub fn method(&self) -> &[u8] {
-        self.head
-            .get(..usize::from(self.method_len))
-            .unwrap_or_default()
+        self.head.get(..usize::from(self.method_len)).unwrap_or_default()
     }
 
     /// The target; empty if the lengths do not fit the head.
     #[must_use]
     pub fn target(&self) -> &[u8] {
         let start = usize::from(self.method_len);
-        self.head
-            .get(start..start + usize::from(self.target_len))
-            .unwrap_or_default()
+        self.head.get(start..start + usize::from(self.target_len)).unwrap_or_default()
     }
 
     /// The header lines, unchecked: see [`HeaderLines::check`].
@@ -72,12 +68,7 @@ impl ResponseMessage {
     /// The mesh's own answer: status of the fault, no head, no body.
     #[must_use]
     pub fn faulted(fault: Fault) -> Self {
-        Self {
-            status: fault.status(),
-            fault,
-            head: Bytes::new(),
-            body: Bytes::new(),
-        }
+        Self { status: fault.status(), fault, head: Bytes::new(), body: Bytes::new() }
     }
 
     /// The header lines, unchecked: see [`HeaderLines::check`].

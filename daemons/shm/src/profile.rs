@@ -34,12 +34,7 @@ impl Default for RingProfile {
     /// 16 KiB of small frames stay in the nearest cache and moved three times as much as 32 KiB; 16 chunks of 16 KiB
     /// keep a large message flowing while its receiver copies. Source: `measured.md`, "Rings and wake-ups".
     fn default() -> Self {
-        Self {
-            small_bytes: 16 << 10,
-            chunk_bytes: 16 << 10,
-            bulk_chunks: 16,
-            inline_bytes_max: 4096,
-        }
+        Self { small_bytes: 16 << 10, chunk_bytes: 16 << 10, bulk_chunks: 16, inline_bytes_max: 4096 }
     }
 }
 
@@ -60,18 +55,8 @@ impl RingProfile {
     /// # Errors
     /// The first field that is wrong.
     pub fn validate(&self) -> Result<(), ProfileError> {
-        power_of_two(
-            "small_bytes",
-            self.small_bytes,
-            SMALL_BYTES_LEAST,
-            SMALL_BYTES_MOST,
-        )?;
-        power_of_two(
-            "chunk_bytes",
-            self.chunk_bytes,
-            CHUNK_BYTES_LEAST,
-            CHUNK_BYTES_MOST,
-        )?;
+        power_of_two("small_bytes", self.small_bytes, SMALL_BYTES_LEAST, SMALL_BYTES_MOST)?;
+        power_of_two("chunk_bytes", self.chunk_bytes, CHUNK_BYTES_LEAST, CHUNK_BYTES_MOST)?;
         power_of_two("bulk_chunks", self.bulk_chunks, 2, BULK_CHUNKS_MOST)?;
         self.validate_inline()
     }
@@ -84,11 +69,7 @@ impl RingProfile {
             return Ok(());
         }
         let right = format!("a multiple of 64 up to {most} (half of small_bytes, less a header)");
-        Err(ProfileError {
-            field: "inline_bytes_max",
-            found: self.inline_bytes_max,
-            right,
-        })
+        Err(ProfileError { field: "inline_bytes_max", found: self.inline_bytes_max, right })
     }
 
     /// Capacity of the bulk ring. At most 1 GiB.
@@ -109,20 +90,11 @@ impl RingProfile {
 /// A cache line, and the size of a frame's header.
 pub const LINE_BYTES: u32 = 64;
 
-fn power_of_two(
-    field: &'static str,
-    found: u32,
-    least: u32,
-    most: u32,
-) -> Result<(), ProfileError> {
+fn power_of_two(field: &'static str, found: u32, least: u32, most: u32) -> Result<(), ProfileError> {
     if found.is_power_of_two() && (least..=most).contains(&found) {
         return Ok(());
     }
-    Err(ProfileError {
-        field,
-        found,
-        right: format!("a power of two from {least} to {most}"),
-    })
+    Err(ProfileError { field, found, right: format!("a power of two from {least} to {most}") })
 }
 
 #[cfg(test)]
@@ -144,18 +116,9 @@ mod tests {
             change(&mut profile);
             assert_eq!(profile.validate().unwrap_err().to_string(), expected);
         };
-        check(
-            |p| p.small_bytes = 1000,
-            "small_bytes = 1000: must be a power of two from 256 to 16777216",
-        );
-        check(
-            |p| p.chunk_bytes = 64,
-            "chunk_bytes = 64: must be a power of two from 128 to 1048576",
-        );
-        check(
-            |p| p.bulk_chunks = 0,
-            "bulk_chunks = 0: must be a power of two from 2 to 1024",
-        );
+        check(|p| p.small_bytes = 1000, "small_bytes = 1000: must be a power of two from 256 to 16777216");
+        check(|p| p.chunk_bytes = 64, "chunk_bytes = 64: must be a power of two from 128 to 1048576");
+        check(|p| p.bulk_chunks = 0, "bulk_chunks = 0: must be a power of two from 2 to 1024");
         check(
             |p| p.inline_bytes_max = 8192,
             "inline_bytes_max = 8192: must be a multiple of 64 up to 8128 (half of small_bytes, less a header)",

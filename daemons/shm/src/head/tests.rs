@@ -13,22 +13,11 @@ fn built(lines: &[(&str, &str)]) -> Bytes {
 /// Lines come back in order, with lower-case names and values untouched.
 #[test]
 fn lines_round_trip() {
-    let head = built(&[
-        ("Content-Type", "text/plain"),
-        ("x-empty", ""),
-        ("x-odd", " a: b: c "),
-    ]);
+    let head = built(&[("Content-Type", "text/plain"), ("x-empty", ""), ("x-odd", " a: b: c ")]);
     let lines = HeaderLines(&head);
     assert_eq!(lines.check(HeadLimits::default()), Ok(()));
     let all: Vec<_> = lines.iter().collect();
-    assert_eq!(
-        all,
-        [
-            ("content-type", &b"text/plain"[..]),
-            ("x-empty", b""),
-            ("x-odd", b" a: b: c ")
-        ]
-    );
+    assert_eq!(all, [("content-type", &b"text/plain"[..]), ("x-empty", b""), ("x-odd", b" a: b: c ")]);
     assert_eq!(lines.get("x-odd"), Some(&b" a: b: c "[..]));
     assert_eq!(lines.get("missing"), None);
 }
@@ -48,25 +37,13 @@ fn request_head_has_its_parts() {
 fn injection_is_refused() {
     let mut head = HeadBuilder::response();
     for value in ["a\nb: c", "a\rb", "a\0b"] {
-        assert_eq!(
-            head.push("x", value.as_bytes()),
-            Err(HeadError::Value { line: 1 })
-        );
+        assert_eq!(head.push("x", value.as_bytes()), Err(HeadError::Value { line: 1 }));
     }
     for name in ["", "a b", "a:b", "a\n", "\u{e4}"] {
         assert_eq!(head.push(name, b""), Err(HeadError::Name { line: 1 }));
     }
-    for (method, target) in [
-        ("", "/"),
-        ("G T", "/"),
-        ("GET", ""),
-        ("GET", "/ x"),
-        ("GET", "/\n"),
-    ] {
-        assert!(
-            HeadBuilder::request(method, target).is_err(),
-            "{method:?} {target:?} was accepted"
-        );
+    for (method, target) in [("", "/"), ("G T", "/"), ("GET", ""), ("GET", "/ x"), ("GET", "/\n")] {
+        assert!(HeadBuilder::request(method, target).is_err(), "{method:?} {target:?} was accepted");
     }
     assert!(HeadBuilder::request("GET", &"/".repeat(1 << 16)).is_err());
 }
@@ -75,35 +52,15 @@ fn injection_is_refused() {
 #[test]
 fn check_names_the_rule() {
     let check = |bytes: &[u8], expected: &str| {
-        let error = HeaderLines(bytes)
-            .check(HeadLimits {
-                lines_max: 2,
-                bytes_max: 20,
-            })
-            .unwrap_err();
+        let error = HeaderLines(bytes).check(HeadLimits { lines_max: 2, bytes_max: 20 }).unwrap_err();
         assert_eq!(error.to_string(), expected);
     };
-    check(
-        b"a: b",
-        "header line 1: must be `name: value` and a line end",
-    );
-    check(
-        b"a: b\nc\n",
-        "header line 2: must be `name: value` and a line end",
-    );
+    check(b"a: b", "header line 1: must be `name: value` and a line end");
+    check(b"a: b\nc\n", "header line 2: must be `name: value` and a line end");
     check(b"\n", "header line 1: must be `name: value` and a line end");
-    check(
-        b"A: b\n",
-        "header line 1: the name must be a lower-case token",
-    );
-    check(
-        b": b\n",
-        "header line 1: the name must be a lower-case token",
-    );
-    check(
-        b"a: \r\n",
-        "header line 1: the value must not have CR, LF or NUL",
-    );
+    check(b"A: b\n", "header line 1: the name must be a lower-case token");
+    check(b": b\n", "header line 1: the name must be a lower-case token");
+    check(b"a: \r\n", "header line 1: the value must not have CR, LF or NUL");
     check(b"a: b\na: b\na: b\n", "more than 2 header lines");
     check(&[b'a'; 21], "header lines of 21 bytes: must be at most 20");
 }
@@ -111,13 +68,7 @@ fn check_names_the_rule() {
 /// The sets of `semantics.md` and RFC 9110, with a neighbour that is not in them.
 #[test]
 fn header_sets() {
-    for name in [
-        "connection",
-        "transfer-encoding",
-        "te",
-        "proxy-authorization",
-        "upgrade",
-    ] {
+    for name in ["connection", "transfer-encoding", "te", "proxy-authorization", "upgrade"] {
         assert!(is_hop_by_hop(name), "{name}");
     }
     assert!(!is_hop_by_hop("content-length") && !is_hop_by_hop("host"));

@@ -1,0 +1,169 @@
+//! Waking a side that sleeps, and only then.
+//!
+//! ```text
+//!   sleeper                              producer
+//!   sleep word := asleep                 tail := new
+//!   fence SeqCst                         fence SeqCst
+//!   look at the rings once more          asleep, and not rung for yet? ring (one system call)
+//!   still nothing: wait for the bell
+//!   sleep word := awake
+//!
+//!   sleep word   bit 0: asleep   bit 1: wants to be woken for room in its rings too   bits 2..: number of the sleep
+//! ```
+//!
+//! - Of the two fences one comes first: either the sleeper sees the new tail, or the producer sees the flag. So no
+//!   wake-up is lost; `tests/loom.rs` has the proof and the broken variants.
+//! - Each sleep has its own number, so a producer rings once per sleep although only the sleeper can write the word.
+//! - Room in a ring wakes a sleeper only if it has something that waits for room: else each answer that a worker takes
+//!   would wake the DPA for nothing.
+//! - A bell may ring for nothing (the sleeper woke by itself meanwhile). It must never fail to ring.
+//! - A hostile peer can ring all the time, or never. The first costs it as much as us; against the second a sleeper
+//!   that has deadlines wakes for those.
+
+use std::sync::Arc;
+
+use crate::layout::SLEEP_WORD;
+use crate::segment::{Readable, Writable};
+use crate::sync::{Ordering, fence};
+
+const ASLEEP: u64 = 1;
+const WANTS_ROOM: u64 = 2;
+const NEXT_SLEEP: u64 = 4;
+
+/// Our own sleep word, which the peer reads before it rings.
+#[derive(Debug)]
+pub struct SleepFlag {
+    own: Arc<Writable>,
+    word: u64,
+}
+
+impl SleepFlag {
+    /// Awake.
+    #[must_use]
+    pub fn new(own: Arc<Writable>) -> Self {
+        Self { own, word: 0 }
+    }
+
+    /// Says that we are about to sleep. The caller looks at its rings once more *after* this, and sleeps only if
+    /// there is still nothing. `wants_room`: something of ours waits for room in a ring.
+    pub fn raise(&mut self, wants_room: bool) {
+        let number = self.word & !(ASLEEP | WANTS_ROOM);
+        self.store(number | ASLEEP | if wants_room { WANTS_ROOM } else { 0 });
+        fence(Ordering::SeqCst); // Pairs with: PeerSleep::to_ring.
+    }
+
+    /// Says that we are awake. `false`: we had not said otherwise.
+    #[inline]
+    pub fn lower(&mut self) -> bool {
+        if self.word & ASLEEP == 0 {
+            return false;
+        }
+        self.store((self.word & !(ASLEEP | WANTS_ROOM)).wrapping_add(NEXT_SLEEP));
+        true
+    }
+
+    fn store(&mut self, word: u64) {
+        self.word = word;
+        self.own.words()[SLEEP_WORD].store(word, Ordering::Relaxed);
+    }
+}
+
+/// What a side has published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Frames.
+    Frames,
+    /// No frames, but room in rings that were full perhaps.
+    Room,
+}
+
+/// The peer's sleep word.
+#[derive(Debug)]
+pub struct PeerSleep {
+    peer: Arc<Readable>,
+    rung: u64,
+}
+
+impl PeerSleep {
+    /// Not rung yet.
+    #[must_use]
+    pub fn new(peer: Arc<Readable>) -> Self {
+        Self { peer, rung: 0 }
+    }
+
+    /// Whether the peer sleeps, wants to be woken for this, and has not been rung for this sleep. Call after
+    /// publishing.
+    ///
+    /// - cost: a full fence and one load, about 2 ns.
+    #[must_use]
+    #[inline]
+    pub fn to_ring(&mut self, news: News) -> bool {
+        fence(Ordering::SeqCst); // Pairs with: SleepFlag::raise.
+        let word = self.peer.words().get(SLEEP_WORD);
+        let sleep = word & !WANTS_ROOM;
+        if word & ASLEEP == 0 || sleep == self.rung || (news == News::Room && word & WANTS_ROOM == 0) {
+            return false;
+        }
+        self.rung = sleep;
+        true
+    }
+}
+
+#[cfg(not(any(loom, miri)))]
+pub use bell::Bell;
+
+#[cfg(not(any(loom, miri)))]
+mod bell {
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+    use rustix::event::EventfdFlags;
+
+    /// One end of an eventfd: the one side rings it, the other waits for it in its reactor.
+    #[derive(Debug)]
+    pub struct Bell {
+        fd: OwnedFd,
+        rings: u64,
+    }
+
+    impl Bell {
+        /// Both ends of a new bell.
+        /// # Errors
+        /// The kernel's, for want of descriptors.
+        pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
+            let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            let other = fd.try_clone()?;
+            Ok((fd, other))
+        }
+
+        /// One end, from its descriptor.
+        #[must_use]
+        pub fn new(fd: OwnedFd) -> Self {
+            Self { fd, rings: 0 }
+        }
+
+        /// Wakes the other end. A bell that is full or broken is passed over: full means that it rings already, and
+        /// a broken one belongs to a peer that does not want to be woken.
+        #[cold]
+        pub fn ring(&mut self) {
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+            self.rings += 1;
+        }
+
+        /// Makes it silent again, after waking.
+        pub fn silence(&mut self) {
+            let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
+        }
+
+        /// How often [`Bell::ring`] was called: system calls spent on waking.
+        #[must_use]
+        pub fn rings(&self) -> u64 {
+            self.rings
+        }
+    }
+
+    impl AsFd for Bell {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.fd.as_fd()
+        }
+    }
+}

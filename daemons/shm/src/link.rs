@@ -1,0 +1,232 @@
+//! A link: all that connects one endpoint with the DPA, seen from one of its two sides.
+//!
+//! ```text
+//!                DPA side (near)                     endpoint side (far)
+//!   segment A    writes: tx rings, rx heads   --->   reads: rx rings, tx heads
+//!   segment B    reads:  rx rings, tx heads   <---   writes: tx rings, rx heads
+//!   bell A       waits                        <---   rings
+//!   bell B       rings                        --->   waits
+//! ```
+//!
+//! - The DPA makes everything ([`Link::create`]) and hands the far side out as descriptors ([`LinkFds`]); the endpoint
+//!   makes its side from them ([`Link::open`]), in this process or in another: it maps the segments for itself either way.
+//! - `tx` leads away from the side that holds the link, `rx` towards it.
+//! - Bulk is published before small. So whoever has seen a small frame also sees every chunk that was sent before it:
+//!   load the small tail, then the bulk tail ([`Link::refresh`]), take the chunks, then the small frames.
+//! - One bell per link and direction: a bell can be silenced by everybody who holds it, so endpoints never share one.
+//! - Not here: what the frames mean (the port, the DPA), passing descriptors to another process.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::doorbell::{Bell, News, PeerSleep, SleepFlag};
+use crate::frame::{FrameLimits, RingName};
+use crate::ids::EndpointId;
+use crate::layout::{RingPlace, segment_bytes};
+use crate::profile::{ProfileError, RingProfile};
+use crate::ring::{Consumer, Producer, RingError};
+use crate::segment::{self, Readable, SegmentError, Writable};
+
+/// What both sides of a link must agree on before they map anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkSpec {
+    /// The DPA's name for the endpoint.
+    pub endpoint: EndpointId,
+    /// Which life of that name: a segment is never used again for another.
+    pub generation: u32,
+    /// Shape of the rings.
+    pub profile: RingProfile,
+    /// Longest message, padded head and body, in bytes. At most [`MESSAGE_BYTES_MOST`].
+    pub message_bytes_max: u32,
+}
+
+/// Longest message that any link carries: lengths stay far from the end of 32 bits.
+pub const MESSAGE_BYTES_MOST: u32 = 1 << 30;
+
+/// Why a link was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The profile cannot be used.
+    #[error("ring profile")]
+    Profile(#[from] ProfileError),
+    /// Longer messages than lengths can say.
+    #[error("message_bytes_max = {found}: must be at most {MESSAGE_BYTES_MOST}")]
+    MessageBytes {
+        /// What was asked for.
+        found: u32,
+    },
+    /// No shared memory.
+    #[error("segment of endpoint {endpoint}")]
+    Segment {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// Why.
+        #[source]
+        source: SegmentError,
+    },
+    /// No doorbell.
+    #[error("doorbell of endpoint {endpoint}")]
+    Bell {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The far side of a link that nobody has opened yet. Dropping it closes the descriptors.
+#[derive(Debug)]
+pub struct LinkFds {
+    /// What the link looks like.
+    pub spec: LinkSpec,
+    /// Segment that the far side writes.
+    pub tx: OwnedFd,
+    /// Segment that the far side reads.
+    pub rx: OwnedFd,
+    /// Bell that the far side rings.
+    pub ring: OwnedFd,
+    /// Bell that the far side waits for.
+    pub wait: OwnedFd,
+}
+
+/// One side of a link. Its parts are public so that a mover can hold two rings of two links at once.
+#[derive(Debug)]
+pub struct Link {
+    /// What the link looks like.
+    pub spec: LinkSpec,
+    /// Small frames from here.
+    pub small_tx: Producer,
+    /// Chunks from here.
+    pub bulk_tx: Producer,
+    /// Small frames to here.
+    pub small_rx: Consumer,
+    /// Chunks to here.
+    pub bulk_rx: Consumer,
+    sleep: SleepFlag,
+    peer_sleep: PeerSleep,
+    ring: Bell,
+    wait: Bell,
+}
+
+impl LinkSpec {
+    /// # Errors
+    /// [`LinkError::Profile`] or [`LinkError::MessageBytes`] if no link can be made from it.
+    pub fn validate(&self) -> Result<(), LinkError> {
+        self.profile.validate()?;
+        if self.message_bytes_max > MESSAGE_BYTES_MOST {
+            return Err(LinkError::MessageBytes { found: self.message_bytes_max });
+        }
+        Ok(())
+    }
+}
+
+impl Link {
+    /// Makes a link: the near side, for the DPA, and the far side as descriptors.
+    /// # Errors
+    /// [`LinkError`] if the spec is wrong or the kernel has no memory or descriptors left.
+    pub fn create(spec: LinkSpec) -> Result<(Self, LinkFds), LinkError> {
+        spec.validate()?;
+        let bytes = segment_bytes(&spec.profile);
+        let in_segment = |source| LinkError::Segment { endpoint: spec.endpoint, source };
+        let in_bell = |source| LinkError::Bell { endpoint: spec.endpoint, source };
+        let (own, far_rx) = segment::create_outgoing(bytes).map_err(in_segment)?;
+        let (peer, far_tx) = segment::create_incoming(bytes).map_err(in_segment)?;
+        let (near_wait, far_ring) = Bell::pair().map_err(in_bell)?;
+        let (near_ring, far_wait) = Bell::pair().map_err(in_bell)?;
+        let fds = LinkFds { spec, tx: far_tx, rx: far_rx, ring: far_ring, wait: far_wait };
+        Ok((Self::of(spec, own, peer, Bell::new(near_ring), Bell::new(near_wait)), fds))
+    }
+
+    /// The far side of a link, from its descriptors. Checks the spec and what the descriptors are.
+    /// # Errors
+    /// [`LinkError`] if they are not what [`Link::create`] makes from this spec, or cannot be mapped.
+    pub fn open(fds: LinkFds) -> Result<Self, LinkError> {
+        let spec = fds.spec;
+        spec.validate()?;
+        let bytes = segment_bytes(&spec.profile);
+        let in_segment = |source| LinkError::Segment { endpoint: spec.endpoint, source };
+        let own = segment::open_writable(fds.tx.as_fd(), bytes).map_err(in_segment)?;
+        let peer = segment::open_readable(fds.rx.as_fd(), bytes).map_err(in_segment)?;
+        Ok(Self::of(spec, own, peer, Bell::new(fds.ring), Bell::new(fds.wait)))
+    }
+
+    fn of(spec: LinkSpec, own: Writable, peer: Readable, ring: Bell, wait: Bell) -> Self {
+        let (own, peer) = (Arc::new(own), Arc::new(peer));
+        let (small, bulk) = (RingPlace::small(&spec.profile), RingPlace::bulk(&spec.profile));
+        let limits = |name| FrameLimits::new(name, spec.generation, &spec.profile, spec.message_bytes_max);
+        let producer = |place, name| Producer::new(Arc::clone(&own), Arc::clone(&peer), place, limits(name));
+        let consumer = |place, name| Consumer::new(Arc::clone(&own), Arc::clone(&peer), place, limits(name));
+        Self {
+            spec,
+            small_tx: producer(small, RingName::Small),
+            bulk_tx: producer(bulk, RingName::Bulk),
+            small_rx: consumer(small, RingName::Small),
+            bulk_rx: consumer(bulk, RingName::Bulk),
+            sleep: SleepFlag::new(Arc::clone(&own)),
+            peer_sleep: PeerSleep::new(peer),
+            ring,
+            wait,
+        }
+    }
+
+    /// Looks how far the peer has written, in the order that the module's header asks for. Returns whether there is
+    /// anything to take.
+    ///
+    /// - cost: two loads of the peer's lines.
+    /// # Errors
+    /// [`RingError`] if the peer broke a rule.
+    #[inline]
+    pub fn refresh(&mut self) -> Result<bool, RingError> {
+        let small = self.small_rx.refresh()?;
+        let bulk = self.bulk_rx.refresh()?;
+        Ok(small || bulk)
+    }
+
+    /// Tells the peer of everything that was written and released, and rings if it sleeps. Once per batch. Returns
+    /// whether there was anything to tell.
+    ///
+    /// - cost: nothing when there is nothing; else up to four stores, a fence, a load; a system call if the peer sleeps.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        let room = self.bulk_rx.publish() | self.small_rx.publish();
+        let frames = self.bulk_tx.publish() | self.small_tx.publish();
+        if !(room || frames) {
+            return false;
+        }
+        if self.peer_sleep.to_ring(if frames { News::Frames } else { News::Room }) {
+            self.ring.ring();
+        }
+        true
+    }
+
+    /// Says that this side is about to sleep. The caller then looks for work once more, by [`Link::refresh`] and by
+    /// trying what found no room before, and waits for the bell only if there is none; [`Link::wake`] afterwards
+    /// in either case. `wants_room`: something here waits for room in a ring.
+    pub fn announce_sleep(&mut self, wants_room: bool) {
+        self.sleep.raise(wants_room);
+    }
+
+    /// Says that this side is awake, and silences its bell. Nothing if it had not announced sleep.
+    #[inline]
+    pub fn wake(&mut self) {
+        if self.sleep.lower() {
+            self.wait.silence();
+        }
+    }
+
+    /// What becomes readable when the peer rings.
+    #[must_use]
+    pub fn wait_fd(&self) -> BorrowedFd<'_> {
+        self.wait.as_fd()
+    }
+
+    /// System calls spent on waking the peer.
+    #[must_use]
+    pub fn rings(&self) -> u64 {
+        self.ring.rings()
+    }
+}
+
+#[cfg(test)]
+mod tests;

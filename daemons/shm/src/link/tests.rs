@@ -1,0 +1,100 @@
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::*;
+use crate::frame::{FrameHeader, FrameKind};
+use crate::ring::Payload;
+
+fn spec() -> LinkSpec {
+    LinkSpec {
+        endpoint: EndpointId(7),
+        generation: 3,
+        profile: RingProfile::default(),
+        message_bytes_max: 1 << 24,
+    }
+}
+
+fn both_sides() -> (Link, Link) {
+    let (near, fds) = Link::create(spec()).expect("memory and descriptors");
+    (near, Link::open(fds).expect("its own link"))
+}
+
+fn bell_rings(link: &Link) -> bool {
+    let mut fds = [PollFd::new(&link.wait, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll") == 1
+}
+
+/// A frame pushed on either side comes out on the other, on the same ring.
+#[test]
+fn frames_cross_both_ways() {
+    let (mut near, mut far) = both_sides();
+    for (from, to) in [(&mut near, 1), (&mut far, 2)].map(|(link, token)| (link, token)) {
+        let header = FrameHeader::new(FrameKind::Cancel, to);
+        assert_eq!(from.small_tx.push(&header, Payload::Empty), Ok(true));
+        assert!(from.publish());
+    }
+    for (side, token) in [(&mut far, 1), (&mut near, 2)] {
+        assert_eq!(side.refresh(), Ok(true));
+        let header = side.small_rx.peek().expect("an honest peer").expect("one frame");
+        assert_eq!((header.kind, header.token, header.generation), (FrameKind::Cancel, token, 3));
+    }
+}
+
+/// Nobody is rung who does not sleep; a sleeper is rung once, however much is published meanwhile.
+#[test]
+fn bell_rings_once_per_sleep() {
+    let (mut near, mut far) = both_sides();
+    let header = FrameHeader::new(FrameKind::Cancel, 1);
+    let send = |near: &mut Link| {
+        assert_eq!(near.small_tx.push(&header, Payload::Empty), Ok(true));
+        near.publish();
+    };
+    send(&mut near);
+    assert_eq!((near.rings(), bell_rings(&far)), (0, false));
+    for sleeps in 1..=3 {
+        far.announce_sleep(false);
+        send(&mut near);
+        send(&mut near);
+        assert_eq!((near.rings(), bell_rings(&far)), (sleeps, true));
+        far.wake();
+        assert!(!bell_rings(&far));
+    }
+}
+
+/// Publishing nothing wakes nobody.
+#[test]
+fn nothing_published_rings_nothing() {
+    let (mut near, mut far) = both_sides();
+    far.announce_sleep(false);
+    assert!(!near.publish());
+    assert!(!bell_rings(&far));
+}
+
+/// Descriptors that do not fit the spec that came with them are refused.
+#[test]
+fn wrong_descriptors_are_refused() {
+    let (_near, mut fds) = Link::create(spec()).expect("memory and descriptors");
+    fds.spec.profile.small_bytes *= 2;
+    let error = Link::open(fds).unwrap_err();
+    assert_eq!(error.to_string(), "segment of endpoint 7");
+    let (_near, mut fds) = Link::create(spec()).expect("memory and descriptors");
+    std::mem::swap(&mut fds.tx, &mut fds.rx);
+    assert!(matches!(Link::open(fds), Err(LinkError::Segment { .. })));
+    let wrong = LinkSpec { message_bytes_max: u32::MAX, ..spec() };
+    assert!(matches!(Link::create(wrong), Err(LinkError::MessageBytes { .. })));
+}
+
+/// Room alone wakes only a side that waits for room.
+#[test]
+fn room_wakes_who_waits_for_it() {
+    for wants_room in [false, true] {
+        let (mut near, mut far) = both_sides();
+        let header = FrameHeader::new(FrameKind::Cancel, 1);
+        assert_eq!(far.small_tx.push(&header, Payload::Empty), Ok(true));
+        far.publish();
+        far.announce_sleep(wants_room);
+        assert_eq!(near.refresh(), Ok(true));
+        near.small_rx.release(&header);
+        assert!(near.publish());
+        assert_eq!(bell_rings(&far), wants_room);
+    }
+}

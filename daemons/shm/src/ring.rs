@@ -1,0 +1,379 @@
+//! Frame ring: one producer, one consumer, usually in two processes.
+//!
+//! ```text
+//!            head                      tail
+//!   |         v                         v            |
+//!   |.........[hdr|payload][hdr|payload].............|     capacity bytes, in the producer's segment
+//!   0                                                capacity
+//! ```
+//!
+//! - Counters run freely and wrap at 2^32; a byte's place is `counter & (capacity - 1)`. In memory a counter is a word
+//!   whose upper half is zero.
+//! - A frame is contiguous. One that would reach around the end starts at the beginning, behind a `Pad` frame.
+//! - The producer writes whole frames, then stores `tail` with `Release`; that pairs with the fence behind the load in
+//!   [`Consumer::refresh`]. `head` is the same the other way round. Both are published once per batch.
+//! - Each side keeps its own counter in private memory; shared memory holds only a copy for the peer.
+//! - The peer may be dead, late or hostile: its counter is checked each time it is loaded, and a header each time it is
+//!   copied out. The first impossible one closes this side of the ring for ever; it never panics.
+//! - Not here: waking a sleeping peer ([`crate::doorbell`]), choosing a destination (the DPA).
+
+use std::sync::Arc;
+
+use crate::frame::{FrameError, FrameHeader, FrameKind, FrameLimits, HEADER_WORDS, RingName};
+use crate::layout::{LINE_WORDS, RingPlace};
+use crate::profile::LINE_BYTES;
+use crate::segment::{Readable, WORD_BYTES, Words, Writable, store_bytes, store_words};
+use crate::sync::{Ordering, fence};
+
+/// What no correct peer does. The ring stays closed until its endpoint is attached anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RingError {
+    /// A counter that cannot be.
+    #[error("{ring} ring: {counter} {found} where {least} to {} can be, in whole lines", least.wrapping_add(*span))]
+    Corrupt {
+        /// The ring.
+        ring: RingName,
+        /// `"head"` or `"tail"`.
+        counter: &'static str,
+        /// The word found.
+        found: u64,
+        /// The peer's counter as last believed.
+        least: u32,
+        /// How far it can have come since then, in bytes.
+        span: u32,
+    },
+    /// A header that cannot be.
+    #[error("{ring} ring: {error}")]
+    Frame {
+        /// The ring.
+        ring: RingName,
+        /// Which rule it breaks.
+        error: FrameError,
+    },
+}
+
+/// What goes behind a header.
+#[derive(Debug, Clone, Copy)]
+pub enum Payload<'a> {
+    /// Nothing.
+    Empty,
+    /// A head and a body, or parts of them: the second starts on a word.
+    Parts(&'a [u8], &'a [u8]),
+    /// Words of another ring, as they are.
+    Words(Words<'a>),
+}
+
+impl Payload<'_> {
+    /// Bytes that it takes behind a header.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Parts(head, body) => head.len().next_multiple_of(WORD_BYTES) + body.len(),
+            Self::Words(words) => words.len() * WORD_BYTES,
+        }
+    }
+
+    /// Whether nothing goes behind the header.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The side that writes frames.
+#[derive(Debug)]
+pub struct Producer {
+    own: Arc<Writable>,
+    peer: Arc<Readable>,
+    place: RingPlace,
+    limits: FrameLimits,
+    /// Behind the last frame written.
+    tail: u32,
+    /// What the peer has been told of `tail`.
+    published: u32,
+    /// What the peer last said it has read; checked.
+    head: u32,
+    closed: Option<RingError>,
+}
+
+impl Producer {
+    /// The producing side of the ring at `place`: frames go to `own`, the consumer's head is in `peer`.
+    #[must_use]
+    pub fn new(own: Arc<Writable>, peer: Arc<Readable>, place: RingPlace, limits: FrameLimits) -> Self {
+        Self { own, peer, place, limits, tail: 0, published: 0, head: 0, closed: None }
+    }
+
+    /// Writes a frame behind the others; the peer sees it after [`Producer::publish`]. `Ok(false)`: the ring is full,
+    /// nothing was written. Sets `generation` of the header; `frame_len` must be the payload's length (words may
+    /// end in less than a word of padding).
+    ///
+    /// - cost: the frame's words; a load of the peer's head only when the last known one leaves no room.
+    /// # Errors
+    /// [`RingError::Corrupt`] if the peer's head is impossible; then and from then on.
+    #[inline]
+    pub fn push(&mut self, header: &FrameHeader, payload: Payload<'_>) -> Result<bool, RingError> {
+        debug_assert!(
+            payload.len().abs_diff(header.frame_len as usize) < WORD_BYTES,
+            "{header:?} {payload:?}"
+        );
+        assert!(
+            header.frame_len <= self.limits.frame_bytes_max,
+            "the caller splits what is too large for the ring"
+        );
+        let room = self.place.footprint(header.frame_len);
+        let to_end = self.place.left_to_end(self.tail);
+        let pad = if room > to_end { to_end } else { 0 };
+        if !self.has_room(pad + room)? {
+            return Ok(false);
+        }
+        if pad > 0 {
+            self.write(&FrameHeader { frame_len: pad - LINE_BYTES, ..FrameHeader::new(FrameKind::Pad, 0) });
+            self.tail = self.tail.wrapping_add(pad);
+        }
+        self.write(header);
+        self.write_payload(payload);
+        self.tail = self.tail.wrapping_add(room);
+        Ok(true)
+    }
+
+    /// Tells the peer of all frames written so far. `false`: there was nothing to tell.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        if self.tail == self.published {
+            return false;
+        }
+        // Pairs with: the fence in `Consumer::refresh`.
+        self.own.words()[self.place.tail_word].store(u64::from(self.tail), Ordering::Release);
+        self.published = self.tail;
+        true
+    }
+
+    /// Bytes written and not yet read by the peer, with the peer's head loaded anew.
+    /// # Errors
+    /// [`RingError::Corrupt`] if that head is impossible.
+    #[inline]
+    pub fn occupied(&mut self) -> Result<u32, RingError> {
+        self.load_head()?;
+        Ok(self.tail.wrapping_sub(self.head))
+    }
+
+    /// Whether a frame of the largest size fits. Loads the peer's head if needed.
+    /// # Errors
+    /// [`RingError::Corrupt`] if that head is impossible.
+    #[inline]
+    pub fn has_room_for_any(&mut self) -> Result<bool, RingError> {
+        let room = self.place.footprint(self.limits.frame_bytes_max);
+        let to_end = self.place.left_to_end(self.tail);
+        self.has_room(if room > to_end { to_end + room } else { room })
+    }
+
+    #[inline]
+    fn has_room(&mut self, needed: u32) -> Result<bool, RingError> {
+        if self.free() < needed {
+            self.load_head()?;
+        }
+        Ok(self.free() >= needed)
+    }
+
+    #[inline]
+    fn free(&self) -> u32 {
+        self.place.capacity - self.tail.wrapping_sub(self.head)
+    }
+
+    /// Trust boundary rule 2: the head may have come as far as what was published, and not back.
+    #[cold]
+    fn load_head(&mut self) -> Result<(), RingError> {
+        if let Some(error) = self.closed {
+            return Err(error);
+        }
+        let found = self.peer.words().get(self.place.head_word);
+        fence(Ordering::Acquire); // Pairs with: Consumer::publish.
+        let span = self.published.wrapping_sub(self.head);
+        match believable(found, self.head, span, self.place.unit) {
+            Some(head) => self.head = head,
+            None => {
+                let error = RingError::Corrupt {
+                    ring: self.limits.ring,
+                    counter: "head",
+                    found,
+                    least: self.head,
+                    span,
+                };
+                self.closed = Some(error);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn write(&self, header: &FrameHeader) {
+        let words = FrameHeader { generation: self.limits.generation, ..*header }.encode();
+        let start = self.place.word_of(self.tail);
+        let to = &self.own.words()[start..start + HEADER_WORDS];
+        for (to, word) in to.iter().zip(words) {
+            to.store(word, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn write_payload(&self, payload: Payload<'_>) {
+        let to = &self.own.words()[self.place.word_of(self.tail) + LINE_WORDS..];
+        match payload {
+            Payload::Empty => {}
+            Payload::Parts(head, body) => {
+                let used = store_bytes(to, head);
+                store_bytes(&to[used..], body);
+            }
+            Payload::Words(words) => store_words(to, words),
+        }
+    }
+}
+
+/// The side that reads frames.
+#[derive(Debug)]
+pub struct Consumer {
+    own: Arc<Writable>,
+    peer: Arc<Readable>,
+    place: RingPlace,
+    limits: FrameLimits,
+    /// Behind the last frame released.
+    head: u32,
+    /// What the peer has been told of `head`.
+    published: u32,
+    /// What the peer last said it has written; checked.
+    tail: u32,
+    closed: Option<RingError>,
+}
+
+impl Consumer {
+    /// The consuming side of the ring at `place`: frames come from `peer`, our head goes to `own`.
+    #[must_use]
+    pub fn new(own: Arc<Writable>, peer: Arc<Readable>, place: RingPlace, limits: FrameLimits) -> Self {
+        Self { own, peer, place, limits, head: 0, published: 0, tail: 0, closed: None }
+    }
+
+    /// Looks how far the peer has written. Returns whether there are frames to take. Once per batch.
+    ///
+    /// - cost: one load of the peer's line.
+    /// # Errors
+    /// [`RingError::Corrupt`] if the tail is impossible; then and from then on.
+    #[inline]
+    pub fn refresh(&mut self) -> Result<bool, RingError> {
+        if let Some(error) = self.closed {
+            return Err(error);
+        }
+        let found = self.peer.words().get(self.place.tail_word);
+        fence(Ordering::Acquire); // Pairs with: Producer::publish.
+        let span = self.place.capacity - self.tail.wrapping_sub(self.head);
+        match believable(found, self.tail, span, self.place.unit) {
+            Some(tail) => self.tail = tail,
+            None => {
+                let ring = self.limits.ring;
+                return Err(self.close(RingError::Corrupt {
+                    ring,
+                    counter: "tail",
+                    found,
+                    least: self.tail,
+                    span,
+                }));
+            }
+        }
+        Ok(self.tail != self.head)
+    }
+
+    /// The next frame's header, of those that the last [`Consumer::refresh`] has seen. Asking again gives the same
+    /// frame, from memory that the peer may have changed: use the header that you have.
+    ///
+    /// - cost: one copy of the header's line.
+    /// # Errors
+    /// [`RingError::Frame`] if the header breaks a rule; then and from then on.
+    #[inline]
+    pub fn peek(&mut self) -> Result<Option<FrameHeader>, RingError> {
+        if let Some(error) = self.closed {
+            return Err(error);
+        }
+        while self.head != self.tail {
+            match self.admit_next() {
+                Ok(header) if header.kind == FrameKind::Pad => self.release(&header),
+                Ok(header) => return Ok(Some(header)),
+                Err(error) => return Err(self.close(RingError::Frame { ring: self.limits.ring, error })),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Trust boundary rule 3: copied once, checked, then used.
+    #[inline]
+    fn admit_next(&self) -> Result<FrameHeader, FrameError> {
+        let start = self.place.word_of(self.head);
+        let words = self.peer.words().part(start, HEADER_WORDS).first::<HEADER_WORDS>();
+        let header = FrameHeader::admit(&words, &self.limits)?;
+        let published = self.tail.wrapping_sub(self.head);
+        let to_end = self.place.left_to_end(self.head);
+        if header.kind == FrameKind::Pad {
+            return check_pad(header, published, to_end);
+        }
+        let room = self.place.footprint(header.frame_len);
+        if room > published.min(to_end) {
+            return Err(FrameError::Overrun { found: room, published: published.min(to_end) });
+        }
+        Ok(header)
+    }
+
+    /// The words behind the header that [`Consumer::peek`] gave. The last may have padding.
+    #[must_use]
+    #[inline]
+    pub fn payload(&self, header: &FrameHeader) -> Words<'_> {
+        let start = self.place.word_of(self.head) + LINE_WORDS;
+        self.peer.words().part(start, (header.frame_len as usize).div_ceil(WORD_BYTES))
+    }
+
+    /// Gives the room of the frame that [`Consumer::peek`] gave back; the peer learns it after
+    /// [`Consumer::publish`].
+    #[inline]
+    pub fn release(&mut self, header: &FrameHeader) {
+        self.head = self.head.wrapping_add(self.place.footprint(header.frame_len));
+    }
+
+    /// Tells the peer of all frames released so far. `false`: there was nothing to tell.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        if self.head == self.published {
+            return false;
+        }
+        // Pairs with: the fence in `Producer::load_head`.
+        self.own.words()[self.place.head_word].store(u64::from(self.head), Ordering::Release);
+        self.published = self.head;
+        true
+    }
+
+    #[cold]
+    fn close(&mut self, error: RingError) -> RingError {
+        self.closed = Some(error);
+        error
+    }
+}
+
+/// A pad reaches exactly to the end of the ring, and the frame behind it was published with it.
+fn check_pad(header: FrameHeader, published: u32, to_end: u32) -> Result<FrameHeader, FrameError> {
+    let found = header.frame_len.saturating_add(LINE_BYTES);
+    if found != to_end || found > published {
+        return Err(FrameError::Overrun { found, published: published.min(to_end) });
+    }
+    Ok(header)
+}
+
+/// The peer's counter, if it can be: at most `span` beyond `least`, in whole units.
+#[inline]
+fn believable(found: u64, least: u32, span: u32, unit: u32) -> Option<u32> {
+    let counter = u32::try_from(found).ok()?;
+    let sane = counter.wrapping_sub(least) <= span && counter & (unit - 1) == 0;
+    sane.then_some(counter)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

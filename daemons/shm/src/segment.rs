@@ -1,0 +1,356 @@
+//! Shared memory: a sealed anonymous file, written by one side and read by the other.
+//!
+//! ```text
+//!   create_outgoing    we write, the peer gets a descriptor that can only read
+//!   create_incoming    the peer writes, we map it for reading only
+//!   open_*             the other side of either, from the descriptor that it was given
+//! ```
+//!
+//! - This is the only module with unsafe code. Safe code will not do because the bytes belong to two processes:
+//!   a `&[u8]` over them would promise the compiler that nobody else changes them.
+//! - So memory is words, `AtomicU64`: every bit pattern is one, a store by the peer is no data race, and no `&mut`
+//!   exists to any of them. What a side may only read it gets as [`Words`], which cannot store.
+//! - Seals come before hand-over: the size can never change (a shrunk file would kill the reader with SIGBUS), and
+//!   `FUTURE_WRITE` makes our own mapping the last writable one of an outgoing segment, whoever re-opens the file.
+//! - All pages are touched before hand-over, so that being out of memory is an error here and not a signal later.
+//! - Words are read on read-only pages with relaxed loads only: those are the ones that the language allows there
+//!   (`std::sync::atomic`, "Atomic accesses to read-only memory"); a fence behind the load orders it.
+//! - The peer may write at any time: whoever reads a value copies it once, checks the copy and uses the copy.
+//! - Under Miri and loom, which have no shared mappings, a segment is words on the heap with two owners.
+
+use std::mem::MaybeUninit;
+use std::slice;
+use std::sync::Arc;
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Bytes of a word, the unit of every access.
+pub const WORD_BYTES: usize = 8;
+
+/// Why a segment was not made or not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// The kernel refused.
+    #[error("shared memory of {bytes} bytes: {step} failed")]
+    System {
+        /// What was asked of it.
+        step: &'static str,
+        /// Size of the segment.
+        bytes: usize,
+        /// Its answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file has another size than the peer said.
+    #[error("shared memory of {found} bytes: must be {expected}")]
+    Size {
+        /// Size of the file.
+        found: u64,
+        /// Size that follows from the ring profile.
+        expected: usize,
+    },
+    /// A seal is missing: the peer could still change the size or write to it.
+    #[error("shared memory with seals {found:#x}: must have {expected:#x}")]
+    Seals {
+        /// Seals of the file.
+        found: u32,
+        /// Seals that it must have.
+        expected: u32,
+    },
+}
+
+/// Memory that this side alone writes.
+#[derive(Debug, Clone)]
+pub struct Writable(Mapping);
+
+/// Memory that the other side writes.
+#[derive(Debug, Clone)]
+pub struct Readable(Mapping);
+
+/// Words that the other side may be writing: to be loaded, never stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Words<'a>(&'a [AtomicU64]);
+
+impl Writable {
+    /// All words. Only this side may store; the other side may be loading.
+    #[inline]
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        self.0.words()
+    }
+}
+
+impl Readable {
+    /// All words, for loading.
+    #[must_use]
+    #[inline]
+    pub fn words(&self) -> Words<'_> {
+        Words(self.0.words())
+    }
+}
+
+impl<'a> Words<'a> {
+    /// No words.
+    pub const EMPTY: Words<'static> = Words(&[]);
+
+    /// How many words.
+    #[must_use]
+    #[inline]
+    pub fn len(self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One word as it is now. Panics beyond the end.
+    #[must_use]
+    #[inline]
+    pub fn get(self, index: usize) -> u64 {
+        self.0[index].load(Ordering::Relaxed)
+    }
+
+    /// `count` words from `start`. Panics beyond the end.
+    #[must_use]
+    #[inline]
+    pub fn part(self, start: usize, count: usize) -> Self {
+        Words(&self.0[start..start + count])
+    }
+
+    /// The first `N` words as they are now. Panics if there are fewer.
+    #[must_use]
+    #[inline]
+    pub fn first<const N: usize>(self) -> [u64; N] {
+        let words: &[AtomicU64; N] = self.0.first_chunk().expect("the caller asks for words inside its ring");
+        std::array::from_fn(|index| words[index].load(Ordering::Relaxed))
+    }
+
+    /// Appends the first `bytes` bytes to `out`. Panics if there are fewer.
+    ///
+    /// - cost: one pass of 8-byte loads and stores; `out` grows at most once and is not zeroed first.
+    #[inline]
+    pub fn append_to(self, bytes: usize, out: &mut Vec<u8>) {
+        let words = &self.0[..bytes.div_ceil(WORD_BYTES)];
+        out.reserve(bytes);
+        let (whole, rest) = out.spare_capacity_mut()[..bytes].as_chunks_mut::<WORD_BYTES>();
+        for (to, from) in whole.iter_mut().zip(words) {
+            *to = from.load(Ordering::Relaxed).to_le_bytes().map(MaybeUninit::new);
+        }
+        if let [.., last] = words {
+            let last = last.load(Ordering::Relaxed).to_le_bytes();
+            rest.iter_mut().zip(last).for_each(|(to, from)| _ = to.write(from));
+        }
+        let len = out.len() + bytes;
+        // SAFETY: `reserve` made room for `bytes` more. `whole` and `rest` are exactly those bytes; the loop wrote
+        // each array of `whole` (there are at least as many words as arrays) and `rest`, shorter than a word, was
+        // written from the last word. So the first `len` bytes are initialised.
+        unsafe { out.set_len(len) };
+    }
+}
+
+/// Stores `from` into `to`, word by word; a last word that `from` does not fill is filled with zeros.
+/// Panics if `to` is too short. Returns the words used.
+#[inline]
+pub(crate) fn store_bytes(to: &[AtomicU64], from: &[u8]) -> usize {
+    let used = from.len().div_ceil(WORD_BYTES);
+    let to = &to[..used];
+    let (whole, rest) = from.as_chunks::<WORD_BYTES>();
+    for (to, from) in to.iter().zip(whole) {
+        to.store(u64::from_le_bytes(*from), Ordering::Relaxed);
+    }
+    if !rest.is_empty() {
+        let mut last = [0; WORD_BYTES];
+        last[..rest.len()].copy_from_slice(rest);
+        to[used - 1].store(u64::from_le_bytes(last), Ordering::Relaxed);
+    }
+    used
+}
+
+/// Stores `from` into the first words of `to`. Panics if `to` is too short.
+#[inline]
+pub(crate) fn store_words(to: &[AtomicU64], from: Words<'_>) {
+    for (to, from) in to[..from.len()].iter().zip(from.0) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// Words that stay where they are as long as any clone lives.
+#[derive(Debug, Clone)]
+struct Mapping {
+    memory: Arc<Memory>,
+    words: usize,
+}
+
+impl Mapping {
+    #[inline]
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: `memory` is a live mapping (or allocation) of at least `words` words, which `Mapping::of` checked;
+        // it is aligned to a page (or is words). It is unmapped when the last clone is dropped, and the result
+        // borrows `self`. `AtomicU64` takes every bit pattern; the file is sealed against shrinking, so each page
+        // stays backed; and no `&mut` to these bytes exists in any process.
+        unsafe { slice::from_raw_parts(self.memory.as_ptr().cast::<AtomicU64>(), self.words) }
+    }
+}
+
+#[cfg(not(any(loom, miri)))]
+type Memory = memmap2::MmapRaw;
+#[cfg(any(loom, miri))]
+use on_heap::Memory;
+
+#[cfg(any(loom, miri))]
+pub use on_heap::pair;
+
+#[cfg(not(any(loom, miri)))]
+pub use in_memfd::{create_incoming, create_outgoing, open_readable, open_writable, pair};
+
+#[cfg(any(loom, miri))]
+mod on_heap {
+    use super::*;
+
+    #[derive(Debug)]
+    pub(super) struct Memory(Box<[AtomicU64]>);
+
+    impl Memory {
+        pub(super) fn as_ptr(&self) -> *const AtomicU64 {
+            self.0.as_ptr()
+        }
+    }
+
+    /// Both ends of a new segment of `bytes` zero bytes.
+    /// # Errors
+    /// None; as on a real machine otherwise.
+    pub fn pair(bytes: usize) -> Result<(Writable, Readable), SegmentError> {
+        let words = bytes / WORD_BYTES;
+        let memory = Arc::new(Memory((0..words).map(|_| AtomicU64::new(0)).collect()));
+        let mapping = Mapping { memory, words };
+        Ok((Writable(mapping.clone()), Readable(mapping)))
+    }
+}
+
+#[cfg(not(any(loom, miri)))]
+mod in_memfd {
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+    use memmap2::{MmapOptions, MmapRaw};
+    use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// What every segment is sealed with before anybody else sees it.
+    const SIZE_SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+    /// What a segment is sealed with that only its creator may write.
+    const WRITER_SEALS: SealFlags = SIZE_SEALS.union(SealFlags::FUTURE_WRITE);
+
+    /// A new segment that we write: our mapping, and a descriptor for the peer that can only read.
+    /// # Errors
+    /// [`SegmentError::System`] if the kernel refuses, for example for want of memory or descriptors.
+    pub fn create_outgoing(bytes: usize) -> Result<(Writable, OwnedFd), SegmentError> {
+        let fd = create(bytes)?;
+        let ours = Writable(Mapping::of(map_writable(fd.as_fd(), bytes)?, bytes));
+        rustix::fs::fcntl_add_seals(&fd, WRITER_SEALS).map_err(|errno| refused("sealing", bytes, errno))?;
+        Ok((ours, reopen_read_only(fd.as_fd(), bytes)?))
+    }
+
+    /// A new segment that the peer writes: our mapping for reading, and the descriptor for the peer.
+    /// # Errors
+    /// [`SegmentError::System`] if the kernel refuses, for example for want of memory or descriptors.
+    pub fn create_incoming(bytes: usize) -> Result<(Readable, OwnedFd), SegmentError> {
+        let fd = create(bytes)?;
+        rustix::fs::fcntl_add_seals(&fd, SIZE_SEALS).map_err(|errno| refused("sealing", bytes, errno))?;
+        Ok((Readable(Mapping::of(map_read_only(fd.as_fd(), bytes)?, bytes)), fd))
+    }
+
+    /// Maps a segment that we were given to write, after checking its size and seals.
+    /// # Errors
+    /// [`SegmentError::Size`] or [`SegmentError::Seals`] if it is not what a correct peer makes.
+    pub fn open_writable(fd: BorrowedFd<'_>, bytes: usize) -> Result<Writable, SegmentError> {
+        check(fd, bytes, SIZE_SEALS)?;
+        Ok(Writable(Mapping::of(map_writable(fd, bytes)?, bytes)))
+    }
+
+    /// Maps a segment that we were given to read, after checking its size and seals.
+    /// # Errors
+    /// [`SegmentError::Size`] or [`SegmentError::Seals`] if it is not what a correct peer makes.
+    pub fn open_readable(fd: BorrowedFd<'_>, bytes: usize) -> Result<Readable, SegmentError> {
+        check(fd, bytes, WRITER_SEALS)?;
+        Ok(Readable(Mapping::of(map_read_only(fd, bytes)?, bytes)))
+    }
+
+    /// Both ends of a new segment of `bytes` zero bytes, for a ring inside one process.
+    /// # Errors
+    /// As [`create_outgoing`].
+    pub fn pair(bytes: usize) -> Result<(Writable, Readable), SegmentError> {
+        let (ours, fd) = create_outgoing(bytes)?;
+        Ok((ours, open_readable(fd.as_fd(), bytes)?))
+    }
+
+    impl Mapping {
+        /// `map` holds at least `bytes`: the kernel mapped exactly what it was asked for.
+        fn of(map: MmapRaw, bytes: usize) -> Self {
+            assert!(map.len() >= bytes, "mmap returned less than it was asked for");
+            Self { memory: Arc::new(map), words: bytes / WORD_BYTES }
+        }
+    }
+
+    fn create(bytes: usize) -> Result<OwnedFd, SegmentError> {
+        let fd = memfd().map_err(|errno| refused("creating", bytes, errno))?;
+        rustix::fs::ftruncate(&fd, bytes as u64).map_err(|errno| refused("sizing", bytes, errno))?;
+        rustix::fs::fallocate(&fd, rustix::fs::FallocateFlags::empty(), 0, bytes as u64)
+            .map_err(|errno| refused("allocating", bytes, errno))?;
+        Ok(fd)
+    }
+
+    /// Linux before 6.3 does not know `NOEXEC_SEAL`; there the file is as good, but could be executed.
+    fn memfd() -> Result<OwnedFd, Errno> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        match rustix::fs::memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(Errno::INVAL) => rustix::fs::memfd_create(NAME, flags),
+            made => made,
+        }
+    }
+
+    /// Seen in `/proc/<pid>/maps` only; not a name that anything could be opened by.
+    const NAME: &str = "cellmesh-segment";
+
+    fn map_writable(fd: BorrowedFd<'_>, bytes: usize) -> Result<MmapRaw, SegmentError> {
+        let map = MmapOptions::new().len(bytes).populate().map_raw(fd.as_raw_fd());
+        map.map_err(|source| SegmentError::System { step: "mapping for writing", bytes, source })
+    }
+
+    fn map_read_only(fd: BorrowedFd<'_>, bytes: usize) -> Result<MmapRaw, SegmentError> {
+        let map = MmapOptions::new().len(bytes).populate().map_raw_read_only(fd.as_raw_fd());
+        map.map_err(|source| SegmentError::System { step: "mapping for reading", bytes, source })
+    }
+
+    /// A second open file of the same memory that was never opened for writing.
+    fn reopen_read_only(fd: BorrowedFd<'_>, bytes: usize) -> Result<OwnedFd, SegmentError> {
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| refused("re-opening for reading", bytes, errno))
+    }
+
+    fn check(fd: BorrowedFd<'_>, bytes: usize, seals: SealFlags) -> Result<(), SegmentError> {
+        let found =
+            rustix::fs::fcntl_get_seals(fd).map_err(|errno| refused("reading the seals", bytes, errno))?;
+        if !found.contains(seals) {
+            return Err(SegmentError::Seals { found: found.bits(), expected: seals.bits() });
+        }
+        let stat = rustix::fs::fstat(fd).map_err(|errno| refused("reading the size", bytes, errno))?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if size != bytes as u64 {
+            return Err(SegmentError::Size { found: size, expected: bytes });
+        }
+        Ok(())
+    }
+
+    fn refused(step: &'static str, bytes: usize, errno: Errno) -> SegmentError {
+        SegmentError::System { step, bytes, source: errno.into() }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

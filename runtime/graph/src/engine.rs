@@ -6,8 +6,8 @@
 //!  behind the error of an order: Waiting -> Never
 //! ```
 //!
-//! - Ready steps form a queue through their slots; a group that comes to its head is replaced by its children, so that
-//!   actions come in list order. What a result makes ready goes to the tail.
+//! - Ready steps form a queue through their slots; a group that comes to its head is replaced by its children, and what
+//!   has nothing to do by what comes next, so that actions come in list order. What a result makes ready goes to the tail.
 //! - A group's value is the result of a leaf, known by the leaf's index; results are never copied or moved until the response.
 //! - A result is kept while somebody may want it: inputs of steps that have not ended, `respond-with`, and the group that may
 //!   take it as its value. `holders` counts them; at 0 the result is freed.
@@ -108,17 +108,16 @@ impl Engine {
     /// Nothing: results are awaited, or the response has been given. [`Action::Done`] comes once.
     pub fn next_action(&mut self) -> Option<Action> {
         while let Some(step) = self.pop() {
-            let action = match self.valid.plan.nodes[step as usize].work {
+            match self.valid.plan.nodes[step as usize].work {
                 Work::Order(_) => self.open_order(step),
                 Work::Pipe(_) => self.open_pipe(step),
                 Work::Requests(requests) if requests.len == 0 => self.skip(step),
-                Work::Requests(_) => Some(self.send(step)),
-                Work::Builder(_) if matches!(self.slot(step).held, Held::Built(_)) => Some(self.send(step)),
-                Work::Builder(call) => Some(self.build(step, call)),
-                Work::Internal(call) => Some(self.run(step, call)),
-            };
-            if action.is_some() {
-                return action;
+                Work::Requests(_) => return Some(self.send(step)),
+                Work::Builder(_) if matches!(self.slot(step).held, Held::Built(_)) => {
+                    return Some(self.send(step));
+                }
+                Work::Builder(call) => return Some(self.build(step, call)),
+                Work::Internal(call) => return Some(self.run(step, call)),
             }
         }
         self.response.take().map(Action::Done)
@@ -131,7 +130,7 @@ impl Engine {
     pub fn on_result(&mut self, step: StepIndex, result: StepResult) -> Result<(), EngineError> {
         let step = self.awaited(step, &[Phase::Running], "a step result")?;
         let in_error = result.error.is_some();
-        self.end_leaf(step, result, in_error);
+        self.end(step, result, in_error);
         Ok(())
     }
 
@@ -148,8 +147,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let step = self.awaited(step, &[Phase::Building], "built requests")?;
         match built.and_then(|built| self.admit(step, built)) {
-            Err(why) => self.end_leaf(step, StepResult::failure(500, why), true),
-            Ok(built) if built.requests.is_empty() => self.end_leaf(step, StepResult::skipped(), false),
+            Err(why) => self.end(step, StepResult::failure(500, why), true),
+            Ok(built) if built.requests.is_empty() => self.end(step, StepResult::skipped(), false),
             Ok(built) => {
                 self.slot_mut(step).held = Held::Built(built);
                 self.push_back(step);
@@ -168,7 +167,7 @@ impl Engine {
         if ok && (self.slot(step).count as usize) < self.requests_of(step).0.len() {
             self.push_back(step);
         } else {
-            self.end_leaf(step, answer, !ok);
+            self.end(step, answer, !ok);
         }
         Ok(())
     }
@@ -184,7 +183,7 @@ impl Engine {
         text: impl Into<Box<str>>,
     ) -> Result<(), EngineError> {
         let step = self.awaited(step, &[Phase::Running, Phase::Building, Phase::Sending], "a failure")?;
-        self.end_leaf(step, StepResult::failure(status, text), true);
+        self.end(step, StepResult::failure(status, text), true);
         Ok(())
     }
 
@@ -204,31 +203,44 @@ impl Engine {
         }
     }
 
-    fn open_order(&mut self, step: u32) -> Option<Action> {
-        self.slot_mut(step).phase = Phase::Open;
-        match *self.children(step) {
-            [] => self.settle(step, NONE, false),
-            [first, ..] => self.push_front(first),
+    /// Ends a step with a result from outside: what can start now, starts after what could start before.
+    fn end(&mut self, step: u32, result: StepResult, in_error: bool) {
+        if let Some(next) = self.end_leaf(step, result, in_error) {
+            self.push_back(next);
         }
-        None
     }
 
-    fn open_pipe(&mut self, step: u32) -> Option<Action> {
+    /// Replaces an `order` at the head of the queue by its first child, or ends it.
+    fn open_order(&mut self, step: u32) {
+        self.slot_mut(step).phase = Phase::Open;
+        let next = match *self.children(step) {
+            [] => self.settle(step, NONE, false),
+            [first, ..] => Some(first),
+        };
+        if let Some(next) = next {
+            self.push_front(next);
+        }
+    }
+
+    /// Replaces a `pipe` at the head of the queue by its children, or ends it.
+    fn open_pipe(&mut self, step: u32) {
         let span = self.valid.plan.nodes[step as usize].work.children().expect("a pipe has children");
         let slot = self.slot_mut(step);
         (slot.phase, slot.count) = (Phase::Open, span.len);
-        if span.len == 0 {
-            self.settle(step, NONE, false);
+        if span.len == 0
+            && let Some(next) = self.settle(step, NONE, false)
+        {
+            self.push_front(next);
         }
         for index in span.range().rev() {
             self.push_front(self.valid.plan.children[index]);
         }
-        None
     }
 
-    fn skip(&mut self, step: u32) -> Option<Action> {
-        self.end_leaf(step, StepResult::skipped(), false);
-        None
+    fn skip(&mut self, step: u32) {
+        if let Some(next) = self.end_leaf(step, StepResult::skipped(), false) {
+            self.push_front(next);
+        }
     }
 
     fn run(&mut self, step: u32, call: FunctionCall) -> Action {

@@ -35,3 +35,6 @@ pub use plan::{
 pub use problem::{InputRule, PlanError, RequestRule};
 pub use result::StepResult;
 pub use validate::ValidPlan;
+
+#[cfg(test)]
+mod testing;

@@ -245,3 +245,6 @@ fn numbered(nodes: &[Node]) -> impl Iterator<Item = (u32, &Node)> {
 pub(crate) fn count_u32(count: usize) -> u32 {
     u32::try_from(count).expect("counts are checked against limits of 32 bits")
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

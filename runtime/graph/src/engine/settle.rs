@@ -12,18 +12,26 @@ struct End {
     in_error: bool,
 }
 
+/// What a group does when a child of it has ended.
+enum After {
+    Ends(End),
+    Starts(u32),
+    Waits,
+}
+
 impl Engine {
-    /// Ends a step that did something itself, and all groups that end with it.
-    pub(super) fn end_leaf(&mut self, step: u32, result: StepResult, in_error: bool) {
+    /// Ends a step that did something itself, and all groups that end with it; returns the step that can start now.
+    pub(super) fn end_leaf(&mut self, step: u32, result: StepResult, in_error: bool) -> Option<u32> {
         let slot = self.slot_mut(step);
         slot.held = Held::Result(result);
         // The value on its way up: given back by whoever does not take it as its own.
         slot.holders = 1;
-        self.settle(step, step, in_error);
+        self.settle(step, step, in_error)
     }
 
-    /// Ends `step`, then its parent if that ends with it, and so on up to the root.
-    pub(super) fn settle(&mut self, mut step: u32, value: u32, in_error: bool) {
+    /// Ends `step`, then its parent if that ends with it, and so on up to the root or to an `order` with more to do:
+    /// returns the child that comes next there.
+    pub(super) fn settle(&mut self, mut step: u32, value: u32, in_error: bool) -> Option<u32> {
         let mut end = End { value, in_error };
         loop {
             self.mark_ended(step, end);
@@ -31,7 +39,8 @@ impl Engine {
             end.in_error &= !node.tolerant;
             let parent = self.valid.tree.at(step).parent;
             if parent == NONE {
-                return self.finish(end);
+                self.finish(end);
+                return None;
             }
             let parent_end = match self.valid.plan.nodes[parent as usize].work {
                 Work::Order(_) => self.child_of_order(parent, step, end),
@@ -40,8 +49,11 @@ impl Engine {
                     unreachable!("only groups have children")
                 }
             };
-            let Some(parent_end) = parent_end else { return };
-            (step, end) = (parent, parent_end);
+            match parent_end {
+                After::Ends(parent_end) => (step, end) = (parent, parent_end),
+                After::Starts(next) => return Some(next),
+                After::Waits => return None,
+            }
         }
     }
 
@@ -56,19 +68,18 @@ impl Engine {
     }
 
     /// A child of an `order` has ended: the order ends with it, or starts the next one.
-    fn child_of_order(&mut self, order: u32, child: u32, end: End) -> Option<End> {
+    fn child_of_order(&mut self, order: u32, child: u32, end: End) -> After {
         if end.in_error {
             self.skip_behind(order, child);
-            return Some(end);
+            return After::Ends(end);
         }
         let siblings = self.valid.plan.nodes[order as usize].work.children().expect("an order has children");
         let next = self.valid.tree.at(child).slot + 1;
         if next == siblings.end() {
-            return Some(end);
+            return After::Ends(end);
         }
         self.give_back(end.value);
-        self.push_back(self.valid.plan.children[next as usize]);
-        None
+        After::Starts(self.valid.plan.children[next as usize])
     }
 
     fn skip_behind(&mut self, order: u32, child: u32) {
@@ -80,7 +91,7 @@ impl Engine {
     }
 
     /// A child of a `pipe` has ended: the pipe ends with the last one to do so.
-    fn child_of_pipe(&mut self, pipe: u32, child: u32, end: End) -> Option<End> {
+    fn child_of_pipe(&mut self, pipe: u32, child: u32, end: End) -> After {
         let best = self.slot(pipe).value;
         if self.is_better(pipe, child, end.in_error, best) {
             if best != NONE {
@@ -93,10 +104,10 @@ impl Engine {
         let slot = self.slot_mut(pipe);
         slot.count -= 1;
         if slot.count > 0 {
-            return None;
+            return After::Waits;
         }
         let best = slot.value;
-        Some(End { value: self.slot(best).value, in_error: self.counts_as_error(best) })
+        After::Ends(End { value: self.slot(best).value, in_error: self.counts_as_error(best) })
     }
 
     /// Whether the pipe's value is `child`'s rather than `best`'s: the first error in the graph, else the last child.

@@ -12,7 +12,7 @@
 //!   makes its side from them ([`Link::open`]), in this process or in another: it maps the segments for itself either way.
 //! - `tx` leads away from the side that holds the link, `rx` towards it.
 //! - Bulk is published before small. So whoever has seen a small frame also sees every chunk that was sent before it:
-//!   load the small tail, then the bulk tail ([`Link::refresh`]), take the chunks, then the small frames.
+//!   load the small tail, then the bulk tail ([`LinkRx::refresh`]), take the chunks, then the small frames.
 //! - One bell per link and direction: a bell can be silenced by everybody who holds it, so endpoints never share one.
 //! - Not here: what the frames mean (the port, the DPA), passing descriptors to another process.
 
@@ -90,22 +90,44 @@ pub struct LinkFds {
     pub wait: OwnedFd,
 }
 
-/// One side of a link. Its parts are public so that a mover can hold two rings of two links at once.
+/// One side of a link. Its halves are public so that a mover can hold what comes from one link and what goes to another
+/// at once.
 #[derive(Debug)]
 pub struct Link {
     /// What the link looks like.
     pub spec: LinkSpec,
-    /// Small frames from here.
-    pub small_tx: Producer,
-    /// Chunks from here.
-    pub bulk_tx: Producer,
-    /// Small frames to here.
-    pub small_rx: Consumer,
-    /// Chunks to here.
-    pub bulk_rx: Consumer,
-    sleep: SleepFlag,
+    /// What comes to here.
+    pub rx: LinkRx,
+    /// What goes from here.
+    pub tx: LinkTx,
+    /// How this side sleeps.
+    pub sleep: LinkSleep,
+}
+
+/// What comes to this side.
+#[derive(Debug)]
+pub struct LinkRx {
+    /// Small frames.
+    pub small: Consumer,
+    /// Chunks.
+    pub bulk: Consumer,
+}
+
+/// What goes from this side.
+#[derive(Debug)]
+pub struct LinkTx {
+    /// Small frames.
+    pub small: Producer,
+    /// Chunks.
+    pub bulk: Producer,
     peer_sleep: PeerSleep,
     ring: Bell,
+}
+
+/// How this side sleeps until the peer rings.
+#[derive(Debug)]
+pub struct LinkSleep {
+    flag: SleepFlag,
     wait: Bell,
 }
 
@@ -157,30 +179,14 @@ impl Link {
         let limits = |name| FrameLimits::new(name, spec.generation, &spec.profile, spec.message_bytes_max);
         let producer = |place, name| Producer::new(Arc::clone(&own), Arc::clone(&peer), place, limits(name));
         let consumer = |place, name| Consumer::new(Arc::clone(&own), Arc::clone(&peer), place, limits(name));
-        Self {
-            spec,
-            small_tx: producer(small, RingName::Small),
-            bulk_tx: producer(bulk, RingName::Bulk),
-            small_rx: consumer(small, RingName::Small),
-            bulk_rx: consumer(bulk, RingName::Bulk),
-            sleep: SleepFlag::new(Arc::clone(&own)),
-            peer_sleep: PeerSleep::new(peer),
+        let tx = LinkTx {
+            small: producer(small, RingName::Small),
+            bulk: producer(bulk, RingName::Bulk),
+            peer_sleep: PeerSleep::new(Arc::clone(&peer)),
             ring,
-            wait,
-        }
-    }
-
-    /// Looks how far the peer has written, in the order that the module's header asks for. Returns whether there is
-    /// anything to take.
-    ///
-    /// - cost: two loads of the peer's lines.
-    /// # Errors
-    /// [`RingError`] if the peer broke a rule.
-    #[inline]
-    pub fn refresh(&mut self) -> Result<bool, RingError> {
-        let small = self.small_rx.refresh()?;
-        let bulk = self.bulk_rx.refresh()?;
-        Ok(small || bulk)
+        };
+        let rx = LinkRx { small: consumer(small, RingName::Small), bulk: consumer(bulk, RingName::Bulk) };
+        Self { spec, rx, tx, sleep: LinkSleep { flag: SleepFlag::new(own), wait } }
     }
 
     /// Tells the peer of everything that was written and released, and rings if it sleeps. Once per batch. Returns
@@ -189,8 +195,40 @@ impl Link {
     /// - cost: nothing when there is nothing; else up to four stores, a fence, a load; a system call if the peer sleeps.
     #[inline]
     pub fn publish(&mut self) -> bool {
-        let room = self.bulk_rx.publish() | self.small_rx.publish();
-        let frames = self.bulk_tx.publish() | self.small_tx.publish();
+        let room = self.rx.publish();
+        self.tx.publish(room)
+    }
+}
+
+impl LinkRx {
+    /// Looks how far the peer has written, in the order that the module's header asks for. Returns whether there is
+    /// anything to take.
+    ///
+    /// - cost: two loads of the peer's lines.
+    /// # Errors
+    /// [`RingError`] if the peer broke a rule.
+    #[inline]
+    pub fn refresh(&mut self) -> Result<bool, RingError> {
+        let small = self.small.refresh()?;
+        let bulk = self.bulk.refresh()?;
+        Ok(small || bulk)
+    }
+
+    /// Tells the peer of the room that was given back. Returns whether there was any: to be told to
+    /// [`LinkTx::publish`], which wakes the peer.
+    #[must_use]
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        self.bulk.publish() | self.small.publish()
+    }
+}
+
+impl LinkTx {
+    /// Tells the peer of the frames that were written, bulk before small, and rings if it sleeps and wants to know.
+    /// Returns whether there was anything to tell. `room`: what [`LinkRx::publish`] of the same link has just said.
+    #[inline]
+    pub fn publish(&mut self, room: bool) -> bool {
+        let frames = self.bulk.publish() | self.small.publish();
         if !(room || frames) {
             return false;
         }
@@ -200,31 +238,34 @@ impl Link {
         true
     }
 
-    /// Says that this side is about to sleep. The caller then looks for work once more, by [`Link::refresh`] and by
-    /// trying what found no room before, and waits for the bell only if there is none; [`Link::wake`] afterwards
-    /// in either case. `wants_room`: something here waits for room in a ring.
-    pub fn announce_sleep(&mut self, wants_room: bool) {
-        self.sleep.raise(wants_room);
+    /// System calls spent on waking the peer.
+    #[must_use]
+    pub fn rings(&self) -> u64 {
+        self.ring.rings()
+    }
+}
+
+impl LinkSleep {
+    /// Says that this side is about to sleep. The caller then looks for work once more, by [`LinkRx::refresh`] and by
+    /// trying what found no room before, and waits for the bell only if there is none; [`LinkSleep::wake`]
+    /// afterwards in either case. `wants_room`: something here waits for room in a ring.
+    pub fn announce(&mut self, wants_room: bool) {
+        self.flag.raise(wants_room);
     }
 
     /// Says that this side is awake, and silences its bell. Nothing if it had not announced sleep.
     #[inline]
     pub fn wake(&mut self) {
-        if self.sleep.lower() {
+        if self.flag.lower() {
             self.wait.silence();
         }
     }
+}
 
+impl AsFd for LinkSleep {
     /// What becomes readable when the peer rings.
-    #[must_use]
-    pub fn wait_fd(&self) -> BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.wait.as_fd()
-    }
-
-    /// System calls spent on waking the peer.
-    #[must_use]
-    pub fn rings(&self) -> u64 {
-        self.ring.rings()
     }
 }
 

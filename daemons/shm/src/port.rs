@@ -18,11 +18,11 @@
 //!   frames, and a rule that is broken closes the port.
 //! - Not here: deadlines and custody (the DPA), what a head means.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::frame::{FrameHeader, FrameKind};
 use crate::ids::{CallId, ServiceId, SlotId};
-use crate::link::Link;
+use crate::link::{Link, MESSAGE_BYTES_MOST};
 use crate::message::{Fault, RequestMessage, ResponseMessage};
 pub use crate::progress::Progress;
 use crate::ring::RingError;
@@ -38,19 +38,21 @@ use held::{Held, HeldRequests};
 use inbox::Inbox;
 use outbox::{Outbox, Outgoing, Sent, payload_len};
 
-/// Bounds of one port. The longest message is the link's own bound ([`crate::link::LinkSpec`]).
+/// Bounds of one port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortConfig {
     /// Own calls in flight at once, those given up and not yet settled included. At most the DPA's bound per endpoint.
     pub calls_max: u32,
+    /// Longest message that is sent, padded head and body, in bytes; the link's own bound counts too.
+    pub message_bytes_max: u32,
     /// Bytes of large messages that are put together at once; further ones wait for their turn.
     pub assembly_bytes_max: u64,
 }
 
 impl Default for PortConfig {
-    /// 1,024 calls, 64 MiB of large messages: four of the longest.
+    /// 1,024 calls, messages as long as the link carries, 64 MiB of them at once: four of the longest.
     fn default() -> Self {
-        Self { calls_max: 1024, assembly_bytes_max: 64 << 20 }
+        Self { calls_max: 1024, message_bytes_max: MESSAGE_BYTES_MOST, assembly_bytes_max: 64 << 20 }
     }
 }
 
@@ -152,6 +154,7 @@ pub struct Port {
     held: HeldRequests,
     outbox: Outbox,
     inbox: Inbox,
+    message_bytes_max: u32,
     stats: PortStats,
     closed: Option<PortError>,
 }
@@ -163,6 +166,7 @@ impl Port {
         let profile = link.spec.profile;
         let chunk_bytes = profile.chunk_payload_bytes();
         Self {
+            message_bytes_max: config.message_bytes_max.min(link.spec.message_bytes_max),
             link,
             calls: Calls::new(config.calls_max),
             held: HeldRequests::default(),
@@ -201,7 +205,7 @@ impl Port {
     fn admit_call(&mut self, message: &RequestMessage) -> Result<(FrameHeader, CallId), Refusal> {
         let before_lines = usize::from(message.method_len) + usize::from(message.target_len);
         let headers_len = message.head.len().checked_sub(before_lines).ok_or(Refusal::Head)?;
-        let payload_len = payload_len(&message.head, &message.body, self.link.spec.message_bytes_max);
+        let payload_len = payload_len(&message.head, &message.body, self.message_bytes_max);
         let payload_len = payload_len.ok_or(Refusal::TooLarge)?;
         let call = self.calls.open().ok_or(Refusal::Busy)?;
         let header = FrameHeader {
@@ -253,7 +257,7 @@ impl Port {
 
     #[inline]
     fn admit_response(&self, slot: SlotId, message: ResponseMessage) -> Outgoing {
-        let payload_len = payload_len(&message.head, &message.body, self.link.spec.message_bytes_max);
+        let payload_len = payload_len(&message.head, &message.body, self.message_bytes_max);
         let (Some(payload_len), 100..=999) = (payload_len, message.status) else {
             let fault = if payload_len.is_none() { Fault::TooLarge } else { Fault::Internal };
             return Outgoing::bare(FrameHeader::faulted(slot.raw(), fault));
@@ -301,20 +305,20 @@ impl Port {
     #[inline]
     fn poll_rings(&mut self) -> Result<Option<Arrived>, PortError> {
         loop {
-            while let Some(header) = self.link.bulk_rx.peek()? {
+            while let Some(header) = self.link.rx.bulk.peek()? {
                 let arrived = self.on_chunk(&header)?;
-                self.link.bulk_rx.release(&header);
+                self.link.rx.bulk.release(&header);
                 if arrived.is_some() {
                     return Ok(arrived);
                 }
             }
-            if let Some(header) = self.link.small_rx.peek()? {
+            if let Some(header) = self.link.rx.small.peek()? {
                 let arrived = self.on_small(&header)?;
-                self.link.small_rx.release(&header);
+                self.link.rx.small.release(&header);
                 if arrived.is_some() {
                     return Ok(arrived);
                 }
-            } else if !self.link.refresh()? {
+            } else if !self.link.rx.refresh()? {
                 return Ok(None);
             }
         }
@@ -441,20 +445,20 @@ impl Port {
         &self.link
     }
 
-    /// See [`Link::announce_sleep`]: poll and flush once more after this, and wait only if nothing moved.
+    /// See [`crate::link::LinkSleep::announce`]: poll and flush once more after this, and wait only if nothing moved.
     pub fn announce_sleep(&mut self) {
-        self.link.announce_sleep(!self.outbox.is_empty());
+        self.link.sleep.announce(!self.outbox.is_empty());
     }
 
-    /// See [`Link::wake`].
+    /// See [`crate::link::LinkSleep::wake`].
     pub fn wake(&mut self) {
-        self.link.wake();
+        self.link.sleep.wake();
     }
 
     /// What becomes readable when the peer rings.
     #[must_use]
     pub fn wait_fd(&self) -> BorrowedFd<'_> {
-        self.link.wait_fd()
+        self.link.sleep.as_fd()
     }
 }
 

@@ -19,7 +19,7 @@ fn both_sides() -> (Link, Link) {
 }
 
 fn bell_rings(link: &Link) -> bool {
-    let mut fds = [PollFd::new(&link.wait, PollFlags::IN)];
+    let mut fds = [PollFd::new(&link.sleep, PollFlags::IN)];
     rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll") == 1
 }
 
@@ -29,12 +29,12 @@ fn frames_cross_both_ways() {
     let (mut near, mut far) = both_sides();
     for (from, to) in [(&mut near, 1), (&mut far, 2)].map(|(link, token)| (link, token)) {
         let header = FrameHeader::new(FrameKind::Cancel, to);
-        assert_eq!(from.small_tx.push(&header, Payload::Empty), Ok(true));
+        assert_eq!(from.tx.small.push(&header, Payload::Empty), Ok(true));
         assert!(from.publish());
     }
     for (side, token) in [(&mut far, 1), (&mut near, 2)] {
-        assert_eq!(side.refresh(), Ok(true));
-        let header = side.small_rx.peek().expect("an honest peer").expect("one frame");
+        assert_eq!(side.rx.refresh(), Ok(true));
+        let header = side.rx.small.peek().expect("an honest peer").expect("one frame");
         assert_eq!((header.kind, header.token, header.generation), (FrameKind::Cancel, token, 3));
     }
 }
@@ -45,17 +45,17 @@ fn bell_rings_once_per_sleep() {
     let (mut near, mut far) = both_sides();
     let header = FrameHeader::new(FrameKind::Cancel, 1);
     let send = |near: &mut Link| {
-        assert_eq!(near.small_tx.push(&header, Payload::Empty), Ok(true));
+        assert_eq!(near.tx.small.push(&header, Payload::Empty), Ok(true));
         near.publish();
     };
     send(&mut near);
-    assert_eq!((near.rings(), bell_rings(&far)), (0, false));
+    assert_eq!((near.tx.rings(), bell_rings(&far)), (0, false));
     for sleeps in 1..=3 {
-        far.announce_sleep(false);
+        far.sleep.announce(false);
         send(&mut near);
         send(&mut near);
-        assert_eq!((near.rings(), bell_rings(&far)), (sleeps, true));
-        far.wake();
+        assert_eq!((near.tx.rings(), bell_rings(&far)), (sleeps, true));
+        far.sleep.wake();
         assert!(!bell_rings(&far));
     }
 }
@@ -64,7 +64,7 @@ fn bell_rings_once_per_sleep() {
 #[test]
 fn nothing_published_rings_nothing() {
     let (mut near, mut far) = both_sides();
-    far.announce_sleep(false);
+    far.sleep.announce(false);
     assert!(!near.publish());
     assert!(!bell_rings(&far));
 }
@@ -89,11 +89,11 @@ fn room_wakes_who_waits_for_it() {
     for wants_room in [false, true] {
         let (mut near, mut far) = both_sides();
         let header = FrameHeader::new(FrameKind::Cancel, 1);
-        assert_eq!(far.small_tx.push(&header, Payload::Empty), Ok(true));
+        assert_eq!(far.tx.small.push(&header, Payload::Empty), Ok(true));
         far.publish();
-        far.announce_sleep(wants_room);
-        assert_eq!(near.refresh(), Ok(true));
-        near.small_rx.release(&header);
+        far.sleep.announce(wants_room);
+        assert_eq!(near.rx.refresh(), Ok(true));
+        near.rx.small.release(&header);
         assert!(near.publish());
         assert_eq!(bell_rings(&far), wants_room);
     }

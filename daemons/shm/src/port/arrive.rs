@@ -130,7 +130,7 @@ impl Port {
             self.stats.late_chunks += 1;
             return Ok(None);
         };
-        let words = self.link.bulk_rx.payload(header);
+        let words = self.link.rx.bulk.payload(header);
         match self.inbox.take(assembly, header, words) {
             Ok(true) => Ok(self.deliver_assembled(assembly)),
             Ok(false) => Ok(None),
@@ -163,7 +163,7 @@ impl Port {
     #[inline]
     fn inline_payload(&self, header: &FrameHeader) -> Buffers {
         let mut buffers = Buffers::for_message(header);
-        buffers.append(header, 0, header.frame_len as usize, self.link.small_rx.payload(header));
+        buffers.append(header, 0, header.frame_len as usize, self.link.rx.small.payload(header));
         buffers
     }
 

@@ -70,7 +70,7 @@ impl Outbox {
     #[inline]
     pub(super) fn send(&mut self, link: &mut Link, message: Outgoing) -> Result<(), RingError> {
         let payload = Payload::Parts(&message.head, &message.body);
-        if !self.queue.is_empty() || !link.small_tx.push(&message.header, payload)? {
+        if !self.queue.is_empty() || !link.tx.small.push(&message.header, payload)? {
             self.queue.push_back(message);
         }
         Ok(())
@@ -101,7 +101,7 @@ impl Outbox {
     pub(super) fn push_queued(&mut self, link: &mut Link) -> Result<bool, RingError> {
         let mut moved = false;
         while let Some(next) = self.queue.front() {
-            if !link.small_tx.push(&next.header, Payload::Parts(&next.head, &next.body))? {
+            if !link.tx.small.push(&next.header, Payload::Parts(&next.head, &next.body))? {
                 break;
             }
             self.queue.pop_front();
@@ -124,7 +124,7 @@ impl Outbox {
         let len = self.chunk_bytes.min(total - stream.sent);
         let token = stream.message.header.token;
         let header = FrameHeader { frame_len: len, seq: stream.seq, ..FrameHeader::new(stream.chunk, token) };
-        if !link.bulk_tx.push(&header, stream.message.window(stream.sent, len))? {
+        if !link.tx.bulk.push(&header, stream.message.window(stream.sent, len))? {
             return Ok(None);
         }
         stream.sent += len;

@@ -282,22 +282,22 @@ fn fault_cuts_a_response_short() {
             status: 200,
             ..FrameHeader::new(FrameKind::ResponseAnnounce, call.raw())
         };
-        assert_eq!(near.small_tx.push(&announce, Payload::Empty), Ok(true));
+        assert_eq!(near.tx.small.push(&announce, Payload::Empty), Ok(true));
         near.publish();
         assert_eq!(poll(&mut port), None);
         port.flush();
-        near.refresh().expect("an honest port");
+        near.rx.refresh().expect("an honest port");
         let mut granted = 0;
-        while let Some(header) = near.small_rx.peek().expect("an honest port") {
+        while let Some(header) = near.rx.small.peek().expect("an honest port") {
             granted += header.credit;
-            near.small_rx.release(&header);
+            near.rx.small.release(&header);
         }
         assert!(granted > 0, "no credit in round {round}");
         let chunk =
             FrameHeader { frame_len: 16320, ..FrameHeader::new(FrameKind::ResponseChunk, call.raw()) };
-        assert_eq!(near.bulk_tx.push(&chunk, Payload::Parts(&[], &[7; 16320])), Ok(true));
+        assert_eq!(near.tx.bulk.push(&chunk, Payload::Parts(&[], &[7; 16320])), Ok(true));
         assert_eq!(
-            near.small_tx.push(&FrameHeader::faulted(call.raw(), Fault::WorkerLost), Payload::Empty),
+            near.tx.small.push(&FrameHeader::faulted(call.raw(), Fault::WorkerLost), Payload::Empty),
             Ok(true)
         );
         near.publish();
@@ -318,7 +318,7 @@ fn broken_rules_close_the_port() {
         assert_eq!(call.raw(), 0);
         port.flush();
         for frame in frames {
-            let ring = if frame.kind.is_chunk() { &mut near.bulk_tx } else { &mut near.small_tx };
+            let ring = if frame.kind.is_chunk() { &mut near.tx.bulk } else { &mut near.tx.small };
             let payload = vec![0; frame.frame_len as usize];
             assert_eq!(ring.push(frame, Payload::Parts(&[], &payload)), Ok(true));
             near.publish();
@@ -362,10 +362,10 @@ fn late_frames_are_dropped() {
         credit(FrameKind::ResponseCredit),
         FrameHeader::new(FrameKind::Cancel, ended),
     ] {
-        assert_eq!(near.small_tx.push(&frame, Payload::Empty), Ok(true));
+        assert_eq!(near.tx.small.push(&frame, Payload::Empty), Ok(true));
     }
     let chunk = FrameHeader { frame_len: 1, ..FrameHeader::new(FrameKind::RequestChunk, ended) };
-    assert_eq!(near.bulk_tx.push(&chunk, Payload::Parts(&[], &[0])), Ok(true));
+    assert_eq!(near.tx.bulk.push(&chunk, Payload::Parts(&[], &[0])), Ok(true));
     near.publish();
     assert_eq!(poll(&mut port), None);
     let expected = PortStats { late_outcomes: 2, late_credits: 2, late_chunks: 1, ..PortStats::default() };

@@ -282,15 +282,16 @@ pub(crate) fn draw_graph(
 fn draw_step(choices: &mut Choices<'_>, left: &mut usize, depth: usize) -> Sketch {
     let id = format!("s{left}");
     let kind = match depth {
-        0 => 5 - choices.below(choices.below(8)),
-        1..6 => choices.below(6),
-        _ => choices.below(3),
+        // Mostly groups: a graph of one step shows little.
+        0 => 7 - choices.below(8) * choices.below(8) / 7,
+        1..6 => choices.below(8),
+        _ => choices.below(5),
     };
     let does = match kind {
-        0 => Does::Internal,
-        1 => Does::Builder,
-        2 => Does::Requests(choices.below(4)),
-        3 => Does::Pipe(draw_children(choices, left, depth)),
+        0 | 1 => Does::Internal,
+        2 => Does::Builder,
+        3 | 4 => Does::Requests([1, 2, 3, 0][choices.below(4)]),
+        5 => Does::Pipe(draw_children(choices, left, depth)),
         _ => Does::Order(draw_children(choices, left, depth)),
     };
     Sketch { tolerant: choices.percent(25), ..sketch(&id, does) }

@@ -106,16 +106,15 @@ fn as_value(last: State) -> State {
 }
 
 /// The leaves whose results somebody may still want.
-pub(super) fn wanted(graph: &Sketch, respond_with: Option<&str>, ends: &Ends) -> Vec<String> {
-    let picture = picture(graph, ends);
+pub(super) fn wanted(graph: &Sketch, respond_with: Option<&str>, picture: &Picture) -> Vec<String> {
     if picture.ended(&graph.id).is_some() {
         return Vec::new();
     }
     let value_of = |id: &str| picture.ended(id).and_then(|(value, _)| value);
     let mut wanted: Vec<String> = respond_with.and_then(value_of).into_iter().collect();
     wanted.extend(picture.candidates.values().filter_map(|child| value_of(child)));
-    for step in graph.all() {
-        if may_still_run(graph, &step.id, &picture) {
+    for step in graph.all().into_iter().filter(|step| !step.inputs.is_empty()) {
+        if may_still_run(graph, &step.id, picture) {
             wanted.extend(step.inputs.iter().filter_map(|(named, _)| value_of(named)));
         }
     }
@@ -124,8 +123,8 @@ pub(super) fn wanted(graph: &Sketch, respond_with: Option<&str>, ends: &Ends) ->
     wanted
 }
 
-/// Whether a step is running, or not started with all groups around it open.
+/// Whether `id` is in `graph`, and neither it nor any group around it has ended.
 fn may_still_run(graph: &Sketch, id: &str, picture: &Picture) -> bool {
-    let around = graph.all().into_iter().filter(|step| step.all().iter().any(|inside| inside.id == id));
-    around.map(|step| picture.ended(&step.id)).all(|ended| ended.is_none())
+    let inside = graph.id == id || graph.children().iter().any(|child| may_still_run(child, id, picture));
+    inside && picture.ended(&graph.id).is_none()
 }

@@ -32,6 +32,9 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Messages of the largest size that a worker takes in at once; more wait for their turn.
 const ASSEMBLIES: u64 = 8;
 
+/// Custody slots for each call that an endpoint may have in flight: one for the sidecar's, the rest for what it causes.
+const SLOTS_PER_CALL: u32 = 4;
+
 /// What one lane is made of.
 #[derive(Debug)]
 pub struct LaneParts {
@@ -84,12 +87,14 @@ impl Cohosted {
     /// [`CohostError`] when shared memory cannot be had.
     pub fn new(parts: LaneParts) -> Result<Self, CohostError> {
         let message_bytes_max = parts.dpu.body_bytes_max.as_len() + HEAD_BYTES_MAX;
+        let calls_max = parts.dpu.requests_max.saturating_add(parts.dpu.relays_max);
         let mut dpa = Dpa::new(DpaConfig {
+            slots_max: calls_max.saturating_mul(SLOTS_PER_CALL),
+            calls_max,
             message_bytes_max: u32::try_from(message_bytes_max).unwrap_or(u32::MAX),
             request_timeout_max: parts.dpu.request_timeout.0,
             ..DpaConfig::default()
         });
-        let profile = RingProfile::default();
         let services: Vec<ServiceId> = (0..parts.services.len()).map(service_id).collect();
         let attach = |who| move |source| CohostError::Attach { who, source };
         let map = |who| move |source| CohostError::Map { who, source };
@@ -97,7 +102,7 @@ impl Cohosted {
         let sidecar = Link::open(sidecar).map_err(map("sidecar"))?;
         let worker = dpa.attach_worker(&services, profile).map_err(attach("worker"))?;
         let worker = Link::open(worker).map_err(map("worker"))?;
-        let port = Port::new(worker, worker_port_config(message_bytes_max));
+        let port = Port::new(worker, PortConfig { calls_max, assembly_bytes_max: message_bytes_max as u64 * ASSEMBLIES });
         Ok(Self {
             dpu: Dpu::new(sidecar, Arc::clone(&parts.routes), parts.dpu),
             dpa,
@@ -140,14 +145,6 @@ impl Cohosted {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.dpu.in_flight() == 0 && self.worker.in_flight() == 0
-    }
-}
-
-fn worker_port_config(message_bytes_max: usize) -> PortConfig {
-    PortConfig {
-        calls_max: DpaConfig::default().calls_max,
-        message_bytes_max: u32::try_from(message_bytes_max).unwrap_or(u32::MAX),
-        assembly_bytes_max: message_bytes_max as u64 * ASSEMBLIES,
     }
 }
 

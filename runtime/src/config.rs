@@ -55,3 +55,6 @@ fn is_json(path: &Path, text: &str) -> bool {
         _ => text.trim_start().starts_with('{'),
     }
 }
+
+#[cfg(test)]
+mod tests;

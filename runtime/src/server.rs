@@ -95,9 +95,9 @@ fn per_lane(instances_max: u32, settings: &RuntimeSettings) -> usize {
 
 fn engine_limits(app: &App) -> EngineLimits {
     let lanes = app.runtime.lanes;
-    let instances = app.services.iter().map(|service| per_lane(service.instances_max, &app.runtime) * lanes).sum();
+    let instances: usize = app.services.iter().map(|service| per_lane(service.instances_max, &app.runtime) * lanes).sum();
     EngineLimits {
-        instances_max: u32::try_from::<usize>(instances).unwrap_or(u32::MAX),
+        instances_max: u32::try_from(instances).unwrap_or(u32::MAX),
         memory_bytes_max: app.services.iter().map(|service| service.setup.limits.memory_bytes_max).max().unwrap_or(0),
     }
 }

@@ -139,15 +139,6 @@ impl<'t, 'i> Table<'t, 'i> {
         texts
     }
 
-    /// A truth value.
-    pub(super) fn flag(&mut self, source: &mut Source<'_>, key: &'static str) -> Option<bool> {
-        let value = self.get(key)?;
-        let flag = value.get_ref().as_bool();
-        if flag.is_none() {
-            self.wrong(source, key, value, "write true or false");
-        }
-        flag
-    }
 
     /// A whole number from `min` to `max`.
     pub(super) fn number(&mut self, source: &mut Source<'_>, key: &'static str, min: u64, max: u64) -> Option<u64> {

@@ -126,7 +126,7 @@ fn read_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
 /// read the key of the one that was first.
 fn create_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut key = [0; KEY_BYTES];
-    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    getrandom::fill(&mut key)?;
     let draft = path.with_extension(format!("new-{}", std::process::id()));
     fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?.write_all(&key)?;
     let linked = fs::hard_link(&draft, path);

@@ -104,6 +104,7 @@ pub(super) fn refused(why: Refusal, service: Option<&ServiceName>) -> StepResult
     let fault = match why {
         Refusal::Busy => Fault::Overloaded,
         Refusal::TooLarge => Fault::TooLarge,
+        Refusal::Head => Fault::Internal,
     };
     answer(ResponseMessage::faulted(fault), service)
 }

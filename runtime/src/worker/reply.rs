@@ -37,7 +37,7 @@ pub(super) fn handler_failed(service: &str, fault: &CellFault) -> ResponseMessag
 pub(super) fn of_graph(response: Response, engine: &Engine) -> ResponseMessage {
     let failed = response.failed_step();
     let result = response.result;
-    match (failed, result.failed) {
+    match (failed, result.error) {
         (Some(step), Some(text)) if result.body.is_empty() => {
             let code = if engine.kind(step) == StepKind::Egress { "egress" } else { "step" };
             error(result.status, code, &text, Some(engine.step_id(step)))

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cellmesh_graph::{
-    Action, BuiltRequests, Engine, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult, UnexpectedResult,
+    Action, BuiltRequests, Engine, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult, EngineError,
 };
 use cellmesh_shm::ids::CallId;
 use cellmesh_shm::message::{Fault, ResponseMessage};
@@ -121,7 +121,7 @@ impl Worker {
         let Some(request) = self.requests.get(id) else { return };
         let result = match resolve(request, step, returned.body) {
             Ok(body) => {
-                StepResult { status: returned.status, failed: returned.error, headers: returned.headers, body }
+                StepResult { status: returned.status, error: returned.error, headers: returned.headers, body }
             }
             Err(why) => StepResult::failure(500, why),
         };
@@ -141,7 +141,7 @@ impl Worker {
     fn tell_and_advance(
         &mut self,
         id: RequestId,
-        what: impl FnOnce(&mut Engine) -> Result<(), UnexpectedResult>,
+        what: impl FnOnce(&mut Engine) -> Result<(), EngineError>,
     ) {
         let Some(request) = self.requests.get_mut(id) else { return };
         tell(request, what);
@@ -149,7 +149,7 @@ impl Worker {
     }
 }
 
-fn tell(request: &mut Request, what: impl FnOnce(&mut Engine) -> Result<(), UnexpectedResult>) {
+fn tell(request: &mut Request, what: impl FnOnce(&mut Engine) -> Result<(), EngineError>) {
     let Some(engine) = &mut request.engine else { return };
     if let Err(error) = what(engine) {
         // Each call has one outcome, and the engine waits for each: it was told something twice.

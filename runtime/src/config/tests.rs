@@ -1,0 +1,144 @@
+use std::path::PathBuf;
+
+use super::*;
+
+/// A folder with a file that passes for a component, and `text` as the config.
+fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("hello.wasm"), b"").expect("writable");
+    std::fs::write(folder.path().join("mubench.wasm"), b"").expect("writable");
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).expect("writable");
+    (folder, path)
+}
+
+fn read(name: &str, text: &str) -> Result<App, Vec<String>> {
+    let (folder, path) = file(name, text);
+    let overrides = Overrides { cells_dir: Some(folder.path().to_owned()), ..Overrides::default() };
+    load(&path, &overrides).map_err(|problems| {
+        let shown = path.display().to_string();
+        problems.0.iter().map(|problem| problem.to_string().replace(&shown, "FILE")).collect()
+    })
+}
+
+/// The shortest manifest: everything else has a default.
+#[test]
+fn shortest_manifest_is_enough() {
+    let app = read("app.toml", "[[cell]]\ncomponent = \"hello.wasm\"\nservices = [\"hello\", \"hi\"]\n").expect("valid");
+    assert_eq!(app.services.len(), 2);
+    assert_eq!((app.entry, app.listen.to_string().as_str()), (0, "127.0.0.1:5005"));
+    assert!(!app.services[0].setup.fresh_instances);
+}
+
+/// Every value that can be set is set.
+#[test]
+fn manifest_settings_are_taken() {
+    let app = read(
+        "app.toml",
+        r#"
+        name = "shop"
+        entry = "b"
+        listen = "127.0.0.1:0"
+        [dpu]
+        request_timeout = "250ms"
+        [runtime]
+        lanes = 3
+        drain_timeout = "2s"
+        [[cell]]
+        component = "hello.wasm"
+        services = ["a", "b"]
+        memory_max = "2MiB"
+        step_timeout = "1s"
+        instances = "fresh"
+        instances_max = 7
+        config = { k = "v" }
+        grants = { scratch = "temporary" }
+        "#,
+    )
+    .expect("valid");
+    let setup = &app.services[1].setup;
+    assert_eq!((app.name.as_str(), app.entry, app.runtime.lanes), ("shop", 1, 3));
+    assert_eq!(app.dpu.request_timeout.0.as_millis(), 250);
+    assert_eq!((setup.limits.memory_bytes_max, setup.fresh_instances), (2 << 20, true));
+    assert_eq!(setup.config.get("k").map(String::as_str), Some("v"));
+    assert_eq!(app.services[0].instances_max, 7);
+}
+
+/// All problems come at once, each with line, key, what is wrong and what would be right.
+#[test]
+fn every_problem_is_listed() {
+    let problems = read(
+        "app.toml",
+        "entry = \"nobody\"\n[runtime]\nlane = 2\n[dpu]\nrequest_timeout = \"soon\"\nheaders = 1\n[[cell]]\ncomponent = \"none.wasm\"\n\
+         services = [\"a b\", \"x\", \"x\"]\nmemory_max = 64\n",
+    )
+    .expect_err("full of mistakes");
+    for part in [
+        "FILE:3: runtime.lane: unknown key; did you mean lanes?",
+        "FILE:5: dpu.request_timeout: ",
+        "FILE:6: dpu.headers: unknown field `headers`",
+        "cell[0].component: there is no file",
+        "cell[0].services[0]: service name \"a b\": must be 1 to 63 letters",
+        "cell[0].services[2]: x is served twice",
+        "FILE:10: cell[0].memory_max: 64 does not fit; write a size from",
+        "entry: nobody is no service; name one of: a b, x, x",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{part:?} is not in {problems:#?}");
+    }
+}
+
+/// What is not TOML is told with its line.
+#[test]
+fn broken_toml_is_told_with_its_line() {
+    let problems = read("app.toml", "name = \"x\"\nlisten = \n").expect_err("no TOML");
+    assert!(problems[0].starts_with("FILE:2: "), "{problems:?}");
+}
+
+/// A work model needs nothing but its services; `s0` is the entry wherever it stands.
+#[test]
+fn work_model_becomes_services() {
+    let app = read("w.json", r#"{"s1": {}, "s0": {"external_services": [{"services": ["s1__2"]}], "request_method": "grpc"}}"#)
+        .expect("valid");
+    assert_eq!(&*app.services[app.entry].setup.service, "s0");
+    assert_eq!(app.services[0].path, "/api/v1");
+    assert_eq!(app.notes.len(), 1);
+}
+
+/// Every problem of a work model comes at once.
+#[test]
+fn work_model_problems_are_listed() {
+    let problems = read(
+        "w.json",
+        r#"{"s0": {"external_services": [{"services": ["s9"], "probabilities": {"s9": 2}, "seq_len": "x"}], "path": "nope"},
+            "s 1": {}, "s2": 7, "s3": {"internal_service": {"loader": 1}}}"#,
+    )
+    .expect_err("full of mistakes");
+    for part in [
+        "s0.external_services[0].services[0]: \"s9\" is no service of this model",
+        "s0.external_services[0].probabilities.s9: 2 does not fit",
+        "s0.external_services[0].seq_len: \"x\" does not fit",
+        "s0.path: \"nope\" is no path",
+        "s 1: service name",
+        "s2: is not an object",
+        "s3.internal_service.loader: is not an object",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{part:?} is not in {problems:#?}");
+    }
+}
+
+/// JSON that is none is told with its line, and an empty model is none.
+#[test]
+fn broken_work_model_is_told() {
+    assert!(read("w.json", "{\n\"s0\": }").expect_err("no JSON")[0].starts_with("FILE:2: is not JSON"));
+    assert!(read("w.json", "{}").expect_err("empty")[0].contains("a key for each service"));
+}
+
+/// Without the muBench cell there is nothing to serve a model with: the folders that were looked in are named.
+#[test]
+fn missing_cell_is_told() {
+    let (folder, path) = file("w.json", "{\"s0\": {}}");
+    std::fs::remove_file(folder.path().join("mubench.wasm")).expect("there");
+    let overrides = Overrides { cells_dir: Some(folder.path().to_owned()), ..Overrides::default() };
+    let problems = load(&path, &overrides).expect_err("no cell").to_string();
+    assert!(problems.contains("mubench.wasm: not found in") && problems.contains("cargo xtask cells"), "{problems}");
+}

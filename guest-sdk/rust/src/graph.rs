@@ -32,6 +32,7 @@ pub struct Step {
 #[derive(Debug, Clone)]
 enum Work {
     Group(Group, Vec<Step>),
+    Call(Call),
     Calls(Vec<Call>),
     Invoke(Invocation),
 }
@@ -43,7 +44,7 @@ impl Step {
 
     /// Calls another service.
     pub fn call(call: Call) -> Self {
-        Self::call_each([call])
+        Self::new(Work::Call(call))
     }
 
     /// Makes these calls one after the other. The first answer outside 200 to 399 ends the step and is its error; else the
@@ -72,7 +73,7 @@ impl Step {
     pub fn args(mut self, args: impl IntoArgs) -> Self {
         match &mut self.work {
             Work::Invoke(invocation) => invocation.args = args.into_args(),
-            Work::Group(..) | Work::Calls(_) => {}
+            Work::Group(..) | Work::Call(_) | Work::Calls(_) => {}
         }
         self
     }
@@ -85,7 +86,7 @@ impl Step {
     {
         match &mut self.work {
             Work::Invoke(invocation) => invocation.inputs.extend(steps.into_iter().map(|step| step.into().0)),
-            Work::Group(..) | Work::Calls(_) => {}
+            Work::Group(..) | Work::Call(_) | Work::Calls(_) => {}
         }
         self
     }
@@ -118,6 +119,7 @@ impl Step {
                 }
                 plan.close(group, &self.label, start)
             }
+            Work::Call(call) => plan.calls(&self.label, [call]),
             Work::Calls(calls) => plan.calls(&self.label, calls),
             Work::Invoke(invocation) => plan.invoke(functions, &self.label, invocation),
         }

@@ -1,0 +1,112 @@
+//! Any service of a muBench work model: what it does is config, so one component serves all of them.
+//!
+//! ```text
+//! request -> model.rs: what is this service, which behaviour was asked for
+//!         -> trace.rs (POST) or calls.rs (GET): which services are called, in which groups
+//!         -> graph: stress steps in order, then all groups at the same time, then the body
+//! ```
+//!
+//! A service that neither works nor calls anybody answers without a graph.
+
+mod body;
+mod calls;
+mod letters;
+mod model;
+mod stress;
+mod trace;
+
+use cellmesh_guest::prelude::*;
+
+#[cellmesh_guest::cell]
+mod service {
+    use super::*;
+    use crate::body::ResponseBody;
+    use crate::model::{Behaviour, Service};
+    use crate::stress::{Cpu, Disk, Memory, Sleep, Stress};
+
+    #[handler]
+    fn answer(request: Request, ctx: &mut Context) -> Result<Option<Response>, Response> {
+        let service = Service::this().map_err(|problem| Response::error(500, problem))?;
+        let behaviour = service.behaviour(request.query_param("bid").as_deref());
+        let groups = groups(&request, service, behaviour)?;
+        work(ctx, &behaviour.internal.stress);
+        let calls = calls::put(ctx, groups);
+        if behaviour.internal.stress.is_nothing() && calls.is_empty() {
+            return Ok(Some(Response::text(behaviour.internal.body.make())));
+        }
+        ctx.run_internal(finish, Args(&behaviour.internal.body), calls);
+        Ok(None)
+    }
+
+    fn groups(
+        request: &Request,
+        service: &'static Service,
+        behaviour: &'static Behaviour,
+    ) -> Result<Vec<calls::Group>, Response> {
+        match request.method() {
+            "POST" => trace::groups(request.body(), request.query(), service),
+            "GET" | "HEAD" => Ok(calls::draw(&behaviour.groups, request.query())),
+            method => {
+                let message = format!("method {method}: a muBench service takes GET, or POST with a trace");
+                Err(message_response(405, &message).header("allow", "GET, HEAD, POST"))
+            }
+        }
+    }
+
+    fn work(ctx: &mut Context, stress: &Stress) {
+        if let Some(cpu) = &stress.cpu {
+            ctx.parallel(|ctx| {
+                for _ in 0..cpu.thread_pool_size.get() {
+                    ctx.run_internal(stress_cpu, Args(cpu), []);
+                }
+            });
+        }
+        if let Some(memory) = &stress.memory {
+            ctx.run_internal(stress_memory, Args(memory), []);
+        }
+        if let Some(disk) = &stress.disk {
+            ctx.run_internal(stress_disk, Args(disk), []);
+        }
+        if let Some(sleep) = &stress.sleep {
+            ctx.run_internal(stress_sleep, Args(sleep), []);
+        }
+    }
+
+    #[step]
+    fn stress_cpu(Args(cpu): Args<Cpu>) {
+        cpu.run();
+    }
+
+    #[step]
+    fn stress_memory(Args(memory): Args<Memory>) {
+        memory.run();
+    }
+
+    #[step]
+    fn stress_disk(Args(disk): Args<Disk>) -> Result<(), String> {
+        disk.run()
+    }
+
+    #[step]
+    fn stress_sleep(Args(sleep): Args<Sleep>) {
+        sleep.run();
+    }
+
+    /// The response: the body of the internal service, unless a callee answered anything but 200.
+    #[step]
+    fn finish(Args(body): Args<ResponseBody>, calls: Inputs<Head>) -> Response {
+        if calls.0.iter().all(|call| !call.is_failed() && call.status() == 200) {
+            Response::text(body.make())
+        } else {
+            message_response(500, "Error in external services request")
+        }
+    }
+}
+
+/// `{"message": text}`: how muBench says that something went wrong.
+fn message_response(status: u16, message: &str) -> Response {
+    Response::json(&serde_json::json!({ "message": message })).with_status(status)
+}
+
+#[cfg(test)]
+mod tests;

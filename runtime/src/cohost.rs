@@ -95,6 +95,7 @@ impl Cohosted {
             request_timeout_max: parts.dpu.request_timeout.0,
             ..DpaConfig::default()
         });
+        let profile = RingProfile::default();
         let services: Vec<ServiceId> = (0..parts.services.len()).map(service_id).collect();
         let attach = |who| move |source| CohostError::Attach { who, source };
         let map = |who| move |source| CohostError::Map { who, source };

@@ -33,12 +33,12 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
     let mut inbox = Inbox::new(dpu.config());
     loop {
         let mut received = dpu.receive();
-        let object = inbox.next(&mut io, &mut received).await;
-        let last = object.is_err();
-        let Some(answer) = answer_to(dpu, &mut received, object).await else {
-            received.nothing_came();
-            break;
+        let object = match received.admit() {
+            Ok(()) => inbox.next(&mut io, &mut received).await,
+            Err(refusal) => Err(refusal),
         };
+        let last = object.is_err();
+        let answer = answer(dpu, &mut received, object).await;
         if io.write_all(&answer).await.is_err() || last || !inbox.has_more(&mut io) {
             break;
         }
@@ -48,18 +48,13 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
     }
 }
 
-/// The text to send; `None` if there was no object.
-async fn answer_to(
-    dpu: &Dpu,
-    received: &mut Received,
-    object: Result<Option<Bytes>, Refusal>,
-) -> Option<Vec<u8>> {
+/// The text to send.
+async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusal>) -> Vec<u8> {
     let outcome = match object {
-        Ok(None) => return None,
-        Ok(Some(object)) => call(dpu, received, &object).await,
+        Ok(object) => call(dpu, received, &object).await,
         Err(refusal) => Err(refusal),
     };
-    Some(match outcome {
+    match outcome {
         Ok(answer) => {
             received.answered();
             answer
@@ -68,11 +63,10 @@ async fn answer_to(
             received.refused();
             answer::of_refusal(dpu, &refusal)
         }
-    })
+    }
 }
 
 async fn call(dpu: &Dpu, received: &mut Received, object: &[u8]) -> Result<Vec<u8>, Refusal> {
-    received.check_room()?;
     let request::Asked { service, head, body } = request::read(dpu, object)?;
     received.dispatch()?;
     let message = RequestMessage {

@@ -8,8 +8,8 @@ use crate::units::{ByteSize, TimeSpan};
 
 /// Least head that hyper can be told to accept. Source: hyper's minimum buffer.
 const HEAD_BYTES_LEAST: ByteSize = ByteSize::kib(8);
-/// Most head that may be configured: lengths of heads are 16 bits wide in some clients and proxies.
-const HEAD_BYTES_MOST: ByteSize = ByteSize::kib(64);
+/// Most head that may be configured: what workers and cells are promised. Source: `HeadLimits`.
+const HEAD_BYTES_MOST: ByteSize = ByteSize::kib(16);
 
 /// `[dpu]`: what one sidecar lane accepts from the network. Limits are per lane unless they say so.
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
@@ -21,11 +21,11 @@ pub struct DpuConfig {
     pub body_bytes_max: ByteSize,
     /// Request bodies held at once, of all requests together; 503 beyond. Bounds the lane's memory.
     pub buffered_bytes_max: ByteSize,
-    /// Longest request head (request line and headers); 431 beyond.
+    /// Longest request head (request line and headers, with those added here); 431 beyond.
     pub head_bytes_max: ByteSize,
     /// Longest request target (path and query); 414 beyond.
     pub target_bytes_max: ByteSize,
-    /// Most header lines of a request; 431 beyond.
+    /// Most header lines of a request, with those added here (`x-request-id`); 431 beyond.
     pub header_lines_max: u16,
     /// From the first byte of a head to its last, and from accept to the first byte.
     pub header_read_timeout: TimeSpan,
@@ -130,7 +130,7 @@ impl DpuConfig {
             "at most 120 (the JSON reader's own limit is 128)",
         );
         let lines = self.header_lines_max;
-        check(errors, "header_lines_max", &lines, lines <= HEADER_LINES_MOST, "at most 1024");
+        check(errors, "header_lines_max", &lines, lines <= HEADER_LINES_MOST, "at most 100");
     }
 
     fn check_times(&self, errors: &mut Vec<ConfigError>) {
@@ -153,7 +153,7 @@ impl DpuConfig {
         check(errors, "buffered_bytes_max", &Quoted(held), held >= body, "at least dpu.body_bytes_max");
         let head = self.head_bytes_max;
         let right = HEAD_BYTES_LEAST <= head && head <= HEAD_BYTES_MOST;
-        check(errors, "head_bytes_max", &Quoted(head), right, "from \"8KiB\" to \"64KiB\"");
+        check(errors, "head_bytes_max", &Quoted(head), right, "from \"8KiB\" to \"16KiB\"");
         let target = self.target_bytes_max;
         check(errors, "target_bytes_max", &Quoted(target), target < head, "less than dpu.head_bytes_max");
     }
@@ -161,8 +161,8 @@ impl DpuConfig {
 
 /// Below the recursion limit of the JSON reader, so that our own limit is the one that speaks.
 const JSON_DEPTH_MOST: u16 = 120;
-/// More lines than this do not fit in the largest head.
-const HEADER_LINES_MOST: u16 = 1024;
+/// What workers and cells are promised. Source: `HeadLimits`.
+const HEADER_LINES_MOST: u16 = 100;
 
 struct Quoted<T>(T);
 

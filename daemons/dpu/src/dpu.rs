@@ -26,10 +26,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::ids::{CallId, SlotId};
+use cellmesh_shm::ids::{CallId, ServiceId, SlotId};
 use cellmesh_shm::link::Link;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
-use cellmesh_shm::port::{Arrived, Port, PortConfig, Progress};
+use cellmesh_shm::port::{Arrived, Port, PortConfig, Progress, Refusal as PortRefusal};
 use tokio::sync::Notify;
 
 use self::calls::{Calls, Settled, Ticket};
@@ -215,12 +215,17 @@ impl Dpu {
         if self.0.closed.get() {
             return Err(Refusal::Overloaded("failures: the mesh is not attached"));
         }
-        let deadline = message.deadline;
+        let (service, deadline) = (message.service, message.deadline);
         let call = self.0.port.borrow_mut().call(message);
-        let call = call.map_err(|_refused| Refusal::Overloaded("calls in flight"))?;
+        let call = call.map_err(|refused| self.refusal(service, refused.why))?;
         let ticket = self.0.calls.borrow_mut().open_ingress(call, deadline);
         self.0.work.notify_one();
         Ok(Call { dpu: self.clone(), ticket: Some(ticket) })
+    }
+
+    fn refusal(&self, service: ServiceId, why: PortRefusal) -> Refusal {
+        let service = self.0.routes.name(service).map(ToString::to_string).unwrap_or_default();
+        Refusal::Mesh { fault: fault_of(why), service }
     }
 
     fn take_arrived(&self) -> Progress {
@@ -277,7 +282,7 @@ impl Dpu {
         }
         let mut port = self.0.port.borrow_mut();
         port.install_flow(service);
-        let call = port.call(message).map_err(|_refused| Fault::Overloaded)?;
+        let call = port.call(message).map_err(|refused| fault_of(refused.why))?;
         self.0.calls.borrow_mut().open_relay(call, deadline, slot);
         Ok(())
     }
@@ -305,6 +310,15 @@ impl Dpu {
         let Some(call) = call else { return };
         self.0.port.borrow_mut().cancel(call);
         self.0.work.notify_one();
+    }
+}
+
+/// What a port's refusal is to a caller.
+fn fault_of(why: PortRefusal) -> Fault {
+    match why {
+        PortRefusal::Busy => Fault::Overloaded,
+        PortRefusal::TooLarge => Fault::TooLarge,
+        PortRefusal::Head => Fault::Internal,
     }
 }
 

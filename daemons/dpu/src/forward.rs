@@ -10,6 +10,7 @@ use bytes::Bytes;
 use cellmesh_shm::head::is_hop_by_hop;
 
 use crate::dpu::Dpu;
+use crate::faults::Refusal;
 use crate::request_id::ID_BYTES;
 
 const REQUEST_ID: &str = "x-request-id";
@@ -27,6 +28,7 @@ pub(crate) struct HeadWriter {
     bytes: Vec<u8>,
     method_len: u16,
     target_len: u16,
+    lines: usize,
     has_request_id: bool,
 }
 
@@ -38,13 +40,15 @@ pub(crate) struct Head {
 }
 
 impl HeadWriter {
-    /// `None` if one of the two is longer than any limit allows (64 KiB).
-    pub(crate) fn new(method: &str, target: &str) -> Option<Self> {
-        let (method_len, target_len) = (u16::try_from(method.len()).ok()?, u16::try_from(target.len()).ok()?);
+    /// # Errors
+    /// 431 if one of the two is longer than any limit allows (64 KiB).
+    pub(crate) fn new(method: &str, target: &str) -> Result<Self, Refusal> {
+        let length = |text: &str| u16::try_from(text.len()).map_err(|_| Refusal::HeadTooLarge);
+        let (method_len, target_len) = (length(method)?, length(target)?);
         let mut bytes = Vec::with_capacity(USUAL_HEAD_BYTES);
         bytes.extend_from_slice(method.as_bytes());
         bytes.extend_from_slice(target.as_bytes());
-        Some(Self { bytes, method_len, target_len, has_request_id: false })
+        Ok(Self { bytes, method_len, target_len, lines: 0, has_request_id: false })
     }
 
     /// Passes a header of the client on, unless it stays on this hop. `name` is in lower case, `value`
@@ -58,13 +62,21 @@ impl HeadWriter {
     }
 
     /// The head, with a request id if it had none.
-    pub(crate) fn finish(mut self, dpu: &Dpu) -> Head {
+    /// # Errors
+    /// 431 if it is over the limits with what was added here: cells are promised that it is not.
+    pub(crate) fn finish(mut self, dpu: &Dpu) -> Result<Head, Refusal> {
         if !self.has_request_id {
             let mut text = [0; ID_BYTES];
             let id = dpu.ids().next(&mut text);
             self.line(REQUEST_ID, id.as_bytes());
         }
-        Head { bytes: Bytes::from(self.bytes), method_len: self.method_len, target_len: self.target_len }
+        let config = dpu.config();
+        if self.lines > usize::from(config.header_lines_max)
+            || self.bytes.len() > config.head_bytes_max.as_len()
+        {
+            return Err(Refusal::HeadTooLarge);
+        }
+        Ok(Head { bytes: Bytes::from(self.bytes), method_len: self.method_len, target_len: self.target_len })
     }
 
     fn line(&mut self, name: &str, value: &[u8]) {
@@ -72,6 +84,7 @@ impl HeadWriter {
         self.bytes.extend_from_slice(b": ");
         self.bytes.extend_from_slice(value);
         self.bytes.push(b'\n');
+        self.lines += 1;
     }
 }
 

@@ -40,23 +40,19 @@ impl Inbox {
         }
     }
 
-    /// The next whole object; `None` if the client ends before one begins.
+    /// The next whole object, of which something has arrived.
     ///
     /// - cost: each byte is looked at once, whatever the pieces.
     /// # Errors
     /// 400 for what can be no object or ends too early or comes too slowly, 413, 503.
-    pub(super) async fn next(
-        &mut self,
-        io: &mut Client,
-        received: &mut Received,
-    ) -> Result<Option<Bytes>, Refusal> {
+    pub(super) async fn next(&mut self, io: &mut Client, received: &mut Received) -> Result<Bytes, Refusal> {
         let until = Instant::now() + self.timeout.0;
         loop {
             if let Some(object) = self.take_whole()? {
-                return Ok(Some(object));
+                return Ok(object);
             }
             if self.ended {
-                return self.at_end();
+                return Err(Refusal::BadRequest("the connection ended inside the JSON object".to_owned()));
             }
             self.check_length()?;
             received.hold(self.read(io, until).await?)?;
@@ -94,13 +90,6 @@ impl Inbox {
         !self.bytes.is_empty()
     }
 
-    fn at_end(&self) -> Result<Option<Bytes>, Refusal> {
-        if self.bytes.is_empty() {
-            return Ok(None);
-        }
-        Err(Refusal::BadRequest("the connection ended inside the JSON object".to_owned()))
-    }
-
     fn check_length(&self) -> Result<(), Refusal> {
         if self.bytes.len() as u64 > self.bytes_max.0 {
             return Err(Refusal::BodyTooLarge { limit: self.bytes_max });
@@ -112,7 +101,6 @@ impl Inbox {
     async fn read(&mut self, io: &mut Client, until: Instant) -> Result<usize, Refusal> {
         self.bytes.reserve(READ_BYTES.min(self.bytes.len().max(1024)));
         match timeout_at(until, io.read_buf(&mut self.bytes)).await {
-            Err(_elapsed) if self.bytes.is_empty() => self.ended = true,
             Err(_elapsed) => {
                 return Err(Refusal::BadRequest(format!(
                     "the JSON object was not complete within {}",

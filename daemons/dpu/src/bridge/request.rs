@@ -108,20 +108,14 @@ fn route(
 }
 
 fn head(dpu: &Dpu, object: &Object<'_>, service: ServiceId, target: &str) -> Result<Head, Refusal> {
-    let config = dpu.config();
-    if target.len() > config.target_bytes_max.as_len() {
-        return Err(Refusal::TargetTooLong { limit: config.target_bytes_max });
+    let limit = dpu.config().target_bytes_max;
+    if target.len() > limit.as_len() {
+        return Err(Refusal::TargetTooLong { limit });
     }
     let method = Method::from_bytes(object.method.as_deref().unwrap_or("GET").as_bytes());
     let method = method.map_err(|_| bad(&"method: must be an HTTP method, such as GET"))?;
     let lines = object.headers.as_ref().map_or(&[][..], |headers| &headers.0);
-    let bytes = lines.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
-    if lines.len() > usize::from(config.header_lines_max)
-        || bytes + target.len() > config.head_bytes_max.as_len()
-    {
-        return Err(Refusal::HeadTooLarge);
-    }
-    let mut head = HeadWriter::new(method.as_str(), target).ok_or(Refusal::HeadTooLarge)?;
+    let mut head = HeadWriter::new(method.as_str(), target)?;
     if !lines.iter().any(|(name, _)| name == HOST) {
         let name = dpu.routes().name(service).expect("the route came from this table");
         head.pass(HOST.as_str(), name.as_str().as_bytes());
@@ -129,7 +123,7 @@ fn head(dpu: &Dpu, object: &Object<'_>, service: ServiceId, target: &str) -> Res
     for (name, value) in lines {
         head.pass(name.as_str(), value.as_bytes());
     }
-    Ok(head.finish(dpu))
+    head.finish(dpu)
 }
 
 /// The `headers` object, in its order, checked.

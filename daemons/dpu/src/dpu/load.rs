@@ -33,8 +33,6 @@ enum End {
     Abandoned,
     Answered,
     Refused,
-    /// It never began.
-    Nothing,
 }
 
 /// A request, from its head to its end.
@@ -51,11 +49,16 @@ impl Received {
         Self { dpu, buffered_bytes: 0, dispatched: false, end: End::Abandoned }
     }
 
-    /// Whether there is room for one more request. Asked before anything is read.
-    pub(crate) fn check_room(&self) -> Result<(), Refusal> {
+    /// Whether this request may begin. Asked once, before its body is read: what began before a drain
+    /// is finished in it.
+    pub(crate) fn admit(&self) -> Result<(), Refusal> {
         if self.dpu.is_draining() {
             return Err(Refusal::Draining);
         }
+        self.check_room()
+    }
+
+    fn check_room(&self) -> Result<(), Refusal> {
         if self.dpu.0.load.dispatched.get() >= self.dpu.0.config.requests_max {
             return Err(Refusal::Overloaded("requests in flight"));
         }
@@ -84,11 +87,6 @@ impl Received {
         Ok(())
     }
 
-    /// There was no request after all: it does not count.
-    pub(crate) fn nothing_came(&mut self) {
-        self.end = End::Nothing;
-    }
-
     /// A cell answered.
     pub(crate) fn answered(&mut self) {
         self.end = End::Answered;
@@ -109,7 +107,6 @@ impl Drop for Received {
             End::Abandoned => add(&load.abandoned, 1),
             End::Answered => add(&load.answered, 1),
             End::Refused => add(&load.refused, 1),
-            End::Nothing => load.received.set(load.received.get() - 1),
         }
     }
 }

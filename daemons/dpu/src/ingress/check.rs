@@ -54,16 +54,9 @@ fn refuse_other_protocols(parts: &Parts) -> Result<(), Refusal> {
 }
 
 fn refuse_excess(dpu: &Dpu, parts: &Parts) -> Result<(), Refusal> {
-    let config = dpu.config();
-    if target(parts).len() > config.target_bytes_max.as_len() {
-        return Err(Refusal::TargetTooLong { limit: config.target_bytes_max });
-    }
-    let lines = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    let head_bytes = lines.sum::<usize>() + target(parts).len();
-    if parts.headers.len() > usize::from(config.header_lines_max)
-        || head_bytes > config.head_bytes_max.as_len()
-    {
-        return Err(Refusal::HeadTooLarge);
+    let limit = dpu.config().target_bytes_max;
+    if target(parts).len() > limit.as_len() {
+        return Err(Refusal::TargetTooLong { limit });
     }
     Ok(())
 }
@@ -110,7 +103,7 @@ fn route(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<ServiceId, Refu
 }
 
 fn rewrite(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<Head, Refusal> {
-    let mut head = HeadWriter::new(parts.method.as_str(), target(parts)).ok_or(Refusal::HeadTooLarge)?;
+    let mut head = HeadWriter::new(parts.method.as_str(), target(parts))?;
     if let Some(host) = host {
         head.pass("host", host.as_bytes());
     }
@@ -125,7 +118,7 @@ fn rewrite(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<Head, Refusal
     if cookies_in_parts {
         head.pass("cookie", &joined_cookies(&parts.headers));
     }
-    Ok(head.finish(dpu))
+    head.finish(dpu)
 }
 
 /// HTTP/2 clients may send one cookie per line. Source: RFC 9113, 8.2.3.

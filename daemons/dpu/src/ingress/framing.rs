@@ -57,10 +57,7 @@ impl Framing {
 
     /// Some but not all of a head has been read.
     pub(crate) fn is_inside_head(&self) -> bool {
-        match self.state {
-            State::Head(begun) => begun || !self.line.is_empty(),
-            _ => false,
-        }
+        matches!(self.state, State::Head(begun) if begun || !self.line.is_empty())
     }
 
     /// The last request has been read to its end, and nothing of another.
@@ -122,7 +119,8 @@ impl Framing {
             }),
             State::ChunkEnd => State::ChunkSize,
             State::Trailers if line.is_empty() => State::Head(false),
-            other => other,
+            State::Trailers => State::Trailers,
+            State::Sized(_) | State::ChunkData(_) | State::Ambiguous | State::Lost => State::Lost, // not in lines
         };
     }
 

@@ -46,10 +46,15 @@ pub(super) async fn serve_http1(dpu: &Dpu, mut io: ClientIo, connection: &Connec
     let mut http = http1_builder(dpu.config()).serve_connection(TokioIo::new(io), service);
     let mut ending = false;
     let served = poll_fn(|cx| {
-        if !ending && connection.poll_drain(cx.waker()).is_ready() {
-            ending = true;
-            Pin::new(&mut http).graceful_shutdown();
+        // hyper first: a request that has arrived is answered, also while draining.
+        if let Poll::Ready(served) = Pin::new(&mut http).poll(cx) {
+            return Poll::Ready(served);
         }
+        if ending || connection.poll_drain(cx.waker()).is_pending() {
+            return Poll::Pending;
+        }
+        ending = true;
+        Pin::new(&mut http).graceful_shutdown();
         Pin::new(&mut http).poll(cx)
     });
     log_end(served.await);
@@ -65,10 +70,14 @@ pub(super) async fn serve_http2(dpu: &Dpu, io: ClientIo, connection: &Connection
     let mut idle = Idle::new(dpu.config().keep_alive_idle_timeout.0, standing);
     let mut ending = false;
     let served = poll_fn(|cx| {
-        if !ending && (connection.poll_drain(cx.waker()).is_ready() || idle.poll(cx).is_ready()) {
-            ending = true;
-            Pin::new(&mut http).graceful_shutdown();
+        if let Poll::Ready(served) = Pin::new(&mut http).poll(cx) {
+            return Poll::Ready(served);
         }
+        if ending || (connection.poll_drain(cx.waker()).is_pending() && idle.poll(cx).is_pending()) {
+            return Poll::Pending;
+        }
+        ending = true;
+        Pin::new(&mut http).graceful_shutdown();
         Pin::new(&mut http).poll(cx)
     });
     log_end(served.await);
@@ -85,7 +94,8 @@ fn http1_builder(config: &DpuConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .half_close(false)
-        .pipeline_flush(true)
+        // Not `pipeline_flush`: hyper 1.12 then closes without flushing while unread bytes are left, so the
+        // 400 to a bad request with another behind it is lost (`ambiguous_requests_are_refused`).
         .max_buf_size(HTTP1_BUFFER_BYTES)
         .max_header_size(config.head_bytes_max.as_len())
         .header_read_timeout(None); // ClientIo keeps it: hyper's would also run on idle connections
@@ -172,7 +182,7 @@ async fn answer(
     standing: &Standing,
     request: Request<Incoming>,
 ) -> Result<Answer, Refusal> {
-    received.check_room()?;
+    received.admit()?;
     let (parts, body) = request.into_parts();
     let check::Checked { service, head } = check::check(dpu, &parts, standing)?;
     drop(parts);

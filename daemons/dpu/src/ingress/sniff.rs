@@ -1,7 +1,8 @@
 //! Which protocol a client speaks, from its first bytes.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::pin::pin;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
@@ -25,8 +26,12 @@ pub(super) enum Protocol {
     Json,
 }
 
-/// Reads until the protocol is clear and puts the bytes back. `None`: the client left, said nothing for
-/// too long, or had said nothing when a drain began.
+/// A client that has said nothing when a drain begins may still say something for so long: its request
+/// may be on the way, and is answered then.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// Reads until the protocol is clear and puts the bytes back. `None`: the client left, or said nothing for
+/// too long.
 pub(super) async fn protocol(
     io: &mut ClientIo,
     connection: &Connection,
@@ -46,21 +51,27 @@ async fn read_until_clear(
     json: bool,
 ) -> Option<Protocol> {
     loop {
-        let read = {
-            let mut read = std::pin::pin!(io.read_buf(early));
-            poll_fn(|cx| match read.as_mut().poll(cx) {
-                Poll::Pending => connection.poll_drain(cx.waker()).map(|()| Ok(0)),
-                ready => ready,
-            })
-            .await
-        };
-        match read {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return known_at_end(early, json),
+        if !matches!(read_some(io, early, connection).await, Ok(1..)) {
+            return known_at_end(early, json);
         }
         if let Some(protocol) = classify(early, json) {
             return Some(protocol);
         }
+    }
+}
+
+/// Reads; in a drain not for long.
+async fn read_some(
+    io: &mut ClientIo,
+    early: &mut BytesMut,
+    connection: &Connection,
+) -> std::io::Result<usize> {
+    let draining = poll_fn(|cx| connection.poll_drain(cx.waker()));
+    let mut read = pin!(io.read_buf(early));
+    tokio::select! {
+        biased;
+        read = &mut read => read,
+        () = draining => timeout(LAST_WORDS, read).await.unwrap_or(Ok(0)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The rules of a graph, by name. Against the oracle: [`random`].
 
-mod oracle;
+pub(crate) mod oracle;
 mod random;
 mod run;
 

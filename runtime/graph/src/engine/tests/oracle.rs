@@ -6,11 +6,11 @@ use crate::StepResult;
 use crate::testing::{Does, Sketch};
 
 /// What a step came to by itself: its result, and whether that is an error.
-pub(super) type Ends = BTreeMap<String, (StepResult, bool)>;
+pub(crate) type Ends = BTreeMap<String, (StepResult, bool)>;
 
 /// What is true of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     /// Not started, or not ended yet.
     Open,
     /// Ended, with the leaf whose result is its value, and whether it is in error.
@@ -19,24 +19,24 @@ pub(super) enum State {
 
 /// What is true of a graph.
 #[derive(Debug, Default)]
-pub(super) struct Picture {
+pub(crate) struct Picture {
     /// Of all steps that have started.
-    pub(super) states: BTreeMap<String, State>,
+    pub(crate) states: BTreeMap<String, State>,
     /// Steps that are to be running now and have not ended, in list order.
-    pub(super) running: Vec<String>,
+    pub(crate) running: Vec<String>,
     /// For each open pipe, the child whose value it would have if nothing else came.
-    pub(super) candidates: BTreeMap<String, String>,
+    pub(crate) candidates: BTreeMap<String, String>,
 }
 
 /// Works out what is true of `graph` when the steps in `ends` have ended.
-pub(super) fn picture(graph: &Sketch, ends: &Ends) -> Picture {
+pub(crate) fn picture(graph: &Sketch, ends: &Ends) -> Picture {
     let mut picture = Picture::default();
     picture.step(graph, ends);
     picture
 }
 
 impl Picture {
-    pub(super) fn ended(&self, id: &str) -> Option<(Option<String>, bool)> {
+    pub(crate) fn ended(&self, id: &str) -> Option<(Option<String>, bool)> {
         match self.states.get(id)? {
             State::Open => None,
             State::Ended(value, in_error) => Some((value.clone(), *in_error)),
@@ -106,7 +106,7 @@ fn as_value(last: State) -> State {
 }
 
 /// The leaves whose results somebody may still want.
-pub(super) fn wanted(graph: &Sketch, respond_with: Option<&str>, picture: &Picture) -> Vec<String> {
+pub(crate) fn wanted(graph: &Sketch, respond_with: Option<&str>, picture: &Picture) -> Vec<String> {
     if picture.ended(&graph.id).is_some() {
         return Vec::new();
     }

@@ -93,7 +93,7 @@ fn draw_built(choices: &mut Choices<'_>, step: &Sketch, replies: &mut VecDeque<R
     let count = choices.below(4);
     let mut built = BuiltRequests { requests: vec![request; count], arena: bytes("ok") };
     match choices.below(24) {
-        0 => return draw_failure(step, replies),
+        0 => draw_failure(step, replies),
         1 => {
             replies.push_back(Reply::Built(Err("cannot".into())));
             (StepResult::failure(500, "cannot"), true)
@@ -202,7 +202,8 @@ impl<'g> Trial<'g> {
             assert!(expected.eq(&new), "list order: {:?}, started {new:?}", picture.running);
         }
         let mut running = picture.running.clone();
-        (out.sort(), running.sort());
+        out.sort();
+        running.sort();
         assert_eq!(out, running, "steps that run");
         let mut held = self.run.held();
         held.sort();

@@ -43,13 +43,11 @@ pub(crate) fn broken(plan: &Plan, limits: &Limits) -> BTreeSet<Rule> {
     check_counts(plan, limits, &mut broken);
     check_ids(plan, limits, &mut broken);
     check_spans(plan, &mut broken);
-    if !broken.contains("span") {
-        check_tree(plan, limits, &mut broken);
-        check_requests(plan, limits, &mut broken);
-        let no_tree = ["root", "child", "root is child", "shared child", "no parent", "cycle"];
-        if no_tree.iter().all(|rule| !broken.contains(rule)) {
-            check_inputs(plan, &mut broken);
-        }
+    check_tree(plan, limits, &mut broken);
+    check_requests(plan, limits, &mut broken);
+    let no_tree = ["root", "child", "root is child", "shared child", "no parent", "cycle"];
+    if no_tree.iter().all(|rule| !broken.contains(rule)) {
+        check_inputs(plan, &mut broken);
     }
     broken
 }
@@ -58,8 +56,9 @@ fn fits(span: Span, len: usize) -> bool {
     u64::from(span.start) + u64::from(span.len) <= len as u64
 }
 
+/// The part of `list` that `span` names; nothing where it lies outside, which is a broken rule of its own.
 fn cut<T>(list: &[T], span: Span) -> &[T] {
-    &list[span.start as usize..][..span.len as usize]
+    if fits(span, list.len()) { &list[span.start as usize..][..span.len as usize] } else { &[] }
 }
 
 fn check_counts(plan: &Plan, limits: &Limits, broken: &mut BTreeSet<Rule>) {
@@ -67,7 +66,7 @@ fn check_counts(plan: &Plan, limits: &Limits, broken: &mut BTreeSet<Rule>) {
     let inputs = sum(&mut plan.nodes.iter().map(|node| node.inputs));
     let requests = sum(&mut plan.nodes.iter().filter_map(|node| match node.work {
         Work::Requests(span) => Some(span),
-        _ => None,
+        Work::Order(_) | Work::Pipe(_) | Work::Builder(_) | Work::Internal(_) => None,
     }));
     for (rule, found, max) in [
         ("steps", plan.nodes.len() as u64, limits.nodes_max),
@@ -117,7 +116,7 @@ fn check_spans(plan: &Plan, broken: &mut BTreeSet<Rule>) {
 fn children(plan: &Plan, step: u32) -> &[u32] {
     match plan.nodes[step as usize].work {
         Work::Order(span) | Work::Pipe(span) => cut(&plan.children, span),
-        _ => &[],
+        Work::Requests(_) | Work::Builder(_) | Work::Internal(_) => &[],
     }
 }
 

@@ -170,3 +170,55 @@ fn mark(attribute: &Attribute) -> Option<Mark> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(module: &str) -> Result<Module> {
+        Module::read(syn::parse_str(module).expect("the test's own module parses"))
+    }
+
+    /// Marks are taken off, whatever path they are written with; other attributes and functions stay.
+    #[test]
+    fn marked_functions_are_found_in_order() {
+        let module = read(
+            "mod shop {
+                #[handler] fn page(request: Request, ctx: &mut Context) {}
+                #[cellmesh_guest::step] #[inline] fn b(x: (Json<A>), y: Head) {}
+                fn helper<T>() {}
+                #[builder] fn a() {}
+            }",
+        );
+        let Module { item, handler, functions } = module.unwrap();
+        assert!(handler.parameters == [HandlerParameter::Request, HandlerParameter::Context]);
+        let found: Vec<_> =
+            functions.iter().map(|function| (function.name.to_string(), function.parameters.len())).collect();
+        assert_eq!(found, [("b".to_owned(), 2), ("a".to_owned(), 0)]);
+        assert!(functions[0].kind == Kind::Step && functions[1].kind == Kind::Builder);
+        let left: Vec<_> =
+            item.content.unwrap().1.iter_mut().filter_map(function_of).map(|f| f.attrs.len()).collect();
+        assert_eq!(left, [0, 1, 0, 0]);
+    }
+
+    /// What can never work is refused where it is written, with what would be right.
+    #[test]
+    fn mistakes_are_said() {
+        let check = |module: &str, expected: &str| {
+            let error = read(module).err().expect("it must be refused").to_string();
+            assert!(error.contains(expected), "{module}: {error}");
+        };
+        check("mod a;", "stands on a module with its body");
+        check("mod a {}", "needs a function marked #[handler]");
+        check("mod a { #[handler] fn b() {} #[handler] fn c() {} }", "has one function marked #[handler]");
+        check("mod a { #[handler] #[step] fn b() {} }", "one of #[handler], #[step] and #[builder]");
+        check("mod a { #[handler] async fn b() {} }", "wait for nothing");
+        check("mod a { #[handler] fn b<T>(request: T) {} }", "no type parameters");
+        check("mod a { #[handler] fn b(request: &Request) {} }", "takes `Request` by value");
+        check(
+            "mod a { #[handler] fn b(a: Request, b: Request) {} }",
+            "the request once and the context once",
+        );
+        check("mod a { #[handler] fn b() {} #[step] fn c(self) {} }", "no `self`");
+    }
+}

@@ -69,10 +69,6 @@ impl Context {
     ///
     /// - `args`: `Args(&value)`, or `()` for a step without arguments.
     /// - `inputs`: earlier steps, in the order of the function's parameters; `[]` for none.
-    ///
-    /// ```ignore
-    /// ctx.run_internal(render, Args(&order), [user, cart]);
-    /// ```
     pub fn run_internal<F: 'static>(
         &mut self,
         step: F,
@@ -96,8 +92,11 @@ impl Context {
 
     /// Then runs a step that has an id, or is tolerant, or is a whole part of a graph.
     ///
-    /// ```ignore
+    /// ```
+    /// # use cellmesh_guest::prelude::*;
+    /// # fn example(ctx: &mut Context) {
     /// let cart = ctx.step(Step::call(Call::get("http://carts/7")).id("cart").tolerant());
+    /// # }
     /// ```
     pub fn step(&mut self, step: Step) -> StepRef {
         step.write(&mut self.plan, self.functions, 1)

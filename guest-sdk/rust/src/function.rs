@@ -33,6 +33,24 @@ pub enum Run {
 
 impl Function {
     /// The entry of a function. Refuses, while the cell is compiled, parameters that could never be filled.
+    ///
+    /// ```compile_fail
+    /// # use cellmesh_guest::__private::{Function, Run};
+    /// # use cellmesh_guest::Takes;
+    /// # fn step() {}
+    /// const TWO_ARGS: Function =
+    ///     Function::new(&step, "step", &[Takes::Args, Takes::Args], Run::Builder(|_| Ok(vec![])));
+    /// # fn main() { let _ = TWO_ARGS; }
+    /// ```
+    ///
+    /// ```compile_fail
+    /// # use cellmesh_guest::__private::{Function, Run};
+    /// # use cellmesh_guest::Takes;
+    /// # fn step() {}
+    /// const REST_IN_FRONT: Function =
+    ///     Function::new(&step, "step", &[Takes::Rest { with_body: true }, Takes::Args], Run::Builder(|_| Ok(vec![])));
+    /// # fn main() { let _ = REST_IN_FRONT; }
+    /// ```
     pub const fn new<F: Any>(_: &F, name: &'static str, parameters: &'static [Takes], run: Run) -> Self {
         let mut args = 0;
         let mut index = 0;

@@ -86,12 +86,12 @@ impl Cohosted {
     /// # Errors
     /// [`CohostError`] when shared memory cannot be had.
     pub fn new(parts: LaneParts) -> Result<Self, CohostError> {
-        let message_bytes_max = parts.dpu.body_bytes_max.as_len() + HEAD_BYTES_MAX;
+        let message_bytes_max = u32::try_from(parts.dpu.body_bytes_max.as_len() + HEAD_BYTES_MAX).unwrap_or(u32::MAX);
         let calls_max = parts.dpu.requests_max.saturating_add(parts.dpu.relays_max);
         let mut dpa = Dpa::new(DpaConfig {
             slots_max: calls_max.saturating_mul(SLOTS_PER_CALL),
             calls_max,
-            message_bytes_max: u32::try_from(message_bytes_max).unwrap_or(u32::MAX),
+            message_bytes_max,
             request_timeout_max: parts.dpu.request_timeout.0,
             ..DpaConfig::default()
         });
@@ -103,7 +103,7 @@ impl Cohosted {
         let sidecar = Link::open(sidecar).map_err(map("sidecar"))?;
         let worker = dpa.attach_worker(&services, profile).map_err(attach("worker"))?;
         let worker = Link::open(worker).map_err(map("worker"))?;
-        let port = Port::new(worker, PortConfig { calls_max, assembly_bytes_max: message_bytes_max as u64 * ASSEMBLIES });
+        let port = Port::new(worker, worker_port_config(calls_max, message_bytes_max));
         Ok(Self {
             dpu: Dpu::new(sidecar, Arc::clone(&parts.routes), parts.dpu),
             dpa,
@@ -147,6 +147,10 @@ impl Cohosted {
     pub fn is_idle(&self) -> bool {
         self.dpu.in_flight() == 0 && self.worker.in_flight() == 0
     }
+}
+
+fn worker_port_config(calls_max: u32, message_bytes_max: u32) -> PortConfig {
+    PortConfig { calls_max, message_bytes_max, assembly_bytes_max: u64::from(message_bytes_max) * ASSEMBLIES }
 }
 
 fn service_id(index: usize) -> ServiceId {

@@ -1,1 +1,231 @@
-//! The DMA manager of a cellmesh node: moves frames between rings and holds custody of what is in flight.
+//! The DMA manager of a cellmesh node: moves frames between the rings of workers and sidecars.
+//!
+//! ```text
+//!   worker lane  ==worker_cq==>  [ inlet | outlet ]  <==sidecar_cq==  sidecar lane
+//!                <==worker_sq==  [    custody     ]  ==sidecar_sq==>
+//!                                [   flow table   ]
+//! ```
+//!
+//! - A [`Dpa`] is a value that is pumped. It has no thread, no clock and no socket: whoever owns it gives it the time
+//!   and tells it who is attached.
+//! - Every request that it takes is in one custody slot until it has exactly one outcome: its answer, or a fault that
+//!   says why there is none ([`custody`]).
+//! - The other sides are workers that may be hostile: nothing that they write can harm more than their own requests.
+//!   A broken rule closes that endpoint and settles what is in flight on it ([`mover`]).
+//! - It never waits for an endpoint and gives each a bounded share of every turn.
+//! - Not here: HTTP, names of services, routing policy (the DPU); sockets, attaching and liveness (the daemon around it).
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ids::{EndpointId, ServiceId};
+use cellmesh_shm::link::{Link, LinkError, LinkFds, LinkSpec};
+use cellmesh_shm::profile::RingProfile;
+
+mod config;
+mod custody;
+mod endpoint;
+mod flow;
+mod mover;
+mod settle;
+mod stats;
+#[cfg(test)]
+mod testing;
+
+pub use cellmesh_shm::progress::Progress;
+pub use config::DpaConfig;
+pub use stats::DpaStats;
+
+use custody::Custody;
+use endpoint::{Inlet, Outlet, Role};
+use flow::FlowTable;
+
+/// Why an endpoint was not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum DpaError {
+    /// The table of endpoints is full.
+    #[error("{max} endpoints are attached: no more can be")]
+    Endpoints {
+        /// Most endpoints.
+        max: usize,
+    },
+    /// Its frames could not be relayed to the others.
+    #[error(
+        "ring profile of the endpoint: {field} = {found}: must be {expected}, as on all links of this node"
+    )]
+    Profile {
+        /// Field of [`RingProfile`].
+        field: &'static str,
+        /// Its value.
+        found: u32,
+        /// The node's value.
+        expected: u32,
+    },
+    /// The link could not be made.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// Most endpoints at once: their names are 16 bits, and a turn goes round all of them.
+const ENDPOINTS_MAX: usize = 4096;
+
+/// An endpoint that was closed because it broke a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// Its name, which may be given to another from now on.
+    pub endpoint: EndpointId,
+    /// The rule, with what was found.
+    pub rule: String,
+}
+
+/// The mover, its custody table and its flow table.
+#[derive(Debug)]
+pub struct Dpa {
+    config: DpaConfig,
+    chunk_bytes: u32,
+    inlets: Vec<Option<Inlet>>,
+    outlets: Vec<Option<Outlet>>,
+    generation: u32,
+    first_turn: usize,
+    custody: Custody,
+    flows: FlowTable,
+    closed: VecDeque<Closed>,
+    stats: DpaStats,
+}
+
+impl Dpa {
+    /// A DPA without endpoints.
+    #[must_use]
+    pub fn new(config: DpaConfig) -> Self {
+        Self {
+            config,
+            chunk_bytes: config.profile.chunk_payload_bytes(),
+            inlets: Vec::new(),
+            outlets: Vec::new(),
+            generation: 0,
+            first_turn: 0,
+            custody: Custody::new(config.slots_max),
+            flows: FlowTable::new(config.seed),
+            closed: VecDeque::new(),
+            stats: DpaStats::default(),
+        }
+    }
+
+    /// Attaches a worker lane that serves `services`: makes its segments and returns its side of them. Its name is in
+    /// the result's `spec`.
+    /// # Errors
+    /// [`DpaError`] if the profile does not fit the node's or the kernel has no memory or descriptors left.
+    pub fn attach_worker(
+        &mut self,
+        services: &[ServiceId],
+        profile: RingProfile,
+    ) -> Result<LinkFds, DpaError> {
+        let fds = self.attach(Role::Worker, profile)?;
+        self.flows.add_worker(fds.spec.endpoint, services);
+        Ok(fds)
+    }
+
+    /// Attaches a sidecar lane.
+    /// # Errors
+    /// As [`Dpa::attach_worker`].
+    pub fn attach_sidecar(&mut self, profile: RingProfile) -> Result<LinkFds, DpaError> {
+        let fds = self.attach(Role::Sidecar, profile)?;
+        self.flows.add_sidecar(fds.spec.endpoint);
+        Ok(fds)
+    }
+
+    /// Trust boundary rule 1: we make the segments, of the node's sizes, and hand them out.
+    fn attach(&mut self, role: Role, profile: RingProfile) -> Result<LinkFds, DpaError> {
+        self.check_profile(&profile)?;
+        let index = self.free_index()?;
+        let spec = LinkSpec {
+            endpoint: EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX")),
+            generation: self.generation,
+            profile,
+            message_bytes_max: self.config.message_bytes_max,
+        };
+        let (link, fds) = Link::create(spec)?;
+        self.generation = self.generation.wrapping_add(1);
+        if index == self.inlets.len() {
+            self.inlets.push(None);
+            self.outlets.push(None);
+        }
+        self.inlets[index] = Some(Inlet::new(link.rx, role, self.config.calls_max));
+        self.outlets[index] = Some(Outlet::new(link.tx, link.sleep));
+        Ok(fds)
+    }
+
+    fn check_profile(&self, profile: &RingProfile) -> Result<(), DpaError> {
+        let node = &self.config.profile;
+        for (field, found, expected) in [
+            ("chunk_bytes", profile.chunk_bytes, node.chunk_bytes),
+            ("inline_bytes_max", profile.inline_bytes_max, node.inline_bytes_max),
+        ] {
+            if found != expected {
+                return Err(DpaError::Profile { field, found, expected });
+            }
+        }
+        Ok(())
+    }
+
+    fn free_index(&self) -> Result<usize, DpaError> {
+        let index = self.inlets.iter().position(Option::is_none).unwrap_or(self.inlets.len());
+        if index >= ENDPOINTS_MAX {
+            return Err(DpaError::Endpoints { max: ENDPOINTS_MAX });
+        }
+        Ok(index)
+    }
+
+    /// When [`Dpa::pump`] has something to do although nothing comes in: the earliest deadline, or a time before it.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.custody.next_expiry()
+    }
+
+    /// The next endpoint that was closed for breaking a rule since this was last asked; its owner drops its socket.
+    pub fn take_closed(&mut self) -> Option<Closed> {
+        self.closed.pop_front()
+    }
+
+    /// What was counted, and what is in flight now. Cost: one look at each endpoint.
+    #[must_use]
+    pub fn stats(&self) -> DpaStats {
+        let outlets = self.outlets.iter().flatten();
+        let (parked_now, doorbells) = outlets
+            .fold((0, 0), |(parked, rings), outlet| (parked + outlet.parked(), rings + outlet.tx.rings()));
+        let endpoints = self.inlets.iter().flatten().count();
+        DpaStats { live: self.custody.live(), parked_now, doorbells, endpoints, ..self.stats }
+    }
+
+    /// Says on every link that this side is about to sleep. The caller pumps once more after this, and waits for the
+    /// bells ([`Dpa::wait_fds`]) or [`Dpa::next_deadline`] only if nothing moved; [`Dpa::wake`] afterwards.
+    pub fn announce_sleep(&mut self) {
+        self.outlets.iter_mut().flatten().for_each(Outlet::announce_sleep);
+    }
+
+    /// Says on every link that this side is awake.
+    pub fn wake(&mut self) {
+        self.outlets.iter_mut().flatten().for_each(Outlet::wake);
+    }
+
+    /// What becomes readable when an endpoint rings. Changes with each attach and detach.
+    pub fn wait_fds(&self) -> impl Iterator<Item = (EndpointId, BorrowedFd<'_>)> {
+        let numbered = (0u16..).map(EndpointId).zip(&self.outlets);
+        numbered.filter_map(|(id, outlet)| outlet.as_ref().map(|outlet| (id, outlet.wait_fd())))
+    }
+
+    #[inline]
+    fn inlet(&mut self, endpoint: EndpointId) -> &mut Inlet {
+        self.inlets[usize::from(endpoint.0)]
+            .as_mut()
+            .expect("a live slot and a turn name attached endpoints only")
+    }
+
+    #[inline]
+    fn outlet(&mut self, endpoint: EndpointId) -> &mut Outlet {
+        self.outlets[usize::from(endpoint.0)]
+            .as_mut()
+            .expect("a live slot and a turn name attached endpoints only")
+    }
+}

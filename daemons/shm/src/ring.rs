@@ -151,6 +151,13 @@ impl Producer {
         true
     }
 
+    /// Bytes that the ring holds.
+    #[must_use]
+    #[inline]
+    pub fn capacity(&self) -> u32 {
+        self.place.capacity
+    }
+
     /// Bytes written and not yet read by the peer, with the peer's head loaded anew.
     /// # Errors
     /// [`RingError::Corrupt`] if that head is impossible.

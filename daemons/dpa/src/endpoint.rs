@@ -1,0 +1,143 @@
+//! One attached endpoint, in two halves: what comes from it and what goes to it.
+//!
+//! - The halves lie in two tables, so that a frame can be copied from one endpoint's rings into another's (or its own)
+//!   in one step.
+//! - A frame that finds the ring full is parked, and later ones queue behind it: order is kept, nothing is lost, and no
+//!   other endpoint waits. What is parked is bounded by custody: at most a request or a cancel per slot that the
+//!   endpoint answers, an outcome per call that it made, a credit per chunk of the receivers' rings.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use cellmesh_shm::frame::{FrameHeader, FrameKind};
+use cellmesh_shm::ids::{CallId, SlotId};
+use cellmesh_shm::link::{LinkRx, LinkSleep, LinkTx};
+use cellmesh_shm::ring::{Payload, RingError};
+use cellmesh_shm::segment::Words;
+
+/// What an endpoint may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Answers requests of its services and makes calls.
+    Worker,
+    /// Decides about calls without a flow entry, and installs entries.
+    Sidecar,
+}
+
+/// What comes from an endpoint.
+#[derive(Debug)]
+pub(crate) struct Inlet {
+    pub(crate) rx: LinkRx,
+    pub(crate) role: Role,
+    /// Custody slot of each of its calls, by the call's index.
+    calls: Vec<Option<u32>>,
+}
+
+impl Inlet {
+    pub(crate) fn new(rx: LinkRx, role: Role, calls_max: u32) -> Self {
+        Self { rx, role, calls: vec![None; calls_max as usize] }
+    }
+
+    /// The entry of this call; `None` if its index is beyond `calls_max`.
+    #[inline]
+    pub(crate) fn call_mut(&mut self, call: CallId) -> Option<&mut Option<u32>> {
+        self.calls.get_mut(call.index as usize)
+    }
+}
+
+/// A frame that waits for room.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub(crate) header: FrameHeader,
+    payload: Vec<u8>,
+}
+
+/// What goes to an endpoint.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    pub(crate) tx: LinkTx,
+    sleep: LinkSleep,
+    parked: VecDeque<Parked>,
+    /// Requests in custody that it has to answer.
+    pub(crate) in_flight: u32,
+    /// Chunks that it has granted and that are not in its ring yet.
+    pub(crate) reserved: u32,
+    /// Its side of a ring to it broke a rule; it is closed at the end of this pump.
+    pub(crate) broken: Option<RingError>,
+}
+
+impl Outlet {
+    pub(crate) fn new(tx: LinkTx, sleep: LinkSleep) -> Self {
+        Self { tx, sleep, parked: VecDeque::new(), in_flight: 0, reserved: 0, broken: None }
+    }
+
+    /// Sends a small frame. `false`: it had to be parked.
+    #[inline]
+    pub(crate) fn send(&mut self, header: &FrameHeader, payload: Words<'_>) -> bool {
+        if self.parked.is_empty() && self.push(header, Payload::Words(payload)) {
+            return true;
+        }
+        let mut copy = Vec::new();
+        payload.append_to(header.frame_len as usize, &mut copy);
+        self.parked.push_back(Parked { header: *header, payload: copy });
+        false
+    }
+
+    /// Sends a frame that was parked elsewhere. `false`: it is parked here now.
+    pub(crate) fn send_parked(&mut self, frame: Parked) -> bool {
+        if self.parked.is_empty() && self.push(&frame.header, Payload::Parts(&[], &frame.payload)) {
+            return true;
+        }
+        self.parked.push_back(frame);
+        false
+    }
+
+    /// The next parked frame, if there is room for it now: it is in the ring.
+    #[inline]
+    pub(crate) fn unpark(&mut self) -> Option<FrameHeader> {
+        let frame = self.parked.pop_front()?;
+        if self.push(&frame.header, Payload::Parts(&[], &frame.payload)) {
+            return Some(frame.header);
+        }
+        self.parked.push_front(frame);
+        None
+    }
+
+    /// What is sent to an endpoint that is about to be closed is gone: everything in flight on it is settled then.
+    #[inline]
+    fn push(&mut self, header: &FrameHeader, payload: Payload<'_>) -> bool {
+        match self.tx.small.push(header, payload) {
+            Ok(pushed) => pushed,
+            Err(error) => {
+                self.broken = Some(error);
+                true
+            }
+        }
+    }
+
+    /// Takes a request back that it has not got yet.
+    pub(crate) fn take_back(&mut self, slot: SlotId) -> Option<Parked> {
+        let is_request = |kind| matches!(kind, FrameKind::Request | FrameKind::RequestAnnounce);
+        let found = |frame: &Parked| is_request(frame.header.kind) && frame.header.token == slot.raw();
+        self.parked.remove(self.parked.iter().position(found)?)
+    }
+
+    #[inline]
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// See [`LinkSleep::announce`].
+    pub(crate) fn announce_sleep(&mut self) {
+        self.sleep.announce(!self.parked.is_empty());
+    }
+
+    /// See [`LinkSleep::wake`].
+    pub(crate) fn wake(&mut self) {
+        self.sleep.wake();
+    }
+
+    pub(crate) fn wait_fd(&self) -> BorrowedFd<'_> {
+        self.sleep.as_fd()
+    }
+}

@@ -1,0 +1,631 @@
+//! A node step by step: two sides of every rule, on a clock that only the test moves.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cellmesh_shm::frame::FrameError;
+use cellmesh_shm::link::Link;
+use cellmesh_shm::message::RequestMessage;
+use cellmesh_shm::port::Arrived;
+
+use super::*;
+use crate::testing::{Node, OTHER, S, SIDECAR, answer, pattern, request};
+use crate::{DpaConfig, DpaStats};
+
+const W1: usize = 1;
+const W2: usize = 2;
+
+fn text(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+/// A request of the sidecar goes to a worker of its service, the answer comes back, and nothing is left.
+#[test]
+fn sidecar_calls_worker() {
+    let mut node = Node::with_workers(&[&[OTHER], &[S]]);
+    let call = node.call(SIDECAR, request(S, text("ping")));
+    let (slot, message) = node.next_request(W2);
+    let deadline = node.now.saturating_add(Duration::from_secs(30));
+    assert_eq!(message, RequestMessage { deadline, ..request(S, text("ping")) });
+    assert_eq!(node.dpa.stats().live, 1);
+    node.respond(W2, slot, text("pong"));
+    assert_eq!(node.next_response(SIDECAR), (call, answer(text("pong"))));
+    assert_eq!(node.dpa.stats().answered, 1);
+    node.assert_settled();
+}
+
+/// A worker's first call goes to the sidecar; after it has installed the flow, calls go from worker to worker.
+#[test]
+fn flow_entry_makes_the_fast_path() {
+    let mut node = Node::with_workers(&[&[OTHER], &[S]]);
+    node.call(W1, request(S, text("first")));
+    let (slot, message) = node.next_request(SIDECAR);
+    assert_eq!((message.service, message.hops), (S, 1));
+    node.ports[SIDECAR].install_flow(S);
+    node.call(SIDECAR, message);
+    let (relayed, message) = node.next_request(W2);
+    assert_eq!((message.hops, &message.body[..]), (1, &b"first"[..]));
+    node.respond(W2, relayed, text("answer"));
+    let (_, message) = node.next_response(SIDECAR);
+    node.ports[SIDECAR].respond(slot, message);
+    assert_eq!(node.next_response(W1).1, answer(text("answer")));
+
+    node.call(W1, request(S, text("second")));
+    let (slot, message) = node.next_request(W2);
+    assert_eq!((message.hops, node.dpa.stats().slow_path), (1, 1));
+    node.respond(W2, slot, text("fast"));
+    assert_eq!(node.next_response(W1).1, answer(text("fast")));
+
+    node.ports[SIDECAR].remove_flow(S);
+    node.settle_down();
+    node.call(W1, request(S, text("third")));
+    let (slot, _) = node.next_request(SIDECAR);
+    node.respond(SIDECAR, slot, Bytes::new());
+    node.next_response(W1);
+    node.assert_settled();
+}
+
+/// A worker may call its own service.
+#[test]
+fn worker_calls_itself() {
+    let mut node = Node::with_workers(&[&[S]]);
+    node.ports[SIDECAR].install_flow(S);
+    node.settle_down();
+    node.call(W1, request(S, pattern(100_000, 1)));
+    let (slot, message) = node.next_request(W1);
+    node.respond(W1, slot, message.body);
+    assert_eq!(node.next_response(W1).1, answer(pattern(100_000, 1)));
+    node.assert_settled();
+}
+
+/// What cannot be delivered is answered at once, and says why.
+#[test]
+fn undeliverable_requests_are_answered_at_once() {
+    let mut node = Node::with_workers(&[&[OTHER]]);
+    node.call(SIDECAR, request(S, text("x")));
+    assert_eq!(node.next_fault(SIDECAR), Fault::NoWorker);
+    let sidecar = node.ids[SIDECAR];
+    node.call(W1, request(S, pattern(50_000, 0)));
+    node.dpa.detach(sidecar);
+    assert_eq!(node.next_fault(W1), Fault::Unroutable);
+    assert_eq!(node.dpa.stats().faulted_total(), 2);
+    node.assert_settled();
+}
+
+/// A chain of calls ends where it has gone through too many workers. A sidecar adds nothing to it.
+#[test]
+fn hops_are_limited() {
+    let mut node = Node::with_workers(&[&[S]]);
+    node.ports[SIDECAR].install_flow(S);
+    node.settle_down();
+    let with_hops = |hops| RequestMessage { hops, ..request(S, Bytes::new()) };
+    node.call(W1, with_hops(15));
+    let (slot, message) = node.next_request(W1);
+    assert_eq!(message.hops, 16);
+    node.respond(W1, slot, Bytes::new());
+    node.next_response(W1);
+    for hops in [16, 255] {
+        node.call(W1, with_hops(hops));
+        assert_eq!(node.next_fault(W1), Fault::HopLimit);
+    }
+    node.call(SIDECAR, with_hops(16));
+    let (slot, message) = node.next_request(W1);
+    assert_eq!(message.hops, 16);
+    node.respond(W1, slot, Bytes::new());
+    node.next_response(SIDECAR);
+    node.assert_settled();
+}
+
+/// At its deadline a request is answered, its worker hears that nobody waits, and a late answer is dropped.
+#[test]
+fn deadline_settles_both_sides() {
+    let mut node = Node::with_workers(&[&[S]]);
+    let deadline = node.now.saturating_add(Duration::from_millis(5));
+    node.call(SIDECAR, RequestMessage { deadline, ..request(S, text("slow")) });
+    let (slot, message) = node.next_request(W1);
+    assert_eq!((message.deadline, node.dpa.next_deadline()), (deadline, Some(deadline)));
+    node.pass(Duration::from_millis(5) - Duration::from_nanos(1));
+    assert_eq!(node.next(SIDECAR), None);
+    node.pass(Duration::from_nanos(1));
+    node.stall(W1);
+    assert_eq!(node.next_fault(SIDECAR), Fault::Deadline);
+    node.ports[W1].respond(slot, answer(text("late, and not yet told")));
+    node.settle_down();
+    assert_eq!(node.next(W1), None, "the cancel finds the request answered");
+    assert_eq!((node.dpa.stats().late_responses, node.dpa.next_deadline()), (1, None));
+    node.call(SIDECAR, RequestMessage { deadline: node.now, ..request(S, Bytes::new()) });
+    assert_eq!(node.next_fault(SIDECAR), Fault::Deadline, "no time left: not even taken");
+    node.assert_settled();
+}
+
+/// A held request whose time is up is taken from its worker.
+#[test]
+fn worker_hears_of_a_passed_deadline() {
+    let mut node = Node::with_workers(&[&[S]]);
+    node.call(SIDECAR, request(S, text("slow")));
+    let (slot, _) = node.next_request(W1);
+    node.pass(Duration::from_secs(30));
+    assert_eq!(node.next(W1), Some(Arrived::Cancelled { slot }));
+    assert_eq!(node.next_fault(SIDECAR), Fault::Deadline);
+    node.assert_settled();
+}
+
+/// A call that is given up has no outcome for its caller, is taken from its worker, and its place comes back.
+#[test]
+fn cancelled_call_ends_everywhere() {
+    let mut node = Node::with_workers(&[&[S]]);
+    let call = node.call(SIDECAR, request(S, text("x")));
+    let (slot, _) = node.next_request(W1);
+    node.ports[SIDECAR].cancel(call);
+    node.ports[SIDECAR].cancel(call);
+    assert_eq!(node.next(W1), Some(Arrived::Cancelled { slot }));
+    assert_eq!(node.next(SIDECAR), None);
+    assert!(node.ports[SIDECAR].is_idle() && node.ports[W1].is_idle());
+    assert_eq!(node.dpa.stats().faulted_for(Fault::Cancelled), 1);
+    let next = node.call(SIDECAR, request(S, text("y")));
+    assert_eq!((next.index, next.generation), (call.index, call.generation + 1));
+    node.next_request(W1);
+    node.ports[SIDECAR].cancel(next);
+    node.assert_settled();
+}
+
+/// A cancel that crosses with the answer changes nothing for anybody else.
+#[test]
+fn cancel_may_cross_the_answer() {
+    let mut node = Node::with_workers(&[&[S]]);
+    let call = node.call(SIDECAR, request(S, text("x")));
+    let (slot, _) = node.next_request(W1);
+    node.respond(W1, slot, text("in time"));
+    node.stall(SIDECAR);
+    node.settle_down();
+    node.ports[SIDECAR].cancel(call);
+    assert_eq!(node.next(SIDECAR), None);
+    assert_eq!((node.dpa.stats().late_cancels, node.ports[SIDECAR].stats().late_outcomes), (1, 1));
+    node.assert_settled();
+}
+
+/// Large payloads of both directions, at every stage of being cancelled, give back all credit that they held.
+#[test]
+fn cancelled_streams_give_credit_back() {
+    for pumps in 0..24 {
+        let mut node = Node::with_workers(&[&[S]]);
+        let call = node.call(SIDECAR, request(S, pattern(1 << 20, 1)));
+        for _ in 0..pumps {
+            node.ports.iter_mut().for_each(|port| _ = port.flush());
+            node.dpa.pump(node.now);
+            if let Some(Arrived::Request { slot, .. }) = node.ports[W1].poll().expect("an honest DPA") {
+                node.respond(W1, slot, pattern(1 << 20, 2));
+            }
+            assert_eq!(node.ports[SIDECAR].poll(), Ok(None), "it is not over so soon");
+        }
+        node.ports[SIDECAR].cancel(call);
+        while node.next(W1).is_some() || node.next(SIDECAR).is_some() {}
+        node.assert_settled();
+        assert!(node.ports.iter().all(cellmesh_shm::port::Port::is_idle), "cancelled after {pumps} pumps");
+        node.call(SIDECAR, request(S, pattern(1 << 20, 3)));
+        let (slot, message) = node.next_request(W1);
+        node.respond(W1, slot, message.body);
+        assert!(node.next_response(SIDECAR).1 == answer(pattern(1 << 20, 3)), "after {pumps} pumps");
+        node.assert_settled();
+    }
+}
+
+/// Messages of 16 MiB pass byte for byte through rings of 16 and 256 KiB.
+#[test]
+fn messages_far_beyond_the_ring_pass() {
+    let mut node = Node::with_workers(&[&[S]]);
+    node.call(SIDECAR, request(S, pattern(16 << 20, 1)));
+    let (slot, message) = node.next_request(W1);
+    assert!(message.body == pattern(16 << 20, 1));
+    node.respond(W1, slot, pattern(16 << 20, 2));
+    assert!(node.next_response(SIDECAR).1 == answer(pattern(16 << 20, 2)));
+    assert_eq!(node.dpa.stats().chunks, 2 * (16u64 << 20).div_ceil(16320).max(1029));
+    node.assert_settled();
+}
+
+/// Large messages of several callers go side by side, and small calls overtake all of them.
+#[test]
+fn small_calls_overtake_large_ones() {
+    let mut node = Node::with_workers(&[&[S], &[OTHER]]);
+    node.ports[SIDECAR].install_flow(S);
+    node.settle_down();
+    for caller in [SIDECAR, W2, SIDECAR, W2] {
+        node.call(caller, request(S, pattern(4 << 20, 9)));
+    }
+    for _ in 0..3 {
+        node.ports.iter_mut().for_each(|port| _ = port.flush());
+        node.dpa.pump(node.now);
+        assert_eq!(node.ports[W1].poll(), Ok(None), "the large ones are on their way");
+    }
+    node.call(W2, request(S, text("small")));
+    let (slot, message) = node.next_request(W1);
+    assert_eq!(message.body, text("small"));
+    node.respond(W1, slot, text("quick"));
+    assert_eq!(node.next_response(W2).1, answer(text("quick")));
+    for _ in 0..4 {
+        let (slot, message) = node.next_request(W1);
+        assert!(message.body == pattern(4 << 20, 9));
+        node.respond(W1, slot, Bytes::new());
+    }
+    for caller in [SIDECAR, W2, SIDECAR, W2] {
+        assert_eq!(node.next_response(caller).1, answer(Bytes::new()));
+    }
+    node.assert_settled();
+}
+
+/// When the table is full a request is answered at once; a sidecar reaches that before a worker does.
+#[test]
+fn full_table_answers_at_once() {
+    let config = DpaConfig { slots_max: 8, ..DpaConfig::default() };
+    let mut node = Node::new(config, &[&[S]]);
+    node.ports[SIDECAR].install_flow(S);
+    node.stall(W1);
+    for _ in 0..8 {
+        node.call(SIDECAR, request(S, Bytes::new()));
+    }
+    for _ in 0..2 {
+        assert_eq!(node.next_fault(SIDECAR), Fault::Overloaded);
+    }
+    for _ in 0..3 {
+        node.call(W1, request(S, Bytes::new()));
+    }
+    node.settle_down();
+    assert_eq!(node.dpa.stats().live, 8);
+    let mut faults = 0;
+    while let Some(arrived) = node.next(W1) {
+        match arrived {
+            Arrived::Request { slot, .. } => node.respond(W1, slot, Bytes::new()),
+            Arrived::Response { message, .. } => faults += u32::from(message.fault == Fault::Overloaded),
+            Arrived::Cancelled { .. } => panic!("nobody cancelled"),
+        }
+    }
+    assert_eq!(faults, 1);
+    for _ in 0..6 {
+        assert_eq!(node.next_response(SIDECAR).1.status, 200);
+    }
+    node.assert_settled();
+}
+
+/// A worker that does not take its requests is sent them as it can take them; another worker's calls are not held up.
+#[test]
+fn slow_worker_holds_nobody_up() {
+    let mut node = Node::with_workers(&[&[S], &[OTHER]]);
+    node.stall(W1);
+    for n in 0..200 {
+        node.call(SIDECAR, request(S, pattern(200, n)));
+    }
+    node.settle_down();
+    assert!(node.dpa.stats().parked_now > 0, "the ring is smaller than that");
+    node.call(SIDECAR, request(OTHER, text("other")));
+    let (slot, _) = node.next_request(W2);
+    node.respond(W2, slot, text("not held up"));
+    assert_eq!(node.next_response(SIDECAR).1, answer(text("not held up")));
+    for n in 0..200 {
+        let (slot, message) = node.next_request(W1);
+        assert_eq!(message.body, pattern(200, n));
+        node.respond(W1, slot, message.body);
+    }
+    for n in 0..200 {
+        assert_eq!(node.next_response(SIDECAR).1, answer(pattern(200, n)));
+    }
+    node.assert_settled();
+}
+
+/// A request that its worker never got is not delivered after its deadline, and its worker hears nothing of it.
+#[test]
+fn parked_request_expires_silently() {
+    let mut node = Node::with_workers(&[&[S]]);
+    node.stall(W1);
+    for _ in 0..200 {
+        node.call(SIDECAR, request(S, pattern(200, 0)));
+    }
+    node.settle_down();
+    let parked = node.dpa.stats().parked_now;
+    node.pass(Duration::from_secs(30));
+    for _ in 0..200 {
+        assert_eq!(node.next_fault(SIDECAR), Fault::Deadline);
+    }
+    let (mut requests, mut cancels) = (0, 0);
+    while let Some(arrived) = node.next(W1) {
+        match arrived {
+            Arrived::Request { .. } => requests += 1,
+            Arrived::Cancelled { .. } => cancels += 1,
+            Arrived::Response { .. } => panic!("it called nobody"),
+        }
+    }
+    assert_eq!((requests, cancels), (200 - parked, 200 - parked));
+    node.assert_settled();
+}
+
+/// The death of a worker is answered for at once; what it had not got goes to another worker.
+#[test]
+fn lost_worker_is_settled() {
+    let mut node = Node::with_workers(&[&[S], &[OTHER]]);
+    node.ports[SIDECAR].install_flow(OTHER);
+    node.settle_down();
+    node.stall(W1);
+    for n in 0..200 {
+        node.call(SIDECAR, request(S, pattern(200, n)));
+    }
+    node.call(W1, request(OTHER, text("its own")));
+    node.settle_down();
+    let parked = node.dpa.stats().parked_now;
+    assert!((1..200).contains(&parked));
+    let replacement = node.add_worker(&[S], &DpaConfig::default());
+    let lost = node.ids[W1];
+    node.dpa.detach(lost);
+    node.dpa.detach(lost);
+    for _ in 0..200 - parked {
+        assert_eq!(node.next_fault(SIDECAR), Fault::WorkerLost);
+    }
+    for _ in 0..parked {
+        let (slot, message) = node.next_request(replacement);
+        node.respond(replacement, slot, message.body);
+        assert_eq!(node.next_response(SIDECAR).1.fault, Fault::None);
+    }
+    let stats = node.dpa.stats();
+    assert_eq!((stats.redispatched, stats.abandoned, stats.endpoints), (parked as u64, 1, 3));
+    let (slot, _) = node.next_request(W2);
+    assert_eq!(node.next(W2), Some(Arrived::Cancelled { slot }), "its own call is given up");
+    node.assert_settled();
+}
+
+/// A new endpoint may get the name of one that is gone, and nothing of its past.
+#[test]
+fn names_are_used_again() {
+    let mut node = Node::with_workers(&[&[S]]);
+    let first = node.ids[W1];
+    let old_link = node.ports[W1].link().spec;
+    node.dpa.detach(first);
+    let second = node.add_worker(&[S], &DpaConfig::default());
+    let new_link = node.ports[second].link().spec;
+    assert_eq!(new_link.endpoint, old_link.endpoint);
+    assert_ne!(new_link.generation, old_link.generation);
+    node.call(SIDECAR, request(S, text("x")));
+    let (slot, _) = node.next_request(second);
+    node.respond(second, slot, Bytes::new());
+    node.next_response(SIDECAR);
+    node.assert_settled();
+}
+
+/// Requests go to the worker with fewer in flight.
+#[test]
+fn load_is_spread() {
+    let mut node = Node::with_workers(&[&[S], &[S]]);
+    let mut held = [0, 0];
+    for _ in 0..20 {
+        node.call(SIDECAR, request(S, Bytes::new()));
+        for worker in [W1, W2] {
+            while let Some(Arrived::Request { .. }) = node.next(worker) {
+                held[worker - 1] += 1;
+            }
+        }
+    }
+    assert_eq!(held, [10, 10]);
+}
+
+/// Nobody is rung while all are awake; a sleeping worker is.
+#[test]
+fn only_sleepers_are_rung() {
+    let mut node = Node::with_workers(&[&[S]]);
+    let (slot, _) = {
+        node.call(SIDECAR, request(S, Bytes::new()));
+        node.next_request(W1)
+    };
+    assert_eq!(node.dpa.stats().doorbells, 0);
+    node.ports[SIDECAR].announce_sleep();
+    node.respond(W1, slot, Bytes::new());
+    node.settle_down();
+    assert_eq!(node.dpa.stats().doorbells, 1);
+    node.dpa.announce_sleep();
+    assert_eq!(node.dpa.wait_fds().count(), 2);
+    node.dpa.wake();
+    node.next_response(SIDECAR);
+    node.assert_settled();
+}
+
+mod hostile {
+    use super::*;
+
+    /// A worker that serves S and writes its rings itself, next to an honest one that serves OTHER.
+    struct Hostile {
+        node: Node,
+        link: Link,
+    }
+
+    impl Hostile {
+        fn new() -> Self {
+            let mut node = Node::with_workers(&[&[OTHER]]);
+            let link = node.attach(&[S], DpaConfig::default().profile);
+            node.ports[SIDECAR].install_flow(OTHER);
+            node.settle_down();
+            Self { node, link }
+        }
+
+        fn send(&mut self, frame: &FrameHeader) {
+            let ring = if frame.kind.is_chunk() { &mut self.link.tx.bulk } else { &mut self.link.tx.small };
+            let payload = vec![0; frame.frame_len as usize];
+            assert_eq!(ring.push(frame, Payload::Parts(&[], &payload)), Ok(true));
+            self.link.publish();
+            self.node.settle_down();
+        }
+
+        /// The next frame for the hostile worker.
+        fn take(&mut self) -> Option<FrameHeader> {
+            self.node.settle_down();
+            self.link.rx.refresh().expect("an honest DPA");
+            let frame = self.link.rx.small.peek().expect("an honest DPA")?;
+            self.link.rx.small.release(&frame);
+            self.link.publish();
+            Some(frame)
+        }
+
+        /// Its last frame closed it, by this rule, and cost nobody else anything.
+        fn assert_closed(mut self, rule: &str) -> DpaStats {
+            let closed = self.node.dpa.take_closed().expect("it is closed");
+            assert_eq!((closed.endpoint, closed.rule.as_str()), (self.node.ids[2], rule));
+            assert_eq!(self.node.dpa.stats().endpoints, 2);
+            self.assert_others_work();
+            self.node.dpa.stats()
+        }
+
+        fn assert_open(mut self) -> DpaStats {
+            assert_eq!(self.node.dpa.take_closed(), None);
+            self.assert_others_work();
+            self.node.dpa.stats()
+        }
+
+        fn assert_others_work(&mut self) {
+            self.node.resume();
+            while self.node.next(W1).is_some() {}
+            self.node.call(SIDECAR, request(OTHER, pattern(50_000, 4)));
+            let (slot, message) = self.node.next_request(W1);
+            self.node.respond(W1, slot, message.body);
+            assert!(self.node.next_response(SIDECAR).1 == answer(pattern(50_000, 4)));
+        }
+    }
+
+    fn frame(kind: FrameKind, token: u64) -> FrameHeader {
+        FrameHeader { status: 200, ..FrameHeader::new(kind, token) }
+    }
+
+    fn own_request(token: u64) -> FrameHeader {
+        FrameHeader { service: OTHER, deadline: Nanos::MAX, ..frame(FrameKind::Request, token) }
+    }
+
+    /// An answer counts only from the endpoint that has the request, and once: others' slots, old ones, guessed ones and
+    /// a second answer are dropped and counted, and closed is nobody.
+    #[test]
+    fn forged_answers_are_dropped() {
+        let mut hostile = Hostile::new();
+        hostile.node.call(SIDECAR, request(OTHER, text("for the honest one")));
+        let (slot, _) = hostile.node.next_request(W1);
+        for generation in 0..3 {
+            for index in [slot.index, slot.index + 1, u32::MAX] {
+                let token = SlotId { index, generation }.raw();
+                hostile.send(&frame(FrameKind::Response, token));
+                let announce = FrameHeader { payload_len: 9000, ..frame(FrameKind::ResponseAnnounce, token) };
+                hostile.send(&announce);
+                hostile.send(&FrameHeader { credit: 1, ..frame(FrameKind::RequestCredit, token) });
+                hostile.send(&FrameHeader { frame_len: 64, ..frame(FrameKind::ResponseChunk, token) });
+            }
+        }
+        hostile.node.respond(W1, slot, text("the honest answer"));
+        assert_eq!(hostile.node.next_response(SIDECAR).1, answer(text("the honest answer")));
+        hostile.send(&frame(FrameKind::Response, slot.raw()));
+        let stats = hostile.assert_open();
+        assert_eq!((stats.late_responses, stats.late_credits, stats.late_chunks), (19, 9, 9));
+        assert_eq!((stats.received, stats.answered), (2, 2));
+    }
+
+    /// A second answer to the same request, and one after an announced one, are dropped.
+    #[test]
+    fn second_answer_is_dropped() {
+        let mut hostile = Hostile::new();
+        hostile.node.call(SIDECAR, request(S, text("x")));
+        let taken = hostile.take().expect("the request");
+        let announce = FrameHeader { payload_len: 9000, ..frame(FrameKind::ResponseAnnounce, taken.token) };
+        hostile.send(&announce);
+        hostile.send(&frame(FrameKind::Response, taken.token));
+        hostile.send(&announce);
+        assert_eq!(hostile.node.next(SIDECAR), None);
+        hostile.node.pass(Duration::from_secs(30));
+        assert_eq!(hostile.node.next_fault(SIDECAR), Fault::Deadline);
+        assert_eq!(hostile.assert_open().late_responses, 2);
+    }
+
+    /// Each violation closes the endpoint with its rule, and all that it had in flight is settled.
+    #[test]
+    fn violations_close_their_endpoint_only() {
+        let check = |frames: &[FrameHeader], rule: &str| {
+            let mut hostile = Hostile::new();
+            hostile.node.call(SIDECAR, request(S, text("in flight on it")));
+            hostile.node.call(SIDECAR, request(S, pattern(50_000, 0)));
+            let taken = [hostile.take().expect("a request"), hostile.take().expect("another")];
+            hostile.node.stall(SIDECAR);
+            for frame in frames {
+                // Small numbers stand for the requests that it has.
+                let taken = usize::try_from(frame.token).ok().and_then(|number| taken.get(number));
+                let token = taken.filter(|_| frame.service != OTHER);
+                hostile
+                    .send(&FrameHeader { token: token.map_or(frame.token, |taken| taken.token), ..*frame });
+            }
+            for _ in 0..2 {
+                assert_eq!(hostile.node.next_fault(SIDECAR), Fault::WorkerLost, "{rule}");
+            }
+            let stats = hostile.assert_closed(rule);
+            assert_eq!((stats.violations, stats.closed()), (1, 1));
+            assert!(stats.is_balanced() && stats.live == 0, "{stats:?}");
+        };
+        check(&[own_request(1024)], "Request: the call's index must be less than calls_max");
+        check(&[own_request(7), own_request(7)], "Request: the call's index is in use");
+        check(&[frame(FrameKind::Cancel, u64::MAX)], "Cancel: the call's index must be less than calls_max");
+        check(&[frame(FrameKind::FlowInstall, 0)], "FlowInstall: only a sidecar decides about flows");
+        let credit = |credit| FrameHeader { credit, ..frame(FrameKind::RequestCredit, 1) };
+        check(&[credit(5)], "RequestCredit: credit for more chunks than the message has");
+        check(&[credit(4), credit(1)], "RequestCredit: credit for more chunks than the message has");
+        check(&[credit(16), credit(1)], "RequestCredit: credit for more chunks than the message has");
+        let announce = FrameHeader { payload_len: 40_000, ..frame(FrameKind::ResponseAnnounce, 0) };
+        let chunk = FrameHeader { frame_len: 16320, ..frame(FrameKind::ResponseChunk, 0) };
+        check(&[announce, chunk], "ResponseChunk: chunk without credit");
+    }
+
+    /// A receiver that grants more than its ring holds, over several messages, is closed.
+    #[test]
+    fn granting_beyond_the_ring_closes() {
+        let mut hostile = Hostile::new();
+        for _ in 0..2 {
+            hostile.node.call(SIDECAR, request(S, pattern(300_000, 0)));
+        }
+        let taken = [hostile.take().expect("a request"), hostile.take().expect("another")];
+        for (taken, credit) in taken.into_iter().zip([10, 7]) {
+            hostile.send(&FrameHeader { credit, ..frame(FrameKind::RequestCredit, taken.token) });
+        }
+        for _ in 0..2 {
+            assert_eq!(hostile.node.next_fault(SIDECAR), Fault::WorkerLost);
+        }
+        hostile.assert_closed("RequestCredit: more chunks granted than the ring holds");
+    }
+
+    /// A receiver that grants all of its ring and never takes a chunk keeps its own messages waiting, nobody else's.
+    #[test]
+    fn never_taking_chunks_harms_nobody_else() {
+        let mut hostile = Hostile::new();
+        hostile.node.call(SIDECAR, request(S, pattern(300_000, 0)));
+        let taken = hostile.take().expect("a request");
+        hostile.send(&FrameHeader { credit: 16, ..frame(FrameKind::RequestCredit, taken.token) });
+        hostile.node.settle_down();
+        hostile.node.pass(Duration::from_secs(30));
+        assert_eq!(hostile.node.next_fault(SIDECAR), Fault::Deadline);
+        hostile.assert_open();
+    }
+
+    /// A header that cannot be is counted by its reason.
+    #[test]
+    fn impossible_headers_are_counted_by_reason() {
+        let mut hostile = Hostile::new();
+        hostile.send(&FrameHeader { status: 5, ..frame(FrameKind::Response, 0) });
+        let stats = hostile.assert_closed("small ring: status 5: must be 100 to 999");
+        assert_eq!(stats.rejected[FrameError::Status { found: 5 }.reason()], 1);
+    }
+
+    /// An endpoint that makes calls and takes no answer is read no further than its answers can be kept.
+    #[test]
+    fn taking_no_answers_stops_the_service() {
+        let config = DpaConfig { calls_max: 300, ..DpaConfig::default() };
+        let mut node = Node::new(config, &[&[OTHER]]);
+        let mut link = node.attach(&[S], config.profile);
+        let mut sent = 0;
+        for generation in 0..100u32 {
+            for index in 0..200 {
+                let token = CallId { index, generation }.raw();
+                let frame = FrameHeader { hops: 255, ..own_request(token) };
+                sent += u32::from(link.tx.small.push(&frame, Payload::Empty).expect("an honest DPA"));
+            }
+            link.publish();
+            node.settle_down();
+        }
+        let parked = node.dpa.stats().parked_now;
+        assert!((300..300 + 64).contains(&parked), "{parked} answers parked of {sent} calls");
+    }
+}

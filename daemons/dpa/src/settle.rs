@@ -1,0 +1,133 @@
+//! Ends: of a request, and of an endpoint with all that is in flight on it.
+//!
+//! - Whatever ends a request before its answer, both sides hear of it: the caller gets a fault, the callee a cancel.
+//!   A callee that does not have the request yet never gets it.
+//! - Closing an endpoint is idempotent: no new requests go to it, what is in flight on it is settled, its memory is
+//!   unmapped and its descriptors are closed. Requests that it has not got yet go to another worker.
+
+use cellmesh_shm::frame::{FrameHeader, FrameKind};
+use cellmesh_shm::ids::{CallId, EndpointId, SlotId};
+use cellmesh_shm::message::Fault;
+use cellmesh_shm::ring::RingError;
+use cellmesh_shm::segment::Words;
+
+use crate::custody::Slot;
+use crate::endpoint::Role;
+use crate::mover::Violation;
+use crate::{Closed, Dpa};
+
+impl Dpa {
+    /// Answers a request that was not taken into custody.
+    pub(crate) fn refuse(&mut self, caller: EndpointId, call: CallId, fault: Fault) {
+        self.stats.faulted[fault as usize] += 1;
+        let pushed = self.outlet(caller).send(&FrameHeader::faulted(call.raw(), fault), Words::EMPTY);
+        self.stats.parked += u64::from(!pushed);
+    }
+
+    /// Ends a request with the mesh's own answer. Nothing if it has ended.
+    pub(crate) fn settle(&mut self, id: SlotId, fault: Fault) {
+        let Some(slot) = self.end(id) else { return };
+        self.refuse(slot.caller, slot.call, fault);
+        self.tell_callee(id, &slot);
+    }
+
+    /// Frees a slot and gives back all that the request held.
+    #[inline]
+    pub(crate) fn end(&mut self, id: SlotId) -> Option<Slot> {
+        let slot = self.custody.end(id)?;
+        *self.inlet(slot.caller).call_mut(slot.call).expect("it was found when the slot was taken") = None;
+        self.outlet(slot.caller).reserved -= slot.response.reserved();
+        let callee = self.outlet(slot.callee);
+        callee.reserved -= slot.request.reserved();
+        callee.in_flight -= 1;
+        Some(slot)
+    }
+
+    /// Nobody waits for this request any more.
+    fn tell_callee(&mut self, id: SlotId, slot: &Slot) {
+        let outlet = self.outlet(slot.callee);
+        if slot.delivered {
+            let pushed = outlet.send(&FrameHeader::new(FrameKind::Cancel, id.raw()), Words::EMPTY);
+            self.stats.parked += u64::from(!pushed);
+        } else {
+            outlet.take_back(id);
+        }
+    }
+
+    /// Lets an endpoint go: its socket has closed, or it is leaving. Nothing if it is not attached.
+    ///
+    /// Its callers get [`Fault::WorkerLost`] for what it had; what it had not got yet goes to another worker, if there is
+    /// one. Its own calls are given up.
+    pub fn detach(&mut self, endpoint: EndpointId) {
+        let index = usize::from(endpoint.0);
+        let Some(role) = self.inlets.get(index).and_then(Option::as_ref).map(|inlet| inlet.role) else {
+            return;
+        };
+        self.flows.remove(endpoint);
+        for id in self.custody.of_endpoint(endpoint) {
+            self.leave(id, endpoint, role);
+        }
+        self.inlets[index] = None;
+        self.outlets[index] = None;
+    }
+
+    /// One of the two sides of this request is going.
+    fn leave(&mut self, id: SlotId, leaving: EndpointId, role: Role) {
+        let Some(slot) = self.custody.get_mut(id) else { return };
+        if slot.caller == leaving {
+            let slot = self.end(id).expect("just looked up");
+            self.stats.abandoned += 1;
+            self.tell_callee(id, &slot);
+        } else if slot.delivered || !self.redispatch(id, leaving, role) {
+            self.settle(id, Fault::WorkerLost);
+        }
+    }
+
+    /// Sends a request elsewhere that the leaving endpoint has not got. `false`: there is nobody else.
+    fn redispatch(&mut self, id: SlotId, leaving: EndpointId, role: Role) -> bool {
+        let outlets = &self.outlets;
+        let in_flight =
+            |id: EndpointId| outlets[usize::from(id.0)].as_ref().map_or(u32::MAX, |outlet| outlet.in_flight);
+        let service = self.custody.get_mut(id).expect("looked up by the caller").service;
+        let to = match role {
+            Role::Worker => self.flows.worker(service, in_flight),
+            Role::Sidecar => self.flows.sidecar(in_flight),
+        };
+        let Some(to) = to else { return false };
+        let Some(frame) = self.outlet(leaving).take_back(id) else { return false };
+        self.outlet(leaving).in_flight -= 1;
+        self.outlet(to).in_flight += 1;
+        let delivered = self.outlet(to).send_parked(frame);
+        let slot = self.custody.get_mut(id).expect("looked up by the caller");
+        (slot.callee, slot.delivered) = (to, delivered);
+        self.stats.redispatched += 1;
+        true
+    }
+
+    /// Closes an endpoint that broke a rule.
+    #[cold]
+    pub(crate) fn expel(&mut self, endpoint: EndpointId, violation: Violation) {
+        match violation {
+            Violation::Ring(RingError::Frame { error, .. }) => self.stats.rejected[error.reason()] += 1,
+            Violation::Ring(RingError::Corrupt { .. }) => self.stats.corrupt_rings += 1,
+            Violation::Stream { .. } | Violation::Rule { .. } => self.stats.violations += 1,
+        }
+        tracing::warn!(endpoint = endpoint.0, rule = %violation, "endpoint closed: it broke a rule of the rings");
+        self.detach(endpoint);
+        self.closed.push_back(Closed { endpoint, rule: violation.to_string() });
+    }
+
+    /// Closes those whose side of a ring to them was found broken while others had their turn.
+    #[inline]
+    pub(crate) fn expel_broken(&mut self) -> bool {
+        let mut expelled = false;
+        for index in 0..self.outlets.len() {
+            let Some(broken) = self.outlets[index].as_ref().and_then(|outlet| outlet.broken) else {
+                continue;
+            };
+            self.expel(EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX")), broken.into());
+            expelled = true;
+        }
+        expelled
+    }
+}

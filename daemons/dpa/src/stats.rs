@@ -1,0 +1,79 @@
+//! What a DPA counts. Everything that is dropped is in here.
+//!
+//! ```text
+//!   received = answered + faulted (all of them) + abandoned + live      always
+//! ```
+
+use cellmesh_shm::frame::FrameError;
+use cellmesh_shm::message::Fault;
+
+/// Counters since the DPA was made, and what is in flight now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DpaStats {
+    /// Requests taken from endpoints.
+    pub received: u64,
+    /// Requests whose callee's answer went to the caller whole, faults that the callee set included.
+    pub answered: u64,
+    /// Requests that the DPA answered itself, by the number of the fault.
+    pub faulted: [u64; Fault::ALL.len()],
+    /// Requests whose caller went away first.
+    pub abandoned: u64,
+    /// Requests in custody now.
+    pub live: u32,
+    /// Requests that went to a sidecar because their service had no flow entry.
+    pub slow_path: u64,
+    /// Requests that were sent to another worker because theirs went away before it had them.
+    pub redispatched: u64,
+    /// Small frames relayed, announcements and credits included.
+    pub frames: u64,
+    /// Chunks relayed.
+    pub chunks: u64,
+    /// Small frames that found the ring of their destination full and waited here.
+    pub parked: u64,
+    /// Small frames that wait here now.
+    pub parked_now: usize,
+    /// Responses that named no live request of their sender: late, forged or sent twice. Dropped.
+    pub late_responses: u64,
+    /// Credits that named no live request of their sender. Dropped.
+    pub late_credits: u64,
+    /// Chunks that named no live request of their sender. Dropped.
+    pub late_chunks: u64,
+    /// Calls given up that had their outcome already.
+    pub late_cancels: u64,
+    /// Frames that were not believed, by [`FrameError::REASONS`]. Each closed its endpoint.
+    pub rejected: [u64; FrameError::REASONS.len()],
+    /// Counters of rings that were not believed. Each closed its endpoint.
+    pub corrupt_rings: u64,
+    /// Frames that their sender may not send, or not now. Each closed its endpoint.
+    pub violations: u64,
+    /// System calls spent on waking endpoints that are attached now.
+    pub doorbells: u64,
+    /// Endpoints attached now.
+    pub endpoints: usize,
+}
+
+impl DpaStats {
+    /// Requests that the DPA answered itself, for any reason.
+    #[must_use]
+    pub fn faulted_total(&self) -> u64 {
+        self.faulted.iter().sum()
+    }
+
+    /// Requests that the DPA answered itself for this reason.
+    #[must_use]
+    pub fn faulted_for(&self, fault: Fault) -> u64 {
+        self.faulted[fault as usize]
+    }
+
+    /// Endpoints that were closed for breaking a rule.
+    #[must_use]
+    pub fn closed(&self) -> u64 {
+        self.rejected.iter().sum::<u64>() + self.corrupt_rings + self.violations
+    }
+
+    /// Whether the books balance, see the module's header.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        self.received == self.answered + self.faulted_total() + self.abandoned + u64::from(self.live)
+    }
+}

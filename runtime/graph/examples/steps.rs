@@ -25,7 +25,54 @@ fn main() -> Result<(), PlanError> {
             report(steps, name, &plan(steps, kind))?;
         }
     }
+    let monster = monster();
+    let mut refused = Duration::MAX;
+    for _ in 0..ROUNDS {
+        let plan = monster.clone();
+        let start = Instant::now();
+        let error = plan.validate(&Limits::default()).expect_err("the last input is of a later step");
+        refused = refused.min(start.elapsed());
+        black_box(error);
+    }
+    println!(
+        "largest plan that the default limits let in, its last input wrong: refused after {} us",
+        refused.as_micros()
+    );
     Ok(())
+}
+
+/// As much work to validate as the default limits allow: ids that differ in their first bytes only, all inputs
+/// of the deepest steps.
+fn monster() -> Plan {
+    let limits = Limits::default();
+    let (steps, groups, id_len) = (limits.nodes_max, limits.depth_max - 2, u32::from(limits.id_bytes_max));
+    let group = |number: u32| match number {
+        0 => Work::Order(Span { start: 0, len: steps - groups }),
+        _ => Work::Order(Span { start: steps - groups + number - 1, len: 1 }),
+    };
+    let leaf = Work::Internal(FunctionCall { function: 0, args: Span::default() });
+    let node = |number: u32| Node {
+        // An odd factor: every id once, in no order that a sort could use.
+        id: Span { start: number * 2_477 % steps * id_len, len: id_len },
+        work: if number < groups { group(number) } else { leaf },
+        inputs: Span { start: 0, len: if number == steps - 1 { limits.inputs_max } else { 0 } },
+        tolerant: false,
+    };
+    let deepest = groups;
+    let inputs = |number: u32| if number == limits.inputs_max - 1 { steps - 1 } else { deepest };
+    let children = std::iter::once(1).chain(groups + 1..steps).chain(2..=groups);
+    Plan {
+        nodes: (0..steps).map(node).collect(),
+        children: children.collect(),
+        inputs: (0..limits.inputs_max)
+            .map(|number| Input { step: inputs(number), with_body: true })
+            .collect(),
+        arena: (0..steps)
+            .flat_map(|number| format!("{number:08}{:x>120}", "").into_bytes())
+            .collect::<Vec<u8>>()
+            .into(),
+        ..Plan::default()
+    }
 }
 
 /// A group with `steps` internal steps; in an `order` each has the one before as its input.

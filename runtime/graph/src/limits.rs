@@ -14,7 +14,7 @@ pub struct Limits {
     pub requests_max: u32,
     /// Requests of one step. Default 1,024: they go one after the other, so that more would outlive any deadline.
     pub requests_per_step_max: u32,
-    /// Inputs of all steps together. Default 8,192: two for each step, or one step that joins all others.
+    /// Inputs of all steps together. Default 4,096: one for each step, or one step that joins all others.
     pub inputs_max: u32,
     /// Bytes of a step's id. Default 128: ids are repeated in logs and error bodies.
     pub id_bytes_max: u16,
@@ -33,7 +33,7 @@ impl Default for Limits {
             depth_max: 64,
             requests_max: 4096,
             requests_per_step_max: 1024,
-            inputs_max: 8192,
+            inputs_max: 4096,
             id_bytes_max: 128,
             method_bytes_max: 64,
             url_bytes_max: 8192,

@@ -3,7 +3,7 @@
 //! - Cheap first: counts, then ids, then the tree, then what steps refer to. The first broken rule is the error.
 //! - A step that is named, by an input or by `respond-with`, is certain to have a result when that is read. So the steps of a
 //!   tolerant `order` behind the first one that may fail cannot be named from outside it: they may never run.
-//! - cost: `O(n log n)` for ids, `O(n)` for the rest, and a walk of at most the depth for each input; no recursion.
+//! - cost: `O(n log n)` for ids, a walk of at most the depth for each input, `O(n)` for the rest; no recursion.
 
 mod requests;
 mod tree;
@@ -93,18 +93,42 @@ fn check_unique(plan: &Plan) -> Result<(), PlanError> {
 }
 
 fn equal_pair(plan: &Plan) -> Option<(u32, u32)> {
-    let count = count_u32(plan.nodes.len());
-    (1..count).find_map(|second| {
-        let id = id_of(plan, second);
-        (0..second).find(|&first| id_of(plan, first) == id).map(|first| (first, second))
-    })
+    let mut tails = [0; PAIRS_MAX];
+    for (second, id) in ids(plan) {
+        let tail = tail_of(id);
+        let mut earlier = (0..second).zip(&tails);
+        if let Some((first, _)) = earlier.find(|(first, other)| **other == tail && id_of(plan, *first) == id)
+        {
+            return Some((first, second));
+        }
+        tails[second as usize] = tail;
+    }
+    None
 }
 
 fn equal_neighbours(plan: &Plan) -> Option<(u32, u32)> {
-    let mut sorted: Vec<u32> = (0..count_u32(plan.nodes.len())).collect();
-    sorted.sort_unstable_by_key(|&index| (id_of(plan, index), index));
-    let same = |pair: &&[u32]| id_of(plan, pair[0]) == id_of(plan, pair[1]);
-    sorted.windows(2).find(same).map(|pair| (pair[0], pair[1]))
+    let mut sorted: Vec<(u64, u32)> = ids(plan).map(|(index, id)| (tail_of(id), index)).collect();
+    sorted.sort_unstable_by(|one, other| {
+        let by_id = || id_of(plan, one.1).cmp(id_of(plan, other.1)).then(one.1.cmp(&other.1));
+        one.0.cmp(&other.0).then_with(by_id)
+    });
+    let same = |pair: &&[(u64, u32)]| id_of(plan, pair[0].1) == id_of(plan, pair[1].1);
+    sorted.windows(2).find(same).map(|pair| (pair[0].1, pair[1].1))
+}
+
+/// The last bytes of an id as a number: ids that end differently, as most do, need no other comparison.
+fn tail_of(id: &[u8]) -> u64 {
+    let tail = id.last_chunk().copied().unwrap_or_else(|| {
+        let mut short = [0; size_of::<u64>()];
+        short[..id.len()].copy_from_slice(id);
+        short
+    });
+    u64::from_le_bytes(tail)
+}
+
+/// The ids of all steps, which have been checked.
+fn ids(plan: &Plan) -> impl Iterator<Item = (u32, &[u8])> {
+    numbered(&plan.nodes).map(|(index, node)| (index, &plan.arena[node.id.range()]))
 }
 
 /// The id of a step whose id span has been checked.
@@ -165,7 +189,7 @@ fn certain_before(plan: &Plan, tree: &Tree, named: u32, step: u32) -> Result<(),
     let around = innermost(tree, named, step);
     match plan.nodes[around as usize].work {
         Work::Order(_) if tree.at(named).first > tree.at(step).first => Err(InputRule::Later),
-        Work::Order(_) => certain_inside(plan, tree, named, around),
+        Work::Order(_) => may_not_run(plan, tree, named, tree.hider_inside(around, named)),
         Work::Pipe(_) => Err(InputRule::SameTime),
         Work::Requests(_) | Work::Builder(_) | Work::Internal(_) => {
             unreachable!("only groups have steps inside")
@@ -182,32 +206,15 @@ fn innermost(tree: &Tree, named: u32, step: u32) -> u32 {
     around
 }
 
-/// Whether `named` is certain to have run when all that is known is that the child of `end` around it has ended, and not
-/// with an error that counts.
-///
-/// A child of an `order` is certain to run up to the first sibling that may fail, and that one too. One behind it runs only
-/// if the `order` gets there: which is known as long as an error of the `order` would count all the way up, that is,
-/// if no step in between is tolerant.
-fn certain_inside(plan: &Plan, tree: &Tree, named: u32, end: u32) -> Result<(), InputRule> {
-    let mut may_stop = None;
-    let (mut child, mut parent) = (named, tree.at(named).parent);
-    while parent != end {
-        let node = &plan.nodes[parent as usize];
-        if may_stop.is_none() && matches!(node.work, Work::Order(_)) && tree.may_not_reach(parent, child) {
-            may_stop = Some(parent);
-        }
-        if let Some(order) = may_stop.filter(|_| node.tolerant) {
-            return Err(InputRule::MayNotRun {
-                order: plan.step_name(order),
-                tolerant: plan.step_name(parent),
-            });
-        }
-        (child, parent) = (parent, tree.at(parent).parent);
-    }
-    Ok(())
+/// The error of naming `named`, if there is a step that can hide that it never ran.
+fn may_not_run(plan: &Plan, tree: &Tree, named: u32, hider: Option<u32>) -> Result<(), InputRule> {
+    hider.map_or(Ok(()), |tolerant| {
+        let order = plan.step_name(tree.order_that_may_stop(plan, named));
+        Err(InputRule::MayNotRun { order, tolerant: plan.step_name(tolerant) })
+    })
 }
 
-/// The response is read when the root has ended, and not with an error that counts: the root's parent is `NONE`.
+/// The response is read when the root has ended, and not with an error that counts.
 fn check_respond_with(plan: &Plan, tree: &Tree) -> Result<(), PlanError> {
     let Some(named) = plan.respond_with else {
         return Ok(());
@@ -215,7 +222,7 @@ fn check_respond_with(plan: &Plan, tree: &Tree) -> Result<(), PlanError> {
     if named as usize >= plan.nodes.len() {
         return Err(PlanError::RespondMissing { named, nodes: plan.nodes.len() });
     }
-    certain_inside(plan, tree, named, NONE)
+    may_not_run(plan, tree, named, tree.hider(named))
         .map_err(|rule| PlanError::RespondUncertain { named: plan.step_name(named), rule })
 }
 

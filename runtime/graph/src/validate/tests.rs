@@ -190,6 +190,8 @@ fn ids_are_unique() {
             format!("step \"a1\": steps #2 and #{count} have this id: ids must be unique in a graph")
         );
     }
+    let alike = ["call#1 of a", "call#1 of b", "b", "b\0", "#1 of a", "a#1 of a", "a"];
+    order("o", alike.map(internal)).valid();
     order("o", [internal("\u{e9}"), internal("e\u{301}"), internal("E")]).valid();
 }
 

@@ -33,9 +33,22 @@ pub(crate) struct Place {
     may_fail: u32,
     /// The step with the number that is this entry's index.
     by_first: u32,
+    /// The innermost tolerant step that is this one or around it; `NONE` where no such step is tolerant.
+    tolerant: u32,
+    /// The innermost tolerant step around it that can end well although this one never ran; `NONE` where none can.
+    hidden_by: u32,
 }
 
-const NEW: Place = Place { parent: NONE, slot: NONE, first: NONE, end: NONE, may_fail: NONE, by_first: NONE };
+const NEW: Place = Place {
+    parent: NONE,
+    slot: NONE,
+    first: NONE,
+    end: NONE,
+    may_fail: NONE,
+    by_first: NONE,
+    tolerant: NONE,
+    hidden_by: NONE,
+};
 
 /// The places of all steps.
 #[derive(Debug)]
@@ -57,6 +70,7 @@ impl Tree {
             return Err(tree.unreached(plan));
         }
         tree.find_failing(plan);
+        tree.find_hidden(plan);
         Ok(tree)
     }
 
@@ -70,9 +84,33 @@ impl Tree {
         (place.first..place.end).contains(&self.at(step).first)
     }
 
-    /// Whether an error of an earlier sibling may keep `order` from starting `child`.
-    pub(super) fn may_not_reach(&self, order: u32, child: u32) -> bool {
-        self.at(order).may_fail < self.at(child).slot
+    /// The innermost tolerant step that can end well although `step`, inside it, never ran.
+    ///
+    /// A child of an `order` is certain to run up to the first sibling that may fail, and that one too. One behind it runs
+    /// only if the `order` gets there: which is known as long as an error of the `order` would count all the way up,
+    /// that is, if no step in between is tolerant.
+    pub(super) fn hider(&self, step: u32) -> Option<u32> {
+        Some(self.at(step).hidden_by).filter(|hider| *hider != NONE)
+    }
+
+    /// As [`Tree::hider`], when it is known that the child of `group` around `step` ended well.
+    pub(super) fn hider_inside(&self, group: u32, step: u32) -> Option<u32> {
+        self.hider(step).filter(|hider| *hider != group && self.contains(group, *hider))
+    }
+
+    /// The innermost `order` around `step` that may end before it gets there, for a step that something hides.
+    pub(super) fn order_that_may_stop(&self, plan: &Plan, mut step: u32) -> u32 {
+        while !self.may_not_reach(plan, step) {
+            step = self.at(step).parent;
+        }
+        self.at(step).parent
+    }
+
+    /// Whether an error of an earlier sibling may keep the parent of `step` from starting it.
+    fn may_not_reach(&self, plan: &Plan, step: u32) -> bool {
+        let place = self.at(step);
+        let in_order = matches!(plan.nodes[place.parent as usize].work, Work::Order(_));
+        in_order && self.at(place.parent).may_fail < place.slot
     }
 
     /// What `order` does not start when it ends with `child`: the numbers of all steps behind `child`.
@@ -192,6 +230,22 @@ impl Tree {
             if may_fail && !node.tolerant {
                 self.0[place.parent as usize].may_fail = place.slot;
             }
+        }
+    }
+    /// Finds out which steps may never run without an error to show for it: parents first.
+    fn find_hidden(&mut self, plan: &Plan) {
+        for number in 0..self.0.len() {
+            let step = self.0[number].by_first;
+            let parent = self.at(step).parent;
+            let (mut tolerant, mut hidden_by) = (NONE, NONE);
+            if parent != NONE {
+                let around = self.at(parent);
+                tolerant = around.tolerant;
+                hidden_by = if self.may_not_reach(plan, step) { around.tolerant } else { around.hidden_by };
+            }
+            let place = &mut self.0[step as usize];
+            place.hidden_by = hidden_by;
+            place.tolerant = if plan.nodes[step as usize].tolerant { step } else { tolerant };
         }
     }
 }

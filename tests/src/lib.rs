@@ -1,1 +1,33 @@
-//! End-to-end tests of cellmesh over real sockets.
+//! End-to-end tests of cellmesh over real sockets: the harness. The tests are in `tests/`, a file for each theme.
+//!
+//! - A [`Node`] is a real `cellmesh run` with real cells, on a port of its own, with its log at hand.
+//! - [`Wire`] sends and reads exact bytes; [`H2`] speaks HTTP/2.
+//! - No test measures speed, and none sleeps to be sure: it waits for an event, or shows the order of two. Only
+//!   what would hang runs into [`HANG`].
+//!
+//! The program is `$CELLMESH_BIN`, else the one beside the tests in cargo's target folder; the cells are in
+//! `$CELLMESH_CELLS`, else in `cells` there. `cargo xtask test` builds both and says where they are.
+
+pub mod components;
+mod h2;
+mod log;
+mod node;
+mod places;
+mod process;
+mod reply;
+mod run;
+mod wire;
+
+use std::time::Duration;
+
+pub use h2::H2;
+pub use log::Log;
+pub use node::Node;
+pub use places::{cell, cells_dir, shared_cache_dir};
+pub use process::{Ended, Usage};
+pub use reply::Reply;
+pub use run::Run;
+pub use wire::Wire;
+
+/// Longer than anything here takes, also on a busy machine; only a hang gets there.
+pub const HANG: Duration = Duration::from_secs(60);

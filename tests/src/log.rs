@@ -1,0 +1,92 @@
+//! The log of a node: what it writes to standard error, a JSON object in each line.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::HANG;
+
+/// All lines so far, of a process that may still write.
+#[derive(Debug, Clone)]
+pub struct Log(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    lines: Mutex<Lines>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    texts: Vec<String>,
+    ended: bool,
+}
+
+impl Log {
+    /// Collects what comes from `output` on a thread of its own.
+    pub(crate) fn of(output: impl Read + Send + 'static) -> Self {
+        let log = Self(Arc::default());
+        let writer = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n') {
+                let Ok(line) = line else { break };
+                writer.lock().texts.push(String::from_utf8_lossy(&line).into_owned());
+                writer.0.changed.notify_all();
+            }
+            writer.lock().ended = true;
+            writer.0.changed.notify_all();
+        });
+        log
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All lines as they are.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.lock().texts.join("\n")
+    }
+
+    /// All lines that are JSON.
+    #[must_use]
+    pub fn lines(&self) -> Vec<Value> {
+        self.lock().texts.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The texts of all lines with this value of `key`, in order.
+    #[must_use]
+    pub fn messages_of(&self, key: &str, value: &str) -> Vec<String> {
+        let lines = self.lines();
+        lines.iter().filter(|line| line[key] == value).map(|line| line["message"].to_string()).collect()
+    }
+
+    /// The first line that `is_it`; waits for it. `what` is for the message when it does not come.
+    #[must_use]
+    pub fn wait_for(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + HANG;
+        let mut seen = 0;
+        let mut lines = self.lock();
+        loop {
+            let new = lines.texts[seen..].iter().filter_map(|line| serde_json::from_str(line).ok());
+            if let Some(found) = new.into_iter().find(&is_it) {
+                return found;
+            }
+            seen = lines.texts.len();
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero() && !lines.ended, "not in the log: {what}\n{}", lines.texts.join("\n"));
+            lines = self.0.changed.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until the process closed its end, and gives all that it wrote.
+    pub(crate) fn whole(&self) -> String {
+        let ended = self.0.changed.wait_timeout_while(self.lock(), HANG, |lines| !lines.ended);
+        let (lines, timeout) = ended.unwrap_or_else(PoisonError::into_inner);
+        assert!(!timeout.timed_out(), "a process keeps its output open:\n{}", lines.texts.join("\n"));
+        lines.texts.join("\n")
+    }
+}

@@ -1,0 +1,53 @@
+//! What the system knows of a process.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// How a process ended, and what it wrote.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit status; none when a signal killed it.
+    pub code: Option<i32>,
+    /// All of its standard output.
+    pub stdout: String,
+    /// All of its standard error.
+    pub stderr: String,
+    /// From the order to end, or from the start, to the end.
+    pub took: Duration,
+}
+
+/// What a process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory that is in use and in no file.
+    pub anonymous_bytes: u64,
+    /// Open file descriptors.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl Usage {
+    /// Of the process now.
+    pub(crate) fn of(pid: u32) -> Self {
+        let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
+        Self { anonymous_bytes: anonymous_bytes(pid), descriptors: count("fd"), threads: count("task") }
+    }
+}
+
+/// `RssAnon` of `/proc/<pid>/status`. Pages of files and of shared memory stay mapped at the system's pleasure.
+fn anonymous_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says RssAnon");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+    kib * 1024
+}
+
+/// Looks again and again until `condition` holds; for what the system has no event for. `what` is for the message.
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+    let until = Instant::now() + crate::HANG;
+    while !condition() {
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

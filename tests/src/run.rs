@@ -1,0 +1,126 @@
+//! What is to be run: a file, and what the command line says on top of it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::log::Log;
+use crate::places;
+use crate::process::{Ended, until};
+use crate::{Node, cells_dir};
+
+/// An application that is about to be run.
+#[derive(Debug)]
+pub struct Run {
+    dir: TempDir,
+    file: PathBuf,
+    cache_dir: PathBuf,
+    listen: SocketAddr,
+    args: Vec<String>,
+}
+
+impl Run {
+    /// An `app.toml`. In its text `{cells}` stands for the folder of the compiled cells.
+    #[must_use]
+    pub fn app(toml: &str) -> Self {
+        let cells = cells_dir();
+        Self::file("app.toml", &toml.replace("{cells}", cells.to_str().expect("a path that is text")))
+    }
+
+    /// A muBench work model.
+    #[must_use]
+    pub fn model(model: &Value) -> Self {
+        Self::file("workmodel.json", &format!("{model:#}"))
+    }
+
+    /// Any file.
+    #[must_use]
+    pub fn file(name: &str, text: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).expect("a file in a temporary folder");
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { dir, file, cache_dir: places::shared_cache_dir(), listen, args: Vec::new() }
+    }
+
+    /// With another file beside the first.
+    #[must_use]
+    pub fn with_file(self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
+        std::fs::write(self.dir.path().join(name), bytes).expect("a file in a temporary folder");
+        self
+    }
+
+    /// With its own artifact cache instead of that of all tests.
+    #[must_use]
+    pub fn cache_dir(mut self, dir: &Path) -> Self {
+        dir.clone_into(&mut self.cache_dir);
+        self
+    }
+
+    /// On this address instead of a free port.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    /// With so many lanes.
+    #[must_use]
+    pub fn lanes(self, lanes: u16) -> Self {
+        self.arg("--lanes").arg(&lanes.to_string())
+    }
+
+    /// With another argument.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Starts it, and waits until it serves.
+    #[must_use]
+    pub fn start(self) -> Node {
+        let child = self.spawn("run");
+        Node::serving(child, self.dir)
+    }
+
+    /// Runs it to its end, which has to come by itself.
+    #[must_use]
+    pub fn end(self) -> Ended {
+        self.command_end("run")
+    }
+
+    /// Only checks the file.
+    #[must_use]
+    pub fn check(self) -> Ended {
+        self.command_end("check")
+    }
+
+    fn command_end(self, command: &str) -> Ended {
+        let start = Instant::now();
+        let mut child = self.spawn(command);
+        let stdout = Log::of(child.stdout.take().expect("stdout is piped"));
+        let stderr = Log::of(child.stderr.take().expect("stderr is piped"));
+        let child = std::cell::RefCell::new(child);
+        until("the end of a program that cannot run", || {
+            child.borrow_mut().try_wait().expect("our child").is_some()
+        });
+        let code = child.borrow_mut().wait().expect("our child").code();
+        Ended { code, stdout: stdout.whole(), stderr: stderr.whole(), took: start.elapsed() }
+    }
+
+    fn spawn(&self, command: &str) -> Child {
+        let mut program = Command::new(places::program());
+        for name in ["RUST_LOG", "CELLMESH_LISTEN", "CELLMESH_LANES", "CELLMESH_CACHE_DIR"] {
+            program.env_remove(name);
+        }
+        program.arg(command).arg(&self.file).arg("--listen").arg(self.listen.to_string());
+        program.arg("--cache-dir").arg(&self.cache_dir).arg("--cells-dir").arg(cells_dir()).args(&self.args);
+        program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        program.spawn().expect("cellmesh can be started")
+    }
+}

@@ -4,6 +4,7 @@
 //! bound before every cell is loaded, so a start that fails leaves nothing behind.
 
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -130,8 +131,9 @@ impl Lanes {
             };
             let report = report.clone();
             let thread = std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
+                let ended = catch_unwind(AssertUnwindSafe(|| start.run())).unwrap_or_else(|_| Err(anyhow!("panicked")));
                 // The receiver lives until every lane has reported.
-                let _ = report.blocking_send(start.run());
+                let _ = report.blocking_send(ended);
             })?;
             threads.push(thread);
         }

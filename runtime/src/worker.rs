@@ -192,7 +192,6 @@ impl Worker {
     /// Starts a call on the lane. It has ended, is on its way to the pool or waits on the lane afterwards.
     fn start(&mut self, ticket: Ticket, work: GuestCall, instance: Option<Instance>) {
         let Some(deadline) = self.call_deadline(&ticket, &work) else {
-            // The request was cancelled while the call waited for an instance.
             return self.hosted[usize::from(ticket.service.0)].give_back(instance);
         };
         let cell = &self.hosted[usize::from(ticket.service.0)].cell;
@@ -227,11 +226,7 @@ impl Worker {
     /// Takes the result of a guest call to its request, and its instance to the next that waits.
     fn settle(&mut self, finished: Finished) {
         let Finished { ticket, instance, result } = finished;
-        if let Some(waiting) = self.hosted[usize::from(ticket.service.0)].next_waiting() {
-            self.start(waiting.ticket, waiting.work, instance);
-        } else {
-            self.hosted[usize::from(ticket.service.0)].give_back(instance);
-        }
+        self.pass_on(ticket.service, instance);
         match self.requests.get_mut(ticket.request) {
             Some(request) => request.running.retain(|(step, _)| *step != ticket.step),
             None => return,
@@ -240,6 +235,16 @@ impl Worker {
             Ok(returned) => self.returned(ticket, returned),
             Err(fault) => self.fail(ticket, &fault),
         }
+    }
+
+    /// Gives the room of a call that has ended, and its instance, to the next that waits and is still wanted.
+    fn pass_on(&mut self, service: ServiceId, instance: Option<Instance>) {
+        while let Some(waiting) = self.hosted[usize::from(service.0)].next_waiting() {
+            if self.requests.get(waiting.ticket.request).is_some() {
+                return self.start(waiting.ticket, waiting.work, instance);
+            }
+        }
+        self.hosted[usize::from(service.0)].give_back(instance);
     }
 
     fn returned(&mut self, ticket: Ticket, returned: GuestReturn) {

@@ -3,12 +3,8 @@
 //! A component is named by the folder of its package: `cells/hello` becomes `target/cells/hello.wasm`.
 //! Every package with a `cdylib` is a cell; others are libraries of cells.
 //!
-//! The manifest of the workspace may say how its cells are linked:
-//!
-//! ```toml
-//! [workspace.metadata.cells]
-//! link-args = ["--initial-memory=4194304", "-zstack-size=1048576"]
-//! ```
+//! How they are linked (the memory that they start with) is said in `.cargo/config.toml` beside their
+//! manifest, so that a plain `cargo build` there makes the same components.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -19,11 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::wasip2::{self, Compiler};
-use crate::workspace::{Metadata, Workspace};
-
-/// 4 MiB of memory to begin with, where a workspace does not say otherwise. With less, the first
-/// allocation of every new instance grows its memory, which costs an `mprotect` and a TLB shoot-down.
-const DEFAULT_LINK_ARGS: [&str; 1] = ["--initial-memory=4194304"];
+use crate::workspace::Workspace;
 
 /// Builds the cells of `cells/`; returns the folder of the components.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
@@ -43,8 +35,7 @@ pub(crate) fn build_folder(
     folder: &Path,
     out: &Path,
 ) -> Result<()> {
-    let rustflags = rustflags(&Metadata::of(&folder.join("Cargo.toml"))?)?;
-    let mut cargo = compiler.cargo(workspace, folder, "build", &rustflags)?;
+    let mut cargo = compiler.cargo(workspace, folder, "build")?;
     cargo
         .args(["--workspace", "--release", "--message-format=json-render-diagnostics"])
         .env("CARGO_TARGET_DIR", workspace.target.join("wasm"));
@@ -57,23 +48,6 @@ pub(crate) fn build_folder(
     let names: Vec<&str> = components.iter().map(|component| component.name.as_str()).collect();
     eprintln!("cells in {}: {}", out.display(), names.join(", "));
     Ok(())
-}
-
-/// `[workspace.metadata.cells]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct CellSettings {
-    link_args: Option<Vec<String>>,
-}
-
-fn rustflags(metadata: &Metadata) -> Result<Vec<String>> {
-    let settings = match metadata.custom.get("cells") {
-        Some(value) => CellSettings::deserialize(value)
-            .context("[workspace.metadata.cells] in the manifest of the cells")?,
-        None => CellSettings::default(),
-    };
-    let link_args = settings.link_args.unwrap_or_else(|| DEFAULT_LINK_ARGS.map(str::to_owned).into());
-    Ok(link_args.iter().flat_map(|arg| ["-C".to_owned(), format!("link-arg={arg}")]).collect())
 }
 
 /// A compiled cell in cargo's target folder.
@@ -148,38 +122,6 @@ impl Component {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn metadata(custom: &str) -> Metadata {
-        serde_json::from_str(&format!(
-            r#"{{"packages":[],"workspace_root":"/w","target_directory":"/t","metadata":{custom}}}"#
-        ))
-        .unwrap()
-    }
-
-    /// Without settings a cell starts with 4 MiB.
-    #[test]
-    fn initial_memory_has_a_default() {
-        let expected = ["-C", "link-arg=--initial-memory=4194304"];
-        assert_eq!(rustflags(&metadata("null")).unwrap(), expected);
-        assert_eq!(rustflags(&metadata("{}")).unwrap(), expected);
-    }
-
-    /// A workspace's own link arguments replace the default.
-    #[test]
-    fn link_args_come_from_the_manifest() {
-        let own = metadata(r#"{"cells":{"link-args":["--initial-memory=131072","-zx"]}}"#);
-        assert_eq!(
-            rustflags(&own).unwrap(),
-            ["-C", "link-arg=--initial-memory=131072", "-C", "link-arg=-zx"]
-        );
-    }
-
-    /// A misspelt setting is refused.
-    #[test]
-    fn unknown_settings_are_refused() {
-        let error = rustflags(&metadata(r#"{"cells":{"link-flags":[]}}"#)).unwrap_err();
-        assert!(format!("{error:#}").contains("link-flags"), "{error:#}");
-    }
 
     /// Only cdylibs are cells, and the folder names them.
     #[test]

@@ -139,14 +139,13 @@ fn from_source(toolchain: &Toolchain) -> Result<Compiler> {
 }
 
 impl Compiler {
-    /// `cargo <subcommand> --target wasm32-wasip2` in `folder`, with `rustflags` beside those of the
-    /// folder's own cargo config. Flags in the environment are for the host and are left out.
+    /// `cargo <subcommand> --target wasm32-wasip2` in `folder`, whose own cargo config applies. Flags in the
+    /// environment are for the host, and would replace those of the config: they are left out.
     pub(crate) fn cargo(
         &self,
         workspace: &Workspace,
         folder: &Path,
         subcommand: &str,
-        rustflags: &[String],
     ) -> Result<std::process::Command> {
         let mut cargo = match self {
             Self::Toolchain => workspace.cargo(),
@@ -155,28 +154,12 @@ impl Compiler {
         for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"] {
             cargo.env_remove(variable);
         }
-        let flags = rustflags.iter().cloned().chain(self.own_rustflags());
         cargo.current_dir(folder).args([subcommand, "--target", TARGET]);
-        cargo.args(["--config", &rustflags_config(flags)]);
         if matches!(self, Self::FromSource { .. }) {
-            cargo.arg("-Zbuild-std=std,panic_abort");
+            cargo.args(debian::OPTIONS);
         }
         Ok(cargo)
     }
-
-    /// Where the C library is that the standard library is linked with; rustup's target has its own.
-    fn own_rustflags(&self) -> Vec<String> {
-        match self {
-            Self::Toolchain => vec![],
-            Self::FromSource { .. } => vec!["-L".to_owned(), debian::C_LIBRARY.to_owned()],
-        }
-    }
-}
-
-/// A cargo setting that is joined with the same setting in config files; `RUSTFLAGS` would replace them.
-fn rustflags_config(flags: impl Iterator<Item = String>) -> String {
-    let flags: Vec<String> = flags.collect();
-    format!("target.{TARGET}.rustflags={}", serde_json::Value::from(flags))
 }
 
 /// `first` in front of the search path.

@@ -5,7 +5,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::command;
 
@@ -52,9 +51,6 @@ pub(crate) struct Metadata {
     pub(crate) packages: Vec<Package>,
     pub(crate) workspace_root: PathBuf,
     pub(crate) target_directory: PathBuf,
-    /// `[workspace.metadata]`; null where there is none.
-    #[serde(default, rename = "metadata")]
-    pub(crate) custom: Value,
 }
 
 /// A member of a workspace.

@@ -14,8 +14,16 @@ use crate::toolchain::{OLDEST_RUST, Toolchain, Version};
 
 const CARGO: &str = "/usr/bin/cargo";
 const RUSTC: &str = "/usr/bin/rustc";
-/// Where `wasi-libc` puts the C library.
-pub(super) const C_LIBRARY: &str = "/usr/lib/wasm32-wasi";
+/// The C library, where `wasi-libc` puts it.
+const C_LIBRARY: &str = "/usr/lib/wasm32-wasi/libc.a";
+
+/// Compile the standard library too, and find its C library, which rustup's target has inside. As a
+/// setting, not as `RUSTFLAGS`: cargo joins it with the flags of config files.
+pub(super) const OPTIONS: [&str; 3] = [
+    "-Zbuild-std=std,panic_abort",
+    "--config",
+    r#"target.wasm32-wasip2.rustflags=["-L", "/usr/lib/wasm32-wasi"]"#,
+];
 
 /// The packages that bring it all, newest compiler first: Debian's stable releases have a recent Rust
 /// under the `-web` names, because browsers need it.
@@ -29,7 +37,7 @@ const APT_OPTIONS: [&str; 5] =
 
 /// Whether all parts are installed and new enough.
 pub(super) fn is_complete() -> bool {
-    if !Path::new(CARGO).is_file() || !Path::new(C_LIBRARY).join("libc.a").is_file() {
+    if !Path::new(CARGO).is_file() || !Path::new(C_LIBRARY).is_file() {
         return false;
     }
     let Ok(debian) = Toolchain::of(Path::new(RUSTC), Path::new("/")) else {

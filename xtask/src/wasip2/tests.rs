@@ -73,13 +73,3 @@ fn missing_linker_is_named() {
         Compiler::FromSource { linker: bin.join("wasm-component-ld"), wasm_ld_folder: bin.join("gcc-ld") }
     );
 }
-
-/// Flags are passed as a TOML list, which cargo joins with those of config files.
-#[test]
-fn rustflags_are_a_toml_list() {
-    let flags = ["-C", "link-arg=--initial-memory=4194304"].map(str::to_owned);
-    assert_eq!(
-        rustflags_config(flags.into_iter()),
-        r#"target.wasm32-wasip2.rustflags=["-C","link-arg=--initial-memory=4194304"]"#
-    );
-}

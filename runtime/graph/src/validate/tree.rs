@@ -204,13 +204,12 @@ impl Tree {
 
     /// Why some steps were not reached.
     fn unreached(&self, plan: &Plan) -> PlanError {
-        let lost = (0..).zip(&self.0).filter(|(_, place)| place.first == NONE);
+        let mut lost = (0..).zip(&self.0).filter(|(_, place)| place.first == NONE);
         let orphan = lost.clone().find(|(_, place)| place.parent == NONE);
         match orphan {
             Some((step, _)) => PlanError::NoParent { step: plan.step_name(step) },
             None => {
-                let (step, _) =
-                    lost.min_by_key(|(step, _)| *step).expect("fewer steps were reached than there are");
+                let (step, _) = lost.next().expect("fewer steps were reached than there are");
                 PlanError::Cycle { step: plan.step_name(step) }
             }
         }
@@ -232,6 +231,7 @@ impl Tree {
             }
         }
     }
+
     /// Finds out which steps may never run without an error to show for it: parents first.
     fn find_hidden(&mut self, plan: &Plan) {
         for number in 0..self.0.len() {

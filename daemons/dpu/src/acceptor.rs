@@ -89,14 +89,16 @@ impl Acceptor {
     /// # Errors
     /// If the listener cannot be used with tokio at all. Failing accepts are logged and waited out.
     pub async fn run(self) -> io::Result<()> {
-        self.listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(self.listener.try_clone()?)?;
+        let Self { listener, lanes, connections_max } = self;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let lanes = Lanes { lanes, connections_max };
         let mut back_off = BACK_OFF_FIRST;
         loop {
             match listener.accept().await {
                 Ok((stream, _client)) => {
                     back_off = BACK_OFF_FIRST;
-                    self.hand_over(stream).await;
+                    lanes.hand_over(stream).await;
                 }
                 Err(error) if is_of_client(&error) => {}
                 Err(error) => {
@@ -107,7 +109,15 @@ impl Acceptor {
             }
         }
     }
+}
 
+/// The lanes that connections go to.
+struct Lanes {
+    lanes: Vec<LaneHandle>,
+    connections_max: u32,
+}
+
+impl Lanes {
     async fn hand_over(&self, stream: TcpStream) {
         if self.open() >= self.connections_max {
             return refuse(&stream);

@@ -70,15 +70,20 @@ pub(super) async fn serve_http2(dpu: &Dpu, io: ClientIo, connection: &Connection
     let mut idle = Idle::new(dpu.config().keep_alive_idle_timeout.0, standing);
     let mut ending = false;
     let served = poll_fn(|cx| {
-        if let Poll::Ready(served) = Pin::new(&mut http).poll(cx) {
-            return Poll::Ready(served);
+        loop {
+            if let Poll::Ready(served) = Pin::new(&mut http).poll(cx) {
+                return Poll::Ready(served);
+            }
+            let idle = idle.poll(cx).is_ready();
+            if idle && ending {
+                return Poll::Ready(Ok(())); // told to end a period ago, but takes none of our last bytes
+            }
+            if ending || !(idle || connection.poll_drain(cx.waker()).is_ready()) {
+                return Poll::Pending;
+            }
+            ending = true;
+            Pin::new(&mut http).graceful_shutdown();
         }
-        if ending || (connection.poll_drain(cx.waker()).is_pending() && idle.poll(cx).is_pending()) {
-            return Poll::Pending;
-        }
-        ending = true;
-        Pin::new(&mut http).graceful_shutdown();
-        Pin::new(&mut http).poll(cx)
     });
     log_end(served.await);
 }
@@ -130,7 +135,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for OnLane {
     }
 }
 
-/// Ready when a whole period passed with nothing in flight and nothing begun.
+/// Ready each time that a whole period passed with nothing in flight and nothing begun.
 struct Idle {
     period: Duration,
     look: Pin<Box<tokio::time::Sleep>>,
@@ -145,11 +150,11 @@ impl Idle {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.look.as_mut().poll(cx).is_ready() {
-            if self.standing.is_idle() && self.standing.begun() == self.begun {
+            self.look.as_mut().reset(Instant::now() + self.period);
+            let begun = std::mem::replace(&mut self.begun, self.standing.begun());
+            if self.standing.is_idle() && self.standing.begun() == begun {
                 return Poll::Ready(());
             }
-            self.begun = self.standing.begun();
-            self.look.as_mut().reset(Instant::now() + self.period);
         }
         Poll::Pending
     }

@@ -1,0 +1,280 @@
+use crate::client::Raw;
+use crate::node::{Node, check};
+
+/// A plain request gets the cell's answer, with a length and a date.
+#[test]
+fn request_gets_the_cells_answer() {
+    check(async |node: Node| {
+        let reply = Raw::connect(node.addr).await.get("/hello").await;
+        assert_eq!((reply.status, reply.text()), (200, "hello"));
+        assert_eq!(reply.header("content-length"), Some("5"));
+        assert!(reply.header("date").is_some());
+    });
+}
+
+/// One connection serves requests until the client has enough.
+#[test]
+fn connection_is_kept() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        for number in 0..100 {
+            let text = format!("body {number}");
+            assert_eq!(client.post("/echo", text.as_bytes()).await.text(), text);
+        }
+        assert_eq!(node.dpu.stats().connections_open, 1);
+    });
+}
+
+/// Requests sent without waiting are answered in order.
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        let burst: String =
+            (0..50).map(|n| format!("GET /target/{n} HTTP/1.1\r\nhost: node\r\n\r\n")).collect();
+        client.send(burst).await;
+        for number in 0..50 {
+            assert_eq!(client.reply().await.text(), format!("/target/{number}"));
+        }
+    });
+}
+
+/// HEAD tells the length and sends no body; the next request on the connection is answered as usual.
+#[test]
+fn head_has_no_body() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        client.send("HEAD /hello HTTP/1.1\r\nhost: node\r\n\r\n").await;
+        let reply = client.reply_head().await;
+        assert_eq!((reply.status, reply.header("content-length")), (200, Some("5")));
+        assert_eq!(client.get("/hello").await.text(), "hello");
+    });
+}
+
+/// Answers that have no body by definition have none, whatever the cell gave.
+#[test]
+fn statuses_without_body_have_none() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        for status in [204, 304] {
+            client.send(format!("GET /status/{status} HTTP/1.1\r\nhost: node\r\n\r\n")).await;
+            assert_eq!(client.reply_head().await.status, status);
+            assert_eq!(client.get("/hello").await.text(), "hello");
+        }
+    });
+}
+
+/// A cell's own errors are answers like any other.
+#[test]
+fn cells_errors_pass_through() {
+    check(async |node: Node| {
+        let reply = Raw::connect(node.addr).await.get("/status/404").await;
+        assert_eq!((reply.status, reply.text()), (404, "status"));
+        assert_eq!(reply.header("x-cellmesh-error"), None);
+        assert_eq!(node.dpu.stats().answered, 1);
+    });
+}
+
+/// The cell sees method, target, host and end-to-end headers; nothing that was for this hop or for the mesh.
+#[test]
+fn cell_sees_the_request() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        client
+            .send(
+                "PUT /echo?a=%20b HTTP/1.1\r\nHost: s1:5005\r\nX-Request-Id: mine\r\nAccept: a\r\nAccept: b\r\n\
+                 Connection: close, X-Private\r\nX-Private: 1\r\nKeep-Alive: 1\r\nTE: trailers\r\nProxy-Authorization: x\r\n\
+                 X-Cellmesh-Hops: 9\r\nX-Cellmesh-Service: s0\r\nX-Empty:\r\nContent-Length: 2\r\n\r\nhi",
+            )
+            .await;
+        assert_eq!(client.reply().await.status, 200);
+        let seen = node.last_seen();
+        assert_eq!((seen.service.0, seen.method.as_str(), seen.target.as_str()), (1, "PUT", "/echo?a=%20b"));
+        assert_eq!(
+            seen.headers,
+            [
+                ("host", "s1:5005"),
+                ("x-request-id", "mine"),
+                ("accept", "a"),
+                ("accept", "b"),
+                ("x-empty", "")
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+        assert_eq!(seen.body, b"hi");
+    });
+}
+
+/// A request without an id gets one, each its own.
+#[test]
+fn request_ids_are_made() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            client.get("/hello").await;
+            ids.push(node.last_seen().header("x-request-id").expect("an id").to_owned());
+        }
+        ids.dedup();
+        assert_eq!(ids.iter().map(String::len).collect::<Vec<_>>(), [36, 36, 36]);
+    });
+}
+
+/// An absolute target decides the host; its path is what the cell sees.
+#[test]
+fn absolute_target_replaces_host() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        client.send("GET http://s1.ns/target?x HTTP/1.1\r\nhost: s0\r\n\r\n").await;
+        assert_eq!(client.reply().await.text(), "/target?x");
+        let seen = node.last_seen();
+        assert_eq!((seen.service.0, seen.header("host")), (1, Some("s1.ns")));
+    });
+}
+
+/// Each way of naming a service, and the entry for a request that names none.
+#[test]
+fn requests_reach_their_service() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        for (request, service) in [
+            ("GET /target HTTP/1.1\r\nhost: s1.default.svc.cluster.local:80\r\n\r\n", 1),
+            ("GET /target HTTP/1.1\r\nhost: 127.0.0.1\r\nx-cellmesh-service: s1\r\n\r\n", 1),
+            ("GET /s1/target HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", 1),
+            ("GET /target HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", 0),
+            ("GET /target HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", 0),
+        ] {
+            client.send(request).await;
+            assert_eq!(client.reply().await.status, 200, "{request}");
+            assert_eq!(node.last_seen().service.0, service, "{request}");
+        }
+    });
+}
+
+/// The client sees the cell's headers, each line; nothing of the hop, and of the mesh only its error.
+#[test]
+fn client_sees_the_answers_headers() {
+    check(async |node: Node| {
+        let lines = "content-type: text/x\nset-cookie: a\nset-cookie: b\nconnection: close\ncontent-length: 99\n\
+                     transfer-encoding: chunked\nx-cellmesh-secret: x\nx-cellmesh-error: trap\nx-empty: \n";
+        let mut client = Raw::connect(node.addr).await;
+        let reply = client.post("/answer-head", lines.as_bytes()).await;
+        assert_eq!((reply.status, reply.text()), (200, "head"));
+        assert_eq!(reply.headers("set-cookie"), ["a", "b"]);
+        assert_eq!(reply.header("x-cellmesh-error"), Some("trap"));
+        for gone in ["connection", "transfer-encoding", "x-cellmesh-secret"] {
+            assert_eq!(reply.header(gone), None, "{gone}");
+        }
+        assert_eq!(reply.headers("content-length"), ["4"]);
+        assert_eq!(client.get("/hello").await.status, 200);
+    });
+}
+
+/// Header lines and statuses that HTTP cannot say: 502, and the connection goes on.
+#[test]
+fn bad_answers_are_502() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        for lines in
+            ["no line", "a b: c\n", ": x\n", "x: a\rb\n", "x: a\0b\n", "x:y\n", "x: \u{7f}\n", "X: upper\n"]
+        {
+            let reply = client.post("/answer-head", lines.as_bytes()).await;
+            assert_eq!(
+                (reply.status, reply.header("x-cellmesh-error")),
+                (502, Some("bad-response")),
+                "{lines:?}"
+            );
+            assert!(reply.error().contains("\"s0\""), "{}", reply.error());
+        }
+        for status in [101, 199, 600, 999] {
+            assert_eq!(client.get(&format!("/status/{status}")).await.status, 502);
+        }
+        assert_eq!(node.dpu.stats().bad_responses, 12);
+        assert_eq!(client.get("/hello").await.status, 200);
+    });
+}
+
+/// 16 MiB in and out, with a declared length and in chunks.
+#[test]
+fn largest_bodies_pass_both_ways() {
+    check(async |node: Node| {
+        let body: Vec<u8> = (0..16 * 1024 * 1024).map(|n: u32| n.to_le_bytes()[n as usize % 3]).collect();
+        let mut client = Raw::connect(node.addr).await;
+        let reply = client.post("/echo", &body).await;
+        assert!(reply.status == 200 && reply.body == body, "{}", reply.head);
+        client.send("POST /echo HTTP/1.1\r\nhost: node\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        for chunk in body.chunks(1_000_000) {
+            client.send(format!("{:x}\r\n", chunk.len())).await;
+            client.send(chunk).await;
+            client.send("\r\n").await;
+        }
+        client.send("0\r\ntrailer: x\r\n\r\n").await;
+        let reply = client.reply().await;
+        assert!(reply.status == 200 && reply.body == body, "{}", reply.head);
+        assert_eq!(node.last_seen().header("trailer"), None);
+        assert_eq!(client.get("/hello").await.status, 200);
+        assert_eq!(node.dpu.stats().buffered_bytes, 0);
+    });
+}
+
+/// A client that waits for `100 Continue` gets it when its body is wanted, and only then.
+#[test]
+fn continue_is_said_when_the_body_is_wanted() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        client
+            .send("POST /echo HTTP/1.1\r\nhost: node\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+            .await;
+        assert_eq!(client.reply_head().await.status, 100);
+        client.send("hi").await;
+        assert_eq!(client.reply().await.text(), "hi");
+        client
+            .send("POST /echo HTTP/1.1\r\nhost: node\r\nexpect: 100-continue\r\ncontent-length: 99999999\r\n\r\n")
+            .await;
+        assert_eq!(client.reply().await.status, 413);
+        client.expect_close().await;
+    });
+}
+
+/// Protocols to switch to: WebSocket and CONNECT are refused, an offer of h2c is ignored.
+#[test]
+fn other_protocols_are_refused_clearly() {
+    check(async |node: Node| {
+        let upgrade = |to: &str| {
+            format!("GET /hello HTTP/1.1\r\nhost: node\r\nconnection: upgrade\r\nupgrade: {to}\r\n\r\n")
+        };
+        for request in [upgrade("websocket"), "CONNECT node:80 HTTP/1.1\r\nhost: node:80\r\n\r\n".to_owned()]
+        {
+            let mut client = Raw::connect(node.addr).await;
+            client.send(&request).await;
+            let reply = client.reply().await;
+            assert_eq!(
+                (reply.status, reply.header("x-cellmesh-error")),
+                (501, Some("not-implemented")),
+                "{request}"
+            );
+            client.expect_close().await;
+        }
+        let mut client = Raw::connect(node.addr).await;
+        client.send(upgrade("h2c")).await;
+        assert_eq!(client.reply().await.text(), "hello");
+    });
+}
+
+/// What nobody can answer says so at once, with the service's name.
+#[test]
+fn faults_name_the_service() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        client.send("GET / HTTP/1.1\r\nhost: node\r\nx-cellmesh-service: nope\r\n\r\n").await;
+        let reply = client.reply().await;
+        assert_eq!((reply.status, reply.header("x-cellmesh-error")), (503, Some("unknown-service")));
+        assert_eq!(reply.error(), "no service \"nope\"");
+        let reply = client.get("/idle").await;
+        assert_eq!((reply.status, reply.header("x-cellmesh-error")), (503, Some("no-worker")));
+        assert_eq!(reply.error(), "no worker serves \"idle\"");
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+        assert_eq!(client.get("/hello").await.status, 200);
+        assert_eq!((node.dpu.stats().refused, node.dpu.stats().answered), (2, 1));
+    });
+}

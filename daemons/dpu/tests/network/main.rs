@@ -1,0 +1,13 @@
+//! The DPU over real sockets, with a real DPA and a scripted worker behind it, all on one lane.
+
+mod acceptor;
+mod client;
+mod drain;
+mod gone;
+mod http1;
+mod http2;
+mod json;
+mod limits;
+mod node;
+mod relay;
+mod smuggling;

@@ -127,3 +127,37 @@ fn of_mesh(fault: Fault, service: &str) -> Refused {
     let described = refused(fault.status(), fault.code(), text);
     if fault == Fault::Overloaded { described.retrying() } else { described }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mesh(fault: Fault) -> Refused {
+        Refusal::Mesh { fault, service: "s1".to_owned() }.describe()
+    }
+
+    /// Every fault of the mesh has an error status, its own code and text, and names the service.
+    #[test]
+    fn faults_are_told_apart() {
+        let faults = Fault::ALL.into_iter().filter(|fault| *fault != Fault::None);
+        let mut codes = std::collections::HashSet::new();
+        for refused in faults.map(mesh) {
+            assert!((400..=599).contains(&refused.status), "{refused:?}");
+            assert!(refused.text.contains("\"s1\""), "{refused:?}");
+            assert!(codes.insert((refused.code, refused.text)));
+        }
+        assert_eq!(mesh(Fault::NoWorker).status, 503);
+        assert_eq!(mesh(Fault::Deadline).status, 504);
+        assert_eq!(mesh(Fault::WorkerLost).status, 502);
+        assert_eq!(mesh(Fault::Overloaded).retry_after_s, Some(RETRY_AFTER_S));
+    }
+
+    /// Text of a client in an error cannot break out of its JSON.
+    #[test]
+    fn texts_are_escaped() {
+        let unknown = UnknownService::named("a\"}\n\u{7}");
+        let body = Refusal::UnknownService(unknown).describe().body();
+        let read: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(read["error"], "no service \"a\"}\n\u{7}\"");
+    }
+}

@@ -1,9 +1,10 @@
 //! Answers in HTTP: a cell's, and the mesh's own.
 
 use bytes::Bytes;
-use cellmesh_shm::head::{HeadLimits, HeaderLines};
+use cellmesh_shm::head::{HeadLimits, HeaderLines, is_tracing};
 use cellmesh_shm::message::{Fault, ResponseMessage};
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use http_body_util::Full;
 
@@ -49,13 +50,17 @@ fn final_status(status: u16) -> Result<StatusCode, String> {
     known.ok_or_else(|| format!("status {status}: must be from 200 to 599"))
 }
 
-/// What the mesh answers instead.
-pub(super) fn of_refusal(dpu: &Dpu, refusal: &Refusal, version: Version) -> Answer {
+/// What the mesh answers instead, with the request's tracing headers.
+pub(super) fn of_refusal(dpu: &Dpu, refusal: &Refusal, request: &Parts) -> Answer {
     if let Refusal::BadResponse { service, why } = refusal {
         dpu.count_bad_response();
         tracing::warn!(%service, %why, "a cell's answer cannot be sent as HTTP");
     }
-    written_refusal(&refusal.describe(), version)
+    let mut answer = written_refusal(&refusal.describe(), request.version);
+    for (name, value) in request.headers.iter().filter(|(name, _)| is_tracing(name.as_str())) {
+        answer.headers_mut().append(name, value.clone());
+    }
+    answer
 }
 
 fn written_refusal(refused: &Refused, version: Version) -> Answer {
@@ -67,6 +72,7 @@ fn written_refusal(refused: &Refused, version: Version) -> Answer {
     if let Some(seconds) = refused.retry_after_s {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    // HTTP/2 has no such header; its connections end by themselves.
     if refused.close && version != Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

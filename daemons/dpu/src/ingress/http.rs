@@ -12,6 +12,7 @@ use std::time::Duration;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::RequestMessage;
 use http::Request;
+use http::request::Parts;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -168,15 +169,15 @@ async fn serve_request(
 ) -> Result<Answer, Infallible> {
     let _in_flight = standing.begin();
     let mut received = dpu.receive();
-    let version = request.version();
-    match answer(&dpu, &mut received, &standing, request).await {
+    let (parts, body) = request.into_parts();
+    match answer(&dpu, &mut received, &standing, &parts, body).await {
         Ok(answer) => {
             received.answered();
             Ok(answer)
         }
         Err(refusal) => {
             received.refused();
-            Ok(answer::of_refusal(&dpu, &refusal, version))
+            Ok(answer::of_refusal(&dpu, &refusal, &parts))
         }
     }
 }
@@ -185,12 +186,11 @@ async fn answer(
     dpu: &Dpu,
     received: &mut Received,
     standing: &Standing,
-    request: Request<Incoming>,
+    parts: &Parts,
+    body: Incoming,
 ) -> Result<Answer, Refusal> {
     received.admit()?;
-    let (parts, body) = request.into_parts();
-    let check::Checked { service, head } = check::check(dpu, &parts, standing)?;
-    drop(parts);
+    let check::Checked { service, head } = check::check(dpu, parts, standing)?;
     let deadline = Nanos::now().saturating_add(dpu.config().request_timeout.0);
     let body = body::read(dpu, received, body).await?;
     received.dispatch()?;

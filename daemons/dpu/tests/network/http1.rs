@@ -266,8 +266,10 @@ fn other_protocols_are_refused_clearly() {
 fn faults_name_the_service() {
     check(async |node: Node| {
         let mut client = Raw::connect(node.addr).await;
-        client.send("GET / HTTP/1.1\r\nhost: node\r\nx-cellmesh-service: nope\r\n\r\n").await;
+        let traced = "GET / HTTP/1.1\r\nhost: node\r\nx-cellmesh-service: nope\r\nx-request-id: mine\r\nx-other: x\r\n\r\n";
+        client.send(traced).await;
         let reply = client.reply().await;
+        assert_eq!((reply.header("x-request-id"), reply.header("x-other")), (Some("mine"), None));
         assert_eq!((reply.status, reply.header("x-cellmesh-error")), (503, Some("unknown-service")));
         assert_eq!(reply.error(), "no service \"nope\"");
         let reply = client.get("/idle").await;

@@ -52,7 +52,9 @@ impl Reply {
 
 impl Raw {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(addr).await.expect("listening"), unread: Vec::new() }
+        let stream = TcpStream::connect(addr).await.expect("listening");
+        stream.set_nodelay(true).expect("connected");
+        Self { stream, unread: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -176,7 +176,7 @@ fn nothing_is_read_behind_a_broken_object() {
 /// An object that ends too early, or does not come to an end, or nests too deep.
 #[test]
 fn endless_objects_are_refused() {
-    let config = DpuConfig { json_timeout: TimeSpan::millis(100), ..DpuConfig::default() };
+    let config = DpuConfig { json_timeout: TimeSpan::millis(500), ..DpuConfig::default() };
     check_with(config, async |node: Node| {
         let mut client = Raw::connect(node.addr).await;
         client.send(r#"{"path":"#).await;
@@ -186,7 +186,7 @@ fn endless_objects_are_refused() {
             (400, "the connection ended inside the JSON object".to_owned())
         );
         let stalled = Raw::connect(node.addr).await.json(r#"{"path":"#).await;
-        assert_eq!(error_of(&stalled), (400, "the JSON object was not complete within 100ms".to_owned()));
+        assert_eq!(error_of(&stalled), (400, "the JSON object was not complete within 500ms".to_owned()));
         let deep = Raw::connect(node.addr).await.json(&"{\"a\":".repeat(100)).await;
         assert_eq!(error_of(&deep), (400, "nested deeper than 64 levels".to_owned()));
         let level = |count: usize| format!("{{\"a\":{}{}}}", "[".repeat(count), "]".repeat(count));
@@ -218,7 +218,7 @@ fn body_limit_is_exact() {
 /// Services that nobody knows or serves, and cells that do not answer.
 #[test]
 fn faults_name_the_service() {
-    let config = DpuConfig { request_timeout: TimeSpan::millis(50), ..DpuConfig::default() };
+    let config = DpuConfig { request_timeout: TimeSpan::millis(500), ..DpuConfig::default() };
     check_with(config, async |node: Node| {
         let answer = ask(&node, &json!({"target_service": "nope"})).await;
         assert_eq!(error_of(&answer), (503, "no service \"nope\"".to_owned()));

@@ -74,17 +74,19 @@ fn head_limits_hold() {
 /// Clients that do not finish a head - or begin none - are cut, and what they held is given back.
 #[test]
 fn slow_heads_are_cut() {
-    let config = DpuConfig { header_read_timeout: TimeSpan::millis(50), ..DpuConfig::default() };
+    let config = DpuConfig { header_read_timeout: TimeSpan::millis(500), ..DpuConfig::default() };
     check_with(config, async |node: Node| {
+        let mut slow = vec![Raw::connect(node.addr).await];
+        assert_eq!(slow[0].get("/hello").await.status, 200);
+        slow[0].send("GET /hello HT").await;
         for start in ["", "G", "GET /hello HTTP/1.1\r\nhost: no", "PRI * HT", "\r\n"] {
             let mut client = Raw::connect(node.addr).await;
             client.send(start).await;
+            slow.push(client);
+        }
+        for client in &mut slow {
             client.expect_close().await;
         }
-        let mut client = Raw::connect(node.addr).await;
-        assert_eq!(client.get("/hello").await.status, 200);
-        client.send("GET /hello HT").await;
-        client.expect_close().await;
         node.settled().await;
         assert_eq!(node.seen_count(), 1);
     });
@@ -95,7 +97,7 @@ fn slow_heads_are_cut() {
 fn idle_connections_are_closed() {
     let config = DpuConfig {
         header_read_timeout: TimeSpan::millis(20),
-        keep_alive_idle_timeout: TimeSpan::millis(200),
+        keep_alive_idle_timeout: TimeSpan::secs(1),
         ..DpuConfig::default()
     };
     check_with(config, async |node: Node| {
@@ -112,7 +114,11 @@ fn idle_connections_are_closed() {
 /// A body that stops arriving is 408; the time does not run while a cell works.
 #[test]
 fn slow_bodies_are_refused() {
-    let config = DpuConfig { body_idle_timeout: TimeSpan::millis(50), ..DpuConfig::default() };
+    let config = DpuConfig {
+        body_idle_timeout: TimeSpan::millis(50),
+        linger_timeout: TimeSpan::millis(50),
+        ..DpuConfig::default()
+    };
     check_with(config, async |node: Node| {
         let mut client = Raw::connect(node.addr).await;
         client.send("POST /echo HTTP/1.1\r\nhost: node\r\ncontent-length: 10\r\n\r\nabc").await;
@@ -160,7 +166,7 @@ fn slow_readers_are_cut() {
 /// A request that is not answered in time is 504, and an answer that comes later disturbs nobody.
 #[test]
 fn deadline_is_504() {
-    let config = DpuConfig { request_timeout: TimeSpan::millis(50), ..DpuConfig::default() };
+    let config = DpuConfig { request_timeout: TimeSpan::millis(500), ..DpuConfig::default() };
     check_with(config, async |node: Node| {
         let mut client = Raw::connect(node.addr).await;
         let reply = client.get("/never").await;

@@ -67,6 +67,8 @@ pub(crate) struct Dependency {
     pub(crate) name: String,
     /// Set where the dependency is a folder of this checkout.
     pub(crate) path: Option<PathBuf>,
+    /// `dev` or `build`; none for an ordinary dependency.
+    pub(crate) kind: Option<String>,
 }
 
 impl Metadata {

@@ -26,7 +26,13 @@ const LAYERS: [(&str, &[&str]); 10] = [
 /// What a cell may use from this checkout, besides libraries in its own workspace.
 const FOR_CELLS: [&str; 1] = ["cellmesh-guest"];
 
-/// Checks dependencies of every kind, those of tests included.
+/// What tests of a crate may use beside that: who, and whom.
+const FOR_TESTS: [(&str, &str); 1] = [
+    // Rings need somebody at the other end.
+    ("cellmesh-dpu", "cellmesh-dpa"),
+];
+
+/// Checks dependencies of every kind.
 pub(super) fn check(workspace: &Workspace) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for package in Metadata::of(&workspace.root.join("Cargo.toml"))?.packages {
@@ -68,7 +74,10 @@ fn refused<'a>(
     package.dependencies.iter().filter_map(move |dependency| {
         let path: &Path = dependency.path.as_ref()?;
         let is_neighbour = is_cell && path.starts_with(&cells);
-        let is_allowed = allowed.contains(&dependency.name.as_str()) || is_neighbour;
+        let name = dependency.name.as_str();
+        let is_for_tests =
+            dependency.kind.as_deref() == Some("dev") && FOR_TESTS.contains(&(package.name.as_str(), name));
+        let is_allowed = allowed.contains(&name) || is_neighbour || is_for_tests;
         (!is_allowed).then_some(dependency.name.as_str())
     })
 }
@@ -99,6 +108,7 @@ mod tests {
         let dependency = |(name, path): &(&str, Option<&str>)| Dependency {
             name: (*name).to_owned(),
             path: path.map(Into::into),
+            kind: None,
         };
         Package {
             name: "it".to_owned(),
@@ -123,6 +133,16 @@ mod tests {
             ],
         );
         assert_eq!(refused_names(&it, &["cellmesh-shm"]), ["cellmesh-dpu"]);
+    }
+
+    /// Tests of the DPU may start a DPA; the DPU itself may not.
+    #[test]
+    fn some_crates_are_for_tests_only() {
+        let mut it = package("/w/daemons/dpu/Cargo.toml", &[("cellmesh-dpa", Some("/w/daemons/dpa"))]);
+        it.name = "cellmesh-dpu".to_owned();
+        assert_eq!(refused_names(&it, &["cellmesh-shm"]), ["cellmesh-dpa"]);
+        it.dependencies[0].kind = Some("dev".to_owned());
+        assert_eq!(refused_names(&it, &["cellmesh-shm"]), [""; 0]);
     }
 
     /// Cells may share a library of their own workspace, and know the SDK alone.

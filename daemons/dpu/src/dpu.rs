@@ -213,7 +213,7 @@ impl Dpu {
     /// Sends `message` into the mesh. The answer always comes: a fault at the latest after the deadline.
     pub(crate) fn call(&self, message: RequestMessage) -> Result<Call, Refusal> {
         if self.0.closed.get() {
-            return Err(Refusal::Overloaded("failures: the mesh is not attached"));
+            return Err(Refusal::Detached);
         }
         let (service, deadline) = (message.service, message.deadline);
         let call = self.0.port.borrow_mut().call(message);

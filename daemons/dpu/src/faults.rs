@@ -34,6 +34,8 @@ pub(crate) enum Refusal {
     Overloaded(&'static str),
     /// The process is about to stop.
     Draining,
+    /// The ring to the DPA is closed.
+    Detached,
     /// The mesh gave up on the call to `service`.
     Mesh { fault: Fault, service: String },
     /// What the cell of `service` answered cannot be sent as HTTP; says why.
@@ -85,6 +87,9 @@ impl Refusal {
             Self::Overloaded(what) => refused(503, "overloaded", format!("too many {what}")).retrying(),
             Self::Draining => {
                 refused(503, "draining", "this server is stopping".to_owned()).retrying().closing()
+            }
+            Self::Detached => {
+                refused(503, "detached", "this server is not attached to its node".to_owned()).retrying()
             }
             Self::Mesh { fault, service } => of_mesh(*fault, service),
             Self::BadResponse { service, why } => refused(

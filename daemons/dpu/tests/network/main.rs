@@ -2,6 +2,7 @@
 
 mod acceptor;
 mod client;
+mod closed;
 mod drain;
 mod gone;
 mod http1;

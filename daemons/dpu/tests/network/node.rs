@@ -66,8 +66,7 @@ pub(crate) fn check(test: impl AsyncFnOnce(Node)) {
 /// Runs `test` on a node, and checks afterwards that nothing of it is left.
 pub(crate) fn check_with(config: DpuConfig, test: impl AsyncFnOnce(Node)) {
     assert_eq!(config.validate(), []);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    tokio::task::LocalSet::new().block_on(&runtime, async {
+    on_lane(async {
         let node = Node::start(config).await;
         let dpu = node.dpu.clone();
         test(node).await;
@@ -75,6 +74,12 @@ pub(crate) fn check_with(config: DpuConfig, test: impl AsyncFnOnce(Node)) {
         let ended = stats.answered + stats.refused + stats.abandoned;
         assert_eq!(stats.received, ended + stats.in_flight, "{stats:?}");
     });
+}
+
+/// Runs `test` where a lane runs.
+pub(crate) fn on_lane(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, test);
 }
 
 pub(crate) fn routes() -> Arc<Routes> {
@@ -138,7 +143,7 @@ impl Node {
     }
 }
 
-async fn accept(listener: TcpListener, dpu: Dpu) {
+pub(crate) async fn accept(listener: TcpListener, dpu: Dpu) {
     loop {
         let (tcp, _) = listener.accept().await.expect("accepts");
         tokio::task::spawn_local(serve_connection(dpu.clone(), tcp));

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use crate::layout::SLEEP_WORD;
 use crate::segment::{Readable, Writable};
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, producer_fence, sleeper_fence};
 
 const ASLEEP: u64 = 1;
 const WANTS_ROOM: u64 = 2;
@@ -49,7 +49,7 @@ impl SleepFlag {
     pub fn raise(&mut self, wants_room: bool) {
         let number = self.word & !(ASLEEP | WANTS_ROOM);
         self.store(number | ASLEEP | if wants_room { WANTS_ROOM } else { 0 });
-        fence(Ordering::SeqCst); // Pairs with: PeerSleep::to_ring.
+        sleeper_fence(); // Pairs with: PeerSleep::to_ring.
     }
 
     /// Says that we are awake. `false`: we had not said otherwise.
@@ -98,7 +98,7 @@ impl PeerSleep {
     #[must_use]
     #[inline]
     pub fn to_ring(&mut self, news: News) -> bool {
-        fence(Ordering::SeqCst); // Pairs with: SleepFlag::raise.
+        producer_fence(); // Pairs with: SleepFlag::raise.
         let word = self.peer.words().get(SLEEP_WORD);
         let sleep = word & !WANTS_ROOM;
         if word & ASLEEP == 0 || sleep == self.rung || (news == News::Room && word & WANTS_ROOM == 0) {

@@ -31,4 +31,7 @@ pub mod ring;
 pub mod segment;
 #[cfg(not(any(loom, miri)))]
 mod slab;
+#[cfg(not(loom))]
 mod sync;
+#[cfg(loom)]
+pub mod sync;

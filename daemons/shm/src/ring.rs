@@ -11,7 +11,7 @@
 //!   whose upper half is zero.
 //! - A frame is contiguous. One that would reach around the end starts at the beginning, behind a `Pad` frame.
 //! - The producer writes whole frames, then stores `tail` with `Release`; that pairs with the fence behind the load in
-//!   [`Consumer::refresh`]. `head` is the same the other way round. Both are published once per batch.
+//!   [`Consumer::refresh`] (`sync.rs` has both). `head` is the same the other way round. Both are published once per batch.
 //! - Each side keeps its own counter in private memory; shared memory holds only a copy for the peer.
 //! - The peer may be dead, late or hostile: its counter is checked each time it is loaded, and a header each time it is
 //!   copied out. The first impossible one closes this side of the ring for ever; it never panics.
@@ -23,7 +23,7 @@ use crate::frame::{FrameError, FrameHeader, FrameKind, FrameLimits, HEADER_WORDS
 use crate::layout::{LINE_WORDS, RingPlace};
 use crate::profile::LINE_BYTES;
 use crate::segment::{Readable, WORD_BYTES, Words, Writable, store_bytes, store_words};
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, observe, publish};
 
 /// What no correct peer does. The ring stays closed until its endpoint is attached anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -145,8 +145,7 @@ impl Producer {
         if self.tail == self.published {
             return false;
         }
-        // Pairs with: the fence in `Consumer::refresh`.
-        self.own.words()[self.place.tail_word].store(u64::from(self.tail), Ordering::Release);
+        publish(&self.own.words()[self.place.tail_word], self.tail); // Pairs with: Consumer::refresh.
         self.published = self.tail;
         true
     }
@@ -197,7 +196,7 @@ impl Producer {
             return Err(error);
         }
         let found = self.peer.words().get(self.place.head_word);
-        fence(Ordering::Acquire); // Pairs with: Consumer::publish.
+        observe(); // Pairs with: Consumer::publish.
         let span = self.published.wrapping_sub(self.head);
         match believable(found, self.head, span, self.place.unit) {
             Some(head) => self.head = head,
@@ -274,7 +273,7 @@ impl Consumer {
             return Err(error);
         }
         let found = self.peer.words().get(self.place.tail_word);
-        fence(Ordering::Acquire); // Pairs with: Producer::publish.
+        observe(); // Pairs with: Producer::publish.
         let span = self.place.capacity - self.tail.wrapping_sub(self.head);
         match believable(found, self.tail, span, self.place.unit) {
             Some(tail) => self.tail = tail,
@@ -352,8 +351,7 @@ impl Consumer {
         if self.head == self.published {
             return false;
         }
-        // Pairs with: the fence in `Producer::load_head`.
-        self.own.words()[self.place.head_word].store(u64::from(self.head), Ordering::Release);
+        publish(&self.own.words()[self.place.head_word], self.head); // Pairs with: Producer::load_head.
         self.published = self.head;
         true
     }
@@ -382,5 +380,7 @@ fn believable(found: u64, least: u32, span: u32, unit: u32) -> Option<u32> {
     sane.then_some(counter)
 }
 
+#[cfg(all(test, not(any(loom, miri))))]
+mod hostile_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;

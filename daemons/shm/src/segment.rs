@@ -18,7 +18,6 @@
 //! - The peer may write at any time: whoever reads a value copies it once, checks the copy and uses the copy.
 //! - Under Miri and loom, which have no shared mappings, a segment is words on the heap with two owners.
 
-use std::mem::MaybeUninit;
 use std::slice;
 use std::sync::Arc;
 
@@ -125,7 +124,11 @@ impl<'a> Words<'a> {
     #[inline]
     pub fn first<const N: usize>(self) -> [u64; N] {
         let words: &[AtomicU64; N] = self.0.first_chunk().expect("the caller asks for words inside its ring");
-        std::array::from_fn(|index| words[index].load(Ordering::Relaxed))
+        let mut copy = [0; N];
+        for (to, from) in copy.iter_mut().zip(words) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        copy
     }
 
     /// Appends the first `bytes` bytes to `out`. Panics if there are fewer.
@@ -137,7 +140,7 @@ impl<'a> Words<'a> {
         out.reserve(bytes);
         let (whole, rest) = out.spare_capacity_mut()[..bytes].as_chunks_mut::<WORD_BYTES>();
         for (to, from) in whole.iter_mut().zip(words) {
-            *to = from.load(Ordering::Relaxed).to_le_bytes().map(MaybeUninit::new);
+            to.write_copy_of_slice(&from.load(Ordering::Relaxed).to_le_bytes());
         }
         if let [.., last] = words {
             let last = last.load(Ordering::Relaxed).to_le_bytes();

@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cellmesh_dpu::Routes;
-use cellmesh_graph::{Limits, StepResult};
+use cellmesh_graph::Limits;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{ServiceId, SlotId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
@@ -268,12 +268,7 @@ impl Worker {
         let Some(step) = ticket.step else {
             return self.end(ticket.request, reply::handler_failed(&service, fault));
         };
-        let text = fault.to_string();
-        if request.is_builder(step) {
-            self.built(ticket.request, step, Err(text.into()));
-        } else {
-            self.step_ended(ticket.request, step, StepResult::failure(fault.status(), text));
-        }
+        self.step_failed(ticket.request, step, fault.status(), &fault.to_string());
     }
 
     fn service_name(&self, service: ServiceId) -> Arc<str> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use cellmesh_graph::{Engine, StepIndex, StepKind};
+use cellmesh_graph::{Engine, StepIndex};
 use cellmesh_shm::ids::{CallId, SlotId};
 use cellmesh_shm::message::RequestMessage;
 
@@ -31,11 +31,6 @@ pub(super) struct Request {
 impl Request {
     pub(super) fn new(slot: SlotId, message: RequestMessage) -> Self {
         Self { slot, message, engine: None, calls: Vec::new(), running: Vec::new() }
-    }
-
-    /// Whether a step waits for requests that a function makes.
-    pub(super) fn is_builder(&self, step: StepIndex) -> bool {
-        self.engine.as_ref().is_some_and(|engine| engine.kind(step) == StepKind::Egress)
     }
 
     /// The name of a step, for messages.

@@ -125,12 +125,12 @@ impl Worker {
             }
             Err(why) => StepResult::failure(500, why),
         };
-        self.step_ended(id, step, result);
+        self.tell_and_advance(id, |engine| engine.on_result(step, result));
     }
 
-    /// An internal step has a result.
-    pub(super) fn step_ended(&mut self, id: RequestId, step: StepIndex, result: StepResult) {
-        self.tell_and_advance(id, |engine| engine.on_result(step, result));
+    /// A function that a step ran did not return.
+    pub(super) fn step_failed(&mut self, id: RequestId, step: StepIndex, status: u16, why: &str) {
+        self.tell_and_advance(id, |engine| engine.on_failure(step, status, why));
     }
 
     /// A request builder returned, or failed with a reason.

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod contract;
 mod guest;
 mod machine;
+mod serve;
 mod turns;
 
 /// Compares alternatives side by side.
@@ -28,12 +29,19 @@ struct Cli {
 enum Benchmark {
     /// Three shapes of the contract with cells: what a call costs (decision 0001).
     Contract(contract::Options),
+    /// Requests per second and processor time per request, next to native servers.
+    Serve(serve::Options),
+    /// A native server, started by `serve`.
+    #[command(hide = true)]
+    NativeService(serve::NativeService),
 }
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let report = match &cli.benchmark {
-        Benchmark::Contract(options) => contract::run(options)?,
+    let report = match cli.benchmark {
+        Benchmark::Contract(options) => contract::run(&options)?,
+        Benchmark::Serve(options) => serve::run(&options)?,
+        Benchmark::NativeService(service) => return service.serve(),
     };
     print!("{report}");
     if let Some(path) = &cli.out {

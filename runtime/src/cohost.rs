@@ -86,7 +86,8 @@ impl Cohosted {
     /// # Errors
     /// [`CohostError`] when shared memory cannot be had.
     pub fn new(parts: LaneParts) -> Result<Self, CohostError> {
-        let message_bytes_max = u32::try_from(parts.dpu.body_bytes_max.as_len() + HEAD_BYTES_MAX).unwrap_or(u32::MAX);
+        let message_bytes_max =
+            u32::try_from(parts.dpu.body_bytes_max.as_len() + HEAD_BYTES_MAX).unwrap_or(u32::MAX);
         let calls_max = parts.dpu.requests_max.saturating_add(parts.dpu.relays_max);
         let mut dpa = Dpa::new(DpaConfig {
             slots_max: calls_max.saturating_mul(SLOTS_PER_CALL),

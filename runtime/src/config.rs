@@ -36,7 +36,11 @@ pub struct Overrides {
 /// [`Problems`]: all of them, each with file, key, what is wrong and what would be right.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<App, Problems> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Problems::one(Problem::of_file(path, &format!("cannot be read: {error}"), "name an app.toml or a workmodel.json"))
+        Problems::one(Problem::of_file(
+            path,
+            &format!("cannot be read: {error}"),
+            "name an app.toml or a workmodel.json",
+        ))
     })?;
     let mut app = if is_json(path, &text) {
         workmodel::read(path, &text, overrides)?

@@ -28,7 +28,10 @@ mod ticker;
 pub use artifacts::{ArtifactCache, ArtifactError};
 pub use cell::{Cell, CellLimits, CellSetup, Grants, LoadError, Scratch};
 pub use compile::{CompileError, CompileLimits, Compiler, compile_child_main};
-pub use seal::SealError;
 pub use engine::{EngineError, EngineLimits, HostEngine};
-pub use instance::{CallFlags, CellFault, Decision, GuestCall, GuestReturn, Instance, Returned, ReturnedBody, StepCall, StepInput};
+pub use instance::{
+    CallFlags, CellFault, Decision, GuestCall, GuestReturn, Instance, Returned, ReturnedBody, StepCall,
+    StepInput,
+};
+pub use seal::SealError;
 pub use ticker::Ticker;

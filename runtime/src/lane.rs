@@ -46,7 +46,11 @@ pub enum Phase {
 ///
 /// # Errors
 /// When a module cannot go on.
-pub async fn run(mut modules: Cohosted, wake: Arc<Notify>, phase: watch::Receiver<Phase>) -> anyhow::Result<()> {
+pub async fn run(
+    mut modules: Cohosted,
+    wake: Arc<Notify>,
+    phase: watch::Receiver<Phase>,
+) -> anyhow::Result<()> {
     let dpu = modules.dpu().clone();
     let mut ended = pin!(until_ended(dpu.clone(), phase));
     let mut alarm = Alarm::new();

@@ -63,7 +63,11 @@ impl Mesh {
         let cache = ArtifactCache::open(&settings.cache_dir, compiler)?;
         let engine = HostEngine::serving(engine_limits(app), Some(cache.for_engine()?))?;
         let services = load_cells(app, &engine, &cache)?;
-        let names = app.services.iter().map(|service| service.setup.service.parse()).collect::<Result<Vec<_>, _>>()?;
+        let names = app
+            .services
+            .iter()
+            .map(|service| service.setup.service.parse())
+            .collect::<Result<Vec<_>, _>>()?;
         let entry = ServiceId(u16::try_from(app.entry).context("too many services")?);
         Ok(Self {
             routes: Arc::new(Routes::new(names, entry)?),
@@ -84,7 +88,10 @@ fn load_cells(app: &App, engine: &HostEngine, cache: &ArtifactCache) -> anyhow::
         services.push(ServiceCell { cell, instances_max: per_lane(service.instances_max, &app.runtime) });
     }
     if engine.compiled_here() > 0 {
-        tracing::warn!(components = engine.compiled_here(), "compiled in this process: the artifact cache was not used");
+        tracing::warn!(
+            components = engine.compiled_here(),
+            "compiled in this process: the artifact cache was not used"
+        );
     }
     Ok(services)
 }
@@ -96,10 +103,16 @@ fn per_lane(instances_max: u32, settings: &RuntimeSettings) -> usize {
 
 fn engine_limits(app: &App) -> EngineLimits {
     let lanes = app.runtime.lanes;
-    let instances: usize = app.services.iter().map(|service| per_lane(service.instances_max, &app.runtime) * lanes).sum();
+    let instances: usize =
+        app.services.iter().map(|service| per_lane(service.instances_max, &app.runtime) * lanes).sum();
     EngineLimits {
         instances_max: u32::try_from(instances).unwrap_or(u32::MAX),
-        memory_bytes_max: app.services.iter().map(|service| service.setup.limits.memory_bytes_max).max().unwrap_or(0),
+        memory_bytes_max: app
+            .services
+            .iter()
+            .map(|service| service.setup.limits.memory_bytes_max)
+            .max()
+            .unwrap_or(0),
     }
 }
 
@@ -131,7 +144,8 @@ impl Lanes {
             };
             let report = report.clone();
             let thread = std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
-                let ended = catch_unwind(AssertUnwindSafe(|| start.run())).unwrap_or_else(|_| Err(anyhow!("panicked")));
+                let ended = catch_unwind(AssertUnwindSafe(|| start.run()))
+                    .unwrap_or_else(|_| Err(anyhow!("panicked")));
                 // The receiver lives until every lane has reported.
                 let _ = report.blocking_send(ended);
             })?;

@@ -28,7 +28,6 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{ServiceId, SlotId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use cellmesh_shm::port::{Arrived, Port, PortError, Progress};
-use tokio::task::JoinHandle;
 
 use crate::call::{Call, Finished, LaneHandle, LaneInbox, Polled, Ticket, ToLane, wait_on_lane};
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Instance};
@@ -209,7 +208,7 @@ impl Worker {
 
     fn park(&self, call: Call) {
         // The task ends with the call, which ends by its deadline.
-        let _: JoinHandle<()> = tokio::task::spawn_local(wait_on_lane(call, self.pool.clone()));
+        drop(tokio::task::spawn_local(wait_on_lane(call, self.pool.clone())));
     }
 
     /// When a call has to end: its own limit or its request's, whichever is first. None: the request is gone.
@@ -249,7 +248,9 @@ impl Worker {
 
     fn returned(&mut self, ticket: Ticket, returned: GuestReturn) {
         match (ticket.step, returned) {
-            (None, GuestReturn::Handled(Decision::Response(response))) => self.respond_directly(ticket, response),
+            (None, GuestReturn::Handled(Decision::Response(response))) => {
+                self.respond_directly(ticket, response)
+            }
             (None, GuestReturn::Handled(Decision::Graph(plan))) => self.start_graph(ticket, *plan),
             (Some(step), GuestReturn::Stepped(result)) => self.stepped(ticket.request, step, result),
             (Some(step), GuestReturn::Built(built)) => self.built(ticket.request, step, built),

@@ -17,13 +17,20 @@ pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> DpuConf
         let one = toml::Table::from_iter([(name.clone(), plain(value.get_ref()))]);
         match DpuConfig::deserialize(one.clone()) {
             Ok(_) => right.extend(one),
-            Err(error) => source.note(Some(line), table.path(&name), error.message().trim(), "see docs/config.md"),
+            Err(error) => {
+                source.note(Some(line), table.path(&name), error.message().trim(), "see docs/config.md")
+            }
         }
     }
     let config = DpuConfig::deserialize(right).unwrap_or_default();
     for error in config.validate() {
         let line = table.line_of_key(source, error.key);
-        source.note(line, table.path(error.key), format!("{} does not fit", error.found), format!("must be {}", error.right));
+        source.note(
+            line,
+            table.path(error.key),
+            format!("{} does not fit", error.found),
+            format!("must be {}", error.right),
+        );
     }
     config
 }
@@ -34,7 +41,9 @@ fn plain(value: &toml::de::DeValue<'_>) -> toml::Value {
     match value {
         DeValue::String(text) => toml::Value::String(text.to_string()),
         DeValue::Integer(integer) => integer_value(integer),
-        DeValue::Float(float) => float.as_str().parse().map_or_else(|_| text(float.as_str()), toml::Value::Float),
+        DeValue::Float(float) => {
+            float.as_str().parse().map_or_else(|_| text(float.as_str()), toml::Value::Float)
+        }
         DeValue::Boolean(flag) => toml::Value::Boolean(*flag),
         DeValue::Datetime(datetime) => toml::Value::Datetime(*datetime),
         DeValue::Array(array) => toml::Value::Array(array.iter().map(|item| plain(item.get_ref())).collect()),

@@ -27,7 +27,8 @@ use super::reader::{Source, Table};
 use crate::host::{CellLimits, CellSetup, Grants, Scratch};
 
 /// The port of the seed system, which its clients know.
-pub(super) const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5005);
+pub(super) const LISTEN_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5005);
 
 /// Bounds of durations in config: nothing useful lies outside.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -110,7 +111,12 @@ fn services(source: &mut Source<'_>, root: &mut Table<'_, '_>, path: &Path) -> V
 fn service_names(source: &mut Source<'_>, table: &mut Table<'_, '_>, taken: &[ServiceSpec]) -> Vec<String> {
     let names = table.text_list(source, "services").unwrap_or_default();
     if names.is_empty() {
-        source.note(Some(table.line()), table.path("services"), "is missing", "name the services that the cell serves");
+        source.note(
+            Some(table.line()),
+            table.path("services"),
+            "is missing",
+            "name the services that the cell serves",
+        );
     }
     for (index, name) in names.iter().enumerate() {
         let key = format!("{}[{index}]", table.path("services"));
@@ -155,16 +161,21 @@ fn component(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) 
     let path = folder.join(&file);
     if !path.is_file() {
         let wrong = format!("there is no file {}", path.display());
-        source.note(Some(table.line()), table.path("component"), wrong, "name a .wasm file, relative to this one");
+        source.note(
+            Some(table.line()),
+            table.path("component"),
+            wrong,
+            "name a .wasm file, relative to this one",
+        );
     }
     path
 }
 
 fn grants(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> Grants {
     let Some(mut grants) = table.table(source, "grants") else { return Grants::default() };
-    let scratch = grants.text(source, "scratch").map(|dir| {
-        if dir == "temporary" { Scratch::Temporary } else { Scratch::Folder(folder.join(dir)) }
-    });
+    let scratch = grants
+        .text(source, "scratch")
+        .map(|dir| if dir == "temporary" { Scratch::Temporary } else { Scratch::Folder(folder.join(dir)) });
     if let Some(Scratch::Folder(dir)) = &scratch
         && !dir.is_dir()
     {
@@ -175,7 +186,12 @@ fn grants(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> 
     Grants { scratch }
 }
 
-fn entry_index(source: &mut Source<'_>, root: &Table<'_, '_>, entry: Option<String>, services: &[ServiceSpec]) -> usize {
+fn entry_index(
+    source: &mut Source<'_>,
+    root: &Table<'_, '_>,
+    entry: Option<String>,
+    services: &[ServiceSpec],
+) -> usize {
     let Some(entry) = entry else { return 0 };
     let found = services.iter().position(|spec| *spec.setup.service == *entry);
     if found.is_none() {

@@ -22,7 +22,13 @@ impl Problem {
     /// A problem with the file as a whole.
     #[must_use]
     pub fn of_file(file: &Path, wrong: &str, right: &str) -> Self {
-        Self { file: file.to_owned(), line: None, key: String::new(), wrong: wrong.into(), right: right.into() }
+        Self {
+            file: file.to_owned(),
+            line: None,
+            key: String::new(),
+            wrong: wrong.into(),
+            right: right.into(),
+        }
     }
 }
 

@@ -34,7 +34,13 @@ impl<'a> Source<'a> {
         self.text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
     }
 
-    pub(super) fn note(&mut self, line: Option<usize>, key: String, wrong: impl Into<String>, right: impl Into<String>) {
+    pub(super) fn note(
+        &mut self,
+        line: Option<usize>,
+        key: String,
+        wrong: impl Into<String>,
+        right: impl Into<String>,
+    ) {
         let file = self.path.to_owned();
         self.problems.0.push(Problem { file, line, key, wrong: wrong.into(), right: right.into() });
     }
@@ -57,7 +63,9 @@ impl<'t, 'i> Table<'t, 'i> {
     }
 
     /// All entries, for a section that another crate reads.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&'t Spanned<DeString<'i>>, &'t Spanned<DeValue<'i>>)> {
+    pub(super) fn entries(
+        &self,
+    ) -> impl Iterator<Item = (&'t Spanned<DeString<'i>>, &'t Spanned<DeValue<'i>>)> {
         self.table.iter()
     }
 
@@ -99,11 +107,16 @@ impl<'t, 'i> Table<'t, 'i> {
         let mut tables = Vec::new();
         for (index, item) in array.iter().enumerate() {
             let at = format!("{}[{index}]", self.path(key));
-            match item.get_ref() {
-                DeValue::Table(table) => {
-                    tables.push(Table { at, table, line: source.line_of(item.span().start), known: Vec::new() });
+            match item.get_ref().as_table() {
+                Some(table) => {
+                    tables.push(Table {
+                        at,
+                        table,
+                        line: source.line_of(item.span().start),
+                        known: Vec::new(),
+                    });
                 }
-                _ => self.wrong(source, key, item, &format!("write it as [[{key}]]")),
+                None => self.wrong(source, key, item, &format!("write it as [[{key}]]")),
             }
         }
         tables
@@ -139,9 +152,14 @@ impl<'t, 'i> Table<'t, 'i> {
         texts
     }
 
-
     /// A whole number from `min` to `max`.
-    pub(super) fn number(&mut self, source: &mut Source<'_>, key: &'static str, min: u64, max: u64) -> Option<u64> {
+    pub(super) fn number(
+        &mut self,
+        source: &mut Source<'_>,
+        key: &'static str,
+        min: u64,
+        max: u64,
+    ) -> Option<u64> {
         let value = self.get(key)?;
         let number = value
             .get_ref()
@@ -170,7 +188,13 @@ impl<'t, 'i> Table<'t, 'i> {
     }
 
     /// A size in bytes from `min` to `max`.
-    pub(super) fn size(&mut self, source: &mut Source<'_>, key: &'static str, min: u64, max: u64) -> Option<u64> {
+    pub(super) fn size(
+        &mut self,
+        source: &mut Source<'_>,
+        key: &'static str,
+        min: u64,
+        max: u64,
+    ) -> Option<u64> {
         let right = format!("write a size from \"{}\" to \"{}\"", ByteSize(min), ByteSize(max));
         self.parsed(source, key, &right, |text| {
             let size: ByteSize = text.parse().ok()?;
@@ -180,11 +204,18 @@ impl<'t, 'i> Table<'t, 'i> {
 
     /// An address to listen on.
     pub(super) fn address(&mut self, source: &mut Source<'_>, key: &'static str) -> Option<SocketAddr> {
-        self.parsed(source, key, "write an address and a port, for example \"127.0.0.1:5005\"", |text| text.parse().ok())
+        self.parsed(source, key, "write an address and a port, for example \"127.0.0.1:5005\"", |text| {
+            text.parse().ok()
+        })
     }
 
     /// One of `choices`.
-    pub(super) fn choice(&mut self, source: &mut Source<'_>, key: &'static str, choices: &[&str]) -> Option<usize> {
+    pub(super) fn choice(
+        &mut self,
+        source: &mut Source<'_>,
+        key: &'static str,
+        choices: &[&str],
+    ) -> Option<usize> {
         let right = format!("write one of: {}", choices.join(", "));
         self.parsed(source, key, &right, |text| choices.iter().position(|choice| *choice == text))
     }
@@ -220,7 +251,10 @@ impl<'t, 'i> Table<'t, 'i> {
 fn nearest(name: &str, known: &[&'static str]) -> String {
     /// Names that share less than this (Jaro-Winkler, 0 to 1) are not worth suggesting.
     const ALIKE: f64 = 0.75;
-    let best = known.iter().map(|known| (strsim::jaro_winkler(name, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let best = known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
         Some((score, known)) if score > ALIKE => format!("did you mean {known}?"),
         _ => format!("known here: {}", known.join(", ")),

@@ -24,7 +24,8 @@ fn read(name: &str, text: &str) -> Result<App, Vec<String>> {
 /// The shortest manifest: everything else has a default.
 #[test]
 fn shortest_manifest_is_enough() {
-    let app = read("app.toml", "[[cell]]\ncomponent = \"hello.wasm\"\nservices = [\"hello\", \"hi\"]\n").expect("valid");
+    let app = read("app.toml", "[[cell]]\ncomponent = \"hello.wasm\"\nservices = [\"hello\", \"hi\"]\n")
+        .expect("valid");
     assert_eq!(app.services.len(), 2);
     assert_eq!((app.entry, app.listen.to_string().as_str()), (0, "127.0.0.1:5005"));
     assert!(!app.services[0].setup.fresh_instances);
@@ -97,8 +98,11 @@ fn broken_toml_is_told_with_its_line() {
 /// A work model needs nothing but its services; `s0` is the entry wherever it stands.
 #[test]
 fn work_model_becomes_services() {
-    let app = read("w.json", r#"{"s1": {}, "s0": {"external_services": [{"services": ["s1__2"]}], "request_method": "grpc"}}"#)
-        .expect("valid");
+    let app = read(
+        "w.json",
+        r#"{"s1": {}, "s0": {"external_services": [{"services": ["s1__2"]}], "request_method": "grpc"}}"#,
+    )
+    .expect("valid");
     assert_eq!(&*app.services[app.entry].setup.service, "s0");
     assert_eq!(app.services[0].path, "/api/v1");
     assert_eq!(app.notes.len(), 1);
@@ -140,5 +144,8 @@ fn missing_cell_is_told() {
     std::fs::remove_file(folder.path().join("mubench.wasm")).expect("there");
     let overrides = Overrides { cells_dir: Some(folder.path().to_owned()), ..Overrides::default() };
     let problems = load(&path, &overrides).expect_err("no cell").to_string();
-    assert!(problems.contains("mubench.wasm: not found in") && problems.contains("cargo xtask cells"), "{problems}");
+    assert!(
+        problems.contains("mubench.wasm: not found in") && problems.contains("cargo xtask cells"),
+        "{problems}"
+    );
 }

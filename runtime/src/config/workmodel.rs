@@ -43,7 +43,8 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
 }
 
 fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, Problem> {
-    const RIGHT: &str = "write a muBench work model: {\"s0\": {\"external_services\": [...], \"internal_service\": {...}}}";
+    const RIGHT: &str =
+        "write a muBench work model: {\"s0\": {\"external_services\": [...], \"internal_service\": {...}}}";
     match serde_json::from_str(text) {
         Ok(Value::Object(model)) if !model.is_empty() => Ok(model),
         Ok(_) => Err(Problem::of_file(path, "is not a JSON object with a key for each service", RIGHT)),
@@ -135,12 +136,20 @@ impl Check<'_> {
             self.note(name.to_owned(), error.to_string(), "rename the service");
         }
         let Some(entry) = entry.as_object() else {
-            return self.note(name.to_owned(), "is not an object", "write {\"external_services\": [], \"internal_service\": {}}");
+            return self.note(
+                name.to_owned(),
+                "is not an object",
+                "write {\"external_services\": [], \"internal_service\": {}}",
+            );
         };
         if let Some(path) = entry.get("path")
             && !path.as_str().is_some_and(|path| path.starts_with('/') && !path.contains(char::is_whitespace))
         {
-            self.note(format!("{name}.path"), format!("{path} is no path"), "write a text that begins with /");
+            self.note(
+                format!("{name}.path"),
+                format!("{path} is no path"),
+                "write a text that begins with /",
+            );
         }
         self.groups(&format!("{name}.external_services"), entry.get("external_services"));
         self.functions(&format!("{name}.internal_service"), entry.get("internal_service"));
@@ -162,7 +171,11 @@ impl Check<'_> {
     fn groups(&mut self, key: &str, groups: Option<&Value>) {
         let Some(groups) = groups else { return };
         let Some(groups) = groups.as_array() else {
-            return self.note(key.to_owned(), "is not a list", "write a list of groups: [{\"services\": [\"s1\"]}]");
+            return self.note(
+                key.to_owned(),
+                "is not a list",
+                "write a list of groups: [{\"services\": [\"s1\"]}]",
+            );
         };
         for (index, group) in groups.iter().enumerate() {
             self.group(&format!("{key}[{index}]"), group);
@@ -183,7 +196,9 @@ impl Check<'_> {
         {
             self.note(format!("{key}.seq_len"), format!("{length} does not fit"), "write a whole number");
         }
-        for (callee, probability) in group.get("probabilities").and_then(Value::as_object).into_iter().flatten() {
+        for (callee, probability) in
+            group.get("probabilities").and_then(Value::as_object).into_iter().flatten()
+        {
             if !probability.as_f64().is_some_and(|p| (0.0..=1.0).contains(&p)) {
                 let key = format!("{key}.probabilities.{callee}");
                 self.note(key, format!("{probability} does not fit"), "write a number from 0 to 1");
@@ -205,7 +220,11 @@ impl Check<'_> {
             Some(Value::Object(functions)) => {
                 for (function, parameters) in functions {
                     if !parameters.is_object() {
-                        self.note(format!("{key}.{function}"), "is not an object", "write the function's parameters: {}");
+                        self.note(
+                            format!("{key}.{function}"),
+                            "is not an object",
+                            "write the function's parameters: {}",
+                        );
                     }
                 }
             }

@@ -108,7 +108,9 @@ pub enum LoadError {
         import: String,
     },
     /// It is no cell: an export is missing or has another type.
-    #[error("component {path} is no service cell: it must export cellmesh:cell/handler@0.1.0 as wit/cell.wit says")]
+    #[error(
+        "component {path} is no service cell: it must export cellmesh:cell/handler@0.1.0 as wit/cell.wit says"
+    )]
     NoCell {
         /// The file.
         path: PathBuf,
@@ -155,8 +157,9 @@ impl Cell {
     pub fn load(engine: &HostEngine, cache: &ArtifactCache, setup: CellSetup) -> Result<Self, LoadError> {
         let path = setup.component.clone();
         let bytes = fs::read(&path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
-        let loaded =
-            cache.load(engine, &bytes).map_err(|source| LoadError::Artifact { path: path.clone(), source })?;
+        let loaded = cache
+            .load(engine, &bytes)
+            .map_err(|source| LoadError::Artifact { path: path.clone(), source })?;
         let ty = loaded.component.component_type();
         let names: Vec<String> = ty.imports(engine.wasmtime()).map(|(name, _)| name.to_owned()).collect();
         if let Some(import) = imports::first_forbidden(names.iter().map(String::as_str), &setup.grants) {
@@ -204,9 +207,10 @@ impl ScratchFolder {
     fn open(scratch: &Scratch) -> Result<Self, LoadError> {
         match scratch {
             Scratch::Folder(path) if path.is_dir() => Ok(Self::Kept(path.clone())),
-            Scratch::Folder(path) => {
-                Err(LoadError::Scratch { path: path.clone(), source: std::io::ErrorKind::NotADirectory.into() })
-            }
+            Scratch::Folder(path) => Err(LoadError::Scratch {
+                path: path.clone(),
+                source: std::io::ErrorKind::NotADirectory.into(),
+            }),
             Scratch::Temporary => tempfile::Builder::new()
                 .prefix("cellmesh-scratch-")
                 .tempdir()

@@ -58,7 +58,9 @@ pub enum CompileError {
     #[error("{0}")]
     Refused(String),
     /// The child was ended by a limit.
-    #[error("the compiler was stopped ({status}): it may take {cpu_seconds} s of processor time and {memory_bytes} bytes")]
+    #[error(
+        "the compiler was stopped ({status}): it may take {cpu_seconds} s of processor time and {memory_bytes} bytes"
+    )]
     Limit {
         /// How it ended.
         status: ExitStatus,

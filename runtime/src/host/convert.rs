@@ -95,7 +95,11 @@ fn plan(graph: wit::Graph, arena: Bytes) -> graph::Plan {
     graph::Plan {
         nodes: graph.nodes.into_iter().map(node).collect(),
         children: graph.children,
-        inputs: graph.inputs.into_iter().map(|i| graph::Input { step: i.step, with_body: i.with_body }).collect(),
+        inputs: graph
+            .inputs
+            .into_iter()
+            .map(|i| graph::Input { step: i.step, with_body: i.with_body })
+            .collect(),
         requests: graph.requests.into_iter().map(egress_request).collect(),
         root: graph.root,
         respond_with: graph.respond_with,

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use wasmtime::{Cache, Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+use wasmtime::{
+    Cache, Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+};
 
 /// Wasm stack of one call. Source: 512 KiB is wasmtime's own default and deep enough for
 /// recursive guests; more would only let a runaway recursion cost more.

@@ -17,7 +17,10 @@ const ALWAYS: [&str; 6] = [
 const FILES: &str = "wasi:filesystem/";
 
 /// The first import that a cell with `grants` may not have.
-pub(super) fn first_forbidden<'a>(mut imports: impl Iterator<Item = &'a str>, grants: &Grants) -> Option<&'a str> {
+pub(super) fn first_forbidden<'a>(
+    mut imports: impl Iterator<Item = &'a str>,
+    grants: &Grants,
+) -> Option<&'a str> {
     imports.find(|name| !allowed(name, grants))
 }
 

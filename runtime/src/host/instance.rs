@@ -253,12 +253,15 @@ impl Instance {
             }
             GuestCall::RunStep(step) => {
                 let (arena, args, inputs) = convert::step_inputs(&step);
-                let output = handler.call_run_step(&mut self.store, step.function, args, &inputs, &arena).await?;
+                let output =
+                    handler.call_run_step(&mut self.store, step.function, args, &inputs, &arena).await?;
                 Ok(convert::step_output(output).map(GuestReturn::Stepped))
             }
             GuestCall::BuildRequests(step) => {
                 let (arena, args, inputs) = convert::step_inputs(&step);
-                let built = handler.call_build_requests(&mut self.store, step.function, args, &inputs, &arena).await?;
+                let built = handler
+                    .call_build_requests(&mut self.store, step.function, args, &inputs, &arena)
+                    .await?;
                 Ok(convert::built(built).map(GuestReturn::Built))
             }
         }

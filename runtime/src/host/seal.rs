@@ -26,7 +26,9 @@ pub(super) struct Sealer {
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// Others may write or read the folder.
-    #[error("cache folder {path}: owner {owner} and mode {mode:o}, but it must belong to this user ({uid}) with mode 700")]
+    #[error(
+        "cache folder {path}: owner {owner} and mode {mode:o}, but it must belong to this user ({uid}) with mode 700"
+    )]
     Exposed {
         /// The folder.
         path: PathBuf,
@@ -66,7 +68,9 @@ impl Sealer {
         let path = dir.join("key");
         let key = match read_key(&path) {
             Ok(key) => key,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create_key(&path).map_err(SealError::io(&path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create_key(&path).map_err(SealError::io(&path))?
+            }
             Err(error) => return Err(SealError::io(&path)(error)),
         };
         Ok(Self { key })
@@ -109,7 +113,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 fn refuse_exposed(dir: &Path) -> Result<(), SealError> {
     let found = fs::metadata(dir).map_err(SealError::io(dir))?;
-    let (owner, mode, uid) = (found.uid(), found.permissions().mode() & 0o777, rustix::process::getuid().as_raw());
+    let (owner, mode, uid) =
+        (found.uid(), found.permissions().mode() & 0o777, rustix::process::getuid().as_raw());
     if owner == uid && mode & 0o077 == 0 {
         return Ok(());
     }
@@ -128,7 +133,13 @@ fn create_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut key = [0; KEY_BYTES];
     getrandom::fill(&mut key)?;
     let draft = path.with_extension(format!("new-{}", std::process::id()));
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?.write_all(&key)?;
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)?
+        .write_all(&key)?;
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft)?;
     match linked {

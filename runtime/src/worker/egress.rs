@@ -61,9 +61,14 @@ pub(super) fn message(
     let target = target(&outgoing.url).map_err(bad)?;
     let service = routes.id_of_host(target.host).ok_or_else(|| Box::new(no_service(target.host)))?;
     if !is_token(&outgoing.method) {
-        return Err(bad(format!("method {:?}: must be an HTTP method", String::from_utf8_lossy(&outgoing.method))));
+        return Err(bad(format!(
+            "method {:?}: must be an HTTP method",
+            String::from_utf8_lossy(&outgoing.method)
+        )));
     }
-    HeaderLines(&outgoing.headers).check(HeadLimits::default()).map_err(|why| bad(format!("bad header: {why}")))?;
+    HeaderLines(&outgoing.headers)
+        .check(HeadLimits::default())
+        .map_err(|why| bad(format!("bad header: {why}")))?;
     Ok(compose(service, &target, outgoing.method, outgoing.headers, outgoing.body, cause))
 }
 
@@ -77,7 +82,8 @@ fn compose(
 ) -> RequestMessage {
     let headers = finish_head(headers, cause.headers());
     let (method_len, target_len) = (short(method.len()), short(target.path.len()));
-    let mut head = BytesMut::with_capacity(method.len() + target.path.len() + headers.len() + target.host.len() + 8);
+    let mut head =
+        BytesMut::with_capacity(method.len() + target.path.len() + headers.len() + target.host.len() + 8);
     head.extend_from_slice(&method);
     head.extend_from_slice(target.path.as_bytes());
     if HeaderLines(&headers).get("host").is_none() {
@@ -86,7 +92,15 @@ fn compose(
         head.extend_from_slice(b"\n");
     }
     head.extend_from_slice(&headers);
-    RequestMessage { service, deadline: cause.deadline, hops: cause.hops, method_len, target_len, head: head.freeze(), body }
+    RequestMessage {
+        service,
+        deadline: cause.deadline,
+        hops: cause.hops,
+        method_len,
+        target_len,
+        head: head.freeze(),
+        body,
+    }
 }
 
 /// What an outcome means to the step that waited for it.
@@ -183,7 +197,16 @@ mod tests {
     /// What could end a request line early, or means something else to another reader, is refused.
     #[test]
     fn odd_urls_are_refused() {
-        for url in ["", "http://", "https://s1/", "http://u@s1/", "http://s1/a b", "http://s1/\r\nx: y", "s1?x", "/only/path"] {
+        for url in [
+            "",
+            "http://",
+            "https://s1/",
+            "http://u@s1/",
+            "http://s1/a b",
+            "http://s1/\r\nx: y",
+            "s1?x",
+            "/only/path",
+        ] {
             assert!(parts(url).is_err(), "{url:?}");
         }
     }

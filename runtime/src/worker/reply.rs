@@ -42,7 +42,12 @@ pub(super) fn of_graph(response: Response, engine: &Engine) -> ResponseMessage {
             let code = if engine.kind(step) == StepKind::Egress { "egress" } else { "step" };
             error(result.status, code, &text, Some(engine.step_id(step)))
         }
-        _ => ResponseMessage { status: result.status, fault: Fault::None, head: result.headers, body: result.body },
+        _ => ResponseMessage {
+            status: result.status,
+            fault: Fault::None,
+            head: result.headers,
+            body: result.body,
+        },
     }
 }
 

@@ -106,7 +106,8 @@ impl Requests {
     }
 
     pub(super) fn remove(&mut self, id: RequestId) -> Option<Request> {
-        let entry = self.entries.get_mut(id.index as usize).filter(|entry| entry.generation == id.generation)?;
+        let entry =
+            self.entries.get_mut(id.index as usize).filter(|entry| entry.generation == id.generation)?;
         let request = entry.request.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(id.index);

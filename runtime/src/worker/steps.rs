@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cellmesh_graph::{
-    Action, BuiltRequests, Engine, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult, EngineError,
+    Action, BuiltRequests, Engine, EngineError, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult,
 };
 use cellmesh_shm::ids::CallId;
 use cellmesh_shm::message::{Fault, ResponseMessage};
@@ -42,7 +42,10 @@ impl Worker {
             Err(error) => {
                 let service = self.service_name(ticket.service);
                 tracing::warn!(cell = %service, reason = %error, "graph refused");
-                self.end(ticket.request, reply::error(500, "bad-graph", &format!("bad graph: {error}"), None));
+                self.end(
+                    ticket.request,
+                    reply::error(500, "bad-graph", &format!("bad graph: {error}"), None),
+                );
             }
         }
     }
@@ -138,11 +141,7 @@ impl Worker {
         self.tell_and_advance(id, |engine| engine.on_built(step, built));
     }
 
-    fn tell_and_advance(
-        &mut self,
-        id: RequestId,
-        what: impl FnOnce(&mut Engine) -> Result<(), EngineError>,
-    ) {
+    fn tell_and_advance(&mut self, id: RequestId, what: impl FnOnce(&mut Engine) -> Result<(), EngineError>) {
         let Some(request) = self.requests.get_mut(id) else { return };
         tell(request, what);
         self.advance(id);

@@ -1,0 +1,110 @@
+//! Servers as child processes: started, found by the address that they print, measured, killed when dropped.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::NativeService;
+
+/// A server that is running, with the servers that it calls.
+pub(super) struct Server {
+    child: Child,
+    address: SocketAddr,
+    callees: Vec<Server>,
+    /// The folder of its config.
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Server {
+    /// `cellmesh run` on a config of this text.
+    pub(super) fn cellmesh(program: &Path, file: &str, config: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join(file);
+        fs::write(&path, config)?;
+        let mut command = Command::new(program);
+        command.arg("run").arg(path).args(["--listen", "127.0.0.1:0"]);
+        Self::start(command, Some(folder))
+    }
+
+    /// This program as a native service.
+    pub(super) fn native(service: &NativeService) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("native-service").args(service.callees.iter().map(ToString::to_string));
+        Self::start(command, None)
+    }
+
+    /// The same server; `callees` belong to it from now on.
+    pub(super) fn with(self, callees: impl IntoIterator<Item = Self>) -> Self {
+        Self { callees: callees.into_iter().collect(), ..self }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Processor time booked so far, callees included.
+    pub(super) fn cpu_time(&self) -> Result<Duration> {
+        let own = booked(&fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?)?;
+        self.callees.iter().try_fold(own, |sum, callee| Ok(sum + callee.cpu_time()?))
+    }
+
+    fn start(mut command: Command, folder: Option<tempfile::TempDir>) -> Result<Self> {
+        let mut child =
+            command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let stdout = child.stdout.take().context("its standard output")?;
+        match BufReader::new(stdout).lines().map_while(Result::ok).find_map(|line| address_in(&line)) {
+            Some(address) => Ok(Self { child, address, callees: Vec::new(), _folder: folder }),
+            None => {
+                child.kill()?;
+                bail!("{command:?} ended without saying where it listens")
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill or to wait for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The address behind `http://` in a line.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("http://")?;
+    rest.split(|c: char| c == '/' || c.is_whitespace()).next()?.parse().ok()
+}
+
+/// User and system time in a line of `/proc/<pid>/stat`: fields 14 and 15, in ticks of 10 ms. Source: proc(5); the
+/// tick is 100 Hz on every Linux that userland has been compiled for.
+fn booked(stat: &str) -> Result<Duration> {
+    // The name in field 2 may hold spaces; what follows its closing bracket does not.
+    let (_, rest) = stat.rsplit_once(')').context("no such process")?;
+    let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Name and spaces in it do not shift the fields.
+    #[test]
+    fn booked_time_is_read() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 100 0 0 0 12 3 0 0 20 0";
+        assert_eq!(booked(stat).unwrap(), Duration::from_millis(150));
+    }
+
+    /// The first line of either server names its address.
+    #[test]
+    fn address_is_found() {
+        assert_eq!(address_in("x: 3 services on http://127.0.0.1:81"), "127.0.0.1:81".parse().ok());
+        assert_eq!(address_in("note"), None);
+    }
+}

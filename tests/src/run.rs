@@ -54,6 +54,13 @@ impl Run {
         self
     }
 
+    /// Another file than the one that was written, by its path from there.
+    #[must_use]
+    pub fn instead(mut self, name: &str) -> Self {
+        self.file = self.dir.path().join(name);
+        self
+    }
+
     /// With its own artifact cache instead of that of all tests.
     #[must_use]
     pub fn cache_dir(mut self, dir: &Path) -> Self {

@@ -16,6 +16,7 @@ use cellmesh_guest::prelude::*;
 /// | `exit` | ends the program |
 /// | `spin:n`, `sleep:n` | computes, or sleeps, for n milliseconds |
 /// | `big:n` | answers with n bytes |
+/// | `slept:n` | sleeps, then writes a line |
 /// | `log:n` | writes n lines to standard output |
 /// | `status:n` | answers with that status |
 /// | `error` | returns an error |
@@ -32,6 +33,10 @@ pub(crate) fn commit(deed: &str) -> Result<Response, String> {
         "exit" => std::process::exit(1),
         "spin" => spin(time),
         "sleep" => std::thread::sleep(time),
+        "slept" => {
+            std::thread::sleep(time);
+            println!("slept");
+        }
         "big" => return Ok(Response::bytes(vec![b'x'; number as usize])),
         "log" => (0..number).for_each(|line| println!("line {line}")),
         "status" => return Ok(Response::new(u16::try_from(number).unwrap_or(0))),

@@ -90,17 +90,18 @@ mod unruly {
     /// Graphs that have to be refused.
     fn bad_graph(kind: &str, ctx: &mut Context) {
         let ok = || Step::internal(guilty_step).args(Args("nothing"));
+        let this = config::service();
         match kind {
             "same-id-twice" => [ok().id("twin"), ok().id("twin")].into_iter().for_each(|step| put(ctx, step)),
             "empty-id" => put(ctx, ok().id("")),
             "too-many-steps" => (0..5000).for_each(|_| put(ctx, ok())),
-            "too-many-calls" => put(ctx, Step::call_each((0..2000).map(|_| Call::get("http://unruly/")))),
+            "too-many-calls" => put(ctx, Step::call_each((0..2000).map(|_| Call::get(format!("http://{this}/"))))),
             "input-at-the-same-time" => ctx.parallel(|ctx| {
                 let other = ctx.step(ok().id("other"));
                 ctx.step(Step::internal(gather).inputs([other]).id("eager"));
             }),
-            "bad-method" => put(ctx, Step::call(Call::new("GE T", "http://unruly/")).id("caller")),
-            "bad-url" => put(ctx, Step::call(Call::get("http://user@unruly/")).id("caller")),
+            "bad-method" => put(ctx, Step::call(Call::new("GE T", format!("http://{this}/"))).id("caller")),
+            "bad-url" => put(ctx, Step::call(Call::get(format!("http://user@{this}/"))).id("caller")),
             _ => put(ctx, Step::internal(unruly_by_name)),
         }
     }

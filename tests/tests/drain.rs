@@ -1,0 +1,161 @@
+//! The end: what is in flight is finished, what is new is told to go elsewhere, and it is over in time.
+
+use std::time::Duration;
+
+use cellmesh_tests::{Ended, H2, Node, Run, Wire};
+use http::Method;
+use rustix::process::Signal;
+use serde_json::json;
+
+/// `drain_timeout`: as the config says it.
+fn node(drain_timeout: &str) -> Node {
+    let toml = r#"
+        [[cell]]
+        component = "{cells}/unruly.wasm"
+        services = ["s0", "s1"]
+        step_timeout = "60s"
+        handler_timeout = "60s"
+    "#;
+    Run::app(&format!("[runtime]\ndrain_timeout = \"{drain_timeout}\"\n{toml}")).start()
+}
+
+/// Sends the signal and waits until the node says that it drains.
+fn drain(node: &Node, signal: Signal) {
+    node.signal(signal);
+    let _ = node.log().wait_for("the drain", |line| line["message"] == "draining");
+}
+
+#[track_caller]
+fn check_clean(ended: &Ended, within: Duration) {
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.took < within, "took {:?}", ended.took);
+}
+
+/// With nothing to finish it ends at once, far before the time that it would give.
+#[test]
+fn idle_node_ends_at_once() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let node = node("10m");
+        let _open = node.connect();
+        let mut kept = node.connect();
+        assert_eq!(kept.get("s0", "/").status, 200);
+        let h2 = H2::connect(node.address());
+        assert_eq!(h2.get("s0", "/").status, 200);
+        node.signal(signal);
+        check_clean(&node.ended(), Duration::from_secs(30));
+    }
+}
+
+/// Requests in flight are finished, whatever they came over and whatever they wait for; then it ends.
+#[test]
+fn requests_in_flight_are_finished() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let node = node("10m");
+        let paths =
+            ["/step/sleep:1500", "/step/spin:1500", "/order?url=http://s1/step/sleep:1500", "/do/sleep:1500"];
+        let mut wires = paths.map(|path| node.start_get("s0", path));
+        let mut bridge = node.connect();
+        bridge.send(json!({"path": "/step/sleep:1500"}).to_string());
+        let h2 = H2::connect(node.address());
+        let stream = h2.start(Method::GET, "s0", "/step/sleep:1500", "");
+        assert_eq!(h2.get("s0", "/").status, 200);
+        drain(&node, signal);
+        for (path, wire) in paths.iter().zip(&mut wires) {
+            assert_eq!(wire.reply().status, 200, "{path}");
+        }
+        assert_eq!(h2.finish(stream).expect("an answer").status, 200);
+        let answer: serde_json::Value = serde_json::from_slice(&bridge.rest()).expect("an answer");
+        assert_eq!(answer["status"], 200);
+        check_clean(&node.ended(), Duration::from_secs(30));
+    }
+}
+
+/// A request that is new while others are finished gets 503 and its connection is closed, on a connection that was
+/// there before and on a new one.
+#[test]
+fn new_requests_are_refused_while_draining() {
+    let node = node("10m");
+    let mut long = node.start_get("s0", "/step/sleep:3000");
+    let mut kept = node.connect();
+    assert_eq!(kept.get("s0", "/").status, 200);
+    drain(&node, Signal::TERM);
+    let reply = node.get("s0", "/");
+    let told =
+        ["x-cellmesh-error", "connection", "retry-after"].map(|name| reply.header(name).map(str::to_owned));
+    assert_eq!(
+        (reply.status, told[0].as_deref(), told[1].as_deref()),
+        (503, Some("draining"), Some("close"))
+    );
+    assert!(told[2].is_some());
+    kept.send_some("GET / HTTP/1.1\r\nhost: s0\r\n\r\n");
+    let answer = kept.rest();
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 503 "),
+        "{:?}",
+        String::from_utf8_lossy(&answer)
+    );
+    let answer = node.bridge(&json!({}));
+    assert_eq!(answer["status"], 503);
+    assert!(long.is_silent(), "the long request ended too soon to show anything");
+    assert_eq!(long.reply().status, 200);
+    check_clean(&node.ended(), Duration::from_secs(30));
+}
+
+/// A request whose body is still coming when the drain begins is finished.
+#[test]
+fn request_that_is_being_sent_is_finished() {
+    let node = node("10m");
+    let mut wire = node.connect();
+    wire.send("POST /echo HTTP/1.1\r\nhost: s0\r\ncontent-length: 8\r\n\r\nhalf");
+    let mut long = node.start_get("s0", "/step/sleep:1000");
+    assert_eq!(node.get("s0", "/").status, 200);
+    drain(&node, Signal::TERM);
+    wire.send("half");
+    let reply = wire.reply();
+    assert_eq!((reply.status, reply.text()), (200, "halfhalf"));
+    assert_eq!(long.reply().status, 200);
+    check_clean(&node.ended(), Duration::from_secs(30));
+}
+
+/// Requests that do not end are cut off when the time is over: the exit status is still 0.
+#[test]
+fn stuck_requests_are_cut_off() {
+    for path in ["/step/loop", "/step/sleep:60000", "/do/loop", "/order?url=http://s1/step/loop"] {
+        let node = node("300ms");
+        let mut stuck: Vec<Wire> = (0..4).map(|_| node.start_get("s0", path)).collect();
+        assert_eq!(node.get("s1", "/").status, 200);
+        drain(&node, Signal::TERM);
+        let ended = node.ended();
+        // A second for the lanes, the rest for a busy machine; a request would go on for thirty.
+        check_clean(&ended, Duration::from_secs(15));
+        assert!(ended.stderr.contains("still in flight are cut off"), "{}", ended.stderr);
+        stuck.iter_mut().for_each(|wire| assert!(!wire.rest().starts_with(b"HTTP/1.1 200 ")));
+    }
+}
+
+/// A second signal does not make it fail, nor end what is in flight before its time.
+#[test]
+fn second_signal_changes_nothing() {
+    let node = node("10m");
+    let mut long = node.start_get("s0", "/step/sleep:1500");
+    assert_eq!(node.get("s0", "/").status, 200);
+    drain(&node, Signal::TERM);
+    node.signal(Signal::TERM);
+    node.signal(Signal::INT);
+    assert_eq!(long.reply().status, 200);
+    check_clean(&node.ended(), Duration::from_secs(30));
+}
+
+/// A client that says nothing, or stops in the middle of a request, does not hold up the end beyond the drain.
+#[test]
+fn silent_clients_are_not_waited_for() {
+    let node = node("500ms");
+    let _nothing = node.connect();
+    let mut head = node.connect();
+    head.send("GET / HTTP/1.1\r\nhost:");
+    let mut body = node.connect();
+    body.send("POST /echo HTTP/1.1\r\nhost: s0\r\ncontent-length: 8\r\n\r\nhalf");
+    assert_eq!(node.get("s0", "/").status, 200);
+    drain(&node, Signal::TERM);
+    check_clean(&node.ended(), Duration::from_secs(15));
+}

@@ -1,0 +1,90 @@
+//! Many clients at once for a while: no error, and nothing grows.
+
+use cellmesh_tests::{Node, Run, Usage, Wire};
+use serde_json::json;
+
+const CLIENTS: usize = 64;
+/// Of each client, in each round.
+const REQUESTS: usize = 30;
+
+/// A request of the mix: service, target, body, and the length of the answer where it is known.
+const MIX: [(&str, &str, usize, Option<usize>); 8] = [
+    ("hello", "/", 0, Some(6)),
+    ("front", "/echo", 300, Some(300)),
+    ("front", "/echo-bytes", 40_000, Some(40_000)),
+    ("front", "/step/nothing", 0, Some(5)),
+    ("front", "/pipe?url=http://back/&url=http://hello/&url=http://back/reflect", 0, None),
+    ("front", "/order?url=http://back/order?url=http://hello/", 0, Some(6)),
+    ("back", "/step/spin:3", 0, Some(5)),
+    ("s0", "/api/v1", 0, None),
+];
+
+fn node() -> Node {
+    let entry = json!({
+        "external_services": [{"services": ["back"]}, {"services": ["hello", "hello__2"]}],
+        "internal_service": {"loader": {"sleep_stress": {"run": true, "sleep_time": 0.002}, "mean_response_size": 0.5}},
+    });
+    let toml = format!(
+        r#"
+        [[cell]]
+        component = "{{cells}}/hello.wasm"
+        services = ["hello"]
+        [[cell]]
+        component = "{{cells}}/unruly.wasm"
+        services = ["front", "back"]
+        handler_timeout = "20s"
+        [[cell]]
+        component = "{{cells}}/mubench.wasm"
+        services = ["s0"]
+        handler_timeout = "20s"
+        [cell.config]
+        "mubench.service" = '{entry}'
+        "mubench.services" = '["s0", "back", "hello"]'
+        "mubench.paths" = '{{"back": "/", "hello": "/"}}'
+        "#
+    );
+    Run::app(&toml).start()
+}
+
+/// One client: its requests one after the other, over a connection that it keeps, or a new one for each.
+fn client(node: &Node, number: usize) {
+    let mut kept = node.connect();
+    for turn in 0..REQUESTS {
+        let (service, target, body, expected) = MIX[(number + turn) % MIX.len()];
+        let mut fresh = number.is_multiple_of(4).then(|| node.connect());
+        let wire: &mut Wire = fresh.as_mut().unwrap_or(&mut kept);
+        let reply =
+            if body == 0 { wire.get(service, target) } else { wire.post(service, target, vec![b'x'; body]) };
+        assert_eq!(reply.status, 200, "{service}{target}: {:?}", String::from_utf8_lossy(&reply.body));
+        assert!(
+            expected.is_none_or(|length| reply.body.len() == length),
+            "{service}{target}: {}",
+            reply.body.len()
+        );
+    }
+}
+
+fn round(node: &Node) -> Usage {
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            scope.spawn(move || client(node, number));
+        }
+    });
+    node.usage()
+}
+
+/// Sixty-four clients, thousands of requests of all kinds: each is answered right; afterwards the node has as many
+/// descriptors and threads as before, and hardly more memory.
+#[test]
+fn nothing_fails_and_nothing_grows() {
+    let node = node();
+    let warm = [round(&node), round(&node)][1];
+    let last = [round(&node), round(&node)][1];
+    node.until("as many descriptors as after the first rounds", |node| {
+        node.usage().descriptors <= warm.descriptors.min(last.descriptors) + 2
+    });
+    assert_eq!(last.threads, warm.threads);
+    let grown = last.anonymous_bytes.saturating_sub(warm.anonymous_bytes);
+    assert!(grown < 48 << 20, "{grown} bytes more than after {} requests", 2 * CLIENTS * REQUESTS);
+    assert!(!node.log().text().contains("ERROR"), "errors in the log");
+}

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Longer than anything here takes; only a hang gets there.
-const HANG: Duration = Duration::from_secs(30);
+/// Longer than anything here takes; only a hang gets there. Shorter than the deadline of a request, so that
+/// nothing passes because its deadline tidied up.
+const HANG: Duration = Duration::from_secs(20);
 
 /// Fails the test instead of hanging.
 pub(crate) async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {

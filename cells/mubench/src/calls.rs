@@ -20,25 +20,32 @@ pub(crate) struct CalleeGroup {
     pub(crate) called_max: usize,
 }
 
-/// Calls to make one after the other.
-pub(crate) type Group = Vec<Call>;
-
-/// The calls of a request without a trace. The query goes to every callee.
-pub(crate) fn draw(groups: &'static [CalleeGroup], query: &str) -> Vec<Group> {
+/// The calls of a request without a trace, group by group. The query goes to every callee.
+pub(crate) fn draw(
+    groups: &'static [CalleeGroup],
+    query: &str,
+) -> impl Iterator<Item = impl Iterator<Item = Call>> {
     let call = |callee: &'static Callee| Call::get(with_query(Cow::Borrowed(&callee.url), query));
-    groups.iter().map(|group| group.draw().into_iter().map(call).collect()).collect()
+    groups.iter().map(move |group| group.draw().filter(|callee| callee.is_called()).map(call))
 }
 
 impl CalleeGroup {
-    /// All callees in order, or as many as are wanted at random; then each with its probability.
-    fn draw(&self) -> Vec<&Callee> {
-        let mut callees: Vec<_> = self.callees.iter().collect();
-        if self.called_max < callees.len() {
+    /// All callees in order, or as many as are wanted at random.
+    fn draw(&self) -> impl Iterator<Item = &Callee> {
+        let drawn = (self.called_max < self.callees.len()).then(|| {
+            let mut callees: Vec<_> = self.callees.iter().collect();
             fastrand::shuffle(&mut callees);
             callees.truncate(self.called_max);
-        }
-        callees.retain(|callee| fastrand::f64() < callee.probability);
-        callees
+            callees
+        });
+        let all = if drawn.is_none() { &self.callees[..] } else { &[] };
+        all.iter().chain(drawn.into_iter().flatten())
+    }
+}
+
+impl Callee {
+    fn is_called(&self) -> bool {
+        self.probability >= 1.0 || fastrand::f64() < self.probability
     }
 }
 
@@ -49,13 +56,14 @@ pub(crate) fn with_query(url: Cow<'static, str>, query: &str) -> Cow<'static, st
 
 /// Puts the groups at the same time, the calls of each one after the other. A call that fails keeps no other from being
 /// made: whoever looks at the results decides what it means.
-pub(crate) fn put(ctx: &mut Context, groups: Vec<Group>) -> Vec<StepRef> {
-    let mut steps = Vec::with_capacity(groups.iter().map(Vec::len).sum());
+pub(crate) fn put(
+    ctx: &mut Context,
+    groups: impl Iterator<Item = impl Iterator<Item = Call>>,
+) -> Vec<StepRef> {
+    let mut steps = Vec::new();
     ctx.parallel(|ctx| {
         for group in groups {
-            ctx.sequence(|ctx| {
-                steps.extend(group.into_iter().map(|call| ctx.step(Step::call(call).tolerant())))
-            });
+            ctx.sequence(|ctx| steps.extend(group.map(|call| ctx.step(Step::call(call).tolerant()))));
         }
     });
     steps

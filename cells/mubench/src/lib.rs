@@ -21,36 +21,24 @@ use cellmesh_guest::prelude::*;
 mod service {
     use super::*;
     use crate::body::ResponseBody;
-    use crate::model::{Behaviour, Service};
+    use crate::model::Service;
     use crate::stress::{Cpu, Disk, Memory, Sleep, Stress};
 
     #[handler]
     fn answer(request: Request, ctx: &mut Context) -> Result<Option<Response>, Response> {
         let service = Service::this().map_err(|problem| Response::error(500, problem))?;
         let behaviour = service.behaviour(request.query_param("bid").as_deref());
-        let groups = groups(&request, service, behaviour)?;
         work(ctx, &behaviour.internal.stress);
-        let calls = calls::put(ctx, groups);
+        let calls = match request.method() {
+            "GET" | "HEAD" => calls::put(ctx, calls::draw(&behaviour.groups, request.query())),
+            "POST" => calls::put(ctx, trace::groups(request.body(), request.query(), service)?),
+            method => return Err(method_response(method)),
+        };
         if behaviour.internal.stress.is_nothing() && calls.is_empty() {
             return Ok(Some(Response::text(behaviour.internal.body.make())));
         }
         ctx.run_internal(finish, Args(&behaviour.internal.body), calls);
         Ok(None)
-    }
-
-    fn groups(
-        request: &Request,
-        service: &'static Service,
-        behaviour: &'static Behaviour,
-    ) -> Result<Vec<calls::Group>, Response> {
-        match request.method() {
-            "POST" => trace::groups(request.body(), request.query(), service),
-            "GET" | "HEAD" => Ok(calls::draw(&behaviour.groups, request.query())),
-            method => {
-                let message = format!("method {method}: a muBench service takes GET, or POST with a trace");
-                Err(message_response(405, &message).header("allow", "GET, HEAD, POST"))
-            }
-        }
     }
 
     fn work(ctx: &mut Context, stress: &Stress) {
@@ -101,6 +89,11 @@ mod service {
             message_response(500, "Error in external services request")
         }
     }
+}
+
+fn method_response(method: &str) -> Response {
+    let message = format!("method {method}: a muBench service takes GET, or POST with a trace");
+    message_response(405, &message).header("allow", "GET, HEAD, POST")
 }
 
 /// `{"message": text}`: how muBench says that something went wrong.

@@ -15,18 +15,22 @@ use cellmesh_guest::prelude::*;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::calls::{Group, with_query};
+use crate::calls::with_query;
 use crate::message_response;
 use crate::model::{Service, without_suffix};
 
-/// The calls that a trace asks this service for. The query goes to every callee.
+/// The calls that a trace asks this service for, group by group. The query goes to every callee.
 ///
 /// # Errors
 /// A response 400 that says why it is no trace, or not for this service.
-pub(crate) fn groups(body: &[u8], query: &str, service: &Service) -> Result<Vec<Group>, Response> {
-    let calls = |(name, below): (String, &RawValue)| call(&name, below, query, service);
+pub(crate) fn groups<'a>(
+    body: &'a [u8],
+    query: &'a str,
+    service: &'a Service,
+) -> Result<impl Iterator<Item = impl Iterator<Item = Call>>, Response> {
     let groups = read(body, &service.name).map_err(|problem| message_response(400, &problem))?;
-    Ok(groups.into_iter().map(|group| group.0.into_iter().map(calls).collect()).collect())
+    let call = move |(name, below): (String, &RawValue)| call(&name, below, query, service);
+    Ok(groups.into_iter().map(move |group| group.0.into_iter().map(call)))
 }
 
 fn call(name: &str, below: &RawValue, query: &str, service: &Service) -> Call {

@@ -14,12 +14,18 @@ impl Arena {
         Self(Vec::with_capacity(len))
     }
 
-    /// An arena that begins with `first`, which keeps its memory where nobody else holds it.
-    pub(crate) fn starting_with(first: Bytes, more: usize) -> (Self, Span) {
-        let mut bytes = Vec::from(first);
-        let span = Span { start: 0, len: offset(bytes.len()) };
-        bytes.reserve_exact(more);
-        (Self(bytes), span)
+    /// Makes room, once, in an arena that has none.
+    pub(crate) fn reserve_first(&mut self, len: usize) {
+        if self.0.capacity() == 0 {
+            self.0.reserve_exact(len);
+        }
+    }
+
+    /// An arena that begins with `first`, in its memory, and takes `more` bytes.
+    pub(crate) fn starting_with(mut first: Vec<u8>, more: usize) -> (Self, Span) {
+        let span = Span { start: 0, len: offset(first.len()) };
+        first.reserve_exact(more);
+        (Self(first), span)
     }
 
     /// Appends a copy of `bytes`.
@@ -100,12 +106,12 @@ mod tests {
         }
     }
 
-    /// A body that nobody shares becomes the arena without being copied.
+    /// A long body becomes the arena without being copied.
     #[test]
     fn first_body_keeps_its_memory() {
         let body = vec![7_u8; 10_000];
         let place = body.as_ptr();
-        let (arena, span) = Arena::starting_with(Bytes::from(body), 0);
+        let (arena, span) = Arena::starting_with(body, 0);
         assert_eq!((span.start, span.len, arena.0.as_ptr()), (0, 10_000, place));
     }
 }

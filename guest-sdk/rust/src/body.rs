@@ -16,6 +16,8 @@ pub struct Body(pub(crate) Source);
 
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
+    /// Can become the answer's arena as it is.
+    Owned(Vec<u8>),
     Bytes(Bytes),
     OfRequest,
     OfInput(u32),
@@ -33,7 +35,7 @@ pub(crate) enum Earlier {
 
 impl Default for Source {
     fn default() -> Self {
-        Self::Bytes(Bytes::new())
+        Self::Owned(Vec::new())
     }
 }
 
@@ -61,6 +63,7 @@ impl Body {
     /// The bytes, where they are in the cell.
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.0 {
+            Source::Owned(bytes) => bytes,
             Source::Bytes(bytes) | Source::SeenInput(_, bytes) => bytes,
             Source::OfRequest | Source::OfInput(_) | Source::OfStep(_) => &[],
         }
@@ -69,7 +72,7 @@ impl Body {
     /// What the host is told, where the bytes are not in the cell.
     pub(crate) fn elsewhere(&self) -> Result<Option<wit::Body>, String> {
         match &self.0 {
-            Source::Bytes(_) => Ok(None),
+            Source::Owned(_) | Source::Bytes(_) => Ok(None),
             Source::OfRequest => Ok(Some(wit::Body::OfRequest)),
             Source::OfInput(index) | Source::SeenInput(index, _) => Ok(Some(wit::Body::OfInput(*index))),
             Source::OfStep(_) => Err("only a call in a handler can have the body of another step".to_owned()),
@@ -85,13 +88,13 @@ impl From<Bytes> for Body {
 
 impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
-        Bytes::from(bytes).into()
+        Self(Source::Owned(bytes))
     }
 }
 
 impl From<String> for Body {
     fn from(text: String) -> Self {
-        Bytes::from(text).into()
+        text.into_bytes().into()
     }
 }
 

@@ -94,7 +94,11 @@ impl Call {
     pub(crate) fn body_step(&self) -> Option<&Earlier> {
         match &self.body.0 {
             Source::OfStep(step) => Some(step),
-            Source::Bytes(_) | Source::OfRequest | Source::OfInput(_) | Source::SeenInput(..) => None,
+            Source::Owned(_)
+            | Source::Bytes(_)
+            | Source::OfRequest
+            | Source::OfInput(_)
+            | Source::SeenInput(..) => None,
         }
     }
 

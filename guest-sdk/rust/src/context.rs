@@ -85,9 +85,9 @@ impl Context {
         args: impl IntoArgs,
         inputs: impl IntoIterator<Item = StepRef>,
     ) -> StepRef {
-        let inputs = inputs.into_iter().map(Earlier::Ref).collect();
-        let invocation = Invocation { wanted, function, args: args.into_args(), inputs };
-        self.plan.invoke(self.functions, &Label::default(), invocation)
+        let invocation = Invocation { wanted, function, args: args.into_args() };
+        let inputs = inputs.into_iter().map(Earlier::Ref);
+        self.plan.invoke(self.functions, &Label::default(), invocation, inputs)
     }
 
     /// Then runs a step that has an id, or is tolerant, or is a whole part of a graph.

@@ -102,7 +102,8 @@ impl Function {
         single.nth(index).or(self.rest()).unwrap_or_default()
     }
 
-    fn check_inputs(&self, given: usize) -> Result<(), String> {
+    /// Whether it takes as many inputs as it is given.
+    pub(crate) fn check_inputs(&self, given: usize) -> Result<(), String> {
         let single = self.single_inputs();
         let (fits, at_least) = match self.rest() {
             Some(_) => (given >= single, "at least "),
@@ -114,7 +115,8 @@ impl Function {
         Err(format!("{} `{}` takes {at_least}{single} inputs and was given {given}", self.kind(), self.name))
     }
 
-    fn check_args(&self, given: bool) -> Result<(), String> {
+    /// Whether it takes arguments where it is given some.
+    pub(crate) fn check_args(&self, given: bool) -> Result<(), String> {
         let wanted = self.parameters.contains(&Takes::Args);
         match (wanted, given) {
             (true, false) => {
@@ -151,21 +153,15 @@ impl Named {
     }
 }
 
-/// A function that fits its place in the graph, and its number.
+/// A function and its number.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
     pub(crate) number: u32,
     pub(crate) function: &'static Function,
 }
 
-/// Looks a function up and checks that it is what is wanted and takes what it is given.
-pub(crate) fn find(
-    functions: Functions,
-    named: Named,
-    wanted: Wanted,
-    has_args: bool,
-    inputs: usize,
-) -> Result<Found, String> {
+/// Looks a function up and checks that it is what is wanted.
+pub(crate) fn find(functions: Functions, named: Named, wanted: Wanted) -> Result<Found, String> {
     let place = functions.iter().position(|function| function.id == named.id);
     let Some((number, function)) = place.map(|place| (place, &functions[place])) else {
         return Err(format!(
@@ -183,8 +179,6 @@ pub(crate) fn find(
             return Err(format!("`{}` is a step, not a builder", function.name));
         }
     }
-    function.check_args(has_args)?;
-    function.check_inputs(inputs)?;
     Ok(Found { number: u32::try_from(number).unwrap_or(u32::MAX), function })
 }
 

@@ -34,7 +34,7 @@ enum Work {
     Group(Group, Vec<Step>),
     Call(Call),
     Calls(Vec<Call>),
-    Invoke(Invocation),
+    Invoke(Invocation, Vec<Earlier>),
 }
 
 impl Step {
@@ -65,14 +65,14 @@ impl Step {
 
     fn invoke<F: 'static>(wanted: Wanted, function: &F) -> Self {
         let function = Named::of(function);
-        Self::new(Work::Invoke(Invocation { wanted, function, args: Ok(None), inputs: Vec::new() }))
+        Self::new(Work::Invoke(Invocation { wanted, function, args: Ok(None) }, Vec::new()))
     }
 
     /// Of a function: its arguments.
     #[must_use]
     pub fn args(mut self, args: impl IntoArgs) -> Self {
         match &mut self.work {
-            Work::Invoke(invocation) => invocation.args = args.into_args(),
+            Work::Invoke(invocation, _) => invocation.args = args.into_args(),
             Work::Group(..) | Work::Call(_) | Work::Calls(_) => {}
         }
         self
@@ -85,7 +85,7 @@ impl Step {
         I::Item: Into<StepName>,
     {
         match &mut self.work {
-            Work::Invoke(invocation) => invocation.inputs.extend(steps.into_iter().map(|step| step.into().0)),
+            Work::Invoke(_, inputs) => inputs.extend(steps.into_iter().map(|step| step.into().0)),
             Work::Group(..) | Work::Call(_) | Work::Calls(_) => {}
         }
         self
@@ -121,7 +121,9 @@ impl Step {
             }
             Work::Call(call) => plan.calls(&self.label, [call]),
             Work::Calls(calls) => plan.calls(&self.label, calls),
-            Work::Invoke(invocation) => plan.invoke(functions, &self.label, invocation),
+            Work::Invoke(invocation, inputs) => {
+                plan.invoke(functions, &self.label, invocation, inputs.into_iter())
+            }
         }
     }
 }

@@ -12,9 +12,11 @@ use crate::bindings::cellmesh::cell::types as wit;
 use crate::body::Earlier;
 use crate::call::Call;
 use crate::context::StepRef;
-use crate::function::{Found, Functions, Named, Wanted, find};
+use crate::function::{Found, Function, Functions, Named, Wanted, find};
 
 /// A graph that is being written.
+///
+/// cost: about ten allocations for a graph of some steps.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     arena: Arena,
@@ -41,14 +43,17 @@ pub(crate) struct Label {
     pub(crate) tolerant: bool,
 }
 
-/// A step that runs a function.
+/// A function to run, as its author names it.
 #[derive(Debug, Clone)]
 pub(crate) struct Invocation {
     pub(crate) wanted: Wanted,
     pub(crate) function: Named,
     pub(crate) args: Result<Option<Vec<u8>>, String>,
-    pub(crate) inputs: Vec<Earlier>,
 }
+
+/// Room that a graph begins with: enough for a few calls, so that the lists of most graphs are allocated once.
+const ARENA_BYTES: usize = 512;
+const NODES: usize = 8;
 
 impl Plan {
     /// Nothing has been put in, not even a mistake.
@@ -67,6 +72,7 @@ impl Plan {
 
     /// A step that sends requests.
     pub(crate) fn calls(&mut self, label: &Label, calls: impl IntoIterator<Item = Call>) -> StepRef {
+        self.arena.reserve_first(ARENA_BYTES);
         let first_input = self.inputs.len();
         let first_request = self.requests.len();
         for call in calls {
@@ -94,8 +100,14 @@ impl Plan {
     }
 
     /// A step that runs a function of this cell.
-    pub(crate) fn invoke(&mut self, functions: Functions, label: &Label, invocation: Invocation) -> StepRef {
-        self.try_invoke(functions, label, invocation).unwrap_or_else(|problem| {
+    pub(crate) fn invoke(
+        &mut self,
+        functions: Functions,
+        label: &Label,
+        invocation: Invocation,
+        inputs: impl Iterator<Item = Earlier>,
+    ) -> StepRef {
+        self.try_invoke(functions, label, invocation, inputs).unwrap_or_else(|problem| {
             self.refuse(problem);
             self.leaf("step", label, wit::Work::Order(NOTHING), NOTHING)
         })
@@ -106,27 +118,34 @@ impl Plan {
         functions: Functions,
         label: &Label,
         invocation: Invocation,
+        inputs: impl Iterator<Item = Earlier>,
     ) -> Result<StepRef, String> {
-        let Invocation { wanted, function, args, inputs } = invocation;
-        let args = args?;
-        let found = find(functions, function, wanted, args.is_some(), inputs.len())?;
-        let inputs = self.inputs_of(found, &inputs)?;
+        let args = invocation.args?;
+        let Found { number, function } = find(functions, invocation.function, invocation.wanted)?;
+        function.check_args(args.is_some())?;
+        let inputs = self.inputs_of(function, inputs)?;
         let args = self.arena.push(&args.unwrap_or_default());
-        let call = wit::FunctionCall { function: found.number, args };
-        let work = match wanted {
+        let call = wit::FunctionCall { function: number, args };
+        let work = match invocation.wanted {
             Wanted::Step => wit::Work::Internal(call),
             Wanted::Builder => wit::Work::Builder(call),
         };
-        Ok(self.leaf(found.function.name(), label, work, inputs))
+        Ok(self.leaf(function.name(), label, work, inputs))
     }
 
-    fn inputs_of(&mut self, found: Found, steps: &[Earlier]) -> Result<wit::Span, String> {
-        let start = count(self.inputs.len());
-        for (index, step) in steps.iter().enumerate() {
-            let step = self.resolve(step)?.0;
-            self.inputs.push(wit::Input { step, with_body: found.function.wants_body(index) });
+    fn inputs_of(
+        &mut self,
+        function: &Function,
+        steps: impl Iterator<Item = Earlier>,
+    ) -> Result<wit::Span, String> {
+        let start = self.inputs.len();
+        for (index, step) in steps.enumerate() {
+            let step = self.resolve(&step)?.0;
+            self.inputs.push(wit::Input { step, with_body: function.wants_body(index) });
         }
-        Ok(wit::Span { start, len: count(steps.len()) })
+        let given = self.inputs.len() - start;
+        function.check_inputs(given)?;
+        Ok(wit::Span { start: count(start), len: count(given) })
     }
 
     /// The steps that can be inputs are those that come before, and they are written before.
@@ -147,6 +166,9 @@ impl Plan {
     }
 
     fn leaf(&mut self, kind: &'static str, label: &Label, work: wit::Work, inputs: wit::Span) -> StepRef {
+        if self.nodes.is_empty() {
+            self.nodes.reserve(NODES);
+        }
         let index = count(self.nodes.len());
         let id = self.id(kind, label, index);
         self.nodes.push(wit::Node { id, work, inputs, tolerant: label.tolerant });

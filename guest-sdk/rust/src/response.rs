@@ -15,8 +15,8 @@ pub(crate) const TEXT: &[u8] = b"content-type: text/plain; charset=utf-8\n";
 pub(crate) const JSON: &[u8] = b"content-type: application/json\n";
 pub(crate) const BINARY: &[u8] = b"content-type: application/octet-stream\n";
 
-/// A body of at least this many bytes becomes the answer's arena; a shorter one is copied behind the headers, which is
-/// cheaper than growing its allocation.
+/// A longer body of the cell's own becomes the answer's arena; a shorter one is copied, which is cheaper than growing its
+/// allocation for the headers.
 const COPIED_BODY_BYTES_MAX: usize = 2048;
 
 /// A finished response.
@@ -127,16 +127,21 @@ impl Response {
 pub(crate) fn encode_parts(headers: &Headers, body: Body) -> Result<(Arena, wit::Span, wit::Body), String> {
     let lines = headers.checked()?;
     let elsewhere = body.elsewhere()?;
-    let bytes = match body.0 {
-        Source::Bytes(bytes) => bytes,
-        Source::OfRequest | Source::OfInput(_) | Source::SeenInput(..) | Source::OfStep(_) => Bytes::new(),
-    };
-    let (mut arena, body) = if bytes.len() > COPIED_BODY_BYTES_MAX {
-        Arena::starting_with(bytes, lines.len())
-    } else {
-        let mut arena = Arena::with_capacity(lines.len() + bytes.len());
-        let body = arena.push(&bytes);
-        (arena, body)
+    let (mut arena, body) = match body.0 {
+        Source::Owned(bytes) if bytes.len() > COPIED_BODY_BYTES_MAX => {
+            Arena::starting_with(bytes, lines.len())
+        }
+        Source::Owned(_)
+        | Source::Bytes(_)
+        | Source::OfRequest
+        | Source::OfInput(_)
+        | Source::SeenInput(..)
+        | Source::OfStep(_) => {
+            let bytes = if elsewhere.is_none() { body.bytes() } else { &[] };
+            let mut arena = Arena::with_capacity(lines.len() + bytes.len());
+            let body = arena.push(bytes);
+            (arena, body)
+        }
     };
     let headers = arena.push(lines);
     Ok((arena, headers, elsewhere.unwrap_or(wit::Body::Bytes(body))))

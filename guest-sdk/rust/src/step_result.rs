@@ -205,6 +205,7 @@ impl StepResult {
     /// The body's bytes, shared with the buffer that they came in.
     pub(crate) fn into_bytes(self) -> Bytes {
         match self.body.0 {
+            Source::Owned(bytes) => bytes.into(),
             Source::Bytes(bytes) | Source::SeenInput(_, bytes) => bytes,
             Source::OfRequest | Source::OfInput(_) | Source::OfStep(_) => Bytes::new(),
         }

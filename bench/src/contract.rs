@@ -25,10 +25,10 @@ mod typed;
 #[derive(Args)]
 pub(crate) struct Options {
     /// Rounds in which each shape has one turn.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 4_000)]
     rounds: usize,
-    /// Calls in one turn.
-    #[arg(long, default_value_t = 1_000)]
+    /// Calls in one turn; few enough that most turns end before a busy machine interrupts them.
+    #[arg(long, default_value_t = 50)]
     calls_per_turn: u32,
 }
 
@@ -123,7 +123,7 @@ fn measure(
 fn header(rounds: Rounds) -> String {
     format!(
         "# Three shapes of the contract with cells\n\n\
-         {}.\n\
+         `cargo xtask bench contract` on {}.\n\
          One warm instance each, wasmtime 48, concurrency off, epochs on, pooling; medians of {} rounds of \
          {} calls in which the shapes take turns; in brackets the 10th and 90th percentile of the \
          rounds.\n\n\

@@ -7,7 +7,8 @@ pub(crate) fn describe() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{}, {cores} cores, Linux {}", model(&cpuinfo).unwrap_or("unknown CPU"), kernel.trim())
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
+    format!("{}, {cores} cores, Linux {kernel}", model(&cpuinfo).unwrap_or("unknown CPU"))
 }
 
 fn model(cpuinfo: &str) -> Option<&str> {

@@ -118,12 +118,17 @@ fn service_names(source: &mut Source<'_>, table: &mut Table<'_, '_>, taken: &[Se
             "name the services that the cell serves",
         );
     }
+    let line = table.line_of_key(source, "services");
     for (index, name) in names.iter().enumerate() {
         let key = format!("{}[{index}]", table.path("services"));
+        let taken = || taken.iter().map(|spec| &*spec.setup.service);
+        // Host names do not know upper and lower case.
+        let is_this = |other: &str| other.eq_ignore_ascii_case(name);
         if let Err(error) = name.parse::<ServiceName>() {
-            source.note(Some(table.line()), key, error.to_string(), "rename the service");
-        } else if names[..index].contains(name) || taken.iter().any(|spec| *spec.setup.service == **name) {
-            source.note(Some(table.line()), key, format!("{name} is served twice"), "name each service once");
+            source.note(line, key, error.to_string(), "rename the service");
+        } else if names[..index].iter().any(|other| is_this(other)) || taken().any(is_this) {
+            let right = "name each service once (upper and lower case are one name)";
+            source.note(line, key, format!("{name} is served twice"), right);
         }
     }
     names
@@ -161,12 +166,8 @@ fn component(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) 
     let path = folder.join(&file);
     if !path.is_file() {
         let wrong = format!("there is no file {}", path.display());
-        source.note(
-            Some(table.line()),
-            table.path("component"),
-            wrong,
-            "name a .wasm file, relative to this one",
-        );
+        let line = table.line_of_key(source, "component");
+        source.note(line, table.path("component"), wrong, "name a .wasm file, relative to this one");
     }
     path
 }
@@ -180,7 +181,8 @@ fn grants(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> 
         && !dir.is_dir()
     {
         let wrong = format!("there is no folder {}", dir.display());
-        source.note(Some(grants.line()), grants.path("scratch"), wrong, "make it, or write \"temporary\"");
+        let line = grants.line_of_key(source, "scratch");
+        source.note(line, grants.path("scratch"), wrong, "make it, or write \"temporary\"");
     }
     grants.finish(source);
     Grants { scratch }
@@ -197,7 +199,8 @@ fn entry_index(
     if found.is_none() {
         let names: Vec<&str> = services.iter().map(|spec| &*spec.setup.service).collect();
         let right = format!("name one of: {}", names.join(", "));
-        source.note(None, root.path("entry"), format!("{entry} is no service"), right);
+        let line = root.line_of_key(source, "entry");
+        source.note(line, root.path("entry"), format!("{entry} is no service"), right);
     }
     found.unwrap_or(0)
 }

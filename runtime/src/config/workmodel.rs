@@ -22,6 +22,9 @@ const PATH_DEFAULT: &str = "/api/v1";
 /// File name of the muBench cell.
 const CELL_FILE: &str = "mubench.wasm";
 
+/// The functions of the muBench cell.
+const FUNCTIONS: [&str; 3] = ["loader", "compute_pi", "colosseum"];
+
 /// Reads and checks a work model.
 pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App, Problems> {
     let model = parse(path, text).map_err(Problems::one)?;
@@ -135,6 +138,16 @@ impl Check<'_> {
         if let Err(error) = name.parse::<ServiceName>() {
             self.note(name.to_owned(), error.to_string(), "rename the service");
         }
+        // Host names do not know upper and lower case.
+        let twin = self
+            .names
+            .iter()
+            .take_while(|other| *other != name)
+            .find(|other| other.eq_ignore_ascii_case(name));
+        if let Some(twin) = twin {
+            let wrong = format!("{twin} has the same name (upper and lower case are one name)");
+            self.note(name.to_owned(), wrong, "rename one of them");
+        }
         let Some(entry) = entry.as_object() else {
             return self.note(
                 name.to_owned(),
@@ -164,7 +177,9 @@ impl Check<'_> {
         };
         for (id, behavior) in behaviors {
             self.groups(&format!("{key}.{id}.external_services"), behavior.get("external_services"));
-            self.functions(&format!("{key}.{id}.internal_services"), behavior.get("internal_services"));
+            for name in ["internal_services", "internal_service"] {
+                self.functions(&format!("{key}.{id}.{name}"), behavior.get(name));
+            }
         }
     }
 
@@ -219,16 +234,19 @@ impl Check<'_> {
             None => {}
             Some(Value::Object(functions)) => {
                 for (function, parameters) in functions {
-                    if !parameters.is_object() {
-                        self.note(
-                            format!("{key}.{function}"),
-                            "is not an object",
-                            "write the function's parameters: {}",
-                        );
-                    }
+                    self.function(format!("{key}.{function}"), function, parameters);
                 }
             }
             Some(_) => self.note(key.to_owned(), "is not an object", "write {\"loader\": {...}}"),
+        }
+    }
+
+    fn function(&mut self, key: String, function: &str, parameters: &Value) {
+        if !FUNCTIONS.contains(&function) {
+            let right = format!("name one of: {}", FUNCTIONS.join(", "));
+            self.note(key, "is no function of the muBench cell", right);
+        } else if !parameters.is_object() {
+            self.note(key, "is not an object", "write the function's parameters: {}");
         }
     }
 }

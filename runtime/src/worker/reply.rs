@@ -32,12 +32,11 @@ pub(super) fn handler_failed(service: &str, fault: &CellFault) -> ResponseMessag
     error(fault.status(), &format!("cell-{}", fault.kind()), &text, None)
 }
 
-/// The answer of a graph that has ended. An egress step's own answer passes through; a failed internal step that gave no
-/// body of its own is told with its name.
+/// The answer of a graph that has ended. An egress step's own answer passes through; a step that failed, tolerated or
+/// not, and gave no body of its own is told with its name.
 pub(super) fn of_graph(response: Response, engine: &Engine) -> ResponseMessage {
-    let failed = response.failed_step();
     let result = response.result;
-    match (failed, result.error) {
+    match (response.step, result.error) {
         (Some(step), Some(text)) if result.body.is_empty() => {
             let code = if engine.kind(step) == StepKind::Egress { "egress" } else { "step" };
             error(result.status, code, &text, Some(engine.step_id(step)))
@@ -100,4 +99,56 @@ fn push(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use cellmesh_shm::clock::Nanos;
+    use cellmesh_shm::ids::ServiceId;
+
+    use super::*;
+
+    fn request(headers: &str) -> RequestMessage {
+        RequestMessage {
+            service: ServiceId(0),
+            deadline: Nanos::MAX,
+            hops: 0,
+            method_len: 3,
+            target_len: 1,
+            head: format!("GET/{headers}").into(),
+            body: Bytes::new(),
+        }
+    }
+
+    fn answer(status: u16, head: &'static str) -> ResponseMessage {
+        ResponseMessage { status, fault: Fault::None, head: head.into(), body: Bytes::new() }
+    }
+
+    /// What belongs to one connection stays there; tracing goes on, unless the cell set it itself.
+    #[test]
+    fn heads_are_finished() {
+        let cause = request("host: a\ntraceparent: 00-1\nx-request-id: 7\n");
+        let response =
+            finish(answer(200, "content-length: 3\nconnection: close\nx-request-id: 8\nx: y\n"), &cause);
+        assert_eq!(&response.head[..], b"x-request-id: 8\nx: y\ntraceparent: 00-1\n");
+    }
+
+    /// A head that needs nothing is passed on as it is, without a copy.
+    #[test]
+    fn plain_heads_are_not_copied() {
+        let head = Bytes::from_static(b"content-type: text/plain\n");
+        assert_eq!(finish_head(head.clone(), request("host: a\n").headers()).as_ptr(), head.as_ptr());
+    }
+
+    /// A status or header that no client could be sent is the cell's mistake, and is told as such.
+    #[test]
+    fn broken_answers_become_500() {
+        let cause = request("");
+        for (status, head) in [(101, ""), (42, ""), (600, ""), (200, "no header\n"), (200, "a: b\r\nc: d\n")]
+        {
+            let response = finish(answer(status, head), &cause);
+            assert_eq!(response.status, 500, "{status} {head:?}");
+            assert!(response.body.starts_with(b"{\"error\":\"the cell answered with"), "{:?}", response.body);
+        }
+    }
 }

@@ -122,3 +122,60 @@ impl Requests {
         self.remove(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cellmesh_shm::clock::Nanos;
+    use cellmesh_shm::ids::ServiceId;
+
+    use super::*;
+
+    fn request(slot: u32) -> Request {
+        let message = RequestMessage {
+            service: ServiceId(0),
+            deadline: Nanos::MAX,
+            hops: 0,
+            method_len: 3,
+            target_len: 1,
+            head: Bytes::from_static(b"GET/host: a\n"),
+            body: Bytes::from_static(b"body"),
+        };
+        Request::new(SlotId { index: slot, generation: 5 }, message)
+    }
+
+    /// An id finds its request until it has ended, and never the next one in its place.
+    #[test]
+    fn ended_requests_are_not_found() {
+        let mut requests = Requests::default();
+        let first = requests.insert(request(0));
+        assert!(requests.get(first).is_some());
+        assert!(requests.remove(first).is_some());
+        let second = requests.insert(request(0));
+        assert!(requests.get(first).is_none() && requests.remove(first).is_none());
+        assert!(requests.get(second).is_some());
+        assert_eq!(requests.len(), 1);
+    }
+
+    /// A cancel that names an earlier use of a custody slot ends nothing.
+    #[test]
+    fn only_the_holder_of_a_slot_is_cancelled() {
+        let mut requests = Requests::default();
+        requests.insert(request(3));
+        assert!(requests.remove_slot(SlotId { index: 3, generation: 4 }).is_none());
+        assert!(requests.remove_slot(SlotId { index: 9, generation: 5 }).is_none());
+        assert!(requests.remove_slot(SlotId { index: 3, generation: 5 }).is_some());
+        assert_eq!(requests.len(), 0);
+    }
+
+    /// The arena of a handler is the head and the body, one behind the other.
+    #[test]
+    fn handler_sees_one_arena() {
+        let GuestCall::Handle { arena, method_len, target_len, headers_len } =
+            handle_call(&request(0).message)
+        else {
+            panic!("a handler's call");
+        };
+        assert_eq!(&arena[..], b"GET/host: a\nbody");
+        assert_eq!((method_len, target_len, headers_len), (3, 1, 8));
+    }
+}

@@ -225,7 +225,8 @@ impl Worker {
     /// Takes the result of a guest call to its request, and its instance to the next that waits.
     fn settle(&mut self, finished: Finished) {
         let Finished { ticket, instance, result } = finished;
-        self.pass_on(ticket.service, instance);
+        // A call that was cancelled and returned all the same leaves an instance that would stop the next one.
+        self.pass_on(ticket.service, instance.filter(|instance| !instance.flags().is_cancelled()));
         match self.requests.get_mut(ticket.request) {
             Some(request) => request.running.retain(|(step, _)| *step != ticket.step),
             None => return,

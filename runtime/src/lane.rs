@@ -20,7 +20,7 @@ use std::time::Duration;
 use cellmesh_dpu::Dpu;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::port::Progress;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Barrier, Notify, watch};
 use tokio::time::{Instant, Sleep};
 
 use crate::cohost::Cohosted;
@@ -43,6 +43,7 @@ pub enum Phase {
 /// Serves until told to stop, or told to drain and done with it.
 ///
 /// - `wake`: wakes the lane for what other threads sent it.
+/// - `drained`: where the lanes of a process meet when they are done with their drains.
 ///
 /// # Errors
 /// When a module cannot go on.
@@ -50,9 +51,10 @@ pub async fn run(
     mut modules: Cohosted,
     wake: Arc<Notify>,
     phase: watch::Receiver<Phase>,
+    drained: Arc<Barrier>,
 ) -> anyhow::Result<()> {
     let dpu = modules.dpu().clone();
-    let mut ended = pin!(until_ended(dpu.clone(), phase));
+    let mut ended = pin!(until_ended(dpu.clone(), phase, drained));
     let mut alarm = Alarm::new();
     loop {
         if pump(&mut modules)?.moved() {
@@ -81,12 +83,18 @@ fn pump(modules: &mut Cohosted) -> anyhow::Result<Progress> {
     Ok(Progress::Moved)
 }
 
-/// Ends when the lane is to stop: at once, or after a drain in which every connection was closed.
-async fn until_ended(dpu: Dpu, mut phase: watch::Receiver<Phase>) {
+/// Ends when the lane is to stop: at once, or after a drain in which every connection was closed. A lane that
+/// is done before the others still tells new clients that it drains: they may be given to any lane.
+async fn until_ended(dpu: Dpu, mut phase: watch::Receiver<Phase>, drained: Arc<Barrier>) {
     // A sender that is gone means that nobody waits for this lane any more.
     if phase.wait_for(|phase| *phase != Phase::Serve).await.is_ok_and(|phase| *phase == Phase::Drain) {
+        let all_drained = async {
+            dpu.drain().await;
+            drained.wait().await;
+            dpu.drain().await;
+        };
         tokio::select! {
-            () = dpu.drain() => {}
+            () = all_drained => {}
             _ = phase.wait_for(|phase| *phase == Phase::Stop) => {}
         }
     }

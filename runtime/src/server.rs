@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow, bail};
 use cellmesh_dpu::{Acceptor, LaneIntake, Routes};
 use cellmesh_shm::ids::ServiceId;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Barrier, Notify, mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::call::LaneHandle;
@@ -132,6 +132,7 @@ impl Lanes {
     fn start(app: &App, mesh: &Mesh, intakes: Vec<LaneIntake>) -> anyhow::Result<Self> {
         let (phase, _) = watch::channel(Phase::Serve);
         let (report, ended) = mpsc::channel(app.runtime.lanes);
+        let drained = Arc::new(Barrier::new(intakes.len()));
         let mut threads = Vec::with_capacity(intakes.len());
         for (index, intake) in intakes.into_iter().enumerate() {
             let start = LaneStart {
@@ -141,6 +142,7 @@ impl Lanes {
                 dpu: app.dpu.clone(),
                 intake,
                 phase: phase.subscribe(),
+                drained: Arc::clone(&drained),
             };
             let report = report.clone();
             let thread = std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
@@ -202,6 +204,7 @@ struct LaneStart {
     dpu: cellmesh_dpu::DpuConfig,
     intake: LaneIntake,
     phase: watch::Receiver<Phase>,
+    drained: Arc<Barrier>,
 }
 
 impl LaneStart {
@@ -217,7 +220,7 @@ impl LaneStart {
                 lane: LaneHandle::new(Arc::clone(&wake)),
             })?;
             tokio::task::spawn_local(self.intake.serve(modules.dpu().clone()));
-            lane::run(modules, wake, self.phase).await
+            lane::run(modules, wake, self.phase, self.drained).await
         })
     }
 }

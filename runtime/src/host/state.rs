@@ -36,9 +36,15 @@ impl CallFlags {
         self.wake.notify_one();
     }
 
+    /// Whether [`CallFlags::cancel`] was called; the instance must not be used again then.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     /// Ends when the call is cancelled.
     pub async fn cancelled(&self) {
-        while !self.cancelled.load(Ordering::Relaxed) {
+        while !self.is_cancelled() {
             self.wake.notified().await;
         }
     }
@@ -78,7 +84,7 @@ pub(super) struct PastDeadline;
 /// it gives its thread back once.
 pub(super) fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data_mut();
-    if state.flags.cancelled.load(Ordering::Relaxed) || Nanos::now() >= state.deadline {
+    if state.flags.is_cancelled() || Nanos::now() >= state.deadline {
         return Err(PastDeadline.into());
     }
     state.flags.ticked.store(true, Ordering::Relaxed);

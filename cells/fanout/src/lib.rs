@@ -6,8 +6,8 @@
 //!                    stock ---+
 //! ```
 //!
-//! Who is asked is config: `fanout.price`, `fanout.stock` and `fanout.delivery` are URLs. Without them the service asks
-//! itself: `/price`, `/stock` and `/delivery` answer directly.
+//! Who is asked is config: `fanout.price`, `fanout.stock` and `fanout.delivery` are URLs. Without them the
+//! service asks itself: `/price`, `/stock` and `/delivery` answer directly.
 
 use cellmesh_guest::prelude::*;
 use serde::Serialize;

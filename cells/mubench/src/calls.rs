@@ -54,8 +54,8 @@ pub(crate) fn with_query(url: Cow<'static, str>, query: &str) -> Cow<'static, st
     if query.is_empty() { url } else { format!("{url}?{query}").into() }
 }
 
-/// Puts the groups at the same time, the calls of each one after the other. A call that fails keeps no other from being
-/// made: whoever looks at the results decides what it means.
+/// Puts the groups at the same time, the calls of each one after the other. A call that fails keeps no
+/// other from being made: whoever looks at the results decides what it means.
 pub(crate) fn put(
     ctx: &mut Context,
     groups: impl Iterator<Item = impl Iterator<Item = Call>>,

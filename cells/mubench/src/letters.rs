@@ -20,16 +20,16 @@ pub(crate) fn random(len: usize, spare: usize) -> Vec<u8> {
     letters
 }
 
-/// Marsaglia's xorshift: a few instructions for eight letters; nobody's secrets are made of it. Never 0 after a word that is
-/// not.
+/// Marsaglia's xorshift: a few instructions for eight letters; nobody's secrets are made of it. Never 0
+/// after a word that is not.
 fn next(mut word: u64) -> u64 {
     word ^= word << 13;
     word ^= word >> 7;
     word ^ (word << 17)
 }
 
-/// Maps each byte to one of 52 letters, all eight at once: the even and the odd bytes are scaled in 16-bit places, then
-/// moved to where the letters are in ASCII.
+/// Maps each byte to one of 52 letters, all eight at once: the even and the odd bytes are scaled in 16-bit
+/// places, then moved to where the letters are in ASCII.
 fn to_letters(word: u64) -> u64 {
     const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
     const ALL: u64 = 0x0101_0101_0101_0101;

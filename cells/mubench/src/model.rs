@@ -1,7 +1,7 @@
 //! What the work model says about this service.
 //!
-//! The config gives the service's own entry of the work model, the names of all services and their paths. An instance
-//! reads them once and keeps what it read until it ends.
+//! The config gives the service's own entry of the work model, the names of all services and their paths.
+//! An instance reads them once and keeps what it read until it ends.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};

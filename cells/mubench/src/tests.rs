@@ -67,7 +67,8 @@ fn work_comes_before_calls() {
     assert_eq!(steps, expected);
 }
 
-/// `seq_len` draws without replacement: each of the callees is called sometimes, none twice, never more than wanted.
+/// `seq_len` draws without replacement: each of the callees is called sometimes, none twice, never more
+/// than wanted.
 #[test]
 fn seq_len_draws_callees() {
     let entry = calling(r#"[{"seq_len": 2, "services": ["s1", "s2", "s3"]}]"#);

@@ -1,10 +1,11 @@
 //! The attribute macros of cellmesh-guest; its documentation says how they are used.
 //!
 //! - `handler` on a function makes a cell of that one function.
-//! - `cell` on a module makes a cell of the functions in it that are marked `#[handler]`, `#[step]` and `#[builder]`. The
-//!   marks are taken off: the functions stay ordinary ones.
+//! - `cell` on a module makes a cell of the functions in it that are marked `#[handler]`, `#[step]` and
+//!   `#[builder]`. The marks are taken off: the functions stay ordinary ones.
 //!
-//! Both write an implementation of `cellmesh_guest::Cell` for a type `ThisCell`, and the exports of the component.
+//! Both write an implementation of `cellmesh_guest::Cell` for a type `ThisCell`, and the exports of the
+//! component.
 
 mod expand;
 mod read;
@@ -27,7 +28,8 @@ pub fn handler(attributes: TokenStream, item: TokenStream) -> TokenStream {
     }))
 }
 
-/// Makes a cell of a module: of the functions in it that are marked `#[handler]` (exactly one), `#[step]` and `#[builder]`.
+/// Makes a cell of a module: of the functions in it that are marked `#[handler]` (exactly one), `#[step]`
+/// and `#[builder]`.
 #[proc_macro_attribute]
 pub fn cell(attributes: TokenStream, item: TokenStream) -> TokenStream {
     finish(no_attributes(attributes).and_then(|()| {

@@ -142,7 +142,8 @@ enum Mark {
     Function(Kind),
 }
 
-/// Takes the mark off a function. The last word of the path counts, so that `#[cellmesh_guest::step]` is one too.
+/// Takes the mark off a function. The last word of the path counts, so that `#[cellmesh_guest::step]` is
+/// one too.
 fn take_mark(attributes: &mut Vec<Attribute>) -> Result<Option<Mark>> {
     let mut marks = Vec::new();
     attributes.retain(|attribute| match mark(attribute) {

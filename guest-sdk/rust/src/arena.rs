@@ -72,7 +72,8 @@ pub(crate) fn share(arena: &Bytes, span: Span) -> Bytes {
     }
 }
 
-/// A place in an arena. A cell's memory ends before 4 GiB; a native test that goes past it gets a span that no host takes.
+/// A place in an arena. A cell's memory ends before 4 GiB; a native test that goes past it gets a span that
+/// no host takes.
 fn offset(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -9,8 +9,8 @@ use crate::context::StepRef;
 
 /// The body of a response, of a step result or of a call.
 ///
-/// Made from text or bytes with `.into()`, or it names a body that the cell does not need to see: such a body never enters
-/// the cell's memory.
+/// Made from text or bytes with `.into()`, or it names a body that the cell does not need to see: such a
+/// body never enters the cell's memory.
 #[derive(Debug, Clone, Default)]
 pub struct Body(pub(crate) Source);
 

@@ -11,8 +11,8 @@ use crate::headers::Headers;
 
 /// A request to another service.
 ///
-/// The URL is `http://service/path?query`; the scheme may be left out. The runtime adds the tracing headers of the request
-/// that is being handled.
+/// The URL is `http://service/path?query`; the scheme may be left out. The runtime adds the tracing headers
+/// of the request that is being handled.
 ///
 /// ```
 /// use cellmesh_guest::Call;
@@ -54,7 +54,8 @@ impl Call {
         self
     }
 
-    /// With this body: text, bytes, or the body of [the request](Body::of_request) or of [an earlier step](Body::of).
+    /// With this body: text, bytes, or the body of [the request](Body::of_request) or of [an earlier
+    /// step](Body::of).
     #[must_use]
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
@@ -102,7 +103,8 @@ impl Call {
         }
     }
 
-    /// Writes the call. `input` is the number of [`body_step`](Self::body_step) among the inputs of the call's step.
+    /// Writes the call. `input` is the number of [`body_step`](Self::body_step) among the inputs of the
+    /// call's step.
     pub(crate) fn encode(&self, arena: &mut Arena, input: Option<u32>) -> Result<wit::EgressRequest, String> {
         if let Some(problem) = &self.problem {
             return Err(format!("call of {}: {problem}", self.url));

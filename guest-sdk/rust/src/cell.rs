@@ -1,4 +1,5 @@
-//! Between the contract and a cell: the macros implement [`Cell`], this implements the contract for every [`Cell`].
+//! Between the contract and a cell: the macros implement [`Cell`], this implements the contract for every
+//! [`Cell`].
 
 use crate::bindings::cellmesh::cell::types as wit;
 use crate::bindings::exports::cellmesh::cell::handler::Guest;

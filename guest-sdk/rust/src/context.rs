@@ -14,8 +14,8 @@ pub struct StepRef(pub(crate) u32);
 
 /// Collects the steps of a request, one after the other; [`parallel`](Self::parallel) at the same time.
 ///
-/// Nothing runs while the handler does. A mistake (a function that is not marked, a wrong number of inputs) is kept, and
-/// the request is answered 500 with what is wrong.
+/// Nothing runs while the handler does. A mistake (a function that is not marked, a wrong number of inputs)
+/// is kept, and the request is answered 500 with what is wrong.
 ///
 /// ```
 /// # use cellmesh_guest::prelude::*;
@@ -44,18 +44,20 @@ impl Context {
         Self { plan: Plan::default(), functions, respond_with: None }
     }
 
-    /// Then calls another service. An answer outside 200 to 399 is an error: it ends what comes after and is the response.
+    /// Then calls another service. An answer outside 200 to 399 is an error: it ends what comes after and
+    /// is the response.
     pub fn call(&mut self, call: Call) -> StepRef {
         self.plan.calls(&Label::default(), [call])
     }
 
-    /// Then makes these calls one after the other, as one step: its result is the last answer, or the first that is an
-    /// error. No calls: an empty result 200.
+    /// Then makes these calls one after the other, as one step: its result is the last answer, or the first
+    /// that is an error. No calls: an empty result 200.
     pub fn call_each(&mut self, calls: impl IntoIterator<Item = Call>) -> StepRef {
         self.plan.calls(&Label::default(), calls)
     }
 
-    /// Then makes the calls that a function marked `#[builder]` returns; see [`run_internal`](Self::run_internal).
+    /// Then makes the calls that a function marked `#[builder]` returns; see
+    /// [`run_internal`](Self::run_internal).
     pub fn call_built<F: 'static>(
         &mut self,
         builder: F,

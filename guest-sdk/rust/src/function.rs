@@ -1,9 +1,9 @@
 //! The functions of a cell that graphs can name: found by their type, called by their number.
 //!
-//! - A function's number is its place in the source of the module that `#[cell]` stands on, so it is the same in every
-//!   instance of the component.
-//! - Every `fn` has a type of its own, and with it a `TypeId`: that is how a graph names a function without a string and
-//!   without registration. The id is used inside one instance alone, it never travels.
+//! - A function's number is its place in the source of the module that `#[cell]` stands on, so it is the
+//!   same in every instance of the component.
+//! - Every `fn` has a type of its own, and with it a `TypeId`: that is how a graph names a function without
+//!   a string and without registration. The id is used inside one instance alone, it never travels.
 
 use std::any::{Any, TypeId};
 

@@ -22,7 +22,8 @@ pub fn pipe(steps: impl IntoIterator<Item = Step>) -> Step {
     Step::new(Work::Group(Group::Pipe, steps.into_iter().collect()))
 }
 
-/// A step of a hand-made graph, or one with an id or with tolerance for [`Context::step`](crate::Context::step).
+/// A step of a hand-made graph, or one with an id or with tolerance for
+/// [`Context::step`](crate::Context::step).
 #[derive(Debug, Clone)]
 pub struct Step {
     label: Label,
@@ -47,8 +48,8 @@ impl Step {
         Self::new(Work::Call(call))
     }
 
-    /// Makes these calls one after the other. The first answer outside 200 to 399 ends the step and is its error; else the
-    /// last answer is its result. No calls: an empty result 200.
+    /// Makes these calls one after the other. The first answer outside 200 to 399 ends the step and is its
+    /// error; else the last answer is its result. No calls: an empty result 200.
     pub fn call_each(calls: impl IntoIterator<Item = Call>) -> Self {
         Self::new(Work::Calls(calls.into_iter().collect()))
     }

@@ -1,7 +1,8 @@
 //! Write cellmesh service cells in Rust.
 //!
-//! A **cell** is a WebAssembly component that serves one service. It does no I/O: its **handler** looks at a request and
-//! answers it, or says what is to be done to answer it. The runtime does that, and sends the response.
+//! A **cell** is a WebAssembly component that serves one service. It does no I/O: its **handler** looks at
+//! a request and answers it, or says what is to be done to answer it. The runtime does that, and sends the
+//! response.
 //!
 //! # A cell in two minutes
 //!
@@ -35,8 +36,9 @@
 //!
 //! # Calls and steps
 //!
-//! What a handler puts into its [`Context`] is run when it has returned: calls of other services, and **steps**, which are
-//! functions of the cell. One attribute on a module collects them; they stay ordinary functions, with typed parameters.
+//! What a handler puts into its [`Context`] is run when it has returned: calls of other services, and
+//! **steps**, which are functions of the cell. One attribute on a module collects them; they stay ordinary
+//! functions, with typed parameters.
 //!
 //! ```
 //! use cellmesh_guest::prelude::*;
@@ -112,9 +114,10 @@
 //!
 //! # Errors
 //!
-//! A call that is answered outside 200 to 399, and a step that fails, is an error: what comes after it does not run, and
-//! its answer is the response. [`Step::tolerant`] keeps an error as a result, for a later step to look at. A mistake in
-//! a graph (a function that is not marked, a wrong number of inputs) is a 500 whose body says what to change.
+//! A call that is answered outside 200 to 399, and a step that fails, is an error: what comes after it does
+//! not run, and its answer is the response. [`Step::tolerant`] keeps an error as a result, for a later step
+//! to look at. A mistake in a graph (a function that is not marked, a wrong number of inputs) is a 500
+//! whose body says what to change.
 //!
 //! # Tests
 //!

@@ -16,7 +16,8 @@ pub struct Args<T>(pub T);
 
 /// The results of all further inputs, in the order in which the graph names them; a last parameter.
 ///
-/// `Inputs` sees whole results, `Inputs<Head>` leaves the bodies outside the cell, `Inputs<Json<T>>` reads them.
+/// `Inputs` sees whole results, `Inputs<Head>` leaves the bodies outside the cell, `Inputs<Json<T>>` reads
+/// them.
 #[derive(Debug, Clone)]
 pub struct Inputs<T = StepResult>(pub Vec<T>);
 

@@ -1,7 +1,8 @@
 //! Writes a graph in the flat form of the contract: records that point into one arena.
 //!
-//! Steps are written in the order in which they are put in, children before the group that holds them. The groups that are
-//! still open share one list of children: a group is closed by taking off what was put on since it was opened.
+//! Steps are written in the order in which they are put in, children before the group that holds them. The
+//! groups that are still open share one list of children: a group is closed by taking off what was put on
+//! since it was opened.
 //!
 //! The first mistake is kept and becomes the answer; what comes after it is written but never sent.
 
@@ -51,7 +52,8 @@ pub(crate) struct Invocation {
     pub(crate) args: Result<Option<Vec<u8>>, String>,
 }
 
-/// Room that a graph begins with: enough for a few calls, so that the lists of most graphs are allocated once.
+/// Room that a graph begins with: enough for a few calls, so that the lists of most graphs are allocated
+/// once.
 const ARENA_BYTES: usize = 512;
 const NODES: usize = 8;
 
@@ -194,8 +196,8 @@ impl Plan {
         self.open.len()
     }
 
-    /// Closes a group that was opened at `start`, unless it would change nothing: without children or with one there is
-    /// no group.
+    /// Closes a group that was opened at `start`, unless it would change nothing: without children or with
+    /// one there is no group.
     pub(crate) fn close_if_needed(&mut self, group: Group, start: usize) {
         if self.open.len() > start + 1 {
             self.close(group, &Label::default(), start);

@@ -15,8 +15,8 @@ pub(crate) const TEXT: &[u8] = b"content-type: text/plain; charset=utf-8\n";
 pub(crate) const JSON: &[u8] = b"content-type: application/json\n";
 pub(crate) const BINARY: &[u8] = b"content-type: application/octet-stream\n";
 
-/// A longer body of the cell's own becomes the answer's arena; a shorter one is copied, which is cheaper than growing its
-/// allocation for the headers.
+/// A longer body of the cell's own becomes the answer's arena; a shorter one is copied, which is cheaper
+/// than growing its allocation for the headers.
 const COPIED_BODY_BYTES_MAX: usize = 2048;
 
 /// A finished response.
@@ -50,7 +50,8 @@ impl Response {
         Self { status: 200, headers: Headers::fixed(BINARY), body: bytes.into() }
     }
 
-    /// 200 with `value` as JSON. A value that JSON cannot hold (a map whose keys are no text) becomes a 500 that says so.
+    /// 200 with `value` as JSON. A value that JSON cannot hold (a map whose keys are no text) becomes a 500
+    /// that says so.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Self {
         match serde_json::to_vec(value) {
             Ok(json) => Self { status: 200, headers: Headers::fixed(JSON), body: json.into() },
@@ -71,7 +72,8 @@ impl Response {
         self
     }
 
-    /// With this one value for a header. A name or value that HTTP does not allow makes it a 500 that says so.
+    /// With this one value for a header. A name or value that HTTP does not allow makes it a 500 that says
+    /// so.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.set(name, value.as_ref());
@@ -123,7 +125,8 @@ impl Response {
     }
 }
 
-/// Headers and body in a new arena. An error is text for whoever wrote the cell; [`Response::error`] is never one.
+/// Headers and body in a new arena. An error is text for whoever wrote the cell; [`Response::error`] is
+/// never one.
 pub(crate) fn encode_parts(headers: &Headers, body: Body) -> Result<(Arena, wit::Span, wit::Body), String> {
     let lines = headers.checked()?;
     let elsewhere = body.elsewhere()?;
@@ -183,7 +186,8 @@ impl IntoResponse for Bytes {
     }
 }
 
-/// What a handler can return as its error: it becomes the response, and nothing that was put into the context is run.
+/// What a handler can return as its error: it becomes the response, and nothing that was put into the
+/// context is run.
 pub trait IntoErrorResponse {
     /// The response.
     fn into_error_response(self) -> Response;
@@ -219,7 +223,8 @@ impl IntoErrorResponse for Box<dyn std::error::Error> {
     }
 }
 
-/// So that `?` on [`Request::json`](crate::Request::json) works in a handler that returns `Result<_, Response>`.
+/// So that `?` on [`Request::json`](crate::Request::json) works in a handler that returns `Result<_,
+/// Response>`.
 impl From<BadRequest> for Response {
     fn from(bad: BadRequest) -> Self {
         Self::error(400, bad)

@@ -46,7 +46,8 @@ impl Head {
         self.status
     }
 
-    /// Whether the step was an error, which only reaches another step where it was [tolerant](crate::Step::tolerant).
+    /// Whether the step was an error, which only reaches another step where it was
+    /// [tolerant](crate::Step::tolerant).
     pub fn is_failed(&self) -> bool {
         self.error.is_some()
     }
@@ -75,8 +76,8 @@ impl Head {
 
 /// The result of a step.
 ///
-/// A step that takes it as an input sees the earlier step's; a step that returns it gives it as its own, whatever its
-/// status: only [`fail`](Self::fail) makes the step an error.
+/// A step that takes it as an input sees the earlier step's; a step that returns it gives it as its own,
+/// whatever its status: only [`fail`](Self::fail) makes the step an error.
 #[derive(Debug, Clone)]
 pub struct StepResult {
     head: Head,
@@ -107,8 +108,8 @@ impl StepResult {
         }
     }
 
-    /// A result that is an error: it ends an `order`, and becomes the response unless a step that comes later is there to
-    /// see it.
+    /// A result that is an error: it ends an `order`, and becomes the response unless a step that comes
+    /// later is there to see it.
     pub fn fail(status: u16, text: impl Into<String>) -> Self {
         let mut head = Head::new(status, Headers::default());
         head.error = Some(text.into().into());
@@ -243,7 +244,8 @@ impl StepResult {
 
 /// A value that travels as a JSON body.
 ///
-/// - As a step's input: the body of an earlier result, read as JSON; what is not the JSON expected fails the step.
+/// - As a step's input: the body of an earlier result, read as JSON; what is not the JSON expected fails
+///   the step.
 /// - As a step's or handler's return value: a body with `content-type: application/json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Json<T>(pub T);

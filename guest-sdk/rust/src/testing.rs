@@ -46,8 +46,8 @@ pub fn set_service(name: &str) {
     config::set_service(name);
 }
 
-/// What the cell's handler decides, as text: a response's status and body, or a line for each step of the graph, indented
-/// below the group that it is in.
+/// What the cell's handler decides, as text: a response's status and body, or a line for each step of the
+/// graph, indented below the group that it is in.
 ///
 /// ```text
 /// order#4: order

@@ -1,4 +1,5 @@
-//! Cells as authors write them: the macros are expanded here, and what the contract's functions get out of them is checked.
+//! Cells as authors write them: the macros are expanded here, and what the contract's functions get out of
+//! them is checked.
 
 use cellmesh_guest::prelude::*;
 use cellmesh_guest::testing::{Input, build, outline, run};
@@ -190,6 +191,10 @@ macro_rules! handlers {
                     Json(value * 2)
                 }
 
+                #[step]
+                #[allow(dead_code, reason = "not every case uses it")]
+                fn at_least_one(_first: Head, _rest: Inputs<Head>) {}
+
                 #[builder]
                 #[allow(dead_code, reason = "not every case uses it")]
                 fn calls() -> Option<Call> {
@@ -224,6 +229,11 @@ handlers! {
         let call = ctx.call(Call::get("http://a/"));
         ctx.run_internal(twice, Args(1), [call]);
     }
+    too_few_inputs(ctx: &mut Context) -> () { ctx.run_internal(at_least_one, (), []); }
+    no_rest(ctx: &mut Context) -> () {
+        let call = ctx.call(Call::get("http://a/"));
+        ctx.run_internal(at_least_one, (), [call]);
+    }
     no_args(ctx: &mut Context) -> () { ctx.run_internal(twice, (), []); }
     too_many_args(ctx: &mut Context) -> () { ctx.call_built(calls, Args(1), []); }
     builder_as_step(ctx: &mut Context) -> () { ctx.run_internal(calls, (), []); }
@@ -249,6 +259,7 @@ fn return_values_are_decisions() {
     assert_eq!(error::answer(), r#"500 {"error":"no \"luck\""}"#);
     assert_eq!(early::answer(), "429 ");
     assert_eq!(undecided::answer(), "call#0: GET http://a/\n");
+    assert!(no_rest::answer().contains("at_least_one(call#0 without body)"), "no further inputs are enough");
 }
 
 /// Mistakes of a cell's author are a 500 that says what to change.
@@ -259,6 +270,7 @@ fn mistakes_are_said() {
     };
     check(unmarked::answer(), "shop::unmarked` is no function that a graph can name: mark it with #[step]");
     check(wrong_inputs::answer(), "step `twice` takes 0 inputs and was given 1");
+    check(too_few_inputs::answer(), "step `at_least_one` takes at least 1 inputs and was given 0");
     check(no_args::answer(), "step `twice` takes arguments and was given none");
     check(too_many_args::answer(), "builder `calls` takes no arguments and was given some");
     check(builder_as_step::answer(), "`calls` is a builder, not a step");
@@ -308,6 +320,22 @@ order#4: order
 responds with b
 ";
     assert_eq!(hand_made::outline_of(graph), expected);
+}
+
+/// A call's body is counted among the inputs of its own step, whatever inputs earlier steps have.
+#[test]
+fn bodies_are_counted_from_their_own_step() {
+    let get = |id: &'static str| Step::call(Call::get("http://x/")).id(id);
+    let post = |of: &'static str| Call::post("http://y/").body(Body::of_step(of));
+    let graph = order([get("a"), get("b"), Step::call(post("a")), Step::call_each([post("b"), post("a")])]);
+    let expected = "\
+order#4: order
+  a: GET http://x/
+  b: GET http://x/
+  call#2: POST http://y/ (body of a)
+  call#3: POST http://y/ (body of b), then POST http://y/ (body of a)
+";
+    assert_eq!(hand_made::outline_of(graph.into()), expected);
 }
 
 /// Inputs and responses that name nothing are refused before the runtime sees them.

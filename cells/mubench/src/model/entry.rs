@@ -1,5 +1,5 @@
-//! The shape of a service's entry in a work model, as far as it says what the service does. Other keys are hints for whoever
-//! deploys it.
+//! The shape of a service's entry in a work model, as far as it says what the service does. Other keys are
+//! hints for whoever deploys it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,8 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use crate::body::ResponseBody;
 use crate::stress::{Count, Cpu, Disk, Internal, Memory, Range, Sleep, Stress};
 
-/// Parallel copies of the pi computation that a request may ask for: each is a step of the graph, which has a limit.
+/// Parallel copies of the pi computation that a request may ask for: each is a step of the graph, which has
+/// a limit.
 const THREAD_POOL_SIZE_MAX: usize = 1024;
 
 /// The entry.

@@ -42,13 +42,15 @@ impl Cpu {
 
 /// The decimal digits of pi, one after the other, without end.
 ///
-/// The unbounded spigot: pi is a composition of infinitely many maps `x -> (k x + 2 (2k + 1)) / (2k + 1)`. The
-/// composition so far maps `x` to `(q x + r) / t`, and maps everything that may follow to something between its values at 3
-/// and at 4. Where both have the same whole part that is the next digit; else one more map is composed.
+/// The unbounded spigot: pi is a composition of infinitely many maps `x -> (k x + 2 (2k + 1)) / (2k + 1)`.
+/// The composition so far maps `x` to `(q x + r) / t`, and maps everything that may follow to something
+/// between its values at 3 and at 4. Where both have the same whole part that is the next digit; else one
+/// more map is composed.
 ///
 /// Kept instead of `r` is `u = 3q + r`, the numerator at 3: it is never negative, and at 4 it is `u + q`.
 ///
-/// Source: Gibbons, "Unbounded Spigot Algorithms for the Digits of Pi", American Mathematical Monthly 113 (2006).
+/// Source: Gibbons, "Unbounded Spigot Algorithms for the Digits of Pi", American Mathematical Monthly 113
+/// (2006).
 struct Pi {
     q: UBig,
     u: UBig,

@@ -191,6 +191,15 @@ fn body_is_made_of_letters() {
     assert_eq!(node.get("defaults", "/api/v1").status, 200);
 }
 
+/// Of several internal services the first in the file counts.
+#[test]
+fn first_internal_service_counts() {
+    let both = r#"{"loader": {"sleep_stress": {"run": false}, "mean_response_size": 1}, "compute_pi": {}}"#;
+    let node = Run::file("workmodel.json", &format!(r#"{{"s0": {{"internal_service": {both}}}}}"#)).start();
+    let bodies: Vec<u8> = (0..10).flat_map(|_| node.get("s0", "/api/v1").ok().body).collect();
+    assert!(bodies.iter().any(|byte| *byte != b'm'), "{:?}", String::from_utf8_lossy(&bodies));
+}
+
 /// `bid` chooses another behaviour; a bid that nobody knows chooses the usual one.
 #[test]
 fn behaviour_is_chosen_by_bid() {

@@ -151,9 +151,16 @@ fn every_problem_of_a_work_model_is_told_at_once() {
 /// A function that the muBench cell does not have is found before anything is served, not at the first request.
 #[test]
 fn unknown_function_is_refused() {
-    let ended = Run::file("workmodel.json", r#"{"s0": {"internal_service": {"loadr": {}}}}"#).check();
-    assert_eq!(ended.code, Some(2), "{}\n{}", ended.stdout, ended.stderr);
-    assert!(ended.stderr.contains("loadr"), "{}", ended.stderr);
+    let model = r#"{"s0": {"internal_service": {"loadr": {}}}}"#;
+    let parts = &["s0.internal_service.loadr", "loader, compute_pi, colosseum"];
+    check_problems(&Run::file("workmodel.json", model).check(), &[parts]);
+}
+
+/// Two names that a host name cannot tell apart are one too many, in a work model too.
+#[test]
+fn services_of_a_model_that_differ_in_case_alone_are_refused() {
+    let ended = Run::file("workmodel.json", r#"{"s0": {}, "S0": {}}"#).check();
+    check_problems(&ended, &[&["workmodel.json: S0", "s0 has the same name"]]);
 }
 
 /// What is no JSON, or no work model.
@@ -187,10 +194,8 @@ fn check_serves_nothing() {
         "{}",
         good.stderr
     );
-    check_problems(
-        &Run::file("app.toml", "lanes = 1").check(),
-        &[&["app.toml:1: lanes"], &["there is no cell"]],
-    );
+    let bad = Run::file("app.toml", "lanes = 1").check();
+    check_problems(&bad, &[&["app.toml: cell", "there is no cell"], &["app.toml:1: lanes", "unknown"]]);
 }
 
 /// A cell is told what its config says, each service of it its own name.
@@ -211,15 +216,18 @@ fn cell_reads_its_config() {
     assert_eq!(node.get("b", "/reflect").ok().json()["service"], "b");
 }
 
-/// The work model's entry is `s0`; the environment sets what the command line does not.
+/// The greeting names a path to try, of the entry and of another service. The entry is `s0`, else the first in the file.
 #[test]
 fn greeting_says_what_to_type() {
-    let model = r#"{"a": {"path": "/x"}, "s0": {"path": "/y"}}"#;
-    let node = Run::file("two.json", model).start();
-    let greeting = node.greeting();
-    assert!(greeting.contains(&format!("try: curl http://{}/y\n", node.address())), "{greeting}");
-    assert!(
-        greeting.contains(&format!("curl http://{}/x -H 'x-cellmesh-service: a'", node.address())),
-        "{greeting}"
-    );
+    for (model, entry, other) in [
+        (r#"{"z": {"path": "/x"}, "s0": {"path": "/y"}}"#, "/y", "/x -H 'x-cellmesh-service: z'"),
+        (r#"{"z": {"path": "/x"}, "a": {"path": "/y"}}"#, "/x", "/y -H 'x-cellmesh-service: a'"),
+    ] {
+        let node = Run::file("two.json", model).start();
+        let (greeting, address) = (node.greeting(), node.address());
+        assert!(greeting.contains(&format!("try: curl http://{address}{entry}\n")), "{greeting}");
+        assert!(greeting.contains(&format!("curl http://{address}{other}\n")), "{greeting}");
+        let body = node.get("localhost", entry).ok();
+        assert_eq!(body.body.len(), 0);
+    }
 }

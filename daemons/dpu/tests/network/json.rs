@@ -73,6 +73,21 @@ fn objects_are_answered_in_order() {
     });
 }
 
+/// An object that arrives while the one before it is being answered is answered too.
+#[test]
+fn object_may_come_during_an_answer() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        client.send(r#"{"path":"/never"}"#).await;
+        node.until(|node| node.seen_count() == 1).await;
+        client.send(r#"{"path":"/hello"}"#).await;
+        node.answer_all_held();
+        let bodies: Vec<Value> =
+            answers(&client.rest().await).iter().map(|answer| answer["body"].clone()).collect();
+        assert_eq!(bodies, ["late", "hello"]);
+    });
+}
+
 /// A client that has shut its sending side is answered.
 #[test]
 fn half_closed_clients_are_answered() {

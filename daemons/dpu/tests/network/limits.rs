@@ -217,6 +217,26 @@ fn slow_bodies_hold_no_places() {
     });
 }
 
+/// A request that found room when it began, and none when its body was there, is shed then.
+#[test]
+fn room_is_asked_again_before_the_call() {
+    let config = DpuConfig { requests_max: 1, ..DpuConfig::default() };
+    check_with(config, async |node: Node| {
+        let mut slow = Raw::connect(node.addr).await;
+        slow.send("POST /echo HTTP/1.1\r\nhost: node\r\ncontent-length: 4\r\n\r\nab").await;
+        node.until(|node| node.dpu.in_flight() == 1).await;
+        let mut held = Raw::connect(node.addr).await;
+        held.send("GET /never HTTP/1.1\r\nhost: node\r\n\r\n").await;
+        node.until(|node| node.dpu.stats().dispatched == 1).await;
+        slow.send("cd").await;
+        assert_eq!(slow.reply().await.status, 503);
+        assert_eq!(node.seen_count(), 1);
+        node.answer_all_held();
+        assert_eq!(held.reply().await.status, 200);
+        assert_eq!(slow.post("/echo", b"ef").await.text(), "ef");
+    });
+}
+
 /// All bodies together have a limit too.
 #[test]
 fn buffered_bytes_are_bounded() {

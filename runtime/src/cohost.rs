@@ -25,8 +25,8 @@ use crate::call::{LaneHandle, LaneInbox};
 use crate::pool::Pool;
 use crate::worker::{ServiceCell, Worker, WorkerParts};
 
-/// Message heads may be as large as a body is beyond its own limit. Source: the DPU takes heads of at most
-/// 64 KiB; a cell's are bounded by 16 KiB of header lines and 8 KiB of URL.
+/// Room for a message's head beyond its body's limit. Source: the DPU takes heads of at most 16 KiB, a cell's are bounded
+/// by 16 KiB of header lines and 8 KiB of URL, and each part is padded.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Messages of the largest size that a worker takes in at once; more wait for their turn.

@@ -25,7 +25,8 @@ const TCP_ROUND_TRIPS: usize = 2_000;
 
 fn main() {
     println!("{:>10}  {:>12}  {:>12}  {:>14}  {:>9}", "body", "call", "hop", "TCP round trip", "TCP/hop");
-    let asked: Vec<usize> = std::env::args().skip(1).map(|arg| arg.parse().expect("a number of bytes")).collect();
+    let asked: Vec<usize> =
+        std::env::args().skip(1).map(|arg| arg.parse().expect("a number of bytes")).collect();
     let sizes = if asked.is_empty() { vec![64, 1 << 10, 8 << 10, 64 << 10, 1 << 20] } else { asked };
     for body_bytes in sizes {
         let call = median_call(body_bytes);
@@ -60,21 +61,32 @@ impl Lane {
     /// A call whose answer is its body.
     fn call(&mut self, body: Bytes) {
         let head = Bytes::new();
-        let message =
-            RequestMessage { service: SERVICE, deadline: Nanos::MAX, hops: 0, method_len: 0, target_len: 0, head, body };
+        let message = RequestMessage {
+            service: SERVICE,
+            deadline: Nanos::MAX,
+            hops: 0,
+            method_len: 0,
+            target_len: 0,
+            head,
+            body,
+        };
         self.caller.call(message).expect("one call at a time");
         loop {
             self.caller.flush();
             self.dpa.pump(self.now);
             while let Some(arrived) = self.callee.poll().expect("an honest DPA") {
-                let Arrived::Request { slot, message } = arrived else { panic!("not a request: {arrived:?}") };
+                let Arrived::Request { slot, message } = arrived else {
+                    panic!("not a request: {arrived:?}")
+                };
                 let (status, fault, head) = (200, Fault::None, Bytes::new());
                 self.callee.respond(slot, ResponseMessage { status, fault, head, body: message.body });
             }
             self.callee.flush();
             self.dpa.pump(self.now);
             if let Some(arrived) = self.caller.poll().expect("an honest DPA") {
-                assert!(matches!(arrived, Arrived::Response { ref message, .. } if message.fault == Fault::None));
+                assert!(
+                    matches!(arrived, Arrived::Response { ref message, .. } if message.fault == Fault::None)
+                );
                 return;
             }
         }

@@ -28,6 +28,8 @@ mod custody;
 mod endpoint;
 mod flow;
 mod mover;
+#[cfg(test)]
+mod schedule_tests;
 mod settle;
 mod stats;
 #[cfg(test)]

@@ -1,3 +1,4 @@
+#[cfg(not(miri))]
 use proptest::prelude::*;
 
 use super::*;
@@ -75,6 +76,7 @@ fn header_sets() {
     assert!(is_tracing("traceparent") && is_tracing("x-b3-flags") && !is_tracing("x-b3"));
 }
 
+#[cfg(not(miri))] // Its random numbers take Miri minutes.
 proptest! {
     /// Any bytes can be read as header lines: no panic, and what `check` accepts is read back line for line.
     #[test]

@@ -27,6 +27,7 @@ pub mod port;
 pub mod profile;
 pub mod progress;
 pub mod ring;
+pub mod rings;
 #[allow(unsafe_code, reason = "the one module that maps memory; each use says why it is sound")]
 pub mod segment;
 #[cfg(not(any(loom, miri)))]

@@ -11,8 +11,7 @@
 //! - The DPA makes everything ([`Link::create`]) and hands the far side out as descriptors ([`LinkFds`]); the endpoint
 //!   makes its side from them ([`Link::open`]), in this process or in another: it maps the segments for itself either way.
 //! - `tx` leads away from the side that holds the link, `rx` towards it.
-//! - Bulk is published before small. So whoever has seen a small frame also sees every chunk that was sent before it:
-//!   load the small tail, then the bulk tail ([`LinkRx::refresh`]), take the chunks, then the small frames.
+//! - Whoever has seen a small frame also sees every chunk that was sent before it ([`crate::rings`]).
 //! - One bell per link and direction: a bell can be silenced by everybody who holds it, so endpoints never share one.
 //! - Not here: what the frames mean (the port, the DPA), passing descriptors to another process.
 
@@ -24,7 +23,9 @@ use crate::frame::{FrameLimits, RingName};
 use crate::ids::EndpointId;
 use crate::layout::{RingPlace, segment_bytes};
 use crate::profile::{ProfileError, RingProfile};
-use crate::ring::{Consumer, Producer, RingError};
+use crate::ring::{Consumer, Producer};
+pub use crate::rings::LinkRx;
+use crate::rings::publish_frames;
 use crate::segment::{self, Readable, SegmentError, Writable};
 
 /// What both sides of a link must agree on before they map anything.
@@ -102,15 +103,6 @@ pub struct Link {
     pub tx: LinkTx,
     /// How this side sleeps.
     pub sleep: LinkSleep,
-}
-
-/// What comes to this side.
-#[derive(Debug)]
-pub struct LinkRx {
-    /// Small frames.
-    pub small: Consumer,
-    /// Chunks.
-    pub bulk: Consumer,
 }
 
 /// What goes from this side.
@@ -200,35 +192,12 @@ impl Link {
     }
 }
 
-impl LinkRx {
-    /// Looks how far the peer has written, in the order that the module's header asks for. Returns whether there is
-    /// anything to take.
-    ///
-    /// - cost: two loads of the peer's lines.
-    /// # Errors
-    /// [`RingError`] if the peer broke a rule.
-    #[inline]
-    pub fn refresh(&mut self) -> Result<bool, RingError> {
-        let small = self.small.refresh()?;
-        let bulk = self.bulk.refresh()?;
-        Ok(small || bulk)
-    }
-
-    /// Tells the peer of the room that was given back. Returns whether there was any: to be told to
-    /// [`LinkTx::publish`], which wakes the peer.
-    #[must_use]
-    #[inline]
-    pub fn publish(&mut self) -> bool {
-        self.bulk.publish() | self.small.publish()
-    }
-}
-
 impl LinkTx {
     /// Tells the peer of the frames that were written, bulk before small, and rings if it sleeps and wants to know.
     /// Returns whether there was anything to tell. `room`: what [`LinkRx::publish`] of the same link has just said.
     #[inline]
     pub fn publish(&mut self, room: bool) -> bool {
-        let frames = self.bulk.publish() | self.small.publish();
+        let frames = publish_frames(&mut self.small, &mut self.bulk);
         if !(room || frames) {
             return false;
         }

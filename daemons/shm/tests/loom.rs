@@ -16,6 +16,7 @@ use cellmesh_shm::frame::{FrameHeader, FrameKind, FrameLimits, RingName};
 use cellmesh_shm::layout::{RingPlace, segment_bytes};
 use cellmesh_shm::profile::RingProfile;
 use cellmesh_shm::ring::{Consumer, Payload, Producer};
+use cellmesh_shm::rings::{LinkRx, publish_frames};
 use cellmesh_shm::segment;
 use cellmesh_shm::sync::planted::{Bug, plant};
 use loom::sync::Notify;
@@ -219,6 +220,40 @@ fn full_producer_is_woken_for_room() {
             sleep.lower();
         }
         taking.join().expect("it did not panic");
+    });
+}
+
+/// Who sees a small frame also sees the chunk that was sent before it, on another ring.
+#[test]
+fn chunks_are_seen_before_later_small_frames() {
+    const BOTH: RingProfile = RingProfile { chunk_bytes: 128, bulk_chunks: 2, ..TWO_LINES };
+    check(|| {
+        let (near, near_read) = segment::pair(segment_bytes(&BOTH)).expect("words");
+        let (far, far_read) = segment::pair(segment_bytes(&BOTH)).expect("words");
+        let (near, near_read, far, far_read) =
+            (Arc::new(near), Arc::new(near_read), Arc::new(far), Arc::new(far_read));
+        let limits = |ring| FrameLimits::new(ring, 0, &BOTH, 0);
+        let producer =
+            |place, ring| Producer::new(Arc::clone(&near), Arc::clone(&far_read), place, limits(ring));
+        let consumer =
+            |place, ring| Consumer::new(Arc::clone(&far), Arc::clone(&near_read), place, limits(ring));
+        let (small, bulk) = (RingPlace::small(&BOTH), RingPlace::bulk(&BOTH));
+        let mut small_tx = producer(small, RingName::Small);
+        let mut bulk_tx = producer(bulk, RingName::Bulk);
+        let mut rx = LinkRx { small: consumer(small, RingName::Small), bulk: consumer(bulk, RingName::Bulk) };
+        let sending = thread::spawn(move || {
+            for token in 1..=2 {
+                let chunk = FrameHeader { frame_len: 1, ..FrameHeader::new(FrameKind::RequestChunk, token) };
+                assert_eq!(bulk_tx.push(&chunk, Payload::Parts(&[], &[7])), Ok(true));
+                assert!(push(&mut small_tx, token));
+                publish_frames(&mut small_tx, &mut bulk_tx);
+            }
+        });
+        rx.refresh().expect("an honest producer");
+        let chunks = std::iter::from_fn(|| take(&mut rx.bulk)).count();
+        let frames = std::iter::from_fn(|| take(&mut rx.small)).count();
+        assert!(chunks >= frames, "{frames} small frames are here, and {chunks} of the chunks before them");
+        sending.join().expect("it did not panic");
     });
 }
 

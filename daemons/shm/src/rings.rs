@@ -1,0 +1,54 @@
+//! The two rings of one direction, and the order between them.
+//!
+//! ```text
+//!   from here                      to here
+//!   publish bulk tail              load small tail
+//!   publish small tail             load bulk tail
+//!                                  take the chunks, then the small frames
+//! ```
+//!
+//! - Bulk is published before small and looked at after it. So whoever has seen a small frame also sees every chunk that
+//!   was sent before it. A message that ends early rests on that: its receiver knows that no chunk of it is on the way.
+//! - Small frames and chunks have no other order: neither waits for the other.
+
+use crate::ring::{Consumer, Producer, RingError};
+
+/// What comes to this side.
+#[derive(Debug)]
+pub struct LinkRx {
+    /// Small frames.
+    pub small: Consumer,
+    /// Chunks.
+    pub bulk: Consumer,
+}
+
+impl LinkRx {
+    /// Looks how far the peer has written, in the order that the module's header asks for. Returns whether there is
+    /// anything to take.
+    ///
+    /// - cost: two loads of the peer's lines.
+    /// # Errors
+    /// [`RingError`] if the peer broke a rule.
+    #[inline]
+    pub fn refresh(&mut self) -> Result<bool, RingError> {
+        let small = self.small.refresh()?;
+        let bulk = self.bulk.refresh()?;
+        Ok(small || bulk)
+    }
+
+    /// Tells the peer of the room that was given back. Returns whether there was any: to be told to
+    /// [`crate::link::LinkTx::publish`], which wakes the peer. Bulk before small here too: a credit that the peer sees
+    /// stands for chunks whose room it sees.
+    #[must_use]
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        self.bulk.publish() | self.small.publish()
+    }
+}
+
+/// Tells the peer of the frames that were written, in the order that the module's header asks for. Returns whether
+/// there were any.
+#[inline]
+pub fn publish_frames(small: &mut Producer, bulk: &mut Producer) -> bool {
+    bulk.publish() | small.publish()
+}

@@ -106,6 +106,12 @@ impl Node {
         until(what, || condition(self));
     }
 
+    /// Waits until so many deeds of the unruly cell that take long have begun.
+    pub fn until_begun(&self, count: usize) {
+        let begun = || self.log.lines().iter().filter(|line| line["message"] == "begun").count();
+        until("the beginning of all deeds", || begun() >= count);
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         let child = self.child.lock().expect("no panic under it");

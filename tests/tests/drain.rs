@@ -51,14 +51,18 @@ fn idle_node_ends_at_once() {
 fn requests_in_flight_are_finished() {
     for signal in [Signal::TERM, Signal::INT] {
         let node = node("10m");
-        let paths =
-            ["/step/sleep:1500", "/step/spin:1500", "/order?url=http://s1/step/sleep:1500", "/do/sleep:1500"];
+        let paths = [
+            "/step/sleep:1500",
+            "/steps?deed=sleep:1500&deed=spin:1500",
+            "/order?url=http://s1/step/sleep:1500",
+            "/do/sleep:1500",
+        ];
         let mut wires = paths.map(|path| node.start_get("s0", path));
         let mut bridge = node.connect();
         bridge.send(json!({"path": "/step/sleep:1500"}).to_string());
         let h2 = H2::connect(node.address());
         let stream = h2.start(Method::GET, "s0", "/step/sleep:1500", "");
-        assert_eq!(h2.get("s0", "/").status, 200);
+        node.until_begun(paths.len() + 2);
         drain(&node, signal);
         for (path, wire) in paths.iter().zip(&mut wires) {
             assert_eq!(wire.reply().status, 200, "{path}");
@@ -78,6 +82,7 @@ fn new_requests_are_refused_while_draining() {
     let mut long = node.start_get("s0", "/step/sleep:3000");
     let mut kept = node.connect();
     assert_eq!(kept.get("s0", "/").status, 200);
+    node.until_begun(1);
     drain(&node, Signal::TERM);
     let reply = node.get("s0", "/");
     let told =
@@ -106,9 +111,11 @@ fn new_requests_are_refused_while_draining() {
 fn request_that_is_being_sent_is_finished() {
     let node = node("10m");
     let mut wire = node.connect();
-    wire.send("POST /echo HTTP/1.1\r\nhost: s0\r\ncontent-length: 8\r\n\r\nhalf");
+    wire.send("POST /echo HTTP/1.1\r\nhost: s0\r\ncontent-length: 8\r\nexpect: 100-continue\r\n\r\n");
+    assert_eq!(wire.reply_head().status, 100);
+    wire.send("half");
     let mut long = node.start_get("s0", "/step/sleep:1000");
-    assert_eq!(node.get("s0", "/").status, 200);
+    node.until_begun(1);
     drain(&node, Signal::TERM);
     wire.send("half");
     let reply = wire.reply();
@@ -123,7 +130,7 @@ fn stuck_requests_are_cut_off() {
     for path in ["/step/loop", "/step/sleep:60000", "/do/loop", "/order?url=http://s1/step/loop"] {
         let node = node("300ms");
         let mut stuck: Vec<Wire> = (0..4).map(|_| node.start_get("s0", path)).collect();
-        assert_eq!(node.get("s1", "/").status, 200);
+        node.until_begun(stuck.len());
         drain(&node, Signal::TERM);
         let ended = node.ended();
         // A second for the lanes, the rest for a busy machine; a request would go on for thirty.
@@ -138,7 +145,7 @@ fn stuck_requests_are_cut_off() {
 fn second_signal_changes_nothing() {
     let node = node("10m");
     let mut long = node.start_get("s0", "/step/sleep:1500");
-    assert_eq!(node.get("s0", "/").status, 200);
+    node.until_begun(1);
     drain(&node, Signal::TERM);
     node.signal(Signal::TERM);
     node.signal(Signal::INT);

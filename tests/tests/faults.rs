@@ -116,6 +116,7 @@ fn loops_are_in_nobodys_way() {
     let node = node_with("handler_timeout = \"60s\"\nstep_timeout = \"60s\"");
     let loops = ["/do/loop", "/step/loop", "/builder/loop", "/steps?deed=loop&deed=loop"];
     let loops = loops.map(|path| node.start_get("bad", path));
+    node.until_begun(loops.len() + 1);
     for service in ["bad", "good"] {
         for path in
             ["/", "/step/nothing", "/step/spin:20", "/order?url=http://good/", "/order?url=http://bad/"]
@@ -145,6 +146,7 @@ fn long_step_delays_nobody() {
 fn sleeping_holds_no_thread() {
     let node = node_with("");
     let mut sleeping: Vec<Wire> = (0..40).map(|_| node.start_get("bad", "/step/sleep:2000")).collect();
+    node.until_begun(sleeping.len());
     for path in ["/", "/step/spin:10"] {
         assert_eq!(node.get("bad", path).status, 200);
     }

@@ -10,13 +10,14 @@ use cellmesh_guest::prelude::*;
 /// | deed | what it does |
 /// |---|---|
 /// | `trap` | panics |
-/// | `loop` | computes for ever |
+/// | `loop` | writes `begun` to standard output, then computes for ever |
 /// | `memory` | allocates for ever |
 /// | `stack` | calls itself for ever |
 /// | `exit` | ends the program |
-/// | `spin:n`, `sleep:n` | computes, or sleeps, for n milliseconds |
+/// | `spin:n` | computes for n milliseconds |
+/// | `sleep:n` | writes `begun`, then sleeps for n milliseconds |
 /// | `big:n` | answers with n bytes |
-/// | `slept:n` | sleeps, then writes a line |
+/// | `slept:n` | sleeps, then writes `slept` |
 /// | `log:n` | writes n lines to standard output |
 /// | `status:n` | answers with that status |
 /// | `error` | returns an error |
@@ -27,12 +28,18 @@ pub(crate) fn commit(deed: &str) -> Result<Response, String> {
     let time = Duration::from_millis(number.into());
     match name {
         "trap" => panic!("as asked"),
-        "loop" => spin(Duration::MAX),
+        "loop" => {
+            println!("begun");
+            spin(Duration::MAX);
+        }
         "memory" => grow(),
         "stack" => return Ok(Response::text(recurse(u64::from(number)).to_string())),
         "exit" => std::process::exit(1),
         "spin" => spin(time),
-        "sleep" => std::thread::sleep(time),
+        "sleep" => {
+            println!("begun");
+            std::thread::sleep(time);
+        }
         "slept" => {
             std::thread::sleep(time);
             println!("slept");

@@ -95,7 +95,9 @@ mod unruly {
             "same-id-twice" => [ok().id("twin"), ok().id("twin")].into_iter().for_each(|step| put(ctx, step)),
             "empty-id" => put(ctx, ok().id("")),
             "too-many-steps" => (0..5000).for_each(|_| put(ctx, ok())),
-            "too-many-calls" => put(ctx, Step::call_each((0..2000).map(|_| Call::get(format!("http://{this}/"))))),
+            "too-many-calls" => {
+                put(ctx, Step::call_each((0..2000).map(|_| Call::get(format!("http://{this}/")))))
+            }
             "input-at-the-same-time" => ctx.parallel(|ctx| {
                 let other = ctx.step(ok().id("other"));
                 ctx.step(Step::internal(gather).inputs([other]).id("eager"));

@@ -52,6 +52,10 @@ fn commands(workspace: &Workspace) -> Vec<(&'static str, Command)> {
     let mut commands = vec![
         ("fmt", cargo(&["fmt", "--all", "--check"])),
         ("fmt of the cells", in_cells(&["fmt", "--all", "--check"])),
+        (
+            "fmt of the benchmarks' guests",
+            cargo(&["fmt", "--all", "--check", "--manifest-path", "bench/guests/Cargo.toml"]),
+        ),
         ("clippy", clippy),
         ("clippy of the cells", cells_clippy),
         ("doc", doc),

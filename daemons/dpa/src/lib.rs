@@ -9,9 +9,9 @@
 //! - A [`Dpa`] is a value that is pumped. It has no thread, no clock and no socket: whoever owns it gives it the time
 //!   and tells it who is attached.
 //! - Every request that it takes is in one custody slot until it has exactly one outcome: its answer, or a fault that
-//!   says why there is none ([`custody`]).
+//!   says why there is none (`custody.rs`).
 //! - The other sides are workers that may be hostile: nothing that they write can harm more than their own requests.
-//!   A broken rule closes that endpoint and settles what is in flight on it ([`mover`]).
+//!   A broken rule closes that endpoint and settles what is in flight on it (`mover.rs`).
 //! - It never waits for an endpoint and gives each a bounded share of every turn.
 //! - Not here: HTTP, names of services, routing policy (the DPU); sockets, attaching and liveness (the daemon around it).
 

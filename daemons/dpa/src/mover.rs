@@ -397,4 +397,6 @@ fn rule(frame: &FrameHeader, rule: &'static str) -> Violation {
 }
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;

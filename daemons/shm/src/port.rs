@@ -11,7 +11,7 @@
 //! - Each call has exactly one outcome: one [`Arrived::Response`], unless it was given up first. Every call that was
 //!   sent, given up or not, keeps its place until the DPA's last word on it.
 //! - A message up to `inline_bytes_max` is one frame on the small ring. A larger one is announced there and goes in
-//!   chunks on the bulk ring, as its receiver grants credit ([`inbox`]), round robin between messages ([`outbox`]).
+//!   chunks on the bulk ring, as its receiver grants credit (`inbox.rs`), round robin between messages (`outbox.rs`).
 //! - A full ring is backpressure: frames wait here, in order. Nothing is ever lost.
 //! - Neither side of the port blocks or allocates per frame, but for the buffers of a message that is handed on.
 //! - The DPA is trusted more than a worker, but not to be free of errors: what it says is checked like anybody's

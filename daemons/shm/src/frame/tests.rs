@@ -1,4 +1,5 @@
 use super::*;
+use crate::profile::RingProfile;
 
 fn limits(ring: RingName) -> FrameLimits {
     FrameLimits::new(ring, 9, &RingProfile::default(), 1 << 24)

@@ -1,0 +1,302 @@
+//! Which headers are believed: trust boundary rule 3.
+//!
+//! - [`FrameHeader::admit`] is the only way from words of a ring to a header. It reads a copy, so what was checked is what
+//!   is used, whatever the peer does to the original meanwhile.
+//! - Every rule has its own [`FrameError`], which is counted by its reason.
+
+use super::{FRAME_VERSION, FrameHeader, FrameKind, HEADER_WORDS, RingName, padded};
+use crate::clock::Nanos;
+use crate::ids::ServiceId;
+use crate::message::Fault;
+use crate::profile::RingProfile;
+
+/// What a header on one ring may claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// The ring.
+    pub ring: RingName,
+    /// Generation of the link.
+    pub generation: u32,
+    /// Most bytes behind a header.
+    pub frame_bytes_max: u32,
+    /// Most bytes of a message, head and body.
+    pub message_bytes_max: u32,
+    /// Most chunks that can be granted at once.
+    pub credit_max: u32,
+}
+
+impl FrameLimits {
+    /// Limits of one ring of a link.
+    #[must_use]
+    pub fn new(ring: RingName, generation: u32, profile: &RingProfile, message_bytes_max: u32) -> Self {
+        let frame_bytes_max = match ring {
+            RingName::Small => profile.inline_bytes_max,
+            RingName::Bulk => profile.chunk_payload_bytes(),
+        };
+        Self { ring, generation, frame_bytes_max, message_bytes_max, credit_max: profile.bulk_chunks }
+    }
+}
+
+/// Why a header is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Another layout, or no frame at all.
+    #[error("frame version {found:#x}: must be {FRAME_VERSION:#x}")]
+    Version {
+        /// First byte.
+        found: u8,
+    },
+    /// No kind has this number.
+    #[error("frame kind {found}: must be 1 to 12")]
+    Kind {
+        /// Second byte.
+        found: u8,
+    },
+    /// Chunks travel on the bulk ring and nothing else does.
+    #[error("frame kind {kind:?} on the {ring} ring")]
+    Ring {
+        /// Kind found.
+        kind: FrameKind,
+        /// Ring that it was found on.
+        ring: RingName,
+    },
+    /// Bits that must be zero are not.
+    #[error("frame word {word}: reserved bits must be zero")]
+    Reserved {
+        /// Word of the header.
+        word: u8,
+    },
+    /// A frame of another life of the endpoint.
+    #[error("frame of generation {found}: must be {expected}")]
+    Generation {
+        /// Generation found.
+        found: u32,
+        /// Generation of the link.
+        expected: u32,
+    },
+    /// More behind the header than allowed, or not what the kind carries.
+    #[error("{kind:?} with {found} bytes behind its header: must be {least} to {most}")]
+    FrameLength {
+        /// Kind found.
+        kind: FrameKind,
+        /// Length found.
+        found: u32,
+        /// Least allowed.
+        least: u32,
+        /// Most allowed.
+        most: u32,
+    },
+    /// A message longer than allowed, or not what lies behind the header.
+    #[error("{kind:?} of {found} bytes: must be {least} to {most}")]
+    PayloadLength {
+        /// Kind found.
+        kind: FrameKind,
+        /// Length found.
+        found: u32,
+        /// Least allowed.
+        least: u32,
+        /// Most allowed.
+        most: u32,
+    },
+    /// The parts of the head do not fit in the message.
+    #[error("head of {found} bytes in a message of {payload_len}")]
+    HeadLength {
+        /// Length of the padded head.
+        found: u64,
+        /// Length of the message.
+        payload_len: u32,
+    },
+    /// No fault has this number.
+    #[error("fault {found}: must be 0 to 9")]
+    Fault {
+        /// Third byte.
+        found: u8,
+    },
+    /// No HTTP status.
+    #[error("status {found}: must be 100 to 999")]
+    Status {
+        /// Status found.
+        found: u16,
+    },
+    /// No credit, or more than the receiver's ring holds.
+    #[error("credit of {found} chunks: must be 1 to {most}")]
+    Credit {
+        /// Chunks granted.
+        found: u32,
+        /// Most allowed.
+        most: u32,
+    },
+    /// The frame reaches beyond what its producer has published, or around the end of the ring.
+    #[error("frame of {found} bytes where {published} are published")]
+    Overrun {
+        /// Room that the frame would take.
+        found: u32,
+        /// Bytes published and not wrapping.
+        published: u32,
+    },
+}
+
+impl FrameError {
+    /// Short names of the reasons, in the order of [`FrameError::reason`]: labels of a counter.
+    pub const REASONS: [&str; 12] = [
+        "version",
+        "kind",
+        "ring",
+        "reserved",
+        "generation",
+        "frame-length",
+        "payload-length",
+        "head-length",
+        "fault",
+        "status",
+        "credit",
+        "overrun",
+    ];
+
+    /// Which of [`FrameError::REASONS`] this is.
+    #[must_use]
+    pub const fn reason(&self) -> usize {
+        match self {
+            Self::Version { .. } => 0,
+            Self::Kind { .. } => 1,
+            Self::Ring { .. } => 2,
+            Self::Reserved { .. } => 3,
+            Self::Generation { .. } => 4,
+            Self::FrameLength { .. } => 5,
+            Self::PayloadLength { .. } => 6,
+            Self::HeadLength { .. } => 7,
+            Self::Fault { .. } => 8,
+            Self::Status { .. } => 9,
+            Self::Credit { .. } => 10,
+            Self::Overrun { .. } => 11,
+        }
+    }
+}
+
+impl FrameHeader {
+    /// Checks a copy of a header and takes it apart. After this every length in it is within `limits`, the head fits
+    /// the message, and a whole message is all behind its header.
+    ///
+    /// - `words`: a copy, on the stack; a peer may be changing the original.
+    /// - cost: no loads but from `words`; about 30 compares.
+    /// # Errors
+    /// The first rule that is broken.
+    #[inline]
+    pub fn admit(words: &[u64; HEADER_WORDS], limits: &FrameLimits) -> Result<Self, FrameError> {
+        let header = Self::decode(words)?;
+        if header.generation != limits.generation {
+            return Err(FrameError::Generation { found: header.generation, expected: limits.generation });
+        }
+        if header.kind.is_chunk() != (limits.ring == RingName::Bulk) {
+            return Err(FrameError::Ring { kind: header.kind, ring: limits.ring });
+        }
+        header.check_lengths(limits)?;
+        Ok(header)
+    }
+
+    #[inline]
+    fn decode(words: &[u64; HEADER_WORDS]) -> Result<Self, FrameError> {
+        let [version, kind, fault, hops, ..] = words[0].to_le_bytes();
+        if version != FRAME_VERSION {
+            return Err(FrameError::Version { found: version });
+        }
+        if words[6] >> 32 != 0 || words[7] != 0 {
+            return Err(FrameError::Reserved { word: if words[7] == 0 { 6 } else { 7 } });
+        }
+        Ok(Self {
+            kind: FrameKind::from_number(kind).ok_or(FrameError::Kind { found: kind })?,
+            fault: Fault::from_number(fault).ok_or(FrameError::Fault { found: fault })?,
+            hops,
+            status: half(words[0], 2),
+            service: ServiceId(half(words[0], 3)),
+            token: words[1],
+            deadline: Nanos(words[2]),
+            payload_len: lower(words[3]),
+            frame_len: upper(words[3]),
+            method_len: half(words[4], 0),
+            target_len: half(words[4], 1),
+            headers_len: upper(words[4]),
+            seq: lower(words[5]),
+            generation: upper(words[5]),
+            credit: lower(words[6]),
+        })
+    }
+
+    #[inline]
+    fn check_lengths(&self, limits: &FrameLimits) -> Result<(), FrameError> {
+        match self.kind {
+            FrameKind::Request | FrameKind::Response => {
+                self.check_frame(0, limits.frame_bytes_max)?;
+                self.check_payload(self.frame_len, self.frame_len)?;
+                self.check_message()
+            }
+            FrameKind::RequestAnnounce | FrameKind::ResponseAnnounce => {
+                self.check_frame(0, 0)?;
+                self.check_payload(1, limits.message_bytes_max)?;
+                self.check_message()
+            }
+            FrameKind::RequestChunk | FrameKind::ResponseChunk => self.check_frame(1, limits.frame_bytes_max),
+            FrameKind::RequestCredit | FrameKind::ResponseCredit => {
+                self.check_frame(0, 0)?;
+                self.check_credit(limits.credit_max)
+            }
+            FrameKind::Cancel | FrameKind::FlowInstall | FrameKind::FlowRemove => self.check_frame(0, 0),
+            // Its length is checked by the ring, which knows where it is.
+            FrameKind::Pad => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn check_frame(&self, least: u32, most: u32) -> Result<(), FrameError> {
+        if (least..=most).contains(&self.frame_len) {
+            return Ok(());
+        }
+        Err(FrameError::FrameLength { kind: self.kind, found: self.frame_len, least, most })
+    }
+
+    #[inline]
+    fn check_payload(&self, least: u32, most: u32) -> Result<(), FrameError> {
+        if (least..=most).contains(&self.payload_len) {
+            return Ok(());
+        }
+        Err(FrameError::PayloadLength { kind: self.kind, found: self.payload_len, least, most })
+    }
+
+    #[inline]
+    fn check_credit(&self, most: u32) -> Result<(), FrameError> {
+        if (1..=most).contains(&self.credit) {
+            return Ok(());
+        }
+        Err(FrameError::Credit { found: self.credit, most })
+    }
+
+    #[inline]
+    fn check_message(&self) -> Result<(), FrameError> {
+        let head = padded(self.head_len());
+        if head > u64::from(self.payload_len) {
+            return Err(FrameError::HeadLength { found: head, payload_len: self.payload_len });
+        }
+        let response = matches!(self.kind, FrameKind::Response | FrameKind::ResponseAnnounce);
+        if response && !(100..=999).contains(&self.status) {
+            return Err(FrameError::Status { found: self.status });
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "takes one of four 16-bit fields on purpose")]
+#[inline]
+const fn half(word: u64, index: u32) -> u16 {
+    (word >> (16 * index)) as u16
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "takes the lower half on purpose")]
+#[inline]
+const fn lower(word: u64) -> u32 {
+    word as u32
+}
+
+#[inline]
+const fn upper(word: u64) -> u32 {
+    (word >> 32) as u32
+}

@@ -25,11 +25,12 @@ fn empty_cache() -> (TempDir, PathBuf) {
 fn serves_and_compiles(cache: &Path) -> bool {
     let node = Run::app(HELLO).cache_dir(cache).start();
     assert_eq!(node.get("hello", "/").ok().text(), "hello\n");
-    compiled(&node) > 0
+    compiled(node) > 0
 }
 
-fn compiled(node: &Node) -> usize {
-    node.log().lines().iter().filter(|line| line["message"] == "compiled").count()
+/// Cells that were compiled for this node. Ends it: then all of its log is there.
+fn compiled(node: Node) -> usize {
+    node.stop().stderr.lines().filter(|line| line.contains("\"message\":\"compiled\"")).count()
 }
 
 /// The compiled code in a cache, one file for each cell.
@@ -58,7 +59,8 @@ fn second_start_compiles_nothing() {
     assert!(!serves_and_compiles(&cache));
     let two = format!("{HELLO}\n{}", HELLO.replace("\"hello\"", "\"other\""));
     let node = Run::app(&two).cache_dir(&cache).start();
-    assert_eq!((compiled(&node), node.get("other", "/").ok().text()), (0, "hello\n"));
+    assert_eq!(node.get("other", "/").ok().text(), "hello\n");
+    assert_eq!(compiled(node), 0);
 }
 
 /// A cell that changed is compiled; the one before is still there when it comes back.
@@ -68,7 +70,8 @@ fn changed_component_is_compiled() {
     let serve = |liar: components::Liar| {
         let toml = "[[cell]]\ncomponent = \"cell.wasm\"\nservices = [\"cell\"]\n";
         let node = Run::app(toml).with_file("cell.wasm", liar.component()).cache_dir(&cache).start();
-        (compiled(&node), node.get("cell", "/").status)
+        let status = node.get("cell", "/").status;
+        (compiled(node), status)
     };
     let says = |status: u32| {
         components::Liar::default().words(components::ANSWER, &[0, 0, 0, status, 0, 0, 0, 0, 0])

@@ -39,8 +39,9 @@ impl Server {
     }
 
     /// The same server; `callees` belong to it from now on.
-    pub(super) fn with(self, callees: impl IntoIterator<Item = Self>) -> Self {
-        Self { callees: callees.into_iter().collect(), ..self }
+    pub(super) fn with(mut self, callees: impl IntoIterator<Item = Self>) -> Self {
+        self.callees.extend(callees);
+        self
     }
 
     pub(super) fn address(&self) -> SocketAddr {

@@ -1,7 +1,7 @@
 //! Configuration: from a file to an [`App`] that can be run, or to the list of everything that is wrong with it.
 //!
-//! - `app.toml` names cells and settings ([`manifest`]); `workmodel.json` is a muBench work model, in which every
-//!   service becomes an instance of the muBench cell ([`workmodel`]).
+//! - `app.toml` names cells and settings (`manifest.rs`); `workmodel.json` is a muBench work model, in which every
+//!   service becomes an instance of the muBench cell (`workmodel.rs`).
 //! - Nothing is bound, compiled or started before the whole file is read and checked.
 //! - Unknown keys are refused with the nearest known name. Durations are text such as `"250ms"`, sizes `"64MiB"`.
 

@@ -6,7 +6,7 @@
 //!                                                             service   each        running
 //! ```
 //!
-//! - A cell may import what `wit/cell.wit` lists and nothing else ([`imports`]).
+//! - A cell may import what `wit/cell.wit` lists and nothing else (`imports.rs`).
 //! - A call that traps, is too slow or too big ends with a [`CellFault`] and takes its instance with it:
 //!   no store is used again after anything but a clean return.
 //! - Nothing is compiled while requests are served.

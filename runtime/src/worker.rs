@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - A pumped value: [`Worker::pump`] does what can be done now and never waits.
-//! - Each request in [`requests`] is ended exactly once: with a response, or by the DPA's cancel, after which
+//! - Each request in `requests.rs` is ended exactly once: with a response, or by the DPA's cancel, after which
 //!   nothing of it is left (its calls to others are cancelled, its guest calls stopped).
 //! - A guest call that fails costs its own request and its instance.
 //! - Not here: what comes next in a graph ([`cellmesh_graph`]), where a guest call runs ([`crate::call`]).

@@ -43,11 +43,10 @@ impl Dpa {
     pub fn pump(&mut self, now: Nanos) -> Progress {
         let mut moved = self.expire(now);
         let count = self.inlets.len();
-        for turn in 0..count {
-            let index = (self.first_turn + turn) % count;
+        self.first_turn = if self.first_turn + 1 < count { self.first_turn + 1 } else { 0 };
+        for index in (self.first_turn..count).chain(0..self.first_turn.min(count)) {
             moved |= self.turn(index, now);
         }
-        self.first_turn = self.first_turn.wrapping_add(1);
         moved |= self.publish();
         moved |= self.expel_broken();
         Progress::from(moved)

@@ -430,7 +430,7 @@ impl Port {
         self.calls.open_count() == 0
             && self.held.count() == 0
             && self.outbox.is_empty()
-            && self.inbox.len() == 0
+            && self.inbox.is_empty()
     }
 
     /// What was counted so far.
@@ -447,7 +447,7 @@ impl Port {
 
     /// See [`crate::link::LinkSleep::announce`]: poll and flush once more after this, and wait only if nothing moved.
     pub fn announce_sleep(&mut self) {
-        self.link.sleep.announce(!self.outbox.is_empty());
+        self.link.sleep.announce(self.outbox.wants_room());
     }
 
     /// See [`crate::link::LinkSleep::wake`].

@@ -229,11 +229,14 @@ impl Inbox {
         }
     }
 
-    /// Large messages that are coming in or waiting to.
-    pub(super) fn len(&self) -> usize {
-        self.assemblies.len()
+    /// Whether nothing is coming in or waiting to, and every chunk that was granted is taken or given back.
+    pub(super) fn is_empty(&self) -> bool {
+        self.assemblies.len() == 0 && self.granted == 0
     }
 }
 
 /// The padded head must be what the announcement said; kept here because both use it.
 const _: () = assert!(padded(9) == 16 && WORD_BYTES == 8);
+
+#[cfg(test)]
+mod tests;

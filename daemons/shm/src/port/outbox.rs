@@ -147,6 +147,11 @@ impl Outbox {
         self.queue.len()
     }
 
+    /// Whether something waits for room in a ring, and for nothing else.
+    pub(super) fn wants_room(&self) -> bool {
+        !self.queue.is_empty() || self.has_turns()
+    }
+
     /// Whether nothing waits to go out.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.streams.len() == 0

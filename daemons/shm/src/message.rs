@@ -150,9 +150,8 @@ impl Fault {
             Self::None => 200,
             Self::NoWorker | Self::Overloaded | Self::Unroutable => 503,
             Self::Deadline => 504,
-            Self::WorkerLost => 502,
+            Self::WorkerLost | Self::TooLarge => 502,
             Self::HopLimit => 508,
-            Self::TooLarge => 413,
             Self::Cancelled => 499,
             Self::Internal => 500,
         }

@@ -107,6 +107,21 @@ fn forged_answers_are_dropped() {
     assert_eq!((stats.received, stats.answered), (2, 2));
 }
 
+/// The name of a call that has ended is worth nothing, although another call has its place.
+#[test]
+fn old_names_of_calls_are_dropped() {
+    let mut hostile = Hostile::new();
+    let name = |generation| CallId { index: 0, generation }.raw();
+    hostile.send(&FrameHeader { hops: 255, ..own_request(name(0)) });
+    hostile.send(&own_request(name(1)));
+    hostile.send(&frame(FrameKind::Cancel, name(0)));
+    hostile.send(&FrameHeader { credit: 1, ..frame(FrameKind::ResponseCredit, name(0)) });
+    hostile.send(&FrameHeader { frame_len: 64, ..frame(FrameKind::RequestChunk, name(0)) });
+    let stats = hostile.node.dpa.stats();
+    assert_eq!((stats.live, stats.late_cancels, stats.late_credits, stats.late_chunks), (1, 1, 1, 1));
+    hostile.assert_open();
+}
+
 /// A second answer to the same request, and one after an announced one, are dropped.
 #[test]
 fn second_answer_is_dropped() {

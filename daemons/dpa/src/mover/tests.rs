@@ -402,6 +402,29 @@ fn load_is_spread() {
     assert_eq!(held, [10, 10]);
 }
 
+/// Whoever is first in a turn gets what is scarce; so everybody is first in turn.
+#[test]
+fn turns_go_round() {
+    let config = DpaConfig { slots_max: 1, ..DpaConfig::default() };
+    let mut node = Node::new(config, &[&[OTHER], &[OTHER], &[S]]);
+    node.ports[SIDECAR].install_flow(S);
+    node.settle_down();
+    let mut served = [0, 0];
+    for _ in 0..12 {
+        // Else the pumps of a round are a multiple of the endpoints, and the same one is first each time.
+        node.dpa.pump(node.now);
+        let calls = [W1, W2].map(|worker| node.call(worker, request(S, Bytes::new())));
+        let (slot, _) = node.next_request(3);
+        node.respond(3, slot, Bytes::new());
+        for (worker, call) in [W1, W2].into_iter().zip(calls) {
+            let (answered, message) = node.next_response(worker);
+            assert_eq!(answered, call);
+            served[worker - 1] += u32::from(message.fault == Fault::None);
+        }
+    }
+    assert!(served.iter().all(|count| *count >= 3), "{served:?} of 12");
+}
+
 /// Nobody is rung while all are awake; a sleeping worker is.
 #[test]
 fn only_sleepers_are_rung() {

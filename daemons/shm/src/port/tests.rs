@@ -178,6 +178,28 @@ fn small_overtakes_large() {
     assert_eq!(order[0], small, "the small one waited for a large one");
 }
 
+/// Chunks of messages that both have credit take turns.
+#[test]
+fn chunks_take_turns() {
+    let (near, mut far) = link();
+    let mut port = Port::new(near, PortConfig::default());
+    let calls = [1, 2].map(|seed| port.call(request(pattern(300_000, seed))).expect("few calls").raw());
+    for token in calls {
+        let credit = FrameHeader { credit: 4, ..FrameHeader::new(FrameKind::RequestCredit, token) };
+        assert_eq!(far.tx.small.push(&credit, Payload::Empty), Ok(true));
+    }
+    far.publish();
+    assert_eq!(poll(&mut port), None);
+    port.flush();
+    far.rx.refresh().expect("an honest port");
+    let mut order = Vec::new();
+    while let Some(chunk) = far.rx.bulk.peek().expect("an honest port") {
+        far.rx.bulk.release(&chunk);
+        order.push(chunk.token);
+    }
+    assert_eq!(order, calls.repeat(4));
+}
+
 /// A port refuses more calls than it may have, and takes the next when one has ended.
 #[test]
 fn calls_are_bounded() {

@@ -145,6 +145,19 @@ fn tail_past_capacity_closes_ring() {
     assert_eq!(ring.consumer.peek(), Err(error));
 }
 
+/// What is published and not taken yet counts: a tail that is within the ring of itself, but not of the head, is refused.
+#[test]
+fn tail_past_what_is_not_taken_closes_ring() {
+    for (tail, expected) in [(64 + 512, true), (64 + 512 + 64, false), (128 + 512, false)] {
+        let mut ring = TestRing::new().started_at(64);
+        assert!(ring.push(&[]) && ring.push(&[]));
+        ring.producer.publish();
+        assert_eq!(ring.consumer.refresh(), Ok(true));
+        ring.tails.words()[ring.place.tail_word].store(tail, Ordering::Relaxed);
+        assert_eq!(ring.consumer.refresh().is_ok(), expected, "tail {tail}");
+    }
+}
+
 /// A tail that goes back, is not on a line, or does not fit 32 bits closes the ring.
 #[test]
 fn impossible_tails_close_ring() {

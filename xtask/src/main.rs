@@ -39,7 +39,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Builds every cell into target/cells/<name>.wasm; installs what compiling to wasm needs.
+    /// Builds every cell into `target/cells/<name>.wasm`; installs what compiling to wasm needs.
     Cells,
     /// Builds everything and serves the bundled example until Ctrl-C.
     Demo {

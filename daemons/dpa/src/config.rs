@@ -28,7 +28,7 @@ pub struct DpaConfig {
 
 impl Default for DpaConfig {
     /// Twice the calls that one sidecar may make, so that what they cause finds room; messages of 16 MiB with 64 KiB of
-    /// head; a budget and hops as in `reliability.md` (B3, C2).
+    /// head; a turn short enough that nobody waits long for it; hops beyond which a chain is taken for a loop.
     fn default() -> Self {
         Self {
             slots_max: 4096,

@@ -24,7 +24,7 @@ pub struct HeadLimits {
 }
 
 impl Default for HeadLimits {
-    /// 100 lines, 16 KiB. Source: `reliability.md`, A2.
+    /// 100 lines, 16 KiB. What a cell may send (SECURITY.md); common proxies take about as much.
     fn default() -> Self {
         Self { lines_max: 100, bytes_max: 16 << 10 }
     }
@@ -246,7 +246,7 @@ pub fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Whether a header of a request is passed on to every call that it causes, and to its response.
-/// Source: `semantics.md`, "Tracing headers".
+/// Source: W3C Trace Context, B3, Datadog, OpenTracing, gRPC and Google Cloud Trace.
 #[must_use]
 pub fn is_tracing(name: &str) -> bool {
     TRACING.contains(&name)

@@ -66,7 +66,7 @@ fn check_names_the_rule() {
     check(&[b'a'; 21], "header lines of 21 bytes: must be at most 20");
 }
 
-/// The sets of `semantics.md` and RFC 9110, with a neighbour that is not in them.
+/// The tracing headers and those of RFC 9110, with a neighbour that is not in them.
 #[test]
 fn header_sets() {
     for name in ["connection", "transfer-encoding", "te", "proxy-authorization", "upgrade"] {

@@ -5,6 +5,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -230,7 +231,7 @@ fn announce(app: &App, address: SocketAddr) {
     println!("{}: {} services on http://{address}", app.name, app.services.len());
     for service in &app.services {
         let setup = &service.setup;
-        println!("  {:<16} {}", setup.service, setup.component.display());
+        println!("  {:<16} {}", setup.service, from_here(&setup.component).display());
     }
     for note in &app.notes {
         println!("note: {note}");
@@ -241,4 +242,9 @@ fn announce(app: &App, address: SocketAddr) {
         println!("     curl http://{address}{} -H 'x-cellmesh-service: {}'", other.path, other.setup.service);
     }
     println!("serving; Ctrl-C drains and ends");
+}
+
+/// A path as short as it can be said from the current folder.
+fn from_here(path: &Path) -> &Path {
+    std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
 }

@@ -3,6 +3,7 @@
 //! The order of the code is the order of the start: cells, listener, lanes; then signals, drain, end. Nothing is
 //! bound before every cell is loaded, so a start that fails leaves nothing behind.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -226,22 +227,26 @@ impl LaneStart {
     }
 }
 
-/// What is served where, and what to type to see it.
+/// Says what is served where, and what to type to see it. Nobody has to listen: a closed standard output is no
+/// reason not to serve.
 fn announce(app: &App, address: SocketAddr) {
-    println!("{}: {} services on http://{address}", app.name, app.services.len());
-    for service in &app.services {
-        let setup = &service.setup;
-        println!("  {:<16} {}", setup.service, from_here(&setup.component).display());
-    }
-    for note in &app.notes {
-        println!("note: {note}");
-    }
+    let _ = std::io::stdout().write_all(announcement(app, address).as_bytes());
+}
+
+fn announcement(app: &App, address: SocketAddr) -> String {
+    let mut lines = vec![format!("{}: {} services on http://{address}", app.name, app.services.len())];
+    lines.extend(app.services.iter().map(|service| {
+        format!("  {:<16} {}", service.setup.service, from_here(&service.setup.component).display())
+    }));
+    lines.extend(app.notes.iter().map(|note| format!("note: {note}")));
     let entry = &app.services[app.entry];
-    println!("try: curl http://{address}{}", entry.path);
+    lines.push(format!("try: curl http://{address}{}", entry.path));
     if let Some(other) = app.services.iter().find(|service| service.setup.service != entry.setup.service) {
-        println!("     curl http://{address}{} -H 'x-cellmesh-service: {}'", other.path, other.setup.service);
+        let name = &other.setup.service;
+        lines.push(format!("     curl http://{address}{} -H 'x-cellmesh-service: {name}'", other.path));
     }
-    println!("serving; Ctrl-C drains and ends");
+    lines.push("serving; Ctrl-C drains and ends\n".into());
+    lines.join("\n")
 }
 
 /// A path as short as it can be said from the current folder.

@@ -279,8 +279,12 @@ impl Worker {
 
     /// Sends the response of a request and forgets it.
     fn end(&mut self, id: RequestId, response: ResponseMessage) {
-        if let Some(request) = self.requests.remove(id) {
-            self.port.respond(request.slot, reply::finish(response, &request.message));
+        let Some(request) = self.requests.remove(id) else { return };
+        let response = reply::finish(response, &request.message);
+        if !self.port.can_carry(&response) {
+            let cell = self.service_name(request.message.service);
+            tracing::warn!(%cell, bytes = response.body.len(), "the answer is too large to be sent");
         }
+        self.port.respond(request.slot, response);
     }
 }

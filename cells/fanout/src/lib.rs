@@ -70,8 +70,10 @@ fn callee(name: &str) -> String {
     config::get(&format!("fanout.{name}")).unwrap_or_else(|| format!("http://{}/{name}", config::service()))
 }
 
+/// `url?query`, or `url` where there is no query; behind a query that the URL has already.
 fn with_query(url: String, query: &str) -> String {
-    if query.is_empty() { url } else { format!("{url}?{query}") }
+    let joint = if url.contains('?') { '&' } else { '?' };
+    if query.is_empty() { url } else { format!("{url}{joint}{query}") }
 }
 
 #[cfg(test)]

@@ -49,9 +49,10 @@ impl Callee {
     }
 }
 
-/// `url?query`, or `url` where there is no query.
+/// `url?query`, or `url` where there is no query; behind a query that the URL has already.
 pub(crate) fn with_query(url: Cow<'static, str>, query: &str) -> Cow<'static, str> {
-    if query.is_empty() { url } else { format!("{url}?{query}").into() }
+    let joint = if url.contains('?') { '&' } else { '?' };
+    if query.is_empty() { url } else { format!("{url}{joint}{query}").into() }
 }
 
 /// Puts the groups at the same time, the calls of each one after the other. A call that fails keeps no

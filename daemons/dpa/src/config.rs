@@ -22,13 +22,18 @@ pub struct DpaConfig {
     pub request_timeout_max: Duration,
     /// Calls between workers that one request may lead to, one after another.
     pub hops_max: u8,
+    /// An endpoint that takes nothing for so long, although frames wait for it, is taken for dead.
+    pub stall_timeout: Duration,
+    /// Shared memory that an endpoint may ask for, in bytes and each direction.
+    pub segment_bytes_max: usize,
     /// Where the choice between workers of one service starts; the same seed makes the same choices.
     pub seed: u64,
 }
 
 impl Default for DpaConfig {
     /// Twice the calls that one sidecar may make, so that what they cause finds room; messages of 16 MiB with 64 KiB of
-    /// head; a turn short enough that nobody waits long for it; hops beyond which a chain is taken for a loop.
+    /// head; a turn short enough that nobody waits long for it; hops beyond which a chain is taken for a loop;
+    /// a stall that no scheduler makes; rings that hold a quarter of the largest message.
     fn default() -> Self {
         Self {
             slots_max: 4096,
@@ -38,6 +43,8 @@ impl Default for DpaConfig {
             budget_per_turn: 64,
             request_timeout_max: Duration::from_secs(30),
             hops_max: 16,
+            stall_timeout: Duration::from_secs(5),
+            segment_bytes_max: 4 << 20,
             seed: 1,
         }
     }

@@ -62,13 +62,15 @@ pub(crate) struct Outlet {
     pub(crate) in_flight: u32,
     /// Chunks that it has granted and that are not in its ring yet.
     pub(crate) reserved: u32,
+    /// Where it stood at the last look if something waited for it, and for how many looks it has stood there.
+    stalled: Option<(u32, u32)>,
     /// Its side of a ring to it broke a rule; it is closed at the end of this pump.
     pub(crate) broken: Option<RingError>,
 }
 
 impl Outlet {
     pub(crate) fn new(tx: LinkTx, sleep: LinkSleep) -> Self {
-        Self { tx, sleep, parked: VecDeque::new(), in_flight: 0, reserved: 0, broken: None }
+        Self { tx, sleep, parked: VecDeque::new(), in_flight: 0, reserved: 0, stalled: None, broken: None }
     }
 
     /// Sends a small frame. `false`: it had to be parked.
@@ -125,6 +127,30 @@ impl Outlet {
     #[inline]
     pub(crate) fn parked(&self) -> usize {
         self.parked.len()
+    }
+
+    /// For how many looks, this one included, it has taken nothing although something waits for it in its rings.
+    /// Looks and not time: a machine that stood still must not cost every endpoint its place.
+    pub(crate) fn stalled_looks(&mut self) -> u32 {
+        let stands = self.waiting_at();
+        self.stalled = stands.map(|stands| match self.stalled {
+            Some((stood, looks)) if stood == stands => (stands, looks + 1),
+            _ => (stands, 0),
+        });
+        self.stalled.map_or(0, |(_, looks)| looks)
+    }
+
+    /// A number that changes whenever the endpoint takes something; none if nothing waits for it.
+    fn waiting_at(&mut self) -> Option<u32> {
+        let counts = [self.tx.small.waiting_at(), self.tx.bulk.waiting_at()];
+        match counts {
+            [Ok(None), Ok(None)] => None,
+            [Ok(small), Ok(bulk)] => Some(small.unwrap_or(0).wrapping_add(bulk.unwrap_or(0))),
+            [Err(error), _] | [_, Err(error)] => {
+                self.broken = Some(error);
+                None
+            }
+        }
     }
 
     /// See [`LinkSleep::announce`].

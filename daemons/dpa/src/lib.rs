@@ -13,13 +13,15 @@
 //! - The other sides are workers that may be hostile: nothing that they write can harm more than their own requests.
 //!   A broken rule closes that endpoint and settles what is in flight on it (`mover.rs`).
 //! - It never waits for an endpoint and gives each a bounded share of every turn.
-//! - Not here: HTTP, names of services, routing policy (the DPU); sockets, attaching and liveness (the daemon around it).
+//! - Not here: HTTP, names of services, routing policy (the DPU); sockets
+//!   ([`DpaHost`], the daemon around it).
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
+use cellmesh_shm::layout::segment_bytes;
 use cellmesh_shm::link::{Link, LinkError, LinkFds, LinkSpec};
 use cellmesh_shm::profile::RingProfile;
 
@@ -27,7 +29,9 @@ mod config;
 mod custody;
 mod endpoint;
 mod flow;
+mod host;
 mod mover;
+pub mod reactor;
 #[cfg(test)]
 mod schedule_tests;
 mod settle;
@@ -37,6 +41,7 @@ mod testing;
 
 pub use cellmesh_shm::progress::Progress;
 pub use config::DpaConfig;
+pub use host::{Admission, DpaHost};
 pub use stats::DpaStats;
 
 use custody::Custody;
@@ -63,6 +68,14 @@ pub enum DpaError {
         found: u32,
         /// The node's value.
         expected: u32,
+    },
+    /// More shared memory than an endpoint may ask for.
+    #[error("ring profile of the endpoint: {found} bytes of shared memory: must be at most {most}")]
+    Segment {
+        /// Bytes of a segment of this profile.
+        found: usize,
+        /// Most bytes.
+        most: usize,
     },
     /// The link could not be made.
     #[error(transparent)]
@@ -93,6 +106,8 @@ pub struct Dpa {
     custody: Custody,
     flows: FlowTable,
     closed: VecDeque<Closed>,
+    /// When to look next whether an endpoint takes nothing.
+    next_stall_check: Nanos,
     stats: DpaStats,
 }
 
@@ -110,6 +125,7 @@ impl Dpa {
             custody: Custody::new(config.slots_max),
             flows: FlowTable::new(config.seed),
             closed: VecDeque::new(),
+            next_stall_check: Nanos(0),
             stats: DpaStats::default(),
         }
     }
@@ -168,6 +184,11 @@ impl Dpa {
                 return Err(DpaError::Profile { field, found, expected });
             }
         }
+        profile.validate().map_err(LinkError::from)?;
+        let (found, most) = (segment_bytes(profile), self.config.segment_bytes_max);
+        if found > most {
+            return Err(DpaError::Segment { found, most });
+        }
         Ok(())
     }
 
@@ -182,7 +203,7 @@ impl Dpa {
     /// When [`Dpa::pump`] has something to do although nothing comes in: the earliest deadline, or a time before it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Nanos> {
-        self.custody.next_expiry()
+        self.custody.next_expiry().map(|expiry| expiry.min(self.next_stall_check))
     }
 
     /// The next endpoint that was closed for breaking a rule since this was last asked; its owner drops its socket.
@@ -201,7 +222,7 @@ impl Dpa {
     }
 
     /// Says on every link that this side is about to sleep. The caller pumps once more after this, and waits for the
-    /// bells ([`Dpa::wait_fds`]) or [`Dpa::next_deadline`] only if nothing moved; [`Dpa::wake`] afterwards.
+    /// bells ([`Dpa::wait_fd`]) or [`Dpa::next_deadline`] only if nothing moved; [`Dpa::wake`] afterwards.
     pub fn announce_sleep(&mut self) {
         self.outlets.iter_mut().flatten().for_each(Outlet::announce_sleep);
     }
@@ -211,10 +232,10 @@ impl Dpa {
         self.outlets.iter_mut().flatten().for_each(Outlet::wake);
     }
 
-    /// What becomes readable when an endpoint rings. Changes with each attach and detach.
-    pub fn wait_fds(&self) -> impl Iterator<Item = (EndpointId, BorrowedFd<'_>)> {
-        let numbered = (0u16..).map(EndpointId).zip(&self.outlets);
-        numbered.filter_map(|(id, outlet)| outlet.as_ref().map(|outlet| (id, outlet.wait_fd())))
+    /// What becomes readable when this endpoint rings; none if it is not attached.
+    #[must_use]
+    pub fn wait_fd(&self, endpoint: EndpointId) -> Option<BorrowedFd<'_>> {
+        self.outlets.get(usize::from(endpoint.0))?.as_ref().map(Outlet::wait_fd)
     }
 
     #[inline]

@@ -14,6 +14,8 @@
 //!   sends only what was granted. Both are checked here, so no endpoint can block another's chunks.
 //! - An endpoint that does not take what it is sent is not read from either: see [`crate::DpaConfig::parked_max`].
 
+use std::time::Duration;
+
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::frame::{FrameHeader, FrameKind};
 use cellmesh_shm::ids::{CallId, EndpointId, SlotId};
@@ -33,6 +35,8 @@ pub(crate) enum Violation {
     Stream { kind: FrameKind, error: StreamError },
     #[error("{kind:?}: {rule}")]
     Rule { kind: FrameKind, rule: &'static str },
+    #[error("took none of the frames that wait for it for {0:?}")]
+    Stalled(Duration),
 }
 
 impl Dpa {
@@ -41,7 +45,7 @@ impl Dpa {
     /// - `now`: deadlines before it have passed; never earlier than at the last call.
     /// - cost: two loads per endpoint when nothing is there; per small frame two cache lines and a table entry.
     pub fn pump(&mut self, now: Nanos) -> Progress {
-        let mut moved = self.expire(now);
+        let mut moved = self.expire(now) | self.expel_stalled(now);
         let count = self.inlets.len();
         self.first_turn = if self.first_turn + 1 < count { self.first_turn + 1 } else { 0 };
         for index in (self.first_turn..count).chain(0..self.first_turn.min(count)) {

@@ -36,6 +36,8 @@ const CONFIG: DpaConfig = DpaConfig {
     budget_per_turn: 3,
     request_timeout_max: Duration::from_millis(100),
     hops_max: 3,
+    stall_timeout: Duration::from_secs(3600),
+    segment_bytes_max: 1 << 20,
     seed: 5,
 };
 

@@ -5,6 +5,7 @@
 //! - Closing an endpoint is idempotent: no new requests go to it, what is in flight on it is settled, its memory is
 //!   unmapped and its descriptors are closed. Requests that it has not got yet go to another worker.
 
+use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::frame::{FrameHeader, FrameKind};
 use cellmesh_shm::ids::{CallId, EndpointId, SlotId};
 use cellmesh_shm::message::Fault;
@@ -15,6 +16,9 @@ use crate::custody::Slot;
 use crate::endpoint::Role;
 use crate::mover::Violation;
 use crate::{Closed, Dpa};
+
+/// How often within a stall timeout the endpoints are looked at: a stall is found at most half of it late.
+const STALL_CHECKS: u32 = 4;
 
 impl Dpa {
     /// Answers a request that was not taken into custody.
@@ -65,14 +69,14 @@ impl Dpa {
         };
         self.flows.remove(endpoint);
         for id in self.custody.of_endpoint(endpoint) {
-            self.leave(id, endpoint, role);
+            self.let_go(id, endpoint, role);
         }
         self.inlets[index] = None;
         self.outlets[index] = None;
     }
 
     /// One of the two sides of this request is going.
-    fn leave(&mut self, id: SlotId, leaving: EndpointId, role: Role) {
+    fn let_go(&mut self, id: SlotId, leaving: EndpointId, role: Role) {
         let Some(slot) = self.custody.get_mut(id) else { return };
         if slot.caller == leaving {
             let slot = self.end(id).expect("just looked up");
@@ -111,10 +115,47 @@ impl Dpa {
             Violation::Ring(RingError::Frame { error, .. }) => self.stats.rejected[error.reason()] += 1,
             Violation::Ring(RingError::Corrupt { .. }) => self.stats.corrupt_rings += 1,
             Violation::Stream { .. } | Violation::Rule { .. } => self.stats.violations += 1,
+            Violation::Stalled(_) => self.stats.stalled += 1,
         }
-        tracing::warn!(endpoint = endpoint.0, rule = %violation, "endpoint closed: it broke a rule of the rings");
+        tracing::warn!(endpoint = endpoint.0, rule = %violation, "endpoint closed");
         self.detach(endpoint);
         self.closed.push_back(Closed { endpoint, rule: violation.to_string() });
+    }
+
+    /// Closes those that take nothing for too long. Looks at them a few times per timeout, and only while requests are in
+    /// flight: an endpoint that owes nobody anything may sleep as long as it likes.
+    #[inline]
+    pub(crate) fn expel_stalled(&mut self, now: Nanos) -> bool {
+        if now < self.next_stall_check {
+            return false;
+        }
+        self.next_stall_check = now.saturating_add(self.config.stall_timeout / STALL_CHECKS);
+        if self.custody.live() == 0 {
+            return false;
+        }
+        let mut expelled = false;
+        for index in 0..self.outlets.len() {
+            let Some(outlet) = &mut self.outlets[index] else { continue };
+            if outlet.stalled_looks() >= STALL_CHECKS {
+                let endpoint = EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX"));
+                self.expel(endpoint, Violation::Stalled(self.config.stall_timeout));
+                expelled = true;
+            }
+        }
+        expelled
+    }
+
+    /// Sends nothing new to a worker: it wants to end. What it has it may finish; what waits here for room in its ring
+    /// it still gets. Nothing if it is not attached.
+    pub fn leave(&mut self, endpoint: EndpointId) {
+        self.flows.remove(endpoint);
+    }
+
+    /// Whether all that an endpoint was sent is in its rings, told of and to be read.
+    #[must_use]
+    pub fn is_flushed(&self, endpoint: EndpointId) -> bool {
+        let outlet = self.outlets.get(usize::from(endpoint.0)).and_then(Option::as_ref);
+        outlet.is_none_or(|outlet| outlet.parked() == 0)
     }
 
     /// Closes those whose side of a ring to them was found broken while others had their turn.

@@ -46,6 +46,8 @@ pub struct DpaStats {
     pub corrupt_rings: u64,
     /// Frames that their sender may not send, or not now. Each closed its endpoint.
     pub violations: u64,
+    /// Endpoints that took nothing for too long. Each was closed.
+    pub stalled: u64,
     /// System calls spent on waking endpoints that are attached now.
     pub doorbells: u64,
     /// Endpoints attached now.
@@ -65,10 +67,10 @@ impl DpaStats {
         self.faulted[fault as usize]
     }
 
-    /// Endpoints that were closed for breaking a rule.
+    /// Endpoints that were closed for breaking a rule, or for taking nothing.
     #[must_use]
     pub fn closed(&self) -> u64 {
-        self.rejected.iter().sum::<u64>() + self.corrupt_rings + self.violations
+        self.rejected.iter().sum::<u64>() + self.corrupt_rings + self.violations + self.stalled
     }
 
     /// Whether the books balance, see the module's header.

@@ -16,6 +16,7 @@
 //! - Each sleep has its own number, so a producer rings once per sleep although only the sleeper can write the word.
 //! - Room in a ring wakes a sleeper only if it has something that waits for room: else each answer that a worker takes
 //!   would wake the DPA for nothing.
+//! - A bell is never silenced: its waiter waits for edges, and the count of rings never reaches its end.
 //! - A bell may ring for nothing (the sleeper woke by itself meanwhile). It must never fail to ring.
 //! - A hostile peer can ring all the time, or never. The first costs it as much as us; against the second a sleeper
 //!   that has deadlines wakes for those.
@@ -52,14 +53,12 @@ impl SleepFlag {
         sleeper_fence(); // Pairs with: PeerSleep::to_ring.
     }
 
-    /// Says that we are awake. `false`: we had not said otherwise.
+    /// Says that we are awake. Nothing if we had not said otherwise.
     #[inline]
-    pub fn lower(&mut self) -> bool {
-        if self.word & ASLEEP == 0 {
-            return false;
+    pub fn lower(&mut self) {
+        if self.word & ASLEEP != 0 {
+            self.store((self.word & !(ASLEEP | WANTS_ROOM)).wrapping_add(NEXT_SLEEP));
         }
-        self.store((self.word & !(ASLEEP | WANTS_ROOM)).wrapping_add(NEXT_SLEEP));
-        true
     }
 
     fn store(&mut self, word: u64) {
@@ -147,11 +146,6 @@ mod bell {
         pub fn ring(&mut self) {
             let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
             self.rings += 1;
-        }
-
-        /// Makes it silent again, after waking.
-        pub fn silence(&mut self) {
-            let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
         }
 
         /// How often [`Bell::ring`] was called: system calls spent on waking.

@@ -13,6 +13,10 @@
 //! - Not here: where a message goes (the DPA), what its head means (the DPU and the worker), sleeping
 //!   (each placement's own loop; [`doorbell`] gives it what to sleep on).
 
+#[cfg(not(any(loom, miri)))]
+pub mod attach;
+#[cfg(not(any(loom, miri)))]
+pub mod bells;
 pub mod clock;
 pub mod doorbell;
 pub mod frame;

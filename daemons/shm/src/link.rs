@@ -12,7 +12,7 @@
 //!   makes its side from them ([`Link::open`]), in this process or in another: it maps the segments for itself either way.
 //! - `tx` leads away from the side that holds the link, `rx` towards it.
 //! - Whoever has seen a small frame also sees every chunk that was sent before it ([`crate::rings`]).
-//! - One bell per link and direction: a bell can be silenced by everybody who holds it, so endpoints never share one.
+//! - One bell per link and direction: everybody who holds a bell can read it silent, so endpoints never share one.
 //! - Not here: what the frames mean (the port, the DPA), passing descriptors to another process.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -222,17 +222,17 @@ impl LinkSleep {
         self.flag.raise(wants_room);
     }
 
-    /// Says that this side is awake, and silences its bell. Nothing if it had not announced sleep.
+    /// Says that this side is awake. Nothing if it had not announced sleep.
+    ///
+    /// - cost: a store. The bell is not silenced: whoever waits for it waits for its edges ([`crate::bells`]).
     #[inline]
     pub fn wake(&mut self) {
-        if self.flag.lower() {
-            self.wait.silence();
-        }
+        self.flag.lower();
     }
 }
 
 impl AsFd for LinkSleep {
-    /// What becomes readable when the peer rings.
+    /// What becomes readable, once more, each time that the peer rings.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wait.as_fd()
     }

@@ -272,6 +272,13 @@ impl Port {
         Outgoing { header, head: message.head, body: message.body }
     }
 
+    /// Whether [`Port::respond`] can send this as it is, or has to say [`Fault::TooLarge`] instead.
+    #[must_use]
+    #[inline]
+    pub fn can_carry(&self, message: &ResponseMessage) -> bool {
+        payload_len(&message.head, &message.body, self.message_bytes_max).is_some()
+    }
+
     /// Sidecar only: from now on calls to `service` go from worker to worker.
     pub fn install_flow(&mut self, service: ServiceId) {
         self.send_bare(FrameHeader { service, ..FrameHeader::new(FrameKind::FlowInstall, 0) });

@@ -4,8 +4,11 @@
 //!   profile travels with the segments, and a wrong one must not become a wrong index.
 //! - Not here: how a config file spells it (each daemon's own section).
 
+use serde::{Deserialize, Serialize};
+
 /// Shape of an endpoint's rings, the same in both directions. Sizes in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RingProfile {
     /// Capacity of the ring for small frames. A power of two from [`SMALL_BYTES_LEAST`] to [`SMALL_BYTES_MOST`].
     pub small_bytes: u32,

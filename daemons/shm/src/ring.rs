@@ -166,6 +166,14 @@ impl Producer {
         Ok(self.tail.wrapping_sub(self.head))
     }
 
+    /// The peer's head, loaded anew, if it has not yet read all that it was told of.
+    /// # Errors
+    /// [`RingError::Corrupt`] if that head is impossible.
+    pub fn waiting_at(&mut self) -> Result<Option<u32>, RingError> {
+        self.load_head()?;
+        Ok((self.head != self.published).then_some(self.head))
+    }
+
     /// Whether a frame of the largest size fits. Loads the peer's head if needed.
     /// # Errors
     /// [`RingError::Corrupt`] if that head is impossible.

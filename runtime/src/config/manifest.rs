@@ -109,8 +109,8 @@ fn services(source: &mut Source<'_>, root: &mut Table<'_, '_>, path: &Path) -> V
 }
 
 fn service_names(source: &mut Source<'_>, table: &mut Table<'_, '_>, taken: &[ServiceSpec]) -> Vec<String> {
-    let names = table.text_list(source, "services").unwrap_or_default();
-    if names.is_empty() {
+    let names = table.text_list(source, "services");
+    if names.as_ref().map_or(!table.has("services"), Vec::is_empty) {
         source.note(
             Some(table.line()),
             table.path("services"),
@@ -118,6 +118,7 @@ fn service_names(source: &mut Source<'_>, table: &mut Table<'_, '_>, taken: &[Se
             "name the services that the cell serves",
         );
     }
+    let names = names.unwrap_or_default();
     let line = table.line_of_key(source, "services");
     for (index, name) in names.iter().enumerate() {
         let key = format!("{}[{index}]", table.path("services"));
@@ -160,7 +161,9 @@ fn cell(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> (C
 
 fn component(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> PathBuf {
     let Some(file) = table.text(source, "component") else {
-        source.note(Some(table.line()), table.path("component"), "is missing", "name a .wasm file");
+        if !table.has("component") {
+            source.note(Some(table.line()), table.path("component"), "is missing", "name a .wasm file");
+        }
         return PathBuf::new();
     };
     let path = folder.join(&file);

@@ -74,6 +74,11 @@ impl<'t, 'i> Table<'t, 'i> {
         self.table.get_key_value(key).map(|(key, _)| source.line_of(key.span().start))
     }
 
+    /// Whether the key is there, with whatever value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     fn get(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'i>>> {
         self.known.push(key);
         self.table.get(key)

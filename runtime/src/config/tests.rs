@@ -130,6 +130,49 @@ fn work_model_problems_are_listed() {
     }
 }
 
+/// What the cell would refuse at its first request is refused at the start: parameters of functions, at every depth,
+/// and a service that is there twice.
+#[test]
+fn work_model_parameters_are_checked() {
+    let problems = read(
+        "w.json",
+        r#"{"s0": {"internal_service": {"loader": {"cpu_stress": {"run": 1, "range_complexity": [9], "thread_pool_size": 0,
+            "trials": 1.5}, "memory_stress": [], "disk_stress": {"tmp_file_name": 7, "disk_write_block_count": -1},
+            "sleep_stress": {"sleep_time": "long"}, "mean_response_size": -1}}},
+            "s1": {"internal_service": {"compute_pi": {"range_complexity": [9, 3]}},
+                "alternative_behaviors": {"b": {"internal_services": {"colosseum": 7}}}},
+            "s2": {"internal_service": {"fibonacci": {}}},
+            "s0": {}}"#,
+    )
+    .expect_err("full of mistakes");
+    let loader = "s0.internal_service.loader";
+    for part in [
+        &format!("{loader}.cpu_stress.run: 1 does not fit; write true or false"),
+        &format!("{loader}.cpu_stress.range_complexity: [9] does not fit; write two whole numbers"),
+        &format!("{loader}.cpu_stress.thread_pool_size: 0 does not fit; write a whole number from 1 to 1024"),
+        &format!("{loader}.cpu_stress.trials: 1.5 does not fit"),
+        &format!("{loader}.memory_stress: is not an object"),
+        &format!("{loader}.disk_stress.tmp_file_name: 7 does not fit"),
+        &format!("{loader}.disk_stress.disk_write_block_count: -1 does not fit"),
+        &format!("{loader}.sleep_stress.sleep_time: \"long\" does not fit; write a number of seconds"),
+        &format!("{loader}.mean_response_size: -1 does not fit; write a number of kB"),
+        "s1.internal_service.compute_pi.range_complexity: [9,3] does not fit",
+        "s1.alternative_behaviors.b.internal_services.colosseum: is not an object",
+        "s2.internal_service.fibonacci: is no function of the muBench cell; name one of: loader, compute_pi, colosseum",
+        "FILE: s0: is there twice",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{part:?} is not in {problems:#?}");
+    }
+    assert_eq!(problems.len(), 13, "{problems:#?}");
+}
+
+/// A value of the wrong type is told once, not also as missing.
+#[test]
+fn wrong_types_are_told_once() {
+    let problems = read("app.toml", "[[cell]]\ncomponent = 7\nservices = \"a\"\n").expect_err("wrong types");
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+}
+
 /// JSON that is none is told with its line, and an empty model is none.
 #[test]
 fn broken_work_model_is_told() {

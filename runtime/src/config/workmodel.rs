@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use cellmesh_dpu::config::DpuConfig;
 use cellmesh_dpu::routes::ServiceName;
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::{Value, json};
 
 use super::Overrides;
 use super::app::{App, RuntimeSettings, ServiceSpec};
@@ -16,21 +18,21 @@ use super::manifest::{INSTANCES_MAX_DEFAULT, LISTEN_DEFAULT};
 use super::problems::{Problem, Problems};
 use crate::host::{CellLimits, CellSetup, Grants, Scratch};
 
+mod functions;
+
 /// Where a service answers unless its entry says otherwise. Source: muBench's default.
 const PATH_DEFAULT: &str = "/api/v1";
 
 /// File name of the muBench cell.
 const CELL_FILE: &str = "mubench.wasm";
 
-/// The functions of the muBench cell.
-const FUNCTIONS: [&str; 3] = ["loader", "compute_pi", "colosseum"];
-
 /// Reads and checks a work model.
 pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App, Problems> {
     let model = parse(path, text).map_err(Problems::one)?;
-    let mut check = Check { path, names: model.keys().cloned().collect(), problems: Problems::default() };
-    for (name, entry) in &model {
-        check.service(name, entry);
+    let names = model.0.iter().map(|(name, _)| name.clone()).collect();
+    let mut check = Check { path, names, problems: Problems::default() };
+    for (index, (name, entry)) in model.0.iter().enumerate() {
+        check.service(index, name, entry);
     }
     let component = cell_file(overrides).map_err(|error| check.problems.0.push(error)).unwrap_or_default();
     let names = check.names;
@@ -45,12 +47,45 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     })
 }
 
-fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, Problem> {
+/// The services and their entries, in the order of the file.
+struct Model(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Model {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        reader.deserialize_map(ModelVisitor)
+    }
+}
+
+struct ModelVisitor;
+
+impl<'de> Visitor<'de> for ModelVisitor {
+    type Value = Model;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("a JSON object with a key for each service")
+    }
+
+    /// A map type would keep the last of two entries with the same name, and say nothing.
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Model, M::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Model(entries))
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<Model, Problem> {
     const RIGHT: &str =
         "write a muBench work model: {\"s0\": {\"external_services\": [...], \"internal_service\": {...}}}";
     match serde_json::from_str(text) {
-        Ok(Value::Object(model)) if !model.is_empty() => Ok(model),
-        Ok(_) => Err(Problem::of_file(path, "is not a JSON object with a key for each service", RIGHT)),
+        Ok(Model(entries)) if entries.is_empty() => {
+            Err(Problem::of_file(path, "is not a JSON object with a key for each service", RIGHT))
+        }
+        Ok(model) => Ok(model),
+        Err(error) if error.is_data() => {
+            Err(Problem::of_file(path, "is not a JSON object with a key for each service", RIGHT))
+        }
         Err(error) => Err(Problem {
             line: Some(error.line()),
             ..Problem::of_file(path, &format!("is not JSON: {error}"), RIGHT)
@@ -58,7 +93,8 @@ fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, Problem> {
     }
 }
 
-fn services(model: &Map<String, Value>, names: &[String], component: &Path) -> Vec<ServiceSpec> {
+fn services(model: &Model, names: &[String], component: &Path) -> Vec<ServiceSpec> {
+    let model = &model.0;
     let paths: BTreeMap<&String, &str> = model.iter().map(|(name, entry)| (name, path_of(entry))).collect();
     let (all, paths) = (json!(names).to_string(), json!(paths).to_string());
     model
@@ -86,9 +122,9 @@ fn path_of(entry: &Value) -> &str {
     entry.get("path").and_then(Value::as_str).unwrap_or(PATH_DEFAULT)
 }
 
-fn grpc_note(model: &Map<String, Value>) -> Vec<String> {
-    let grpc: Vec<&str> = model
-        .iter()
+fn grpc_note(model: &Model) -> Vec<String> {
+    let entries = model.0.iter();
+    let grpc: Vec<&str> = entries
         .filter(|(_, entry)| entry.get("request_method").and_then(Value::as_str) == Some("grpc"))
         .map(|(name, _)| name.as_str())
         .collect();
@@ -134,20 +170,22 @@ impl Check<'_> {
         self.problems.0.push(Problem::at(self.path, key, wrong, right));
     }
 
-    fn service(&mut self, name: &str, entry: &Value) {
+    /// Host names do not know upper and lower case.
+    fn twin(&mut self, index: usize, name: &str) {
+        let twin = self.names[..index].iter().find(|other| other.eq_ignore_ascii_case(name));
+        let wrong = match twin {
+            None => return,
+            Some(twin) if twin == name => "is there twice".to_owned(),
+            Some(twin) => format!("{twin} has the same name (upper and lower case are one name)"),
+        };
+        self.note(name.to_owned(), wrong, "rename one of them");
+    }
+
+    fn service(&mut self, index: usize, name: &str, entry: &Value) {
         if let Err(error) = name.parse::<ServiceName>() {
             self.note(name.to_owned(), error.to_string(), "rename the service");
         }
-        // Host names do not know upper and lower case.
-        let twin = self
-            .names
-            .iter()
-            .take_while(|other| *other != name)
-            .find(|other| other.eq_ignore_ascii_case(name));
-        if let Some(twin) = twin {
-            let wrong = format!("{twin} has the same name (upper and lower case are one name)");
-            self.note(name.to_owned(), wrong, "rename one of them");
-        }
+        self.twin(index, name);
         let Some(entry) = entry.as_object() else {
             return self.note(
                 name.to_owned(),
@@ -207,7 +245,7 @@ impl Check<'_> {
             }
         }
         if let Some(length) = group.get("seq_len")
-            && length.as_u64().is_none()
+            && !functions::is_count(length)
         {
             self.note(format!("{key}.seq_len"), format!("{length} does not fit"), "write a whole number");
         }
@@ -234,19 +272,12 @@ impl Check<'_> {
             None => {}
             Some(Value::Object(functions)) => {
                 for (function, parameters) in functions {
-                    self.function(format!("{key}.{function}"), function, parameters);
+                    for wrong in functions::check(function, parameters) {
+                        self.note(format!("{key}.{function}{}", wrong.at), wrong.wrong, wrong.right);
+                    }
                 }
             }
             Some(_) => self.note(key.to_owned(), "is not an object", "write {\"loader\": {...}}"),
-        }
-    }
-
-    fn function(&mut self, key: String, function: &str, parameters: &Value) {
-        if !FUNCTIONS.contains(&function) {
-            let right = format!("name one of: {}", FUNCTIONS.join(", "));
-            self.note(key, "is no function of the muBench cell", right);
-        } else if !parameters.is_object() {
-            self.note(key, "is not an object", "write the function's parameters: {}");
         }
     }
 }

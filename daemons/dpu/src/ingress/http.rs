@@ -42,7 +42,7 @@ const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves HTTP/1 until the connection closes.
 pub(super) async fn serve_http1(dpu: &Dpu, mut io: ClientIo, connection: &Connection) {
     io.expect_http1();
-    let standing = io.standing();
+    let (standing, departure) = (io.standing(), io.departure());
     let service = service_fn(|request| serve_request(dpu.clone(), Rc::clone(&standing), request));
     let mut http = http1_builder(dpu.config()).serve_connection(TokioIo::new(io), service);
     let mut ending = false;
@@ -50,6 +50,9 @@ pub(super) async fn serve_http1(dpu: &Dpu, mut io: ClientIo, connection: &Connec
         // hyper first: a request that has arrived is answered, also while draining.
         if let Poll::Ready(served) = Pin::new(&mut http).poll(cx) {
             return Poll::Ready(served);
+        }
+        if departure.poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
         }
         if ending || connection.poll_drain(cx.waker()).is_pending() {
             return Poll::Pending;

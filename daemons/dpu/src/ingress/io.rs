@@ -8,13 +8,15 @@
 //! after our last byte                  linger_timeout                       closed
 //! ```
 //!
-//! - Bytes that were read to tell protocols apart are given out again first.
+//! - Bytes that were read ahead, to tell protocols apart or to see a client leave, are given out first.
+//! - hyper looks for the end of a connection only when it has no bytes left to parse. So while a request is in flight
+//!   [`Departure`] reads what the client pipelines behind it, up to a bound, and finds the end behind that.
 //! - Lingering: closing a socket with unread bytes in it makes the kernel send a reset, which can destroy
 //!   an answer (413, 400) that the client has not read yet. So after our end is shut, what a client is
 //!   still sending is read and ignored for a short while.
 //! - cost: no timer is touched while requests flow; one clock read per request.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -70,12 +72,13 @@ impl Drop for InFlight {
     }
 }
 
+/// Bytes that a client may send behind a request in flight and still be noticed when it leaves.
+const AHEAD_BYTES_MAX: usize = 16 * 1024;
+
 /// A client's socket.
 #[derive(Debug)]
 pub(crate) struct ClientIo {
-    tcp: TcpStream,
-    /// Read before the protocol was known; given out first.
-    early: BytesMut,
+    socket: Rc<RefCell<Socket>>,
     standing: Rc<Standing>,
     /// `None` until the connection is known to speak HTTP/1: then reads have no limit here.
     framing: Option<Framing>,
@@ -90,6 +93,62 @@ pub(crate) struct ClientIo {
     limits: Limits,
 }
 
+/// The socket itself, which [`Departure`] looks at too.
+#[derive(Debug)]
+struct Socket {
+    tcp: TcpStream,
+    /// Read ahead; given out first.
+    early: BytesMut,
+}
+
+impl Socket {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.early.is_empty() {
+            return Pin::new(&mut self.tcp).poll_read(cx, into);
+        }
+        let taken = self.early.len().min(into.remaining());
+        into.put_slice(&self.early[..taken]);
+        self.early.advance(taken);
+        if self.early.is_empty() {
+            self.early = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads ahead until nothing is there, the bound is reached, or the client has ended.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.early.len() < AHEAD_BYTES_MAX {
+            let mut buffer = [0; 1024];
+            let mut into = ReadBuf::new(&mut buffer);
+            let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut into));
+            if read.is_err() || into.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            self.early.extend_from_slice(into.filled());
+        }
+        Poll::Pending
+    }
+}
+
+/// Notices that a client leaves while a request of its is in flight.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    socket: Rc<RefCell<Socket>>,
+    standing: Rc<Standing>,
+}
+
+impl Departure {
+    /// Ready when the client has left and a request of its is in flight. Poll after whoever reads the connection.
+    ///
+    /// - cost: nothing while that one waits for bytes itself: the socket is known to have none.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.standing.is_idle() {
+            return Poll::Pending;
+        }
+        self.socket.borrow_mut().poll_end(cx)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     header_read: Duration,
@@ -101,8 +160,7 @@ struct Limits {
 impl ClientIo {
     pub(crate) fn new(tcp: TcpStream, config: &DpuConfig) -> Self {
         Self {
-            tcp,
-            early: BytesMut::new(),
+            socket: Rc::new(RefCell::new(Socket { tcp, early: BytesMut::new() })),
             standing: Rc::default(),
             framing: None,
             head_since: None,
@@ -126,6 +184,11 @@ impl ClientIo {
         Rc::clone(&self.standing)
     }
 
+    /// What notices that the client leaves.
+    pub(crate) fn departure(&self) -> Departure {
+        Departure { socket: Rc::clone(&self.socket), standing: self.standing() }
+    }
+
     /// From here on the bytes are HTTP/1: heads have a time limit, and framing is watched.
     pub(crate) fn expect_http1(&mut self) {
         self.framing = Some(Framing::new());
@@ -133,15 +196,16 @@ impl ClientIo {
 
     /// Puts bytes back that were read from this socket.
     pub(crate) fn put_back(&mut self, bytes: BytesMut) {
-        self.early = bytes;
+        self.socket.borrow_mut().early = bytes;
     }
 
     /// Reads what is there without waiting; no bytes if nothing is.
     /// # Errors
     /// If the client has ended.
     pub(crate) fn read_now(&mut self, into: &mut BytesMut) -> io::Result<()> {
-        into.extend_from_slice(&std::mem::take(&mut self.early));
-        match self.tcp.try_read_buf(into) {
+        let socket = &mut *self.socket.borrow_mut();
+        into.extend_from_slice(&std::mem::take(&mut socket.early));
+        match socket.tcp.try_read_buf(into) {
             Ok(0) => {
                 self.read_ended = true;
                 Err(io::ErrorKind::UnexpectedEof.into())
@@ -150,19 +214,6 @@ impl ClientIo {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.early.is_empty() {
-            return Pin::new(&mut self.tcp).poll_read(cx, into);
-        }
-        let taken = self.early.len().min(into.remaining());
-        into.put_slice(&self.early[..taken]);
-        self.early.advance(taken);
-        if self.early.is_empty() {
-            self.early = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
     }
 
     fn on_read(&mut self, fresh: &[u8]) {
@@ -214,7 +265,8 @@ impl ClientIo {
         let mut waste = [0; 4096];
         while !self.read_ended {
             let mut into = ReadBuf::new(&mut waste);
-            match Pin::new(&mut self.tcp).poll_read(cx, &mut into) {
+            let read = Pin::new(&mut self.socket.borrow_mut().tcp).poll_read(cx, &mut into);
+            match read {
                 Poll::Ready(read) => {
                     self.read_ended = read.is_err() || into.filled().is_empty();
                     self.linger_until.get_or_insert_with(|| Instant::now() + self.limits.linger);
@@ -237,7 +289,8 @@ impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = into.filled().len();
-        match this.poll_fill(cx, into) {
+        let filled = this.socket.borrow_mut().poll_fill(cx, into);
+        match filled {
             Poll::Pending => this.poll_patience(cx),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) => {
@@ -251,7 +304,7 @@ impl AsyncRead for ClientIo {
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let wrote = Pin::new(&mut this.tcp).poll_write(cx, bytes);
+        let wrote = Pin::new(&mut this.socket.borrow_mut().tcp).poll_write(cx, bytes);
         this.after_write(cx, wrote)
     }
 
@@ -261,21 +314,21 @@ impl AsyncWrite for ClientIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let wrote = Pin::new(&mut this.tcp).poll_write_vectored(cx, slices);
+        let wrote = Pin::new(&mut this.socket.borrow_mut().tcp).poll_write_vectored(cx, slices);
         this.after_write(cx, wrote)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.socket.borrow().tcp.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+        Pin::new(&mut self.get_mut().socket.borrow_mut().tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.tcp).poll_shutdown(cx))?;
+        ready!(Pin::new(&mut this.socket.borrow_mut().tcp).poll_shutdown(cx))?;
         ready!(this.poll_linger(cx));
         Poll::Ready(Ok(()))
     }

@@ -1,0 +1,168 @@
+//! The functions of the muBench cell and what their parameters must be: the cell reads them at its first request,
+//! and a model that it would refuse then is refused at the start.
+//!
+//! - A parameter that is not there takes its default; one that is not known here is passed over, as muBench does.
+
+use serde_json::Value;
+
+/// What a parameter must be.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// `true` or `false`.
+    Flag,
+    /// A whole number from the first to the second.
+    Count(u32, u32),
+    /// Two whole numbers, the second not less than the first.
+    Range,
+    /// A number of the unit, from 0.
+    Amount(&'static str),
+    /// As the last, or `null`: the default.
+    AmountOrNull(&'static str),
+    /// A text.
+    Text,
+    /// An object with these.
+    Object(&'static [(&'static str, Kind)]),
+    /// An object whose keys mean nothing here.
+    AnyObject,
+}
+
+/// Whole numbers travel as 32 bits.
+const COUNT: Kind = Kind::Count(0, u32::MAX);
+
+/// Copies of the computation of pi: each is a step of a graph. Source: the muBench cell.
+const COPIES: Kind = Kind::Count(1, 1024);
+
+const MEAN: Kind = Kind::AmountOrNull("kB");
+
+/// Source: muBench's manual, "Internal-Service functions".
+const FUNCTIONS: [(&str, Kind); 3] = [
+    (
+        "loader",
+        Kind::Object(&[
+            (
+                "cpu_stress",
+                Kind::Object(&[
+                    ("run", Kind::Flag),
+                    ("range_complexity", Kind::Range),
+                    ("thread_pool_size", COPIES),
+                    ("trials", COUNT),
+                ]),
+            ),
+            (
+                "memory_stress",
+                Kind::Object(&[("run", Kind::Flag), ("memory_size", COUNT), ("memory_io", COUNT)]),
+            ),
+            (
+                "disk_stress",
+                Kind::Object(&[
+                    ("run", Kind::Flag),
+                    ("tmp_file_name", Kind::Text),
+                    ("disk_write_block_count", COUNT),
+                    ("disk_write_block_size", COUNT),
+                ]),
+            ),
+            ("sleep_stress", Kind::Object(&[("run", Kind::Flag), ("sleep_time", Kind::Amount("seconds"))])),
+            ("mean_response_size", MEAN),
+            ("mean_bandwidth", MEAN),
+        ]),
+    ),
+    (
+        "compute_pi",
+        Kind::Object(&[
+            ("range_complexity", Kind::Range),
+            ("mean_response_size", MEAN),
+            ("mean_bandwidth", MEAN),
+        ]),
+    ),
+    ("colosseum", Kind::AnyObject),
+];
+
+/// Something wrong with a function.
+pub(super) struct Wrong {
+    /// Path of the parameter behind the function's name; empty for the function itself.
+    pub(super) at: String,
+    /// What is wrong.
+    pub(super) wrong: String,
+    /// What would be right.
+    pub(super) right: String,
+}
+
+/// Everything that is wrong with a function and its parameters.
+pub(super) fn check(function: &str, parameters: &Value) -> Vec<Wrong> {
+    let mut found = Vec::new();
+    match FUNCTIONS.iter().find(|(name, _)| *name == function) {
+        Some((_, kind)) => kind.check(String::new(), parameters, &mut found),
+        None => found.push(Wrong {
+            at: String::new(),
+            wrong: "is no function of the muBench cell".into(),
+            right: format!("name one of: {}", FUNCTIONS.map(|(name, _)| name).join(", ")),
+        }),
+    }
+    found
+}
+
+impl Kind {
+    /// The tree of kinds is three deep, whatever the value is.
+    fn check(self, at: String, value: &Value, found: &mut Vec<Wrong>) {
+        if let Self::Object(parameters) = self
+            && let Value::Object(given) = value
+        {
+            for (name, kind) in parameters {
+                if let Some(value) = given.get(*name) {
+                    kind.check(format!("{at}.{name}"), value, found);
+                }
+            }
+        } else if !self.fits(value) {
+            let wrong = if matches!(self, Self::Object(_) | Self::AnyObject) {
+                "is not an object".into()
+            } else {
+                format!("{value} does not fit")
+            };
+            found.push(Wrong { at, wrong, right: self.right() });
+        }
+    }
+
+    fn fits(self, value: &Value) -> bool {
+        match self {
+            Self::Flag => value.is_boolean(),
+            Self::Count(least, most) => whole(value).is_some_and(|count| (least..=most).contains(&count)),
+            Self::Range => value.as_array().is_some_and(|ends| match ends.as_slice() {
+                [least, most] => whole(least).zip(whole(most)).is_some_and(|(least, most)| least <= most),
+                _ => false,
+            }),
+            Self::AmountOrNull(_) if value.is_null() => true,
+            Self::Amount(_) | Self::AmountOrNull(_) => {
+                value.as_f64().is_some_and(|amount| (0.0..=f64::from(u32::MAX)).contains(&amount))
+            }
+            Self::Text => value.is_string(),
+            Self::Object(_) | Self::AnyObject => value.is_object(),
+        }
+    }
+
+    fn right(self) -> String {
+        match self {
+            Self::Flag => "write true or false".into(),
+            Self::Count(least, most) => format!("write a whole number from {least} to {most}"),
+            Self::Range => "write two whole numbers, the second not less than the first: [100, 200]".into(),
+            Self::Amount(unit) | Self::AmountOrNull(unit) => format!("write a number of {unit}, from 0"),
+            Self::Text => "write text in quotes".into(),
+            Self::Object(_) | Self::AnyObject => "write the function's parameters: {}".into(),
+        }
+    }
+}
+
+/// Whether the cell takes this for a number of things.
+pub(super) fn is_count(value: &Value) -> bool {
+    COUNT.fits(value)
+}
+
+/// A whole number in any spelling: `7`, `7.0`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to be a whole number that fits"
+)]
+fn whole(value: &Value) -> Option<u32> {
+    let number = value.as_f64()?;
+    (number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number)).then_some(number as u32)
+}

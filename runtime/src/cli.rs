@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Overrides;
+use crate::config::{Overrides, Part};
 
 /// A WebAssembly service cell runtime.
 #[derive(Debug, Parser)]
@@ -21,6 +21,14 @@ pub struct Cli {
 pub enum Command {
     /// Serve an application: an app.toml, or a muBench workmodel.json.
     Run(Run),
+    /// Serve with workers in processes of their own: the daemon of a node, DPA and DPU in one.
+    Node(Run),
+    /// Host the cells of an application, or some of them, attached to the DPA of this node.
+    Worker(Worker),
+    /// Only the DPA of a node: moves frames between workers and DPUs that attach to it.
+    Dpa(Run),
+    /// Only the DPU of a node: the network side, attached to a DPA.
+    Dpu(Run),
     /// Read and check an app.toml or a workmodel.json; serve nothing.
     Check(Run),
     /// Compile one component; started by `run` with limits.
@@ -43,7 +51,10 @@ pub struct Run {
     /// Address to listen on [default: 127.0.0.1:5005, or what the file says].
     #[arg(long, env = "CELLMESH_LISTEN")]
     pub listen: Option<SocketAddr>,
-    /// Threads that serve requests [default: one for each processor].
+    /// Unix socket where processes of a node meet [default: /run/cellmesh/dpa.sock, or what the file says].
+    #[arg(long, env = "CELLMESH_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// Threads that serve requests [default: one for each processor; one of a daemon or a worker].
     #[arg(long, env = "CELLMESH_LANES", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub lanes: Option<u16>,
     /// Folder for compiled cells [default: ~/.cache/cellmesh].
@@ -54,11 +65,34 @@ pub struct Run {
     pub cells_dir: Option<PathBuf>,
 }
 
-impl Run {
+/// Which of the services a worker hosts.
+#[derive(Debug, Args)]
+pub struct Worker {
+    /// What to serve, and how.
+    #[command(flatten)]
+    pub run: Run,
+    /// A service to host; may be given several times [default: what [worker] in the file says, else all].
+    #[arg(long = "service", value_name = "NAME")]
+    pub services: Vec<String>,
+}
+
+impl Worker {
     /// What the command line says on top of the file.
     #[must_use]
     pub fn overrides(&self) -> Overrides {
+        let services = (!self.services.is_empty()).then(|| self.services.clone());
+        Overrides { worker_services: services, ..self.run.overrides(Part::Worker) }
+    }
+}
+
+impl Run {
+    /// What the command line says on top of the file.
+    #[must_use]
+    pub fn overrides(&self, part: Part) -> Overrides {
         Overrides {
+            part,
+            socket: self.socket.clone(),
+            worker_services: None,
             listen: self.listen,
             lanes: self.lanes.map(usize::from),
             cache_dir: self.cache_dir.clone(),

@@ -1,8 +1,11 @@
-//! Co-hosted placement: DPU, DPA and worker of one lane, as values that are pumped in a circle.
+//! Co-hosted modules, as values that are pumped in a circle on one lane.
 //!
 //! ```text
-//! DPU ==sidecar_cq==> DPA ==worker_sq==> worker
-//!     <==sidecar_sq==     <==worker_cq==
+//! Cohosted   DPU ==sidecar_cq==> DPA ==worker_sq==> worker        `cellmesh run`
+//!                <==sidecar_sq==     <==worker_cq==
+//!
+//! Node       DPU ==sidecar_cq==> DPA ==worker_sq==> workers,      `cellmesh node`
+//!                <==sidecar_sq==     <==worker_cq== each a process
 //! ```
 //!
 //! - The modules know nothing of each other: each has a link over sealed segments, as it would have in a process
@@ -12,16 +15,18 @@
 
 use std::sync::Arc;
 
-use cellmesh_dpa::{Dpa, DpaConfig};
-use cellmesh_dpu::{Dpu, DpuConfig, Routes};
+use cellmesh_dpa::{Dpa, DpaConfig, DpaHost};
+use cellmesh_dpu::{Dpu, DpuConfig, Routes, ServiceName};
 use cellmesh_graph::Limits;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::link::{Link, LinkError};
 use cellmesh_shm::port::{Port, PortConfig, Progress};
 use cellmesh_shm::profile::RingProfile;
+use tokio::sync::Notify;
 
-use crate::call::{LaneHandle, LaneInbox};
+use crate::call::LaneHandle;
+use crate::lane::Modules;
 use crate::pool::Pool;
 use crate::worker::{ServiceCell, Worker, WorkerParts};
 
@@ -35,7 +40,7 @@ const ASSEMBLIES: u64 = 8;
 /// Custody slots for each call that an endpoint may have in flight: one for the sidecar's, the rest for what it causes.
 const SLOTS_PER_CALL: u32 = 4;
 
-/// What one lane is made of.
+/// What one lane of `cellmesh run` is made of.
 #[derive(Debug)]
 pub struct LaneParts {
     /// Names of services.
@@ -46,15 +51,20 @@ pub struct LaneParts {
     pub services: Vec<ServiceCell>,
     /// Where long guest calls run.
     pub pool: Pool,
-    /// The way back from there.
-    pub lane: (LaneHandle, LaneInbox),
 }
 
-/// The modules of one lane.
+/// DPU, DPA and worker.
 pub struct Cohosted {
     dpu: Dpu,
     dpa: Dpa,
     worker: Worker,
+    wake: Arc<Notify>,
+}
+
+/// DPU and DPA; workers are other processes.
+pub struct Node {
+    dpu: Dpu,
+    dpa: DpaHost,
 }
 
 /// Why a lane has no modules.
@@ -80,42 +90,52 @@ pub enum CohostError {
     },
 }
 
+/// The DPA that fits this network side: everything that one may send, and what that causes, finds room.
+#[must_use]
+pub fn dpa_config(dpu: &DpuConfig) -> DpaConfig {
+    let message_bytes_max = u32::try_from(dpu.body_bytes_max.as_len() + HEAD_BYTES_MAX).unwrap_or(u32::MAX);
+    let calls_max = dpu.requests_max.saturating_add(dpu.relays_max);
+    DpaConfig {
+        slots_max: calls_max.saturating_mul(SLOTS_PER_CALL),
+        calls_max,
+        message_bytes_max,
+        request_timeout_max: dpu.request_timeout.0,
+        ..DpaConfig::default()
+    }
+}
+
+/// What a worker's port takes on.
+#[must_use]
+pub fn worker_port_config(calls_max: u32, message_bytes_max: u32) -> PortConfig {
+    PortConfig { calls_max, message_bytes_max, assembly_bytes_max: u64::from(message_bytes_max) * ASSEMBLIES }
+}
+
 impl Cohosted {
-    /// Makes the modules of one lane and attaches them to each other.
+    /// Makes the modules of one lane and attaches them to each other. Call it where the lane's runtime runs.
     ///
     /// # Errors
     /// [`CohostError`] when shared memory cannot be had.
     pub fn new(parts: LaneParts) -> Result<Self, CohostError> {
-        let message_bytes_max =
-            u32::try_from(parts.dpu.body_bytes_max.as_len() + HEAD_BYTES_MAX).unwrap_or(u32::MAX);
-        let calls_max = parts.dpu.requests_max.saturating_add(parts.dpu.relays_max);
-        let mut dpa = Dpa::new(DpaConfig {
-            slots_max: calls_max.saturating_mul(SLOTS_PER_CALL),
-            calls_max,
-            message_bytes_max,
-            request_timeout_max: parts.dpu.request_timeout.0,
-            ..DpaConfig::default()
-        });
-        let profile = RingProfile::default();
+        let config = dpa_config(&parts.dpu);
+        let mut dpa = Dpa::new(config);
         let services: Vec<ServiceId> = (0..parts.services.len()).map(service_id).collect();
         let attach = |who| move |source| CohostError::Attach { who, source };
-        let map = |who| move |source| CohostError::Map { who, source };
-        let sidecar = dpa.attach_sidecar(profile).map_err(attach("sidecar"))?;
-        let sidecar = Link::open(sidecar).map_err(map("sidecar"))?;
-        let worker = dpa.attach_worker(&services, profile).map_err(attach("worker"))?;
-        let worker = Link::open(worker).map_err(map("worker"))?;
-        let port = Port::new(worker, worker_port_config(calls_max, message_bytes_max));
+        let sidecar = dpa.attach_sidecar(config.profile).map_err(attach("sidecar"))?;
+        let worker = dpa.attach_worker(&services, config.profile).map_err(attach("worker"))?;
+        let worker = Link::open(worker).map_err(|source| CohostError::Map { who: "worker", source })?;
+        let wake = Arc::new(Notify::new());
         Ok(Self {
-            dpu: Dpu::new(sidecar, Arc::clone(&parts.routes), parts.dpu),
+            dpu: attached(&parts.routes, parts.dpu, sidecar, config.calls_max)?,
             dpa,
             worker: Worker::new(WorkerParts {
-                port,
+                port: Port::new(worker, worker_port_config(config.calls_max, config.message_bytes_max)),
                 routes: parts.routes,
-                services: parts.services,
+                services: services.into_iter().zip(parts.services).collect(),
                 pool: parts.pool,
-                lane: parts.lane,
+                lane: LaneHandle::new(Arc::clone(&wake)),
                 limits: Limits::default(),
             }),
+            wake,
         })
     }
 
@@ -124,12 +144,10 @@ impl Cohosted {
     pub fn dpu(&self) -> &Dpu {
         &self.dpu
     }
+}
 
-    /// One circle: in the way of a request, and back.
-    ///
-    /// # Errors
-    /// When the worker's link broke: the lane cannot go on.
-    pub fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress> {
+impl Modules for Cohosted {
+    fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress> {
         let mut progress = self.dpu.pump(now);
         progress |= self.dpa.pump(now);
         progress |= self.worker.pump(now)?;
@@ -137,21 +155,85 @@ impl Cohosted {
         Ok(progress)
     }
 
-    /// When [`Cohosted::pump`] must be called at the latest.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Nanos> {
+    fn next_deadline(&self) -> Option<Nanos> {
         [self.dpu.next_deadline(), self.dpa.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Requests in flight in any of the modules.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.dpu.in_flight() == 0 && self.worker.in_flight() == 0
+    async fn woken(&self) {
+        tokio::select! {
+            () = self.dpu.work().notified() => {}
+            () = self.wake.notified() => {}
+        }
     }
 }
 
-fn worker_port_config(calls_max: u32, message_bytes_max: u32) -> PortConfig {
-    PortConfig { calls_max, message_bytes_max, assembly_bytes_max: u64::from(message_bytes_max) * ASSEMBLIES }
+impl Node {
+    /// Makes both and attaches them to each other. Call it where the lane's runtime runs.
+    ///
+    /// # Errors
+    /// [`CohostError`] when shared memory cannot be had.
+    pub fn new(
+        routes: &Arc<Routes>,
+        dpu: DpuConfig,
+        dpa: DpaHost,
+        calls_max: u32,
+    ) -> Result<Self, CohostError> {
+        let sidecar = dpa.attach_sidecar(RingProfile::default());
+        let sidecar = sidecar.map_err(|source| CohostError::Attach { who: "sidecar", source })?;
+        Ok(Self { dpu: attached(routes, dpu, sidecar, calls_max)?, dpa })
+    }
+
+    /// The network side.
+    #[must_use]
+    pub fn dpu(&self) -> &Dpu {
+        &self.dpu
+    }
+}
+
+impl Modules for Node {
+    fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress> {
+        let mut progress = self.dpu.pump(now);
+        progress |= self.dpa.pump(now);
+        progress |= self.dpu.pump(now);
+        Ok(progress)
+    }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        [self.dpu.next_deadline(), self.dpa.next_deadline()].into_iter().flatten().min()
+    }
+
+    async fn woken(&self) {
+        tokio::select! {
+            () = self.dpu.work().notified() => {}
+            () = self.dpa.woken() => {}
+        }
+    }
+
+    fn announce_sleep(&mut self) -> bool {
+        self.dpa.announce_sleep();
+        true
+    }
+
+    fn wake(&mut self) {
+        self.dpa.wake();
+    }
+
+    fn awaits_bell(&self) -> bool {
+        self.dpa.stats().live > 0
+    }
+}
+
+/// A network side at the far end of `link`, whose DPA knows the services by the same numbers.
+fn attached(
+    routes: &Arc<Routes>,
+    config: DpuConfig,
+    link: cellmesh_shm::link::LinkFds,
+    calls_max: u32,
+) -> Result<Dpu, CohostError> {
+    let link = Link::open(link).map_err(|source| CohostError::Map { who: "sidecar", source })?;
+    let dpu = Dpu::new(Arc::clone(routes), config);
+    dpu.attach(link, calls_max, routes.services().iter().map(ServiceName::as_str));
+    Ok(dpu)
 }
 
 fn service_id(index: usize) -> ServiceId {

@@ -8,18 +8,37 @@
 mod app;
 mod ingress;
 mod manifest;
+mod node;
 mod problems;
 mod reader;
 mod workmodel;
 
 use std::path::{Path, PathBuf};
 
-pub use app::{App, RuntimeSettings, ServiceSpec};
+pub use app::{App, NodeSettings, RuntimeSettings, ServiceSpec, WorkerSocket};
 pub use problems::{Problem, Problems};
+
+/// Which part of an application a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Some of its cells.
+    Worker,
+    /// None of its cells: their files need not be here.
+    Daemon,
+}
 
 /// What the command line says on top of the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
+    /// What the process is.
+    pub part: Part,
+    /// The DPA's socket.
+    pub socket: Option<PathBuf>,
+    /// Services that this worker hosts.
+    pub worker_services: Option<Vec<String>>,
     /// Address to listen on.
     pub listen: Option<std::net::SocketAddr>,
     /// Number of lanes.
@@ -45,9 +64,9 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<App, Problems> {
     let mut app = if is_json(path, &text) {
         workmodel::read(path, &text, overrides)?
     } else {
-        manifest::read(path, &text)?
+        manifest::read(path, &text, overrides)?
     };
-    app.apply(overrides);
+    app.apply(path, overrides)?;
     Ok(app)
 }
 

@@ -1,103 +1,110 @@
-//! A lane: one thread that carries a request from accept to response.
+//! A lane: one thread that pumps modules, and sleeps when none of them has anything to do.
 //!
 //! ```text
 //!          +------------------ one thread, one single-threaded runtime -----------------+
-//! client --| ingress tasks --> DPU --ring--> DPA --ring--> worker --> guest calls       |
+//! client --| ingress tasks --> DPU --ring--> DPA --ring--> worker --> guest calls       |    co-hosted
 //!          |                    ^-----ring---- ^------ring----'                         |
 //!          +----------------------------------------------------------------------------+
 //! ```
 //!
 //! - [`run`] pumps the modules in a circle until nothing moves, then sleeps in the runtime's reactor until a
-//!   connection, a guest call that ended on another thread or a deadline wakes it.
+//!   connection, a bell, a guest call that ended on another thread or a deadline wakes it.
+//! - Before it sleeps it says so to those who could ring for it, and pumps once more: what they published before they
+//!   could know is found by that.
 //! - Between co-hosted modules nothing is ever woken: a frame that one pushes is there when the next is pumped.
 //! - Lanes share nothing on the way of a request.
-//! - Not here: which modules there are and how they are wired ([`crate::cohost`]).
+//! - Not here: which modules there are and how they are wired (each placement's own [`Modules`]).
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::time::Duration;
 
-use cellmesh_dpu::Dpu;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::port::Progress;
-use tokio::sync::{Barrier, Notify, watch};
 use tokio::time::{Instant, Sleep};
-
-use crate::cohost::Cohosted;
 
 /// Circles without a look at the network. A busy mesh must not starve the sockets that feed it; a circle that
 /// moves something takes some microseconds.
 const CIRCLES_MAX: u32 = 16;
 
-/// What a lane is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Serve.
-    Serve,
-    /// Finish what is in flight, refuse what is new.
-    Drain,
-    /// End, whatever is in flight.
-    Stop,
+/// Longest sleep while requests are in flight: if a bell were ever missed, this is how late it would be found.
+const BACKSTOP: Duration = Duration::from_millis(100);
+
+/// What is pumped on one lane.
+pub trait Modules {
+    /// One circle through all of them. Never waits.
+    ///
+    /// # Errors
+    /// When the lane cannot go on.
+    fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress>;
+
+    /// When [`Modules::pump`] must be called at the latest.
+    fn next_deadline(&self) -> Option<Nanos>;
+
+    /// Waits for whatever else is a reason to pump.
+    fn woken(&self) -> impl Future<Output = ()>;
+
+    /// Tells those in other processes that they have to ring from now on. Returns whether there are any.
+    fn announce_sleep(&mut self) -> bool {
+        false
+    }
+
+    /// Tells them that they need not.
+    fn wake(&mut self) {}
+
+    /// Whether something is in flight to or from another process, so that a missed bell would be felt.
+    fn awaits_bell(&self) -> bool {
+        false
+    }
+
+    /// Whether there is nothing left to do, for ever.
+    fn is_done(&self) -> bool {
+        false
+    }
 }
 
-/// Serves until told to stop, or told to drain and done with it.
-///
-/// - `wake`: wakes the lane for what other threads sent it.
-/// - `drained`: where the lanes of a process meet when they are done with their drains.
+/// Pumps until `until` is ready or the modules are done.
 ///
 /// # Errors
 /// When a module cannot go on.
-pub async fn run(
-    mut modules: Cohosted,
-    wake: Arc<Notify>,
-    phase: watch::Receiver<Phase>,
-    drained: Arc<Barrier>,
-) -> anyhow::Result<()> {
-    let dpu = modules.dpu().clone();
-    let mut ended = pin!(until_ended(dpu.clone(), phase, drained));
+pub async fn run(modules: &mut impl Modules, until: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let mut until = pin!(until);
     let mut alarm = Alarm::new();
     loop {
-        if pump(&mut modules)?.moved() {
-            // Still moving: let the ingress tasks run, then go on.
+        if pump(modules)?.moved() {
+            // Still moving: let the other tasks run, then go on.
             tokio::task::yield_now().await;
             continue;
         }
-        alarm.set(modules.next_deadline());
-        tokio::select! {
+        if modules.is_done() {
+            return Ok(());
+        }
+        if modules.announce_sleep() && modules.pump(Nanos::now())?.moved() {
+            modules.wake();
+            continue;
+        }
+        let backstop = modules.awaits_bell().then(|| Nanos::now().saturating_add(BACKSTOP));
+        alarm.set(modules.next_deadline().into_iter().chain(backstop).min());
+        let rung_by_alarm = tokio::select! {
             biased;
-            () = dpu.work().notified() => {}
-            () = wake.notified() => {}
-            () = alarm.ring() => {}
-            () = &mut ended => return Ok(()),
+            () = modules.woken() => false,
+            () = alarm.ring() => true,
+            () = &mut until => return Ok(()),
+        };
+        modules.wake();
+        if rung_by_alarm && backstop.is_some() && modules.pump(Nanos::now())?.moved() {
+            tracing::debug!("woken by the clock: a deadline, or a bell that was missed");
         }
     }
 }
 
 /// Circles until nothing moves, or long enough.
-fn pump(modules: &mut Cohosted) -> anyhow::Result<Progress> {
+fn pump(modules: &mut impl Modules) -> anyhow::Result<Progress> {
     for _ in 0..CIRCLES_MAX {
         if !modules.pump(Nanos::now())?.moved() {
             return Ok(Progress::Idle);
         }
     }
     Ok(Progress::Moved)
-}
-
-/// Ends when the lane is to stop: at once, or after a drain in which every connection was closed. A lane that
-/// is done before the others still tells new clients that it drains: they may be given to any lane.
-async fn until_ended(dpu: Dpu, mut phase: watch::Receiver<Phase>, drained: Arc<Barrier>) {
-    // A sender that is gone means that nobody waits for this lane any more.
-    if phase.wait_for(|phase| *phase != Phase::Serve).await.is_ok_and(|phase| *phase == Phase::Drain) {
-        let all_drained = async {
-            dpu.drain().await;
-            drained.wait().await;
-            dpu.drain().await;
-        };
-        tokio::select! {
-            () = all_drained => {}
-            _ = phase.wait_for(|phase| *phase == Phase::Stop) => {}
-        }
-    }
 }
 
 /// A timer that is set again and again, mostly to a time that is not earlier: then it is left as it is, and one ring too

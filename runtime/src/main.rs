@@ -1,11 +1,12 @@
 //! The `cellmesh` command.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
-use cellmesh::cli::{Cli, Command, Run};
-use cellmesh::config::{self, App};
-use cellmesh::{host, server};
+use cellmesh::cli::{Cli, Command};
+use cellmesh::config::{self, App, Overrides, Part};
+use cellmesh::{commands, host};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -14,21 +15,27 @@ const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(run) => serve(&run),
-        Command::Check(run) => load(&run).map_or_else(|code| code, |app| checked(&app)),
+        Command::Run(run) => serve(&run.file, &run.overrides(Part::Whole), commands::run::run),
+        Command::Node(run) => serve(&run.file, &run.overrides(Part::Daemon), commands::node::run),
+        Command::Dpa(run) => serve(&run.file, &run.overrides(Part::Daemon), commands::dpa::run),
+        Command::Dpu(run) => serve(&run.file, &run.overrides(Part::Daemon), commands::dpu::run),
+        Command::Worker(worker) => serve(&worker.run.file, &worker.overrides(), commands::worker::run),
+        Command::Check(run) => {
+            load(&run.file, &run.overrides(Part::Whole)).map_or_else(|code| code, |app| checked(&app))
+        }
         Command::CompileCell { dir, cpu_seconds_max, memory_bytes_max } => {
             host::compile_child_main(&dir, cpu_seconds_max, memory_bytes_max).into()
         }
     }
 }
 
-fn serve(run: &Run) -> ExitCode {
+fn serve(file: &Path, overrides: &Overrides, command: fn(&App) -> anyhow::Result<()>) -> ExitCode {
     start_log();
-    let app = match load(run) {
+    let app = match load(file, overrides) {
         Ok(app) => app,
         Err(code) => return code,
     };
-    match server::run(app) {
+    match command(&app) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cellmesh: {error:#}");
@@ -37,8 +44,8 @@ fn serve(run: &Run) -> ExitCode {
     }
 }
 
-fn load(run: &Run) -> Result<App, ExitCode> {
-    config::load(&run.file, &run.overrides()).map_err(|problems| {
+fn load(file: &Path, overrides: &Overrides) -> Result<App, ExitCode> {
+    config::load(file, overrides).map_err(|problems| {
         eprintln!("{problems}");
         ExitCode::from(BAD_CONFIG)
     })

@@ -20,6 +20,7 @@ mod requests;
 mod steps;
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use cellmesh_dpu::Routes;
@@ -32,7 +33,7 @@ use cellmesh_shm::port::{Arrived, Port, PortError, Progress};
 use crate::call::{Call, Finished, LaneHandle, LaneInbox, Polled, Ticket, ToLane, wait_on_lane};
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
-use hosted::{Hosted, Waiting};
+use hosted::{HostedServices, Waiting};
 pub use requests::RequestId;
 use requests::{Request, Requests};
 
@@ -52,7 +53,7 @@ pub struct ServiceCell {
 pub struct Worker {
     port: Port,
     routes: Arc<Routes>,
-    hosted: Vec<Hosted>,
+    hosted: HostedServices,
     requests: Requests,
     egress: egress::Waiting,
     /// Guest calls that ended and are not looked at yet.
@@ -71,14 +72,20 @@ pub struct WorkerParts {
     pub port: Port,
     /// Names of services.
     pub routes: Arc<Routes>,
-    /// What it serves; a service's number is its place.
-    pub services: Vec<ServiceCell>,
+    /// What it serves, by the DPA's numbers.
+    pub services: Vec<(ServiceId, ServiceCell)>,
     /// Where guest calls that last longer than a tick run.
     pub pool: Pool,
     /// The way back from there.
     pub lane: (LaneHandle, LaneInbox),
     /// Bounds on graphs.
     pub limits: Limits,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.abandon();
+    }
 }
 
 impl Worker {
@@ -89,7 +96,7 @@ impl Worker {
         Self {
             port: parts.port,
             routes: parts.routes,
-            hosted: parts.services.into_iter().map(Hosted::new).collect(),
+            hosted: HostedServices::new(parts.services),
             requests: Requests::default(),
             egress: egress::Waiting::default(),
             finished: VecDeque::new(),
@@ -130,6 +137,28 @@ impl Worker {
         self.requests.len()
     }
 
+    /// Whether nothing is left to do: no request here, and none on its way in or out.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.requests.len() == 0 && self.port.is_idle()
+    }
+
+    /// See [`Port::announce_sleep`].
+    pub fn announce_sleep(&mut self) {
+        self.port.announce_sleep();
+    }
+
+    /// See [`Port::wake`].
+    pub fn wake(&mut self) {
+        self.port.wake();
+    }
+
+    /// See [`Port::wait_fd`].
+    #[must_use]
+    pub fn wait_fd(&self) -> BorrowedFd<'_> {
+        self.port.wait_fd()
+    }
+
     fn arrived(&mut self, arrived: Arrived) {
         match arrived {
             Arrived::Request { slot, message } => self.admit(slot, message),
@@ -141,7 +170,7 @@ impl Worker {
     /// Takes up a request: runs its handler.
     fn admit(&mut self, slot: SlotId, message: RequestMessage) {
         let service = message.service;
-        if self.hosted.get(usize::from(service.0)).is_none() {
+        if !self.hosted.has(service) {
             return self.port.respond(slot, ResponseMessage::faulted(Fault::NoWorker));
         }
         let call = requests::handle_call(&message);
@@ -177,7 +206,7 @@ impl Worker {
 
     /// Runs a guest call on an instance of its service; waits for one if all are busy.
     fn call(&mut self, ticket: Ticket, work: GuestCall) {
-        let hosted = &mut self.hosted[usize::from(ticket.service.0)];
+        let hosted = &mut self.hosted[ticket.service];
         match hosted.take_instance() {
             Ok(instance) => self.start(ticket, work, instance),
             Err(()) => {
@@ -191,9 +220,9 @@ impl Worker {
     /// Starts a call on the lane. It has ended, is on its way to the pool or waits on the lane afterwards.
     fn start(&mut self, ticket: Ticket, work: GuestCall, instance: Option<Instance>) {
         let Some(deadline) = self.call_deadline(&ticket, &work) else {
-            return self.hosted[usize::from(ticket.service.0)].give_back(instance);
+            return self.hosted[ticket.service].give_back(instance);
         };
-        let cell = &self.hosted[usize::from(ticket.service.0)].cell;
+        let cell = &self.hosted[ticket.service].cell;
         let call = Call::new(cell, instance, work, ticket, deadline, &self.lane);
         let flags = Arc::clone(call.flags());
         match call.poll(std::task::Waker::noop()) {
@@ -213,7 +242,7 @@ impl Worker {
 
     /// When a call has to end: its own limit or its request's, whichever is first. None: the request is gone.
     fn call_deadline(&self, ticket: &Ticket, work: &GuestCall) -> Option<Nanos> {
-        let limits = &self.hosted[usize::from(ticket.service.0)].cell.setup().limits;
+        let limits = &self.hosted[ticket.service].cell.setup().limits;
         let own = match work {
             GuestCall::Handle { .. } | GuestCall::BuildRequests(_) => limits.handler_timeout,
             GuestCall::RunStep(_) => limits.step_timeout,
@@ -239,12 +268,12 @@ impl Worker {
 
     /// Gives the room of a call that has ended, and its instance, to the next that waits and is still wanted.
     fn pass_on(&mut self, service: ServiceId, instance: Option<Instance>) {
-        while let Some(waiting) = self.hosted[usize::from(service.0)].next_waiting() {
+        while let Some(waiting) = self.hosted[service].next_waiting() {
             if self.requests.get(waiting.ticket.request).is_some() {
                 return self.start(waiting.ticket, waiting.work, instance);
             }
         }
-        self.hosted[usize::from(service.0)].give_back(instance);
+        self.hosted[service].give_back(instance);
     }
 
     fn returned(&mut self, ticket: Ticket, returned: GuestReturn) {
@@ -274,7 +303,13 @@ impl Worker {
     }
 
     fn service_name(&self, service: ServiceId) -> Arc<str> {
-        Arc::clone(&self.hosted[usize::from(service.0)].cell.setup().service)
+        Arc::clone(&self.hosted[service].cell.setup().service)
+    }
+
+    /// Stops the guest calls of all requests: their link is gone, nobody waits for them.
+    fn abandon(&self) {
+        let running = self.requests.iter().flat_map(|request| &request.running);
+        running.for_each(|(_, flags)| flags.cancel());
     }
 
     /// Sends the response of a request and forgets it.

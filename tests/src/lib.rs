@@ -1,6 +1,7 @@
 //! End-to-end tests of cellmesh over real sockets: the harness. The tests are in `tests/`, a file for each theme.
 //!
-//! - A [`Node`] is a real `cellmesh run` with real cells, on a port of its own, with its log at hand.
+//! - A [`Node`] is a real cellmesh with real cells, on a port of its own, with its log at hand. Every test runs in both
+//!   placements: one process, and, with `CELLMESH_PLACEMENT=split`, a node and workers.
 //! - [`Wire`] sends and reads exact bytes; [`H2`] speaks HTTP/2.
 //! - No test measures speed, and none sleeps to be sure: it waits for an event, or shows the order of two. Only
 //!   what would hang runs into [`HANG`].
@@ -23,7 +24,7 @@ use std::time::Duration;
 pub use h2::H2;
 pub use log::Log;
 pub use node::Node;
-pub use places::{cell, cells_dir, shared_cache_dir};
+pub use places::{Placement, cell, cells_dir, placement, shared_cache_dir};
 pub use process::{Ended, Usage};
 pub use reply::Reply;
 pub use run::Run;

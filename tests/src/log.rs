@@ -1,4 +1,4 @@
-//! The log of a node: what it writes to standard error, a JSON object in each line.
+//! The log of a node: what its processes write to standard error, a JSON object in each line.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::HANG;
 
-/// All lines so far, of a process that may still write.
+/// All lines so far, of processes that may still write.
 #[derive(Debug, Clone)]
 pub struct Log(Arc<Shared>);
 
@@ -21,24 +21,31 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Lines {
     texts: Vec<String>,
-    ended: bool,
+    /// Processes that may still write.
+    writers: usize,
 }
 
 impl Log {
     /// Collects what comes from `output` on a thread of its own.
     pub(crate) fn of(output: impl Read + Send + 'static) -> Self {
         let log = Self(Arc::default());
-        let writer = log.clone();
+        log.add(output);
+        log
+    }
+
+    /// Collects what comes from `output` too.
+    pub(crate) fn add(&self, output: impl Read + Send + 'static) {
+        let writer = self.clone();
+        self.lock().writers += 1;
         std::thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n') {
                 let Ok(line) = line else { break };
                 writer.lock().texts.push(String::from_utf8_lossy(&line).into_owned());
                 writer.0.changed.notify_all();
             }
-            writer.lock().ended = true;
+            writer.lock().writers -= 1;
             writer.0.changed.notify_all();
         });
-        log
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
@@ -77,14 +84,18 @@ impl Log {
             }
             seen = lines.texts.len();
             let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero() && !lines.ended, "not in the log: {what}\n{}", lines.texts.join("\n"));
+            assert!(
+                !left.is_zero() && lines.writers > 0,
+                "not in the log: {what}\n{}",
+                lines.texts.join("\n")
+            );
             lines = self.0.changed.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Waits until the process closed its end, and gives all that it wrote.
+    /// Waits until all processes closed their ends, and gives all that they wrote.
     pub(crate) fn whole(&self) -> String {
-        let ended = self.0.changed.wait_timeout_while(self.lock(), HANG, |lines| !lines.ended);
+        let ended = self.0.changed.wait_timeout_while(self.lock(), HANG, |lines| lines.writers > 0);
         let (lines, timeout) = ended.unwrap_or_else(PoisonError::into_inner);
         assert!(!timeout.timed_out(), "a process keeps its output open:\n{}", lines.texts.join("\n"));
         lines.texts.join("\n")

@@ -13,11 +13,14 @@ use crate::log::Log;
 use crate::process::{Ended, Usage, until};
 use crate::{Reply, Wire};
 
-/// `cellmesh run`, serving. Killed when it is dropped; its log is printed when the test has failed.
+/// A cellmesh that serves: one process, or, split, a node and its workers. Killed when it is dropped; its log is
+/// printed when the test has failed.
 #[derive(Debug)]
 pub struct Node {
     address: SocketAddr,
+    /// The one that clients connect to.
     child: Mutex<Child>,
+    workers: Mutex<Vec<Child>>,
     stdout: Log,
     log: Log,
     _dir: TempDir,
@@ -38,7 +41,26 @@ impl Node {
         let address = text.split_once("services on http://").and_then(|(_, rest)| rest.lines().next());
         let address = address.and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in the first line: {text}"));
-        Self { address, child, stdout, log, _dir: dir }
+        Self { address, child, workers: Mutex::default(), stdout, log, _dir: dir }
+    }
+
+    /// Waits until these have attached to it.
+    pub(crate) fn with_workers(self, workers: Vec<Child>) -> Self {
+        let count = workers.len();
+        for mut worker in workers {
+            // What a worker says is not what a node says.
+            drop(Log::of(worker.stdout.take().expect("stdout is piped")));
+            self.log.add(worker.stderr.take().expect("stderr is piped"));
+            self.workers.lock().expect("no panic under it").push(worker);
+        }
+        let attached = |line: &Value| line["message"] == "attached" && line["socket"].is_string();
+        self.until("all workers attached", |node| {
+            let mut workers = node.workers.lock().expect("no panic under it");
+            let ended = workers.iter_mut().find_map(|worker| worker.try_wait().expect("our child"));
+            assert!(ended.is_none(), "a worker ended ({ended:?}):\n{}", node.log.text());
+            node.log.lines().iter().filter(|line| attached(line)).count() == count
+        });
+        self
     }
 
     /// Where it listens.
@@ -95,10 +117,12 @@ impl Node {
             .unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&answer)))
     }
 
-    /// What it uses now.
+    /// What all its processes use now.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        Usage::of(self.child.lock().expect("no panic under it").id())
+        let workers = self.workers.lock().expect("no panic under it");
+        let own = Usage::of(self.child.lock().expect("no panic under it").id());
+        workers.iter().fold(own, |sum, worker| sum + Usage::of(worker.id()))
     }
 
     /// Waits until `condition` holds; for what there is no event for.
@@ -112,11 +136,9 @@ impl Node {
         until("the beginning of all deeds", || begun() >= count);
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process that clients connect to.
     pub fn signal(&self, signal: Signal) {
-        let child = self.child.lock().expect("no panic under it");
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, signal).expect("our child runs");
+        send(&self.child.lock().expect("no panic under it"), signal);
     }
 
     /// SIGTERM, and how it ended.
@@ -132,7 +154,18 @@ impl Node {
         let start = Instant::now();
         until("the end of cellmesh", || self.exit_status().is_some());
         let code = self.exit_status().and_then(|status| status.code());
-        Ended { code, stdout: self.stdout.whole(), stderr: self.log.whole(), took: start.elapsed() }
+        let took = start.elapsed();
+        self.end_workers();
+        Ended { code, stdout: self.stdout.whole(), stderr: self.log.whole(), took }
+    }
+
+    /// SIGTERM to each worker, which ends without an error.
+    fn end_workers(&self) {
+        for mut worker in self.workers.lock().expect("no panic under it").drain(..) {
+            send(&worker, Signal::TERM);
+            let status = worker.wait().expect("our child");
+            assert!(status.success(), "a worker ended with {status}:\n{}", self.log.text());
+        }
     }
 
     fn exit_status(&self) -> Option<ExitStatus> {
@@ -145,10 +178,16 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("--- the log of the node on {}:\n{}\n---", self.address, self.log.text());
         }
-        if let Ok(child) = self.child.get_mut() {
+        let workers = self.workers.get_mut().into_iter().flatten();
+        for child in self.child.get_mut().into_iter().chain(workers) {
             // One that has ended already is what we want.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, signal).expect("our child runs");
 }

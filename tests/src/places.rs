@@ -14,6 +14,25 @@ fn target_dir() -> PathBuf {
     profile_dir().parent().expect("the profile is a folder of the target folder").to_owned()
 }
 
+/// How the modules are spread over processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// All in one: `cellmesh run`.
+    CoHosted,
+    /// `cellmesh node` and workers.
+    Split,
+}
+
+/// The placement under test: `$CELLMESH_PLACEMENT`, `cohosted` or `split`.
+#[must_use]
+pub fn placement() -> Placement {
+    match std::env::var("CELLMESH_PLACEMENT").as_deref() {
+        Err(_) | Ok("cohosted") => Placement::CoHosted,
+        Ok("split") => Placement::Split,
+        Ok(other) => panic!("CELLMESH_PLACEMENT={other}: must be cohosted or split"),
+    }
+}
+
 /// The program under test.
 pub(crate) fn program() -> PathBuf {
     let program =

@@ -27,6 +27,18 @@ pub struct Usage {
     pub threads: usize,
 }
 
+impl std::ops::Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            anonymous_bytes: self.anonymous_bytes + other.anonymous_bytes,
+            descriptors: self.descriptors + other.descriptors,
+            threads: self.threads + other.threads,
+        }
+    }
+}
+
 impl Usage {
     /// Of the process now.
     pub(crate) fn of(pid: u32) -> Self {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::log::Log;
-use crate::places;
+use crate::places::{self, Placement};
 use crate::process::{Ended, until};
 use crate::{Node, cells_dir};
 
@@ -21,6 +21,8 @@ pub struct Run {
     cache_dir: PathBuf,
     listen: SocketAddr,
     args: Vec<String>,
+    /// Services of each worker when it is split; one with all of them if there are none.
+    workers: Vec<Vec<String>>,
 }
 
 impl Run {
@@ -34,7 +36,12 @@ impl Run {
     /// A muBench work model.
     #[must_use]
     pub fn model(model: &Value) -> Self {
-        Self::file("workmodel.json", &format!("{model:#}"))
+        let mut workers = vec![Vec::new(); 2];
+        for (index, service) in model.as_object().into_iter().flat_map(|model| model.keys()).enumerate() {
+            workers[index % 2].push(service.clone());
+        }
+        workers.retain(|services| !services.is_empty());
+        Self { workers, ..Self::file("workmodel.json", &format!("{model:#}")) }
     }
 
     /// Any file.
@@ -44,7 +51,14 @@ impl Run {
         let file = dir.path().join(name);
         std::fs::write(&file, text).expect("a file in a temporary folder");
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { dir, file, cache_dir: places::shared_cache_dir(), listen, args: Vec::new() }
+        Self {
+            dir,
+            file,
+            cache_dir: places::shared_cache_dir(),
+            listen,
+            args: Vec::new(),
+            workers: Vec::new(),
+        }
     }
 
     /// With another file beside the first.
@@ -91,8 +105,19 @@ impl Run {
     /// Starts it, and waits until it serves.
     #[must_use]
     pub fn start(self) -> Node {
-        let child = self.spawn("run");
-        Node::serving(child, self.dir)
+        if places::placement() == Placement::CoHosted {
+            let child = self.spawn("run");
+            return Node::serving(child, self.dir);
+        }
+        let node = self.spawn("node");
+        let all = [Vec::new()];
+        let workers = if self.workers.is_empty() { &all[..] } else { &self.workers };
+        let workers = workers.iter().map(|services| {
+            let names = services.iter().flat_map(|name| ["--service", name]);
+            self.spawn_with(self.command("worker").args(names))
+        });
+        let workers = workers.collect();
+        Node::serving(node, self.dir).with_workers(workers)
     }
 
     /// Runs it to its end, which has to come by itself.
@@ -121,13 +146,23 @@ impl Run {
     }
 
     fn spawn(&self, command: &str) -> Child {
+        self.spawn_with(&mut self.command(command))
+    }
+
+    fn spawn_with(&self, command: &mut Command) -> Child {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("cellmesh can be started")
+    }
+
+    fn command(&self, command: &str) -> Command {
         let mut program = Command::new(places::program());
-        for name in ["RUST_LOG", "CELLMESH_LISTEN", "CELLMESH_LANES", "CELLMESH_CACHE_DIR"] {
+        for name in ["RUST_LOG", "CELLMESH_LISTEN", "CELLMESH_LANES", "CELLMESH_CACHE_DIR", "CELLMESH_SOCKET"]
+        {
             program.env_remove(name);
         }
         program.arg(command).arg(&self.file).arg("--listen").arg(self.listen.to_string());
         program.arg("--cache-dir").arg(&self.cache_dir).arg("--cells-dir").arg(cells_dir()).args(&self.args);
-        program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        program.spawn().expect("cellmesh can be started")
+        program.arg("--socket").arg(self.dir.path().join("dpa.sock"));
+        program
     }
 }

@@ -54,7 +54,10 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
     build.args(["build", "--bins", "--tests"]).args(packages(&HEAVY));
     let mut heavy = workspace.cargo();
     heavy.args(["test", "--no-fail-fast"]).args(packages(&HEAVY));
-    heavy.env("CELLMESH_BIN", bin).env("CELLMESH_CELLS", cells);
+    heavy.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells);
+    let mut split = workspace.cargo();
+    split.args(["test", "--no-fail-fast", "--package", "cellmesh-tests"]);
+    split.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells).env("CELLMESH_PLACEMENT", "split");
     let mut light = workspace.cargo();
     light.args(["test", "--no-fail-fast"]).args(packages(&LIGHT));
     let cargo = |name, command| Suite::Cargo { name, command };
@@ -65,6 +68,7 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
         cargo("cells, compiled for this machine", native_cells(workspace)),
         cargo("runtime, build", build),
         cargo("runtime and end to end", heavy),
+        cargo("end to end, split into processes", split),
     ]
 }
 

@@ -23,7 +23,6 @@ use std::time::Duration;
 use cellmesh_shm::attach::{
     AttachListener, Channel, ChannelError, FromDpa, Hello, LinkWelcome, Role, ToDpa, Welcome,
 };
-use cellmesh_shm::bells::Bells;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
 use cellmesh_shm::link::LinkFds;
@@ -35,7 +34,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::reactor::watch;
+use crate::reactor::{BellWatch, watch};
 use crate::{Dpa, DpaConfig, DpaError, DpaStats};
 
 /// From accept to the hello, and from the welcome to its being taken. A process says hello at once.
@@ -65,7 +64,7 @@ struct Shared {
     dpa: RefCell<Dpa>,
     config: DpaConfig,
     services: Vec<String>,
-    bells: RefCell<AsyncFd<Bells>>,
+    bells: BellWatch,
     peers: RefCell<HashMap<EndpointId, Rc<Peer>>>,
     leaving: RefCell<Vec<Rc<Peer>>>,
     work: Notify,
@@ -100,7 +99,7 @@ impl DpaHost {
             dpa: RefCell::new(Dpa::new(config)),
             config,
             services,
-            bells: RefCell::new(watch(Bells::new()?)?),
+            bells: BellWatch::new()?,
             peers: RefCell::default(),
             leaving: RefCell::default(),
             work: Notify::new(),
@@ -134,7 +133,7 @@ impl DpaHost {
 
     /// Its name may be given to another at once: nobody may detach it by that name any more.
     fn on_closed(&self, endpoint: EndpointId) {
-        self.0.bells.borrow_mut().get_mut().remove(endpoint);
+        self.0.bells.remove(endpoint);
         if let Some(peer) = self.0.peers.borrow_mut().remove(&endpoint) {
             peer.endpoints.borrow_mut().retain(|other| *other != endpoint);
             peer.expelled.notify_one();
@@ -143,12 +142,8 @@ impl DpaHost {
 
     /// Waits until there may be something to pump: a bell has rung, or somebody was attached or detached.
     pub async fn woken(&self) {
-        let rung = std::future::poll_fn(|cx| {
-            self.0.bells.borrow().poll_read_ready(cx).map_ok(|mut guard| guard.clear_ready())
-        });
         tokio::select! {
-            // An epoll set that cannot be waited for any more is seen at the next attach.
-            _ = rung => {}
+            () = self.0.bells.rung() => {}
             () = self.0.work.notified() => {}
         }
     }
@@ -298,7 +293,7 @@ impl DpaHost {
         peer.endpoints.borrow_mut().push(endpoint);
         self.0.peers.borrow_mut().insert(endpoint, Rc::clone(peer));
         let bell = dpa.wait_fd(endpoint).expect("just attached");
-        self.0.bells.borrow_mut().get_mut().add(endpoint, bell)?;
+        self.0.bells.add(endpoint, bell)?;
         Ok(link)
     }
 
@@ -351,7 +346,7 @@ impl DpaHost {
         let mut dpa = self.0.dpa.borrow_mut();
         let before = dpa.stats().faulted_total();
         for endpoint in peer.endpoints.borrow_mut().drain(..) {
-            self.0.bells.borrow_mut().get_mut().remove(endpoint);
+            self.0.bells.remove(endpoint);
             self.0.peers.borrow_mut().remove(&endpoint);
             dpa.detach(endpoint);
         }

@@ -18,7 +18,7 @@ mod calls;
 mod connections;
 mod load;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -58,14 +58,19 @@ pub struct Dpu(Rc<Shared>);
 struct Shared {
     config: DpuConfig,
     routes: Arc<Routes>,
-    port: RefCell<Port>,
+    link: RefCell<Option<Attachment>>,
     calls: RefCell<Calls>,
     work: Notify,
     load: Load,
     connections: Connections,
     ids: RequestIds,
-    /// The link broke a rule or its other end is gone; nothing can be called any more.
-    closed: Cell<bool>,
+}
+
+/// The way to the DPA, as long as there is one.
+struct Attachment {
+    port: Port,
+    /// The DPA's numbers of our services, by our own.
+    numbers: Vec<Option<ServiceId>>,
 }
 
 /// Counters of one lane since its start, and what is in flight now.
@@ -98,34 +103,77 @@ pub struct DpuStats {
 }
 
 impl Dpu {
-    /// A sidecar on the far end of `link`, serving `routes`.
+    /// A sidecar that serves `routes` and is not attached to a DPA: it answers 503 until [`Dpu::attach`].
     #[must_use]
-    pub fn new(link: Link, routes: Arc<Routes>, config: DpuConfig) -> Self {
-        let port = Port::new(link, port_config(&config));
+    pub fn new(routes: Arc<Routes>, config: DpuConfig) -> Self {
         Self(Rc::new(Shared {
             config,
             routes,
-            port: RefCell::new(port),
+            link: RefCell::new(None),
             calls: RefCell::new(Calls::new()),
             work: Notify::new(),
             load: Load::default(),
             connections: Connections::default(),
             ids: RequestIds::new(),
-            closed: Cell::new(false),
         }))
+    }
+
+    /// From now on requests go through `link`. What was in flight on an earlier one is lost.
+    ///
+    /// - `services`: names of the services of the DPA at its other end; a service's number there is its place.
+    pub fn attach<'n>(&self, link: Link, calls_max: u32, services: impl IntoIterator<Item = &'n str>) {
+        self.detach();
+        let mut numbers = vec![None; self.0.routes.services().len()];
+        for (number, name) in (0..=u16::MAX).zip(services) {
+            if let Some(ours) = self.0.routes.id(name) {
+                numbers[usize::from(ours.0)] = Some(ServiceId(number));
+            }
+        }
+        let port = Port::new(link, port_config(&self.0.config, calls_max));
+        *self.0.link.borrow_mut() = Some(Attachment { port, numbers });
+        self.0.work.notify_one();
+    }
+
+    /// Lets the link go, if there is one: its other end is gone. What is in flight ends with an error.
+    pub fn detach(&self) {
+        if self.0.link.borrow_mut().take().is_none() {
+            return;
+        }
+        let calls = self.0.calls.borrow().all();
+        for call in calls {
+            self.settle(call, ResponseMessage::faulted(Fault::WorkerLost));
+        }
+        self.0.work.notify_one();
+    }
+
+    /// Whether there is a link to a DPA.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.0.link.borrow().is_some()
     }
 
     /// Takes what has arrived, gives up what is late, publishes what was queued. Never waits.
     ///
     /// - cost: idle, one load of the peer's counter per ring and one comparison with the clock.
     pub fn pump(&self, now: Nanos) -> Progress {
-        if self.0.closed.get() {
-            return Progress::Idle;
-        }
         let mut progress = self.take_arrived();
         progress |= self.give_up_late(now);
-        progress |= self.0.port.borrow_mut().flush();
+        progress |= self.with_port(Port::flush).unwrap_or_default();
         progress
+    }
+
+    fn with_port<T>(&self, deed: impl FnOnce(&mut Port) -> T) -> Option<T> {
+        self.0.link.borrow_mut().as_mut().map(|attached| deed(&mut attached.port))
+    }
+
+    /// See [`Port::announce_sleep`].
+    pub fn announce_sleep(&self) {
+        self.with_port(Port::announce_sleep);
+    }
+
+    /// See [`Port::wake`].
+    pub fn wake(&self) {
+        self.with_port(Port::wake);
     }
 
     /// Notified when an ingress task has queued something for [`Dpu::pump`].
@@ -152,12 +200,6 @@ impl Dpu {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.connections.is_draining()
-    }
-
-    /// Whether the link to the DPA is gone. Every request is answered with an error then.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.0.closed.get()
     }
 
     /// Requests received and not ended.
@@ -211,33 +253,35 @@ impl Dpu {
     }
 
     /// Sends `message` into the mesh. The answer always comes: a fault at the latest after the deadline.
-    pub(crate) fn call(&self, message: RequestMessage) -> Result<Call, Refusal> {
-        if self.0.closed.get() {
-            return Err(Refusal::Detached);
-        }
+    pub(crate) fn call(&self, mut message: RequestMessage) -> Result<Call, Refusal> {
         let (service, deadline) = (message.service, message.deadline);
-        let call = self.0.port.borrow_mut().call(message);
-        let call = call.map_err(|refused| self.refusal(service, refused.why))?;
+        let call = {
+            let mut link = self.0.link.borrow_mut();
+            let attached = link.as_mut().ok_or(Refusal::Detached)?;
+            let number = attached.numbers[usize::from(service.0)];
+            message.service = number.ok_or_else(|| self.refusal(service, Fault::NoWorker))?;
+            attached.port.call(message).map_err(|refused| self.refusal(service, fault_of(refused.why)))?
+        };
         let ticket = self.0.calls.borrow_mut().open_ingress(call, deadline);
         self.0.work.notify_one();
         Ok(Call { dpu: self.clone(), ticket: Some(ticket) })
     }
 
-    fn refusal(&self, service: ServiceId, why: PortRefusal) -> Refusal {
+    fn refusal(&self, service: ServiceId, fault: Fault) -> Refusal {
         let service = self.0.routes.name(service).map(ToString::to_string).unwrap_or_default();
-        Refusal::Mesh { fault: fault_of(why), service }
+        Refusal::Mesh { fault, service }
     }
 
     fn take_arrived(&self) -> Progress {
         let mut progress = Progress::Idle;
         for _ in 0..ARRIVALS_PER_TURN {
-            let arrived = self.0.port.borrow_mut().poll();
+            let Some(arrived) = self.with_port(Port::poll) else { return progress };
             match arrived {
                 Ok(None) => return progress,
                 Ok(Some(arrived)) => self.on_arrived(arrived),
                 Err(error) => {
-                    tracing::error!(%error, "the ring to the DPA is closed; requests in flight are answered with an error");
-                    self.close();
+                    tracing::error!(%error, "the DPA broke a rule of the rings; requests in flight end with an error");
+                    self.detach();
                     return Progress::Moved;
                 }
             }
@@ -261,7 +305,8 @@ impl Dpu {
         let settled = self.0.calls.borrow_mut().settle(call, message);
         match settled {
             Settled::Ingress(waker) => waker.into_iter().for_each(std::task::Waker::wake),
-            Settled::Relay(slot, message) => self.0.port.borrow_mut().respond(slot, message),
+            // Without a link the one who called is gone too.
+            Settled::Relay(slot, message) => self.with_port(|port| port.respond(slot, message)).unwrap_or(()),
             Settled::Nobody => {}
         }
     }
@@ -270,19 +315,22 @@ impl Dpu {
     fn relay(&self, slot: SlotId, message: RequestMessage) {
         add(&self.0.load.relayed, 1);
         if let Err(refused) = self.try_relay(slot, message) {
-            self.0.port.borrow_mut().respond(slot, ResponseMessage::faulted(refused));
+            self.with_port(|port| port.respond(slot, ResponseMessage::faulted(refused)));
         }
     }
 
     fn try_relay(&self, slot: SlotId, message: RequestMessage) -> Result<(), Fault> {
         let (service, deadline) = (message.service, message.deadline);
-        self.0.routes.name(service).ok_or(Fault::Unroutable)?;
         if self.0.calls.borrow().relays() >= self.0.config.relays_max as usize {
             return Err(Fault::Overloaded);
         }
-        let mut port = self.0.port.borrow_mut();
-        port.install_flow(service);
-        let call = port.call(message).map_err(|refused| fault_of(refused.why))?;
+        let mut link = self.0.link.borrow_mut();
+        let attached = link.as_mut().ok_or(Fault::Unroutable)?;
+        if !attached.numbers.contains(&Some(service)) {
+            return Err(Fault::Unroutable);
+        }
+        attached.port.install_flow(service);
+        let call = attached.port.call(message).map_err(|refused| fault_of(refused.why))?;
         self.0.calls.borrow_mut().open_relay(call, deadline, slot);
         Ok(())
     }
@@ -297,18 +345,9 @@ impl Dpu {
         progress
     }
 
-    /// Nothing can be sent or received any more: ends everything in flight.
-    fn close(&self) {
-        self.0.closed.set(true);
-        let calls = self.0.calls.borrow().all();
-        for call in calls {
-            self.settle(call, ResponseMessage::faulted(Fault::WorkerLost));
-        }
-    }
-
     fn cancel(&self, call: Option<CallId>) {
         let Some(call) = call else { return };
-        self.0.port.borrow_mut().cancel(call);
+        self.with_port(|port| port.cancel(call));
         self.0.work.notify_one();
     }
 }
@@ -326,10 +365,10 @@ fn grace_ns() -> u64 {
     u64::try_from(DEADLINE_GRACE.as_nanos()).expect("a fraction of a second")
 }
 
-fn port_config(config: &DpuConfig) -> PortConfig {
+fn port_config(config: &DpuConfig, calls_max: u32) -> PortConfig {
     let message_bytes_max = config.body_bytes_max.0 + HEAD_ROOM_BYTES + config.head_bytes_max.0;
     PortConfig {
-        calls_max: config.requests_max.saturating_add(config.relays_max),
+        calls_max: config.requests_max.saturating_add(config.relays_max).min(calls_max),
         message_bytes_max: u32::try_from(message_bytes_max).unwrap_or(u32::MAX),
         assembly_bytes_max: message_bytes_max * ASSEMBLIES,
     }

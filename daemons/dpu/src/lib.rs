@@ -17,10 +17,11 @@
 //! # use std::sync::Arc;
 //! # use cellmesh_dpu::{Acceptor, Dpu, DpuConfig, Routes};
 //! # use cellmesh_shm::{clock::Nanos, link::Link, port::Progress};
-//! # async fn lane(link: Link, routes: Arc<Routes>, listener: std::net::TcpListener) {
+//! # async fn lane(link: Link, routes: Arc<Routes>, services: Vec<&str>, listener: std::net::TcpListener) {
 //! let config = DpuConfig::default();
 //! let (acceptor, mut intakes) = Acceptor::new(listener, 1, config.connections_max);
-//! let dpu = Dpu::new(link, routes, config);
+//! let dpu = Dpu::new(routes, config);
+//! dpu.attach(link, 1024, services);
 //! let intake = intakes.remove(0).serve(dpu.clone());
 //! tokio::task::spawn_local(intake); // on the lane's LocalSet
 //! let accepting = tokio::spawn(acceptor.run());

@@ -1,12 +1,14 @@
 //! What config comes to: an application that can be run.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cellmesh_dpa::DpaConfig;
 use cellmesh_dpu::config::DpuConfig;
 
 use super::Overrides;
+use super::problems::{Problem, Problems};
 use crate::host::CellSetup;
 
 /// A checked application.
@@ -22,6 +24,8 @@ pub struct App {
     pub listen: SocketAddr,
     /// Limits of the ingress.
     pub dpu: DpuConfig,
+    /// How its processes find each other, when there are several.
+    pub node: NodeSettings,
     /// Everything else.
     pub runtime: RuntimeSettings,
     /// What the user should be told at the start.
@@ -39,11 +43,55 @@ pub struct ServiceSpec {
     pub path: String,
 }
 
+/// How the processes of a node find each other and what they may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// Where the DPA listens for workers of any service, and for sidecars.
+    pub socket: PathBuf,
+    /// More sockets, each for workers of some services only.
+    pub worker_sockets: Vec<WorkerSocket>,
+    /// An endpoint that takes nothing for so long, although frames wait for it, is taken for dead.
+    pub stall_timeout: Duration,
+    /// Where a worker attaches, if not at `socket`.
+    pub worker_socket: Option<PathBuf>,
+    /// Services that a worker hosts; all if none are named.
+    pub worker_services: Option<Vec<String>>,
+}
+
+/// A socket of the DPA for workers of some services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSocket {
+    /// Its path.
+    pub path: PathBuf,
+    /// Services that may be served by those who come in here.
+    pub services: Vec<String>,
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from("/run/cellmesh/dpa.sock"),
+            worker_sockets: Vec::new(),
+            stall_timeout: DpaConfig::default().stall_timeout,
+            worker_socket: None,
+            worker_services: None,
+        }
+    }
+}
+
+impl NodeSettings {
+    /// Where a worker attaches.
+    #[must_use]
+    pub fn socket_of_worker(&self) -> &PathBuf {
+        self.worker_socket.as_ref().unwrap_or(&self.socket)
+    }
+}
+
 /// Settings of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeSettings {
-    /// Lanes: threads that serve requests from accept to response.
-    pub lanes: usize,
+    /// Lanes: threads that serve requests from accept to response. Each command has its own default.
+    pub lanes: Option<usize>,
     /// Threads for internal steps that last longer than a tick.
     pub pool_threads: usize,
     /// How often long guest calls give their thread back.
@@ -56,10 +104,9 @@ pub struct RuntimeSettings {
 
 impl Default for RuntimeSettings {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            lanes: cores,
-            pool_threads: cores,
+            lanes: None,
+            pool_threads: cores(),
             epoch_tick: Duration::from_millis(2),
             drain_timeout: Duration::from_secs(30),
             cache_dir: default_cache_dir(),
@@ -67,18 +114,63 @@ impl Default for RuntimeSettings {
     }
 }
 
+impl RuntimeSettings {
+    /// Lanes, or as many as there are processors.
+    #[must_use]
+    pub fn lanes_or_cores(&self) -> usize {
+        self.lanes_or(cores())
+    }
+
+    /// Lanes, or so many.
+    #[must_use]
+    pub fn lanes_or(&self, default: usize) -> usize {
+        self.lanes.unwrap_or(default).max(1)
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 impl App {
+    /// What a worker hosts.
+    pub fn worker_services(&self) -> impl Iterator<Item = &ServiceSpec> {
+        let wanted = self.node.worker_services.as_ref();
+        self.services.iter().filter(move |spec| {
+            wanted.is_none_or(|wanted| wanted.iter().any(|name| *name == *spec.setup.service))
+        })
+    }
+
     /// Takes what the command line says over what the file says.
-    pub(super) fn apply(&mut self, overrides: &Overrides) {
+    ///
+    /// # Errors
+    /// A service that is named there and not in the file.
+    pub(super) fn apply(&mut self, path: &Path, overrides: &Overrides) -> Result<(), Problems> {
+        if let Some(socket) = &overrides.socket {
+            self.node.socket.clone_from(socket);
+            self.node.worker_socket = None;
+        }
+        if let Some(services) = &overrides.worker_services {
+            for name in services {
+                if !self.services.iter().any(|spec| *spec.setup.service == **name) {
+                    let known: Vec<&str> = self.services.iter().map(|spec| &*spec.setup.service).collect();
+                    let right = format!("name one of: {}", known.join(", "));
+                    let wrong = format!("--service {name} is no service of this file");
+                    return Err(Problems::one(Problem::of_file(path, &wrong, &right)));
+                }
+            }
+            self.node.worker_services = Some(services.clone());
+        }
         if let Some(listen) = overrides.listen {
             self.listen = listen;
         }
         if let Some(lanes) = overrides.lanes {
-            self.runtime.lanes = lanes.max(1);
+            self.runtime.lanes = Some(lanes);
         }
         if let Some(dir) = &overrides.cache_dir {
             self.runtime.cache_dir.clone_from(dir);
         }
+        Ok(())
     }
 }
 

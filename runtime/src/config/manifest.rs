@@ -21,9 +21,9 @@ use cellmesh_dpu::routes::ServiceName;
 use toml::de::DeTable;
 
 use super::app::{App, RuntimeSettings, ServiceSpec};
-use super::ingress;
 use super::problems::{Problem, Problems};
 use super::reader::{Source, Table};
+use super::{Overrides, Part, ingress, node};
 use crate::host::{CellLimits, CellSetup, Grants, Scratch};
 
 /// The port of the seed system, which its clients know.
@@ -31,8 +31,8 @@ pub(super) const LISTEN_DEFAULT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5005);
 
 /// Bounds of durations in config: nothing useful lies outside.
-const SHORTEST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Instances of one service unless config says otherwise: calls beyond wait for one to come free.
 pub(super) const INSTANCES_MAX_DEFAULT: u32 = 64;
@@ -41,7 +41,7 @@ pub(super) const INSTANCES_MAX_DEFAULT: u32 = 64;
 const INSTANCES_MAX_MAX: u64 = 1024;
 
 /// Reads and checks an `app.toml`.
-pub(super) fn read(path: &Path, text: &str) -> Result<App, Problems> {
+pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App, Problems> {
     let mut source = Source::new(path, text);
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -57,8 +57,10 @@ pub(super) fn read(path: &Path, text: &str) -> Result<App, Problems> {
     let listen = root.address(&mut source, "listen").unwrap_or(LISTEN_DEFAULT);
     let dpu = ingress::read(&mut source, &mut root);
     let runtime = runtime(&mut source, &mut root);
-    let services = services(&mut source, &mut root, path);
+    let files = if overrides.part == Part::Daemon { Files::Elsewhere } else { Files::Here };
+    let services = services(&mut source, &mut root, path, files);
     let entry = entry_index(&mut source, &root, entry, &services);
+    let node = node::read(&mut source, &mut root, &services);
     root.finish(&mut source);
     source.problems.or(|| App {
         name: name.unwrap_or_else(|| "cellmesh".into()),
@@ -66,6 +68,7 @@ pub(super) fn read(path: &Path, text: &str) -> Result<App, Problems> {
         entry,
         listen,
         dpu,
+        node,
         runtime,
         notes: Vec::new(),
     })
@@ -76,7 +79,7 @@ fn runtime(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> RuntimeSettings
     let Some(mut table) = root.table(source, "runtime") else { return settings };
     let set = |slot: &mut Duration, value: Option<Duration>| *slot = value.unwrap_or(*slot);
     let count = |slot: &mut usize, value: Option<u64>| *slot = value.map_or(*slot, to_usize);
-    count(&mut settings.lanes, table.number(source, "lanes", 1, 256));
+    settings.lanes = table.number(source, "lanes", 1, 256).map(to_usize);
     count(&mut settings.pool_threads, table.number(source, "pool_threads", 1, 256));
     set(&mut settings.epoch_tick, table.duration(source, "epoch_tick", SHORTEST, Duration::from_millis(100)));
     set(&mut settings.drain_timeout, table.duration(source, "drain_timeout", Duration::ZERO, LONGEST));
@@ -87,7 +90,19 @@ fn runtime(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> RuntimeSettings
     settings
 }
 
-fn services(source: &mut Source<'_>, root: &mut Table<'_, '_>, path: &Path) -> Vec<ServiceSpec> {
+/// Whether the files that cells need must be on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Here,
+    Elsewhere,
+}
+
+fn services(
+    source: &mut Source<'_>,
+    root: &mut Table<'_, '_>,
+    path: &Path,
+    files: Files,
+) -> Vec<ServiceSpec> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let mut services: Vec<ServiceSpec> = Vec::new();
     let cells = root.tables(source, "cell");
@@ -96,8 +111,7 @@ fn services(source: &mut Source<'_>, root: &mut Table<'_, '_>, path: &Path) -> V
     }
     for mut table in cells {
         let names = service_names(source, &mut table, &services);
-        let cell = cell(source, &mut table, folder);
-        let (setup, instances_max) = cell;
+        let (setup, instances_max) = cell(source, &mut table, folder, files);
         services.extend(names.into_iter().map(|name| ServiceSpec {
             setup: CellSetup { service: name.into(), ..setup.clone() },
             instances_max,
@@ -135,14 +149,14 @@ fn service_names(source: &mut Source<'_>, table: &mut Table<'_, '_>, taken: &[Se
     names
 }
 
-fn cell(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> (CellSetup, u32) {
+fn cell(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path, files: Files) -> (CellSetup, u32) {
     let mut limits = CellLimits::default();
-    let component = component(source, table, folder);
+    let component = component(source, table, folder, files);
     let config = match table.table(source, "config") {
         Some(mut config) => config.texts(source).into_iter().collect(),
         None => BTreeMap::new(),
     };
-    let grants = grants(source, table, folder);
+    let grants = grants(source, table, folder, files);
     if let Some(bytes) = table.size(source, "memory_max", 1 << 20, 4 << 30) {
         limits.memory_bytes_max = to_usize(bytes);
     }
@@ -159,7 +173,7 @@ fn cell(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> (C
     (setup, instances_max)
 }
 
-fn component(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> PathBuf {
+fn component(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path, files: Files) -> PathBuf {
     let Some(file) = table.text(source, "component") else {
         if !table.has("component") {
             source.note(Some(table.line()), table.path("component"), "is missing", "name a .wasm file");
@@ -167,7 +181,7 @@ fn component(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) 
         return PathBuf::new();
     };
     let path = folder.join(&file);
-    if !path.is_file() {
+    if files == Files::Here && !path.is_file() {
         let wrong = format!("there is no file {}", path.display());
         let line = table.line_of_key(source, "component");
         source.note(line, table.path("component"), wrong, "name a .wasm file, relative to this one");
@@ -175,12 +189,13 @@ fn component(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) 
     path
 }
 
-fn grants(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path) -> Grants {
+fn grants(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path, files: Files) -> Grants {
     let Some(mut grants) = table.table(source, "grants") else { return Grants::default() };
     let scratch = grants
         .text(source, "scratch")
         .map(|dir| if dir == "temporary" { Scratch::Temporary } else { Scratch::Folder(folder.join(dir)) });
     if let Some(Scratch::Folder(dir)) = &scratch
+        && files == Files::Here
         && !dir.is_dir()
     {
         let wrong = format!("there is no folder {}", dir.display());

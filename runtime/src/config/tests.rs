@@ -58,7 +58,7 @@ fn manifest_settings_are_taken() {
     )
     .expect("valid");
     let setup = &app.services[1].setup;
-    assert_eq!((app.name.as_str(), app.entry, app.runtime.lanes), ("shop", 1, 3));
+    assert_eq!((app.name.as_str(), app.entry, app.runtime.lanes), ("shop", 1, Some(3)));
     assert_eq!(app.dpu.request_timeout.0.as_millis(), 250);
     assert_eq!((setup.limits.memory_bytes_max, setup.fresh_instances), (2 << 20, true));
     assert_eq!(setup.config.get("k").map(String::as_str), Some("v"));

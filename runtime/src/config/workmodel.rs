@@ -12,10 +12,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::Overrides;
-use super::app::{App, RuntimeSettings, ServiceSpec};
+use super::app::{App, NodeSettings, RuntimeSettings, ServiceSpec};
 use super::manifest::{INSTANCES_MAX_DEFAULT, LISTEN_DEFAULT};
 use super::problems::{Problem, Problems};
+use super::{Overrides, Part};
 use crate::host::{CellLimits, CellSetup, Grants, Scratch};
 
 mod functions;
@@ -34,7 +34,12 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     for (index, (name, entry)) in model.0.iter().enumerate() {
         check.service(index, name, entry);
     }
-    let component = cell_file(overrides).map_err(|error| check.problems.0.push(error)).unwrap_or_default();
+    let component = match overrides.part {
+        Part::Daemon => PathBuf::from(CELL_FILE),
+        Part::Whole | Part::Worker => {
+            cell_file(overrides).map_err(|error| check.problems.0.push(error)).unwrap_or_default()
+        }
+    };
     let names = check.names;
     check.problems.or(|| App {
         name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
@@ -42,6 +47,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         services: services(&model, &names, &component),
         listen: LISTEN_DEFAULT,
         dpu: DpuConfig::default(),
+        node: NodeSettings::default(),
         runtime: RuntimeSettings::default(),
         notes: grpc_note(&model),
     })

@@ -1,6 +1,9 @@
 //! One service on one lane: its cell, the instances that are ready, and the calls that wait for one.
 
 use std::collections::VecDeque;
+use std::ops::{Index, IndexMut};
+
+use cellmesh_shm::ids::ServiceId;
 
 use super::ServiceCell;
 use crate::call::Ticket;
@@ -25,6 +28,41 @@ pub(super) struct Hosted {
     busy: usize,
     instances_max: usize,
     waiting: VecDeque<Waiting>,
+}
+
+/// All services of one lane, by the DPA's numbers.
+pub(super) struct HostedServices(Vec<Option<Hosted>>);
+
+impl HostedServices {
+    pub(super) fn new(services: Vec<(ServiceId, ServiceCell)>) -> Self {
+        let mut table = Vec::new();
+        for (id, service) in services {
+            let index = usize::from(id.0);
+            if index >= table.len() {
+                table.resize_with(index + 1, || None);
+            }
+            table[index] = Some(Hosted::new(service));
+        }
+        Self(table)
+    }
+
+    pub(super) fn has(&self, id: ServiceId) -> bool {
+        self.0.get(usize::from(id.0)).is_some_and(Option::is_some)
+    }
+}
+
+impl Index<ServiceId> for HostedServices {
+    type Output = Hosted;
+
+    fn index(&self, id: ServiceId) -> &Hosted {
+        self.0[usize::from(id.0)].as_ref().expect("a request is admitted for a service that is hosted")
+    }
+}
+
+impl IndexMut<ServiceId> for HostedServices {
+    fn index_mut(&mut self, id: ServiceId) -> &mut Hosted {
+        self.0[usize::from(id.0)].as_mut().expect("a request is admitted for a service that is hosted")
+    }
 }
 
 impl Hosted {

@@ -115,6 +115,10 @@ impl Requests {
         Some(request)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Request> {
+        self.entries.iter().filter_map(|entry| entry.request.as_ref())
+    }
+
     /// Removes the request that holds `slot`, if it still does.
     pub(super) fn remove_slot(&mut self, slot: SlotId) -> Option<Request> {
         let id = (*self.by_slot.get(slot.index as usize)?)?;

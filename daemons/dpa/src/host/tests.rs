@@ -149,14 +149,18 @@ impl Process {
     async fn next_slot(&mut self) -> SlotId {
         match self.next().await {
             Arrived::Request { slot, .. } => slot,
-            other => panic!("a request was expected, not {other:?}"),
+            other @ (Arrived::Response { .. } | Arrived::Cancelled { .. }) => {
+                panic!("a request was expected, not {other:?}")
+            }
         }
     }
 
     async fn next_response(&mut self) -> ResponseMessage {
         match self.next().await {
             Arrived::Response { message, .. } => message,
-            other => panic!("a response was expected, not {other:?}"),
+            other @ (Arrived::Request { .. } | Arrived::Cancelled { .. }) => {
+                panic!("a response was expected, not {other:?}")
+            }
         }
     }
 
@@ -260,7 +264,7 @@ fn handshake_garbage_is_refused() {
             channel.send(&packet, &[]).expect("room");
             match received(&channel).await.expect("an answer") {
                 Received::Said(FromDpa::Refused { why }) => assert!(why.contains(part), "{why}"),
-                other => panic!("{other:?}"),
+                other @ (Received::Attached(_) | Received::Said(_)) => panic!("{other:?}"),
             }
             assert!(matches!(received(&channel).await, Err(ChannelError::Ended)));
         }

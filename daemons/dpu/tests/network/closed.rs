@@ -1,6 +1,6 @@
 //! A DPA that breaks the rules of the ring.
 
-use cellmesh_dpu::{Dpu, DpuConfig};
+use cellmesh_dpu::DpuConfig;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
 use cellmesh_shm::link::{Link, LinkSpec};
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
 use crate::client::{Raw, soon};
-use crate::node::{accept, on_lane, routes};
+use crate::node::{accept, attached, on_lane};
 
 /// What is in flight is answered, what comes later is refused, and nothing hangs or panics.
 #[test]
@@ -23,7 +23,7 @@ fn closed_ring_is_an_error_and_no_hang() {
             message_bytes_max: 1 << 20,
         };
         let (near, far) = Link::create(spec).expect("memory");
-        let dpu = Dpu::new(Link::open(far).expect("fresh descriptors"), routes(), DpuConfig::default());
+        let dpu = attached(Link::open(far).expect("fresh descriptors"), DpuConfig::default());
         let mut dpa = Port::new(near, PortConfig::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("bound");
@@ -38,7 +38,7 @@ fn closed_ring_is_an_error_and_no_hang() {
         dpa.flush();
         dpu.pump(Nanos::now());
 
-        assert!(dpu.is_closed());
+        assert!(!dpu.is_attached());
         let reply = client.reply().await;
         assert_eq!((reply.status, reply.header("x-cellmesh-error")), (502, Some("worker-lost")));
         let reply = client.get("/").await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cellmesh_dpa::{Dpa, DpaConfig};
-use cellmesh_dpu::{Dpu, DpuConfig, Routes, serve_connection};
+use cellmesh_dpu::{Dpu, DpuConfig, Routes, ServiceName, serve_connection};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::head::HeadBuilder;
 use cellmesh_shm::ids::{CallId, ServiceId, SlotId};
@@ -87,13 +87,20 @@ pub(crate) fn routes() -> Arc<Routes> {
     Arc::new(Routes::new(services, ServiceId(0)).expect("valid routes"))
 }
 
+/// A DPU at the far end of `link`, whose DPA knows the services by the same numbers.
+pub(crate) fn attached(link: Link, config: DpuConfig) -> Dpu {
+    let dpu = Dpu::new(routes(), config);
+    dpu.attach(link, u32::MAX, routes().services().iter().map(ServiceName::as_str));
+    dpu
+}
+
 impl Node {
     pub(crate) async fn start(config: DpuConfig) -> Self {
         let mut dpa = Dpa::new(DpaConfig::default());
         let profile = RingProfile::default();
         let sidecar = dpa.attach_sidecar(profile).expect("memory");
         let worker = dpa.attach_worker(&[ServiceId(0), ServiceId(1)], profile).expect("memory");
-        let dpu = Dpu::new(Link::open(sidecar).expect("fresh descriptors"), routes(), config);
+        let dpu = attached(Link::open(sidecar).expect("fresh descriptors"), config);
         let worker = Rc::new(RefCell::new(Worker::new(Link::open(worker).expect("fresh descriptors"))));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("bound");

@@ -1,0 +1,40 @@
+//! What a command says at its start: what is served where, and what to type to see it.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::config::App;
+
+/// Says it. Nobody has to listen: a closed standard output is no reason not to serve.
+pub(super) fn say(lines: &[String]) {
+    let _ = std::io::stdout().write_all((lines.join("\n") + "\n").as_bytes());
+}
+
+/// Name, number of services, address.
+pub(super) fn title(app: &App, address: SocketAddr) -> String {
+    format!("{}: {} services on http://{address}", app.name, app.services.len())
+}
+
+/// A line for each service, with its cell.
+pub(super) fn cells(app: &App) -> impl Iterator<Item = String> {
+    app.services.iter().map(|service| {
+        format!("  {:<16} {}", service.setup.service, from_here(&service.setup.component).display())
+    })
+}
+
+/// What to type to see it work.
+pub(super) fn tries(app: &App, address: SocketAddr) -> Vec<String> {
+    let entry = &app.services[app.entry];
+    let mut lines = vec![format!("try: curl http://{address}{}", entry.path)];
+    if let Some(other) = app.services.iter().find(|service| service.setup.service != entry.setup.service) {
+        let name = &other.setup.service;
+        lines.push(format!("     curl http://{address}{} -H 'x-cellmesh-service: {name}'", other.path));
+    }
+    lines
+}
+
+/// A path as short as it can be said from the current folder.
+fn from_here(path: &Path) -> &Path {
+    std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
+}

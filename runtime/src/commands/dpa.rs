@@ -1,0 +1,139 @@
+//! `cellmesh dpa`: the DPA as a daemon, and what [`super::node`] shares with it.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use anyhow::Context;
+use cellmesh_dpa::{Admission, DpaConfig, DpaHost};
+use cellmesh_shm::attach::{AttachListener, SERVICES_MAX};
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::port::Progress;
+use tokio::sync::Notify;
+
+use super::announce;
+use crate::cohost::dpa_config;
+use crate::config::App;
+use crate::lane::{self, Modules};
+use crate::lanes::{LaneMain, Lanes};
+
+/// Moves frames until SIGINT or SIGTERM.
+///
+/// # Errors
+/// When a socket cannot be bound, or the lane fails.
+pub fn run(app: &App) -> anyhow::Result<()> {
+    let parts = DpaParts::bind(app)?;
+    announce::say(&[
+        format!("{}: DPA for {} services", app.name, app.services.len()),
+        format!("attach at {}", app.node.socket.display()),
+        "serving; Ctrl-C ends".into(),
+    ]);
+    let main: LaneMain = Box::new(move |orders| {
+        Box::pin(async move {
+            let host = parts.host()?;
+            let mut modules = DpaLane { host: host.clone(), idle: Rc::default() };
+            let idle = Rc::clone(&modules.idle);
+            let drain = async move {
+                while host.stats().live > 0 {
+                    idle.notified().await;
+                }
+            };
+            lane::run(&mut modules, orders.until_done(drain)).await
+        })
+    });
+    let lanes = Lanes::start(vec![main])?;
+    let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    main.block_on(lanes.serve(app.runtime.drain_timeout))
+}
+
+/// What a DPA daemon is made of before its lane runs.
+pub(super) struct DpaParts {
+    config: DpaConfig,
+    services: Vec<String>,
+    sockets: Vec<(AttachListener, Admission)>,
+}
+
+impl DpaParts {
+    /// Binds the sockets.
+    ///
+    /// # Errors
+    /// When one cannot be bound, or there are more services than a DPA can name.
+    pub(super) fn bind(app: &App) -> anyhow::Result<Self> {
+        let services: Vec<String> = app.services.iter().map(|spec| spec.setup.service.to_string()).collect();
+        anyhow::ensure!(
+            services.len() <= SERVICES_MAX,
+            "{} services: a node has at most {SERVICES_MAX}",
+            services.len()
+        );
+        let all = Admission { services: None, sidecars: true };
+        let mut sockets = vec![(bind(&app.node.socket)?, all)];
+        for socket in &app.node.worker_sockets {
+            let services = Some(socket.services.iter().cloned().collect());
+            sockets.push((bind(&socket.path)?, Admission { services, sidecars: false }));
+        }
+        let config = DpaConfig { stall_timeout: app.node.stall_timeout, ..dpa_config(&app.dpu) };
+        Ok(Self { config, services, sockets })
+    }
+
+    /// Calls that each endpoint may have in flight.
+    pub(super) fn calls_max(&self) -> u32 {
+        self.config.calls_max
+    }
+
+    /// The DPA, taking processes in. Call it on the lane.
+    ///
+    /// # Errors
+    /// For want of descriptors.
+    pub(super) fn host(self) -> anyhow::Result<DpaHost> {
+        let host = DpaHost::new(self.config, self.services)?;
+        for (listener, admission) in self.sockets {
+            tokio::task::spawn_local(host.clone().serve(listener, admission));
+        }
+        Ok(host)
+    }
+}
+
+fn bind(path: &Path) -> anyhow::Result<AttachListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    AttachListener::bind(path).with_context(|| {
+        format!("cannot listen on {} (dpa.socket, --socket or CELLMESH_SOCKET names another)", path.display())
+    })
+}
+
+struct DpaLane {
+    host: DpaHost,
+    idle: Rc<Notify>,
+}
+
+impl Modules for DpaLane {
+    fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress> {
+        let progress = self.host.pump(now);
+        if progress.moved() && self.host.stats().live == 0 {
+            self.idle.notify_one();
+        }
+        Ok(progress)
+    }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        self.host.next_deadline()
+    }
+
+    async fn woken(&self) {
+        self.host.woken().await;
+    }
+
+    fn announce_sleep(&mut self) -> bool {
+        self.host.announce_sleep();
+        true
+    }
+
+    fn wake(&mut self) {
+        self.host.wake();
+    }
+
+    fn awaits_bell(&self) -> bool {
+        self.host.stats().live > 0
+    }
+}

@@ -1,0 +1,160 @@
+//! `cellmesh dpu`: the network side as a daemon of its own.
+//!
+//! - Connections of clients outlive the DPA: while there is none, requests are told 503.
+
+use std::cell::Cell;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cellmesh_dpa::reactor::BellWatch;
+use cellmesh_dpu::{Acceptor, Dpu};
+use cellmesh_shm::attach::{Hello, Role};
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::link::Link;
+use cellmesh_shm::port::Progress;
+use tokio::sync::mpsc;
+
+use super::{announce, bind};
+use crate::attachment::{DpaSocket, LinkOrder, process_name};
+use crate::config::App;
+use crate::lane::{self, Modules};
+use crate::lanes::{LaneMain, Lanes, stop_signal};
+use crate::mesh;
+
+/// Orders that a lane has not looked at yet.
+const ORDERS_MAX: usize = 8;
+
+/// Serves `app` through the DPA that it attaches to, until SIGINT or SIGTERM, then drains.
+///
+/// # Errors
+/// When the address cannot be bound, or a lane fails.
+pub fn run(app: &App) -> anyhow::Result<()> {
+    let count = app.runtime.lanes_or(1);
+    let routes = Arc::new(mesh::routes(app)?);
+    let listener = bind(app.listen)?;
+    let address = listener.local_addr()?;
+    let (acceptor, intakes) = Acceptor::new(listener, count, app.dpu.connections_max);
+    let mut orders_to = Vec::new();
+    let mut mains: Vec<LaneMain> = Vec::new();
+    for intake in intakes {
+        let (sender, links) = mpsc::channel(ORDERS_MAX);
+        orders_to.push(sender);
+        let (routes, config) = (Arc::clone(&routes), app.dpu.clone());
+        mains.push(Box::new(move |orders| {
+            Box::pin(async move {
+                let dpu = Dpu::new(routes, config);
+                let bells = Rc::new(BellWatch::new()?);
+                let mut modules = DpuLane { dpu: dpu.clone(), bells: Rc::clone(&bells) };
+                tokio::task::spawn_local(intake.serve(dpu.clone()));
+                tokio::task::spawn_local(follow(dpu.clone(), bells, links));
+                lane::run(&mut modules, orders.until_drained(dpu)).await
+            })
+        }));
+    }
+    let mut lanes = Lanes::start(mains)?;
+    let mut lines = vec![announce::title(app, address)];
+    lines.push(format!("attaches to the DPA at {}", app.node.socket.display()));
+    lines.extend(announce::tries(app, address));
+    lines.push("serving; Ctrl-C drains and ends".into());
+    announce::say(&lines);
+    let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    main.block_on(async {
+        let accepting = tokio::spawn(acceptor.run());
+        let hello = Hello {
+            name: process_name("dpu"),
+            role: Role::Sidecar,
+            services: Vec::new(),
+            lanes: u16::try_from(orders_to.len()).unwrap_or(u16::MAX),
+            profile: None,
+        };
+        let attaching = stay_attached(DpaSocket { path: app.node.socket.clone(), hello }, orders_to);
+        let attaching = tokio::spawn(attaching);
+        let ended = tokio::select! {
+            name = stop_signal() => {
+                tracing::info!(signal = name?, "draining");
+                lanes.drain(app.runtime.drain_timeout).await;
+                Ok(())
+            }
+            error = lanes.failed() => Err(error),
+        };
+        attaching.abort();
+        accepting.abort();
+        ended
+    })
+}
+
+/// Attaches, tells the lanes, and does it again whenever the DPA has gone.
+async fn stay_attached(socket: DpaSocket, lanes: Vec<mpsc::Sender<LinkOrder>>) {
+    loop {
+        let mut attached = socket.attach().await;
+        for (lane, link) in lanes.iter().zip(attached.links.drain(..)) {
+            // A lane that has ended ends the process.
+            let _ = lane.send(LinkOrder::Attach(Box::new(link), Arc::clone(&attached.node))).await;
+        }
+        let why = attached.ended().await;
+        tracing::warn!("detached from the DPA: {why}");
+        for lane in &lanes {
+            let _ = lane.send(LinkOrder::Detach).await;
+        }
+    }
+}
+
+/// Takes a lane's DPU from link to link.
+async fn follow(dpu: Dpu, bells: Rc<BellWatch>, mut orders: mpsc::Receiver<LinkOrder>) {
+    let attached = Cell::new(None);
+    while let Some(order) = orders.recv().await {
+        if let Some(endpoint) = attached.take() {
+            bells.remove(endpoint);
+        }
+        match order {
+            LinkOrder::Attach(fds, node) => match Link::open(*fds) {
+                Ok(link) => {
+                    let endpoint = link.spec.endpoint;
+                    if let Err(error) = bells.add(endpoint, link.sleep.as_fd()) {
+                        tracing::error!(%error, "cannot wait for the DPA's bell");
+                    }
+                    attached.set(Some(endpoint));
+                    dpu.attach(link, node.calls_max, node.names.iter().map(String::as_str));
+                }
+                Err(error) => tracing::error!(%error, "the DPA gave a link that cannot be used"),
+            },
+            LinkOrder::Detach | LinkOrder::Finish => dpu.detach(),
+        }
+    }
+}
+
+struct DpuLane {
+    dpu: Dpu,
+    bells: Rc<BellWatch>,
+}
+
+impl Modules for DpuLane {
+    fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress> {
+        Ok(self.dpu.pump(now))
+    }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        self.dpu.next_deadline()
+    }
+
+    async fn woken(&self) {
+        tokio::select! {
+            () = self.dpu.work().notified() => {}
+            () = self.bells.rung() => {}
+        }
+    }
+
+    fn announce_sleep(&mut self) -> bool {
+        self.dpu.announce_sleep();
+        true
+    }
+
+    fn wake(&mut self) {
+        self.dpu.wake();
+    }
+
+    fn awaits_bell(&self) -> bool {
+        self.dpu.stats().dispatched > 0
+    }
+}

@@ -1,0 +1,50 @@
+//! `cellmesh node`: DPA and DPU of a node on one lane, so that between them nothing is ever woken.
+
+use std::sync::Arc;
+
+use cellmesh_dpu::Acceptor;
+
+use super::dpa::DpaParts;
+use super::{announce, bind};
+use crate::cohost::Node;
+use crate::config::App;
+use crate::lane;
+use crate::lanes::{LaneMain, Lanes};
+use crate::mesh;
+
+/// Serves `app` with the workers that attach, until SIGINT or SIGTERM, then drains.
+///
+/// # Errors
+/// When an address or a socket cannot be bound, or the lane fails.
+pub fn run(app: &App) -> anyhow::Result<()> {
+    let routes = Arc::new(mesh::routes(app)?);
+    let listener = bind(app.listen)?;
+    let address = listener.local_addr()?;
+    let dpa = DpaParts::bind(app)?;
+    let (acceptor, mut intakes) = Acceptor::new(listener, 1, app.dpu.connections_max);
+    let (intake, config) = (intakes.remove(0), app.dpu.clone());
+    let main: LaneMain = Box::new(move |orders| {
+        Box::pin(async move {
+            let calls_max = dpa.calls_max();
+            let mut modules = Node::new(&routes, config, dpa.host()?, calls_max)?;
+            let dpu = modules.dpu().clone();
+            tokio::task::spawn_local(intake.serve(dpu.clone()));
+            lane::run(&mut modules, orders.until_drained(dpu)).await
+        })
+    });
+    let lanes = Lanes::start(vec![main])?;
+    let mut lines = vec![announce::title(app, address)];
+    lines.push(format!("workers attach at {}", app.node.socket.display()));
+    lines.extend(app.notes.iter().map(|note| format!("note: {note}")));
+    lines.extend(announce::tries(app, address));
+    lines.push("serving; Ctrl-C drains and ends".into());
+    announce::say(&lines);
+    let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    main.block_on(async {
+        // New connections are accepted while the lane drains: their requests are told 503.
+        let accepting = tokio::spawn(acceptor.run());
+        let served = lanes.serve(app.runtime.drain_timeout).await;
+        accepting.abort();
+        served
+    })
+}

@@ -1,0 +1,61 @@
+//! `cellmesh run`: an application, co-hosted in this process.
+
+use std::sync::Arc;
+
+use cellmesh_dpu::Acceptor;
+
+use super::{announce, bind};
+use crate::cohost::{Cohosted, LaneParts};
+use crate::config::App;
+use crate::lane;
+use crate::lanes::{LaneMain, Lanes};
+use crate::mesh::{self, Mesh};
+
+/// Serves `app` until SIGINT or SIGTERM, then drains.
+///
+/// # Errors
+/// When a cell does not load, the address cannot be bound, or a lane fails.
+pub fn run(app: &App) -> anyhow::Result<()> {
+    let lanes = app.runtime.lanes_or_cores();
+    let mesh = Mesh::load(&app.services.iter().collect::<Vec<_>>(), &app.runtime, lanes)?;
+    let routes = Arc::new(mesh::routes(app)?);
+    let listener = bind(app.listen)?;
+    let address = listener.local_addr()?;
+    let (acceptor, intakes) = Acceptor::new(listener, lanes, app.dpu.connections_max);
+    let mains = intakes.into_iter().map(|intake| {
+        let parts = LaneParts {
+            routes: Arc::clone(&routes),
+            dpu: app.dpu.clone(),
+            services: mesh.services.clone(),
+            pool: mesh.pool.clone(),
+        };
+        let main: LaneMain = Box::new(move |orders| {
+            Box::pin(async move {
+                let mut modules = Cohosted::new(parts)?;
+                let dpu = modules.dpu().clone();
+                tokio::task::spawn_local(intake.serve(dpu.clone()));
+                lane::run(&mut modules, orders.until_drained(dpu)).await
+            })
+        });
+        main
+    });
+    let lanes = Lanes::start(mains.collect())?;
+    announce(app, address);
+    let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    main.block_on(async {
+        // New connections are accepted while the lanes drain: their requests are told 503.
+        let accepting = tokio::spawn(acceptor.run());
+        let served = lanes.serve(app.runtime.drain_timeout).await;
+        accepting.abort();
+        served
+    })
+}
+
+fn announce(app: &App, address: std::net::SocketAddr) {
+    let mut lines = vec![announce::title(app, address)];
+    lines.extend(announce::cells(app));
+    lines.extend(app.notes.iter().map(|note| format!("note: {note}")));
+    lines.extend(announce::tries(app, address));
+    lines.push("serving; Ctrl-C drains and ends".into());
+    announce::say(&lines);
+}

@@ -1,0 +1,299 @@
+//! `cellmesh worker`: cells in a process of their own, attached to the DPA of their node.
+//!
+//! ```text
+//! attach --> each lane serves its link --> the DPA has gone: each lane drops what it had --> attach
+//!                     |
+//!                     '-- SIGTERM: Leave, Left, each lane finishes, the end of the socket
+//! ```
+//!
+//! - Cells stay loaded from one DPA to the next: a worker is back as soon as it has a link.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use cellmesh_dpa::reactor::BellWatch;
+use cellmesh_dpu::Routes;
+use cellmesh_graph::Limits;
+use cellmesh_shm::attach::{Hello, Role};
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ids::ServiceId;
+use cellmesh_shm::link::{Link, LinkFds};
+use cellmesh_shm::port::{Port, Progress};
+use tokio::sync::{Notify, mpsc};
+
+use super::announce;
+use crate::attachment::{Attachment, DpaSocket, LinkOrder, NodeServices, process_name};
+use crate::call::LaneHandle;
+use crate::cohost::worker_port_config;
+use crate::config::{App, ServiceSpec};
+use crate::lane::{self, Modules};
+use crate::lanes::{LaneMain, Lanes, stop_signal};
+use crate::mesh::Mesh;
+use crate::pool::Pool;
+use crate::worker::{ServiceCell, Worker, WorkerParts};
+
+/// Orders that a lane has not looked at yet.
+const ORDERS_MAX: usize = 8;
+
+/// Serves the worker's services of `app` until SIGINT or SIGTERM, then finishes what it has.
+///
+/// # Errors
+/// When a cell does not load, or a lane fails.
+pub fn run(app: &App) -> anyhow::Result<()> {
+    let count = app.runtime.lanes_or(1);
+    let specs: Vec<&ServiceSpec> = app.worker_services().collect();
+    let names: Vec<String> = specs.iter().map(|spec| spec.setup.service.to_string()).collect();
+    let mesh = Mesh::load(&specs, &app.runtime, count)?;
+    let (events_to, events) = mpsc::channel(ORDERS_MAX * count);
+    let mut orders_to = Vec::new();
+    let mut mains: Vec<LaneMain> = Vec::new();
+    for _ in 0..count {
+        let (sender, orders) = mpsc::channel(ORDERS_MAX);
+        orders_to.push(sender);
+        let lane = WorkerLane {
+            services: names.iter().cloned().zip(mesh.services.iter().cloned()).collect(),
+            pool: mesh.pool.clone(),
+            orders,
+            events: events_to.clone(),
+        };
+        mains.push(Box::new(move |stop| {
+            Box::pin(async move {
+                tokio::select! {
+                    ended = lane.run() => ended,
+                    () = stop.until_done(std::future::ready(())) => Ok(()),
+                }
+            })
+        }));
+    }
+    let mut lanes = Lanes::start(mains)?;
+    announce::say(&[
+        format!("{}: worker of {}", app.name, names.join(", ")),
+        format!("attaches to the DPA at {}", app.node.socket_of_worker().display()),
+        "Ctrl-C finishes and ends".into(),
+    ]);
+    let hello = Hello {
+        name: process_name("worker"),
+        role: Role::Worker,
+        services: names,
+        lanes: u16::try_from(count).context("too many lanes")?,
+        profile: None,
+    };
+    let socket = DpaSocket { path: app.node.socket_of_worker().clone(), hello };
+    let mut control = Control { socket, lanes: orders_to, events, drain_timeout: app.runtime.drain_timeout };
+    let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    main.block_on(async {
+        tokio::select! {
+            served = control.serve() => served?,
+            error = lanes.failed() => return Err(error),
+        }
+        lanes.drain(Duration::from_secs(1)).await;
+        Ok(())
+    })
+}
+
+/// What a lane says to the control of its process.
+enum LaneEvent {
+    /// The DPA broke a rule on this lane's link.
+    Broke(String),
+    /// It has finished what it had.
+    Finished,
+}
+
+/// Takes all lanes of the process from DPA to DPA.
+struct Control {
+    socket: DpaSocket,
+    lanes: Vec<mpsc::Sender<LinkOrder>>,
+    events: mpsc::Receiver<LaneEvent>,
+    drain_timeout: Duration,
+}
+
+impl Control {
+    /// Until SIGINT or SIGTERM.
+    async fn serve(&mut self) -> anyhow::Result<()> {
+        let mut stop = std::pin::pin!(stop_signal());
+        loop {
+            let mut attached = tokio::select! {
+                attached = self.socket.attach() => attached,
+                name = &mut stop => {
+                    tracing::info!(signal = name?, "ends; it was not attached");
+                    return Ok(());
+                }
+            };
+            for (lane, link) in self.lanes.iter().zip(attached.links.drain(..)) {
+                // A lane that has ended ends the process.
+                let _ = lane.send(LinkOrder::Attach(Box::new(link), Arc::clone(&attached.node))).await;
+            }
+            tokio::select! {
+                why = attached.ended() => tracing::warn!("detached from the DPA: {why}"),
+                Some(LaneEvent::Broke(why)) = self.events.recv() => {
+                    tracing::error!("the DPA broke a rule, detaching: {why}");
+                }
+                name = &mut stop => {
+                    tracing::info!(signal = name?, "draining");
+                    return self.finish(&attached).await;
+                }
+            }
+            drop(attached);
+            self.tell(|| LinkOrder::Detach).await;
+        }
+    }
+
+    /// Nothing new, then what is in flight, then the end.
+    async fn finish(&mut self, attached: &Attachment) -> anyhow::Result<()> {
+        let drain_timeout = self.drain_timeout;
+        let finished = async {
+            attached.leave().await;
+            self.tell(|| LinkOrder::Finish).await;
+            let mut left = self.lanes.len();
+            while left > 0 {
+                match self.events.recv().await {
+                    Some(LaneEvent::Finished | LaneEvent::Broke(_)) => left -= 1,
+                    None => break,
+                }
+            }
+        };
+        tokio::select! {
+            () = finished => {}
+            () = tokio::time::sleep(drain_timeout) => {
+                tracing::warn!(?drain_timeout, "requests still in flight are cut off");
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, order: impl Fn() -> LinkOrder) {
+        for lane in &self.lanes {
+            let _ = lane.send(order()).await;
+        }
+    }
+}
+
+/// One lane of a worker process, from link to link.
+struct WorkerLane {
+    services: Vec<(String, ServiceCell)>,
+    pool: Pool,
+    orders: mpsc::Receiver<LinkOrder>,
+    events: mpsc::Sender<LaneEvent>,
+}
+
+impl WorkerLane {
+    /// As long as there are orders.
+    async fn run(mut self) -> anyhow::Result<()> {
+        let bells = BellWatch::new()?;
+        while let Some(order) = self.orders.recv().await {
+            match order {
+                LinkOrder::Attach(fds, node) => self.serve(*fds, &node, &bells).await?,
+                LinkOrder::Finish => self.say(LaneEvent::Finished).await,
+                LinkOrder::Detach => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves one link to its end.
+    async fn serve(&mut self, fds: LinkFds, node: &NodeServices, bells: &BellWatch) -> anyhow::Result<()> {
+        let endpoint = fds.spec.endpoint;
+        let mut modules = match self.modules(fds, node, bells) {
+            Ok(modules) => modules,
+            Err(error) => {
+                self.say(LaneEvent::Broke(format!("{error:#}"))).await;
+                return Ok(());
+            }
+        };
+        bells.add(endpoint, modules.worker.wait_fd())?;
+        let (finishing, wake) = (Rc::clone(&modules.finishing), Arc::clone(&modules.wake));
+        let orders = &mut self.orders;
+        let until_detached = async {
+            while let Some(LinkOrder::Finish) = orders.recv().await {
+                finishing.set(true);
+                wake.notify_one();
+            }
+        };
+        let served = lane::run(&mut modules, until_detached).await;
+        bells.remove(endpoint);
+        match served {
+            Err(error) => self.say(LaneEvent::Broke(format!("{error:#}"))).await,
+            Ok(()) if finishing.get() => self.say(LaneEvent::Finished).await,
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
+    /// A worker on this link, with the DPA's numbers for its services.
+    fn modules<'b>(
+        &self,
+        fds: LinkFds,
+        node: &NodeServices,
+        bells: &'b BellWatch,
+    ) -> anyhow::Result<Serving<'b>> {
+        let names = node.names.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
+        let routes = Routes::new(names, ServiceId(0))?;
+        let numbered = self.services.iter().map(|(name, cell)| {
+            let id = routes.id(name).with_context(|| format!("the DPA does not know service {name}"))?;
+            Ok((id, cell.clone()))
+        });
+        let services = numbered.collect::<anyhow::Result<Vec<_>>>()?;
+        let config = worker_port_config(node.calls_max, node.message_bytes_max);
+        let wake = Arc::new(Notify::new());
+        let worker = Worker::new(WorkerParts {
+            port: Port::new(Link::open(fds)?, config),
+            routes: Arc::new(routes),
+            services,
+            pool: self.pool.clone(),
+            lane: LaneHandle::new(Arc::clone(&wake)),
+            limits: Limits::default(),
+        });
+        Ok(Serving { worker, wake, bells, finishing: Rc::default() })
+    }
+
+    async fn say(&self, event: LaneEvent) {
+        // A control that is gone has ended the process.
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// A worker on one link.
+struct Serving<'b> {
+    worker: Worker,
+    wake: Arc<Notify>,
+    bells: &'b BellWatch,
+    /// Nothing new comes: done when nothing is in flight.
+    finishing: Rc<Cell<bool>>,
+}
+
+impl Modules for Serving<'_> {
+    fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress> {
+        Ok(self.worker.pump(now)?)
+    }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        None
+    }
+
+    async fn woken(&self) {
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = self.bells.rung() => {}
+        }
+    }
+
+    fn announce_sleep(&mut self) -> bool {
+        self.worker.announce_sleep();
+        true
+    }
+
+    fn wake(&mut self) {
+        self.worker.wake();
+    }
+
+    fn awaits_bell(&self) -> bool {
+        self.worker.in_flight() > 0
+    }
+
+    fn is_done(&self) -> bool {
+        self.finishing.get() && self.worker.is_idle()
+    }
+}

@@ -1,0 +1,85 @@
+//! `[dpa]` and `[worker]`: how the processes of a node find each other.
+//!
+//! ```toml
+//! [dpa]
+//! socket = "/run/cellmesh/dpa.sock"   # workers of any service, and sidecars
+//! stall_timeout = "5s"
+//!
+//! [[dpa.worker_socket]]               # workers of these services only
+//! path = "/run/cellmesh/shop/dpa.sock"
+//! services = ["front", "cart"]
+//!
+//! [worker]
+//! socket = "/run/cellmesh/shop/dpa.sock"
+//! services = ["cart"]
+//! ```
+
+use std::path::PathBuf;
+
+use super::app::{NodeSettings, ServiceSpec, WorkerSocket};
+use super::manifest::{LONGEST, SHORTEST};
+use super::reader::{Source, Table};
+
+/// Reads both sections, if they are there.
+pub(super) fn read(
+    source: &mut Source<'_>,
+    root: &mut Table<'_, '_>,
+    services: &[ServiceSpec],
+) -> NodeSettings {
+    let mut settings = NodeSettings::default();
+    if let Some(mut dpa) = root.table(source, "dpa") {
+        if let Some(socket) = dpa.text(source, "socket") {
+            settings.socket = PathBuf::from(socket);
+        }
+        if let Some(timeout) = dpa.duration(source, "stall_timeout", SHORTEST, LONGEST) {
+            settings.stall_timeout = timeout;
+        }
+        for table in dpa.tables(source, "worker_socket") {
+            settings.worker_sockets.extend(worker_socket(source, table, services));
+        }
+        dpa.finish(source);
+    }
+    if let Some(mut worker) = root.table(source, "worker") {
+        settings.worker_socket = worker.text(source, "socket").map(PathBuf::from);
+        settings.worker_services = known_services(source, &mut worker, services);
+        worker.finish(source);
+    }
+    settings
+}
+
+fn worker_socket(
+    source: &mut Source<'_>,
+    mut table: Table<'_, '_>,
+    services: &[ServiceSpec],
+) -> Option<WorkerSocket> {
+    let path = table.text(source, "path");
+    if path.is_none() && !table.has("path") {
+        source.note(Some(table.line()), table.path("path"), "is missing", "name a Unix socket");
+    }
+    let served = known_services(source, &mut table, services);
+    if served.is_none() && !table.has("services") {
+        let right = "name the services that may be served through this socket";
+        source.note(Some(table.line()), table.path("services"), "is missing", right);
+    }
+    table.finish(source);
+    Some(WorkerSocket { path: path?.into(), services: served? })
+}
+
+/// A list of services, all of them of this application.
+fn known_services(
+    source: &mut Source<'_>,
+    table: &mut Table<'_, '_>,
+    services: &[ServiceSpec],
+) -> Option<Vec<String>> {
+    let names = table.text_list(source, "services")?;
+    for (index, name) in names.iter().enumerate() {
+        if !services.iter().any(|spec| *spec.setup.service == **name) {
+            let known: Vec<&str> = services.iter().map(|spec| &*spec.setup.service).collect();
+            let right = format!("name one of: {}", known.join(", "));
+            let key = format!("{}[{index}]", table.path("services"));
+            let line = table.line_of_key(source, "services");
+            source.note(line, key, format!("{name} is no service"), right);
+        }
+    }
+    Some(names)
+}

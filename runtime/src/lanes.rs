@@ -1,0 +1,167 @@
+//! The threads of a process that run lanes, and the way from a signal to their end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use cellmesh_dpu::Dpu;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Barrier, mpsc, watch};
+use tokio::task::LocalSet;
+
+/// Time between the order to stop and the end of a lane: it only has to be woken up.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a lane is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Serve.
+    Serve,
+    /// Finish what is in flight, refuse what is new.
+    Drain,
+    /// End, whatever is in flight.
+    Stop,
+}
+
+/// What a lane's thread is told while it runs.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    phase: watch::Receiver<Phase>,
+    /// Where the lanes of a process meet when they are done with their drains.
+    drained: Arc<Barrier>,
+}
+
+impl Orders {
+    /// Ready when the lane is to stop: at once, or after a drain in which every connection was closed. A lane that
+    /// is done before the others still tells new clients that it drains: they may be given to any lane.
+    pub async fn until_drained(mut self, dpu: Dpu) {
+        if self.end_of_service().await == Phase::Drain {
+            let all_drained = async {
+                dpu.drain().await;
+                self.drained.wait().await;
+                dpu.drain().await;
+            };
+            tokio::select! {
+                () = all_drained => {}
+                _ = self.phase.wait_for(|phase| *phase == Phase::Stop) => {}
+            }
+        }
+    }
+
+    /// Ready when the lane is to stop: at once, or after `drain`.
+    pub async fn until_done(mut self, drain: impl Future<Output = ()>) {
+        if self.end_of_service().await == Phase::Drain {
+            tokio::select! {
+                () = drain => {}
+                _ = self.phase.wait_for(|phase| *phase == Phase::Stop) => {}
+            }
+        }
+    }
+
+    /// Waits until the lane is not to serve any more. A sender that is gone means that nobody waits for it.
+    async fn end_of_service(&mut self) -> Phase {
+        self.phase.wait_for(|phase| *phase != Phase::Serve).await.map_or(Phase::Stop, |phase| *phase)
+    }
+}
+
+/// What a lane's thread does, on its own single-threaded runtime.
+pub type LaneMain = Box<dyn FnOnce(Orders) -> LaneFuture + Send>;
+/// The lane's own future, which never leaves its thread.
+pub type LaneFuture = std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+
+/// The lanes' threads, and the way to tell them what to do.
+#[derive(Debug)]
+pub struct Lanes {
+    threads: Vec<JoinHandle<()>>,
+    phase: watch::Sender<Phase>,
+    /// A message when a lane ends; closed when all have ended.
+    ended: mpsc::Receiver<anyhow::Result<()>>,
+}
+
+impl Lanes {
+    /// A thread for each.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(mains: Vec<LaneMain>) -> anyhow::Result<Self> {
+        let (phase, _) = watch::channel(Phase::Serve);
+        let (report, ended) = mpsc::channel(mains.len());
+        let drained = Arc::new(Barrier::new(mains.len()));
+        let mut threads = Vec::with_capacity(mains.len());
+        for (index, main) in mains.into_iter().enumerate() {
+            let orders = Orders { phase: phase.subscribe(), drained: Arc::clone(&drained) };
+            let report = report.clone();
+            let thread = std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
+                let ended = catch_unwind(AssertUnwindSafe(|| run(main, orders)))
+                    .unwrap_or_else(|_| Err(anyhow!("panicked")));
+                // The receiver lives until every lane has reported.
+                let _ = report.blocking_send(ended);
+            })?;
+            threads.push(thread);
+        }
+        Ok(Self { threads, phase, ended })
+    }
+
+    /// Until a signal, then a drain; or until a lane fails.
+    ///
+    /// # Errors
+    /// When a lane fails.
+    pub async fn serve(mut self, drain_timeout: Duration) -> anyhow::Result<()> {
+        tokio::select! {
+            name = stop_signal() => tracing::info!(signal = name?, "draining"),
+            ended = self.ended.recv() => bail!(lane_failed(ended)),
+        }
+        self.drain(drain_timeout).await;
+        Ok(())
+    }
+
+    /// Waits until a lane has ended, which none does by itself.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        lane_failed(self.ended.recv().await)
+    }
+
+    /// Lets all lanes finish, and cuts them off after the timeout.
+    pub async fn drain(mut self, drain_timeout: Duration) {
+        self.phase.send_replace(Phase::Drain);
+        if tokio::time::timeout(drain_timeout, self.all_ended()).await.is_err() {
+            tracing::warn!(?drain_timeout, "requests still in flight are cut off");
+            self.phase.send_replace(Phase::Stop);
+            tokio::time::timeout(STOP_TIMEOUT, self.all_ended()).await.unwrap_or(());
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while self.ended.recv().await.is_some() {}
+        for thread in self.threads.drain(..) {
+            // Its result was reported; a panic was printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(main: LaneMain, orders: Orders) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, main(orders))
+}
+
+fn lane_failed(ended: Option<anyhow::Result<()>>) -> anyhow::Error {
+    match ended {
+        Some(Err(error)) => error.context("a lane failed"),
+        Some(Ok(())) | None => anyhow!("a lane ended by itself"),
+    }
+}
+
+/// SIGTERM or SIGINT.
+///
+/// # Errors
+/// When signals cannot be waited for.
+pub async fn stop_signal() -> std::io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}

@@ -71,7 +71,7 @@ pub struct Worker {
     /// What to serve, and how.
     #[command(flatten)]
     pub run: Run,
-    /// A service to host; may be given several times [default: what [worker] in the file says, else all].
+    /// A service to host; may be given several times [default: what the file says, else all].
     #[arg(long = "service", value_name = "NAME")]
     pub services: Vec<String>,
 }

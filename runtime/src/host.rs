@@ -34,4 +34,4 @@ pub use instance::{
     StepInput,
 };
 pub use seal::SealError;
-pub use ticker::Ticker;
+pub use ticker::{Pulse, Ticker};

@@ -27,7 +27,8 @@ struct Lines {
 
 impl Log {
     /// Collects what comes from `output` on a thread of its own.
-    pub(crate) fn of(output: impl Read + Send + 'static) -> Self {
+    #[must_use]
+    pub fn of(output: impl Read + Send + 'static) -> Self {
         let log = Self(Arc::default());
         log.add(output);
         log

@@ -34,7 +34,8 @@ pub fn placement() -> Placement {
 }
 
 /// The program under test.
-pub(crate) fn program() -> PathBuf {
+#[must_use]
+pub fn program() -> PathBuf {
     let program =
         std::env::var_os("CELLMESH_BIN").map_or_else(|| profile_dir().join("cellmesh"), PathBuf::from);
     assert!(program.is_file(), "no cellmesh at {}: run `cargo xtask test`", program.display());

@@ -41,7 +41,8 @@ impl std::ops::Add for Usage {
 
 impl Usage {
     /// Of the process now.
-    pub(crate) fn of(pid: u32) -> Self {
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
         let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
         Self { anonymous_bytes: anonymous_bytes(pid), descriptors: count("fd"), threads: count("task") }
     }
@@ -56,7 +57,7 @@ fn anonymous_bytes(pid: u32) -> u64 {
 }
 
 /// Looks again and again until `condition` holds; for what the system has no event for. `what` is for the message.
-pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + crate::HANG;
     while !condition() {
         assert!(Instant::now() < until, "never: {what}");

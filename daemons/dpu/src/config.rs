@@ -42,6 +42,9 @@ pub struct DpuConfig {
     pub requests_max: u32,
     /// Calls of workers relayed at once (the slow path of service-to-service calls); 503 beyond.
     pub relays_max: u32,
+    /// Whether a request whose worker died with it is sent once more, to another worker, if its method is idempotent.
+    /// What the first worker did before it died, calls to other services among it, is then done twice.
+    pub retry_worker_lost: bool,
     /// Open connections of the whole process; more are answered 503 and closed.
     pub connections_max: u32,
     /// Streams open at once on one HTTP/2 connection.
@@ -76,6 +79,7 @@ impl Default for DpuConfig {
             linger_timeout: TimeSpan::secs(2),
             requests_max: 1024,
             relays_max: 1024,
+            retry_worker_lost: false,
             connections_max: 16_384,
             h2_streams_max: 100,
             h2_pending_resets_max: 20,

@@ -252,8 +252,20 @@ impl Dpu {
         add(&self.0.load.bad_responses, 1);
     }
 
+    /// Sends `message` into the mesh and waits for the answer. One whose worker died with it is sent once more, to
+    /// another, if config allows that and its method says that doing it twice is as good as once.
+    pub(crate) async fn request(&self, message: RequestMessage) -> Result<ResponseMessage, Refusal> {
+        let may_repeat = self.0.config.retry_worker_lost && is_idempotent(message.method());
+        let again = may_repeat.then(|| message.clone());
+        let answer = self.call(message)?.await;
+        match again {
+            Some(message) if answer.fault == Fault::WorkerLost => Ok(self.call(message)?.await),
+            Some(_) | None => Ok(answer),
+        }
+    }
+
     /// Sends `message` into the mesh. The answer always comes: a fault at the latest after the deadline.
-    pub(crate) fn call(&self, mut message: RequestMessage) -> Result<Call, Refusal> {
+    fn call(&self, mut message: RequestMessage) -> Result<Call, Refusal> {
         let (service, deadline) = (message.service, message.deadline);
         let call = {
             let mut link = self.0.link.borrow_mut();
@@ -350,6 +362,11 @@ impl Dpu {
         self.with_port(|port| port.cancel(call));
         self.0.work.notify_one();
     }
+}
+
+/// Source: RFC 9110, section 9.2.2.
+fn is_idempotent(method: &[u8]) -> bool {
+    [&b"GET"[..], b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"].contains(&method)
 }
 
 /// What a port's refusal is to a caller.

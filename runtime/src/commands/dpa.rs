@@ -4,7 +4,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::Context;
-use cellmesh_dpa::{Admission, DpaConfig, DpaHost};
+use cellmesh_dpa::{Admission, DpaConfig, DpaHost, DpaStats};
 use cellmesh_shm::attach::{AttachListener, SERVICES_MAX};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::port::Progress;
@@ -37,7 +37,10 @@ pub fn run(app: &App) -> anyhow::Result<()> {
                     idle.notified().await;
                 }
             };
-            lane::run(&mut modules, orders.until_done(drain)).await
+            let books = modules.host.clone();
+            let served = lane::run(&mut modules, orders.until_done(drain)).await;
+            log_books(&books.stats());
+            served
         })
     });
     let lanes = Lanes::start(vec![main])?;
@@ -100,6 +103,20 @@ fn bind(path: &Path) -> anyhow::Result<AttachListener> {
     AttachListener::bind(path).with_context(|| {
         format!("cannot listen on {} (dpa.socket, --socket or CELLMESH_SOCKET names another)", path.display())
     })
+}
+
+/// What became of all requests, once more, for whoever adds up.
+fn log_books(stats: &DpaStats) {
+    tracing::info!(
+        received = stats.received,
+        answered = stats.answered,
+        faulted = stats.faulted_total(),
+        abandoned = stats.abandoned,
+        live = stats.live,
+        closed = stats.closed(),
+        balanced = stats.is_balanced(),
+        "ended"
+    );
 }
 
 struct DpaLane {

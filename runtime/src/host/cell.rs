@@ -9,6 +9,7 @@ use std::time::Duration;
 use wasmtime::component::Linker;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
+use super::Pulse;
 use super::artifacts::{ArtifactCache, ArtifactError};
 use super::bindings::CellPre;
 use super::engine::HostEngine;
@@ -184,6 +185,12 @@ impl Cell {
     #[must_use]
     pub fn setup(&self) -> &Arc<CellSetup> {
         &self.setup
+    }
+
+    /// To be beaten whenever one of its calls is about to run.
+    #[must_use]
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        self.engine.pulse()
     }
 
     /// A WASI context for one instance: clocks, randomness, the log, and the scratch folder if there is one.

@@ -10,6 +10,8 @@ use wasmtime::{
     Cache, Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
 };
 
+use super::Pulse;
+
 /// Wasm stack of one call. Source: 512 KiB is wasmtime's own default and deep enough for
 /// recursive guests; more would only let a runaway recursion cost more.
 const WASM_STACK_BYTES: usize = 512 << 10;
@@ -75,6 +77,7 @@ pub enum EngineError {
 pub struct HostEngine {
     engine: Engine,
     cache: Option<Arc<Cache>>,
+    pulse: Arc<Pulse>,
 }
 
 impl std::fmt::Debug for HostEngine {
@@ -97,7 +100,7 @@ impl HostEngine {
             memory_bytes: limits.memory_bytes_max,
             source,
         })?;
-        Ok(Self { engine, cache: cache.map(Arc::new) })
+        Ok(Self { engine, cache: cache.map(Arc::new), pulse: Arc::default() })
     }
 
     /// An engine that only compiles, into `cache`.
@@ -108,12 +111,18 @@ impl HostEngine {
         let mut config = compiler_settings();
         config.cache(Some(cache.clone()));
         let engine = Engine::new(&config).map_err(EngineError::Compiler)?;
-        Ok(Self { engine, cache: Some(Arc::new(cache)) })
+        Ok(Self { engine, cache: Some(Arc::new(cache)), pulse: Arc::default() })
     }
 
     /// Components that were compiled in this process since the engine was made, because no artifact was found.
     pub fn compiled_here(&self) -> usize {
         self.cache.as_ref().map_or(0, |cache| cache.cache_misses())
+    }
+
+    /// To be beaten whenever a guest is about to run.
+    #[must_use]
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
     }
 
     pub(super) fn wasmtime(&self) -> &Engine {

@@ -1,0 +1,226 @@
+//! What is done to the processes, and what must be true of the requests meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use cellmesh_shm::attach::{Channel, Hello, Received, Role, ToDpa};
+use cellmesh_shm::frame::{FrameHeader, FrameKind};
+use cellmesh_shm::ids::ServiceId;
+use cellmesh_shm::link::Link;
+use cellmesh_shm::ring::Payload;
+use cellmesh_tests::until;
+use rustix::process::Signal;
+
+use crate::load::{Load, Outcome, Request};
+use crate::mesh::Mesh;
+
+/// Right answers in a row that mean that the service is back.
+const BACK: usize = 10;
+
+/// Anonymous memory that a process may have more than after its first round. Allocators keep what was freed.
+const GROWTH_BYTES_MAX: u64 = 96 << 20;
+
+/// More than a ring holds.
+const GARBAGE_FRAMES: u64 = 200;
+
+/// What is done in each round of a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deed {
+    KillWorker,
+    KillDpa,
+    KillDpu,
+    StopWorker,
+    Garbage,
+}
+
+/// From a deed until the service was back.
+struct Window {
+    from: Instant,
+    to: Instant,
+}
+
+/// Does `deed` so many times under load; `long` times with `CELLMESH_CHAOS=long`.
+pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
+    let is_long = std::env::var("CELLMESH_CHAOS").is_ok_and(|value| value == "long");
+    let rounds = if is_long { long } else { short };
+    let mut mesh = Mesh::start();
+    let load = Load::start(mesh.address);
+    until_back(&load);
+    let mut windows = Vec::with_capacity(rounds);
+    let mut baseline = None;
+    for round in 0..rounds {
+        let from = Instant::now();
+        deed.round(&mut mesh, round);
+        until_back(&load);
+        windows.push(Window { from, to: Instant::now() });
+        baseline.get_or_insert_with(|| mesh.usage());
+    }
+    let requests = load.stop();
+    check_requests(deed, &requests, &windows);
+    check_usage(&mesh, &baseline.expect("at least one round"));
+    report(deed, &requests, &windows);
+    mesh.end();
+}
+
+impl Deed {
+    fn round(self, mesh: &mut Mesh, round: usize) {
+        // Not random: every worker has its turn, and a failure can be repeated.
+        let victim = round % mesh.workers.len();
+        match self {
+            Self::KillWorker => {
+                mesh.workers[victim].kill();
+                mesh.workers[victim].restart();
+                mesh.workers[victim].until_attached(0);
+            }
+            Self::KillDpa => {
+                let before: Vec<usize> = mesh.workers.iter().map(crate::mesh::Process::attached).collect();
+                let of_dpu = mesh.dpu.attached();
+                mesh.dpa.kill();
+                mesh.dpa.restart();
+                mesh.workers.iter().zip(before).for_each(|(worker, before)| worker.until_attached(before));
+                mesh.dpu.until_attached(of_dpu);
+            }
+            Self::KillDpu => {
+                mesh.dpu.kill();
+                mesh.dpu.restart();
+                mesh.dpu.until_attached(0);
+            }
+            Self::StopWorker => stop_worker(mesh, victim),
+            Self::Garbage => write_garbage(mesh, round),
+        }
+    }
+
+    /// What a request may end with while this was being done.
+    fn explains(self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Right => true,
+            Outcome::Wrong(_) | Outcome::Hung => false,
+            Outcome::Cut => self == Self::KillDpu,
+            Outcome::Error(502, _) => {
+                matches!(self, Self::KillWorker | Self::KillDpa | Self::StopWorker | Self::KillDpu)
+            }
+            // No DPA, nobody attached yet, or no sidecar to ask.
+            Outcome::Error(503, _) => matches!(self, Self::KillDpa | Self::KillDpu),
+            Outcome::Error(..) => false,
+        }
+    }
+}
+
+/// Longer than the stall timeout: it is let go. Then it goes on, and comes back.
+fn stop_worker(mesh: &Mesh, victim: usize) {
+    let worker = &mesh.workers[victim];
+    let (attached, closed) = (worker.attached(), closed_endpoints(mesh));
+    worker.signal(Signal::STOP);
+    until("the DPA lets a stopped worker go", || closed_endpoints(mesh) > closed);
+    worker.signal(Signal::CONT);
+    worker.until_attached(attached);
+}
+
+fn closed_endpoints(mesh: &Mesh) -> usize {
+    mesh.dpa.log().lines().iter().filter(|line| line["message"] == "endpoint closed").count()
+}
+
+/// Attaches as a worker, fills its ring with frames that are late, forged or impossible, and ends with one that is
+/// certain to be a worker's last.
+fn write_garbage(mesh: &Mesh, round: usize) {
+    let closed = closed_endpoints(mesh);
+    let channel = Channel::connect(&mesh.socket()).expect("the DPA listens");
+    // Not a service that clients ask for: a worker that answers nothing costs those whom it should answer.
+    let hello = Hello {
+        name: "vandal".into(),
+        role: Role::Worker,
+        services: vec!["spare".into()],
+        lanes: 1,
+        profile: None,
+    };
+    channel.send_to_dpa(&ToDpa::Hello(hello)).expect("the DPA listens");
+    let mut attached = None;
+    until("a vandal attaches", || match channel.receive_from_dpa() {
+        Ok(Received::Attached(welcome)) => {
+            attached = Some(welcome);
+            true
+        }
+        Ok(Received::Said(said)) => panic!("{said:?}"),
+        Err(error) => {
+            assert!(error.would_block(), "{error}");
+            false
+        }
+    });
+    let fds = attached.expect("attached").links.remove(0);
+    let mut link = Link::open(fds).expect("its own link");
+    let kind = FrameKind::ALL[round % FrameKind::ALL.len()];
+    let seed = u64::try_from(round).expect("few rounds").wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let bytes = vec![u8::try_from(round % 251).expect("small"); 512];
+    for turn in 0..GARBAGE_FRAMES {
+        let token = seed.wrapping_mul(turn + 1);
+        let header = FrameHeader {
+            service: ServiceId(u16::try_from(turn % 5).expect("small")),
+            frame_len: 512,
+            payload_len: u32::try_from(token % 100_000).expect("small"),
+            credit: u32::MAX,
+            seq: u32::MAX,
+            ..FrameHeader::new(kind, token)
+        };
+        if !link.tx.small.push(&header, Payload::Parts(&[], &bytes)).expect("the DPA is honest") {
+            break;
+        }
+    }
+    link.publish();
+    let last = FrameHeader::new(FrameKind::FlowInstall, 0);
+    until("the DPA lets a vandal go", || {
+        link.tx.small.push(&last, Payload::Empty).expect("the DPA is honest");
+        link.publish();
+        closed_endpoints(mesh) > closed
+    });
+}
+
+/// Waits until requests are answered again and again.
+fn until_back(load: &Load) {
+    let mut in_a_row = 0;
+    until("the service is back", || {
+        in_a_row = if load.probe() == Outcome::Right { in_a_row + 1 } else { 0 };
+        in_a_row == BACK
+    });
+}
+
+/// Every request ended, and errors are explained by what was being done at that time.
+fn check_requests(deed: Deed, requests: &[Request], windows: &[Window]) {
+    assert!(requests.iter().filter(|request| request.outcome == Outcome::Right).count() > windows.len());
+    for request in requests.iter().filter(|request| request.outcome != Outcome::Right) {
+        let meanwhile =
+            windows.iter().any(|window| request.started <= window.to && request.ended >= window.from);
+        assert!(deed.explains(&request.outcome) && meanwhile, "{deed:?} does not explain {request:?}");
+    }
+}
+
+/// Nobody holds more descriptors than after the first round, nor much more memory.
+fn check_usage(mesh: &Mesh, baseline: &[cellmesh_tests::Usage]) {
+    let sum = |usage: &[cellmesh_tests::Usage]| usage.iter().map(|usage| usage.descriptors).sum::<usize>();
+    until("as many descriptors as after the first round", || sum(&mesh.usage()) <= sum(baseline));
+    for (now, then) in mesh.usage().iter().zip(baseline) {
+        let most = then.anonymous_bytes + GROWTH_BYTES_MAX;
+        assert!(now.anonymous_bytes <= most, "{now:?} after {then:?}");
+    }
+}
+
+fn report(deed: Deed, requests: &[Request], windows: &[Window]) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for request in requests {
+        let name = match &request.outcome {
+            Outcome::Error(status, code) => format!("{status} {code}"),
+            other @ (Outcome::Right | Outcome::Wrong(_) | Outcome::Cut | Outcome::Hung) => {
+                format!("{other:?}")
+            }
+        };
+        *counts.entry(name).or_default() += 1;
+    }
+    let mut gaps: Vec<u128> = windows.iter().map(|window| (window.to - window.from).as_millis()).collect();
+    gaps.sort_unstable();
+    let (median, most) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+    println!(
+        "{deed:?}: {} rounds, {} requests: {counts:?}; from the deed to {BACK} right answers in a row: \
+         median {median} ms, most {most} ms",
+        windows.len(),
+        requests.len()
+    );
+}

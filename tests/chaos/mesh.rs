@@ -9,7 +9,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-
 /// Processes that serve each service.
 const REPLICAS: usize = 2;
 

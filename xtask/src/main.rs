@@ -53,6 +53,8 @@ enum Task {
         #[arg(long)]
         no_fail_fast: bool,
     },
+    /// Kills, stops and corrupts the processes of a node a thousand times under load; takes some minutes.
+    Chaos,
     /// Formatting, lints, documentation, the rules of `tidy`, and cargo-deny where it is installed.
     Check,
     /// Our own rules: where unsafe code may be, file lengths, links, who depends on whom.
@@ -81,6 +83,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Cells => cells::build(&workspace).map(|_| ExitCode::SUCCESS),
         Task::Demo { args } => demo::run(&workspace, &args),
         Task::Test { no_fail_fast } => suites::run(&workspace, no_fail_fast),
+        Task::Chaos => suites::chaos(&workspace),
         Task::Check => check::run(&workspace),
         Task::Tidy => tidy::run(&workspace),
         Task::Bench { args } => bench::run(&workspace, &args),

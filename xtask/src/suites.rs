@@ -46,6 +46,27 @@ pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode>
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The long version of the chaos suite, one deed after the other, with its figures.
+pub(crate) fn chaos(workspace: &Workspace) -> Result<ExitCode> {
+    let cells = cells::build(workspace)?;
+    command::run(workspace.cargo().args(["build", "--bins"]).args(packages(&HEAVY)))?;
+    let mut cargo = workspace.cargo();
+    cargo.args([
+        "test",
+        "--package",
+        "cellmesh-tests",
+        "--test",
+        "chaos",
+        "--",
+        "--test-threads=1",
+        "--nocapture",
+    ]);
+    cargo.env("CELLMESH_BIN", workspace.target.join("debug/cellmesh")).env("CELLMESH_CELLS", cells);
+    let sum = count(cargo.env("CELLMESH_CHAOS", "long"))?;
+    println!("{sum}");
+    Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// In the order in which they are most likely to tell something soon.
 fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
     let bin = workspace.target.join("debug/cellmesh");

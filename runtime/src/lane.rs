@@ -11,6 +11,7 @@
 //!   connection, a bell, a guest call that ended on another thread or a deadline wakes it.
 //! - Before it sleeps it says so to those who could ring for it, and pumps once more: what they published before they
 //!   could know is found by that.
+//! - Between saying nothing and sleeping a lane may spin for a while, if config says so: see [`Spin`].
 //! - Between co-hosted modules nothing is ever woken: a frame that one pushes is there when the next is pumped.
 //! - Lanes share nothing on the way of a request.
 //! - Not here: which modules there are and how they are wired (each placement's own [`Modules`]).
@@ -28,6 +29,16 @@ const CIRCLES_MAX: u32 = 16;
 
 /// Longest sleep while requests are in flight: if a bell were ever missed, this is how late it would be found.
 const BACKSTOP: Duration = Duration::from_millis(100);
+
+/// Longest time between two looks of a lane that spins, unless somebody else ran on its core meanwhile.
+const LOOK_MAX: Duration = Duration::from_micros(50);
+
+/// How long a lane does not spin after it saw that somebody else needs its core.
+const CORE_TAKEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Spins in a row that found nothing before spinning pauses, and for how long.
+const MISSES_MAX: u32 = 8;
+const MISSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// What is pumped on one lane.
 pub trait Modules {
@@ -62,13 +73,19 @@ pub trait Modules {
     }
 }
 
-/// Pumps until `until` is ready or the modules are done.
+/// Pumps until `until` is ready or the modules are done. `spin`: how long to look for work before a sleep; zero: not at
+/// all.
 ///
 /// # Errors
 /// When a module cannot go on.
-pub async fn run(modules: &mut impl Modules, until: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    modules: &mut impl Modules,
+    spin: Duration,
+    until: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let mut until = pin!(until);
     let mut alarm = Alarm::new();
+    let mut spin = Spin::new(spin);
     loop {
         if pump(modules)?.moved() {
             // Still moving: let the other tasks run, then go on.
@@ -77,6 +94,9 @@ pub async fn run(modules: &mut impl Modules, until: impl Future<Output = ()>) ->
         }
         if modules.is_done() {
             return Ok(());
+        }
+        if spin.found(modules).await? {
+            continue;
         }
         if modules.announce_sleep() && modules.pump(Nanos::now())?.moved() {
             modules.wake();
@@ -105,6 +125,61 @@ fn pump(modules: &mut impl Modules) -> anyhow::Result<Progress> {
         }
     }
     Ok(Progress::Moved)
+}
+
+/// Looking for work instead of sleeping: a wake-up across cores costs a hundred times what a look does.
+///
+/// - Only where a core is free: time that is missing between two looks was somebody else's, and ends the spinning for a
+///   while. Two threads that spin on one core keep each other from what they wait for.
+/// - Only where it helps: after some spins in vain it pauses, so an idle lane uses no processor time.
+struct Spin {
+    most: Duration,
+    misses: u32,
+    paused_until: Nanos,
+}
+
+impl Spin {
+    fn new(most: Duration) -> Self {
+        Self { most, misses: 0, paused_until: Nanos(0) }
+    }
+
+    /// Whether something moved while it spun.
+    async fn found(&mut self, modules: &mut impl Modules) -> anyhow::Result<bool> {
+        if self.most.is_zero() {
+            return Ok(false);
+        }
+        let start = Nanos::now();
+        if start < self.paused_until {
+            return Ok(false);
+        }
+        let mut last = start;
+        loop {
+            if modules.pump(last)?.moved() {
+                self.misses = 0;
+                return Ok(true);
+            }
+            // Sockets and timers have their turn too.
+            tokio::task::yield_now().await;
+            let now = Nanos::now();
+            if now.saturating_since(last) > LOOK_MAX {
+                self.paused_until = now.saturating_add(CORE_TAKEN_PAUSE);
+                return Ok(false);
+            }
+            if now.saturating_since(start) > self.most {
+                self.miss(now);
+                return Ok(false);
+            }
+            last = now;
+        }
+    }
+
+    fn miss(&mut self, now: Nanos) {
+        self.misses += 1;
+        if self.misses >= MISSES_MAX {
+            self.misses = 0;
+            self.paused_until = now.saturating_add(MISSED_PAUSE);
+        }
+    }
 }
 
 /// A timer that is set again and again, mostly to a time that is not earlier: then it is left as it is, and one ring too

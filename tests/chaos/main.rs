@@ -24,6 +24,12 @@ fn killed_workers_cost_what_was_in_flight_on_them() {
     chaos(Deed::KillWorker, 15, 1000);
 }
 
+/// A new worker comes, the old one is told to end: nobody notices anything.
+#[test]
+fn replaced_workers_cost_nothing() {
+    chaos(Deed::ReplaceWorker, 12, 400);
+}
+
 /// A DPA that dies costs what was in flight; everybody comes back by themselves when there is a new one.
 #[test]
 fn killed_dpa_is_found_again_by_everybody() {

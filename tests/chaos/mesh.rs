@@ -136,6 +136,14 @@ impl Process {
         (self.child, self.log) = spawn(&self.args);
     }
 
+    /// Starts another like it; when that has attached, tells the old one to end, which it does without an error.
+    pub(crate) fn replace(&mut self) {
+        let mut new = Self::start(self.args.clone());
+        new.until_attached(0);
+        std::mem::swap(self, &mut new);
+        new.stop();
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");

@@ -27,6 +27,7 @@ const GARBAGE_FRAMES: u64 = 200;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deed {
     KillWorker,
+    ReplaceWorker,
     KillDpa,
     KillDpu,
     StopWorker,
@@ -72,6 +73,7 @@ impl Deed {
                 mesh.workers[victim].restart();
                 mesh.workers[victim].until_attached(0);
             }
+            Self::ReplaceWorker => mesh.workers[victim].replace(),
             Self::KillDpa => {
                 let before: Vec<usize> = mesh.workers.iter().map(crate::mesh::Process::attached).collect();
                 let of_dpu = mesh.dpu.attached();

@@ -141,6 +141,14 @@ impl Node {
         send(&self.child.lock().expect("no panic under it"), signal);
     }
 
+    /// SIGKILL to one of its workers, and waits until that is gone.
+    pub fn kill_worker(&self, index: usize) {
+        let mut workers = self.workers.lock().expect("no panic under it");
+        let mut worker = workers.remove(index);
+        worker.kill().expect("our child");
+        worker.wait().expect("our child");
+    }
+
     /// SIGTERM, and how it ended.
     #[must_use]
     pub fn stop(self) -> Ended {

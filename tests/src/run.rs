@@ -23,6 +23,9 @@ pub struct Run {
     args: Vec<String>,
     /// Services of each worker when it is split; one with all of them if there are none.
     workers: Vec<Vec<String>>,
+    /// Whatever the placement under test is.
+    split: bool,
+    descriptors_max: Option<u32>,
 }
 
 impl Run {
@@ -58,6 +61,8 @@ impl Run {
             listen,
             args: Vec::new(),
             workers: Vec::new(),
+            split: false,
+            descriptors_max: None,
         }
     }
 
@@ -95,6 +100,21 @@ impl Run {
         self.arg("--lanes").arg(&lanes.to_string())
     }
 
+    /// Split in any case, with so many workers that each host everything.
+    #[must_use]
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.workers = vec![Vec::new(); count];
+        self.split = true;
+        self
+    }
+
+    /// With no more than so many descriptors.
+    #[must_use]
+    pub fn descriptors_max(mut self, count: u32) -> Self {
+        self.descriptors_max = Some(count);
+        self
+    }
+
     /// With another argument.
     #[must_use]
     pub fn arg(mut self, arg: &str) -> Self {
@@ -105,7 +125,7 @@ impl Run {
     /// Starts it, and waits until it serves.
     #[must_use]
     pub fn start(self) -> Node {
-        if places::placement() == Placement::CoHosted {
+        if places::placement() == Placement::CoHosted && !self.split {
             let child = self.spawn("run");
             return Node::serving(child, self.dir);
         }
@@ -155,7 +175,17 @@ impl Run {
     }
 
     fn command(&self, command: &str) -> Command {
-        let mut program = Command::new(places::program());
+        let mut program = match self.descriptors_max {
+            None => Command::new(places::program()),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", "ulimit -n \"$0\"; exec \"$@\""])
+                    .arg(most.to_string())
+                    .arg(places::program());
+                shell
+            }
+        };
         for name in ["RUST_LOG", "CELLMESH_LISTEN", "CELLMESH_LANES", "CELLMESH_CACHE_DIR", "CELLMESH_SOCKET"]
         {
             program.env_remove(name);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use cellmesh_tests::{H2, Node, Reply, Run, Wire};
 use http::Method;
+use serde_json::Value;
 
 /// `bad` has short limits, so that its faults end soon; `good` has the defaults. One lane and one pool thread: whoever
 /// holds either of them holds everybody.
@@ -329,6 +330,30 @@ fn check_nothing_is_left(node: &Node, leave: impl Fn(usize)) {
 fn use_all_four(node: &Node) {
     let mut four: Vec<Wire> = (0..4).map(|_| node.start_get("bad", "/step/sleep:300")).collect();
     four.iter_mut().for_each(|wire| assert_eq!(wire.reply().status, 200));
+}
+
+/// A process that has no descriptors left waits with new clients, serves those that it has, and goes on when some come free.
+#[test]
+fn running_out_of_descriptors_is_waited_out() {
+    const CLIENTS: usize = 150;
+    let node = Run::app("[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"good\"]")
+        .descriptors_max(128)
+        .start();
+    let mut kept = node.connect();
+    assert_eq!(kept.get("good", "/").status, 200);
+    let crowd: Vec<Wire> = (0..CLIENTS).map(|_| node.connect()).collect();
+    let cannot_accept =
+        |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("cannot accept"));
+    let _ = node.log().wait_for("no descriptor is left", cannot_accept);
+    for _ in 0..20 {
+        assert_eq!(kept.get("good", "/").status, 200);
+    }
+    let mut late = node.start_get("good", "/");
+    drop(crowd);
+    assert_eq!(late.reply().status, 200);
+    // It pauses longer and longer between its tries: no more of them than there is time for.
+    let tries = node.log().lines().iter().filter(|line| cannot_accept(line)).count();
+    assert!(tries < CLIENTS, "{tries} tries");
 }
 
 /// Calls that find all instances busy wait for their turn; more than may wait are refused.

@@ -27,6 +27,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         format!("attach at {}", app.node.socket.display()),
         "serving; Ctrl-C ends".into(),
     ]);
+    let spin = app.runtime.spin;
     let main: LaneMain = Box::new(move |orders| {
         Box::pin(async move {
             let host = parts.host()?;
@@ -38,7 +39,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
                 }
             };
             let books = modules.host.clone();
-            let served = lane::run(&mut modules, orders.until_done(drain)).await;
+            let served = lane::run(&mut modules, spin, orders.until_done(drain)).await;
             log_books(&books.stats());
             served
         })

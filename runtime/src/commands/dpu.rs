@@ -40,7 +40,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     for intake in intakes {
         let (sender, links) = mpsc::channel(ORDERS_MAX);
         orders_to.push(sender);
-        let (routes, config) = (Arc::clone(&routes), app.dpu.clone());
+        let (routes, config, spin) = (Arc::clone(&routes), app.dpu.clone(), app.runtime.spin);
         mains.push(Box::new(move |orders| {
             Box::pin(async move {
                 let dpu = Dpu::new(routes, config);
@@ -48,7 +48,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
                 let mut modules = DpuLane { dpu: dpu.clone(), bells: Rc::clone(&bells) };
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
                 tokio::task::spawn_local(follow(dpu.clone(), bells, links));
-                lane::run(&mut modules, orders.until_drained(dpu)).await
+                lane::run(&mut modules, spin, orders.until_drained(dpu)).await
             })
         }));
     }

@@ -22,14 +22,14 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let dpa = DpaParts::bind(app)?;
     let (acceptor, mut intakes) = Acceptor::new(listener, 1, app.dpu.connections_max);
-    let (intake, config) = (intakes.remove(0), app.dpu.clone());
+    let (intake, config, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);
     let main: LaneMain = Box::new(move |orders| {
         Box::pin(async move {
             let calls_max = dpa.calls_max();
             let mut modules = Node::new(&routes, config, dpa.host()?, calls_max)?;
             let dpu = modules.dpu().clone();
             tokio::task::spawn_local(intake.serve(dpu.clone()));
-            lane::run(&mut modules, orders.until_drained(dpu)).await
+            lane::run(&mut modules, spin, orders.until_drained(dpu)).await
         })
     });
     let lanes = Lanes::start(vec![main])?;

@@ -1,6 +1,7 @@
 //! `cellmesh run`: an application, co-hosted in this process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cellmesh_dpu::Acceptor;
 
@@ -34,7 +35,8 @@ pub fn run(app: &App) -> anyhow::Result<()> {
                 let mut modules = Cohosted::new(parts)?;
                 let dpu = modules.dpu().clone();
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
-                lane::run(&mut modules, orders.until_drained(dpu)).await
+                // Nobody rings for it but the network, which a spinning lane would not hear sooner.
+                lane::run(&mut modules, Duration::ZERO, orders.until_drained(dpu)).await
             })
         });
         main

@@ -56,6 +56,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         let lane = WorkerLane {
             services: names.iter().cloned().zip(mesh.services.iter().cloned()).collect(),
             pool: mesh.pool.clone(),
+            spin: app.runtime.spin,
             orders,
             events: events_to.clone(),
         };
@@ -79,7 +80,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         role: Role::Worker,
         services: names,
         lanes: u16::try_from(count).context("too many lanes")?,
-        profile: None,
+        profile: app.node.worker_ring,
     };
     let socket = DpaSocket { path: app.node.socket_of_worker().clone(), hello };
     let mut control = Control { socket, lanes: orders_to, events, drain_timeout: app.runtime.drain_timeout };
@@ -175,6 +176,7 @@ impl Control {
 struct WorkerLane {
     services: Vec<(String, ServiceCell)>,
     pool: Pool,
+    spin: Duration,
     orders: mpsc::Receiver<LinkOrder>,
     events: mpsc::Sender<LaneEvent>,
 }
@@ -212,7 +214,7 @@ impl WorkerLane {
                 wake.notify_one();
             }
         };
-        let served = lane::run(&mut modules, until_detached).await;
+        let served = lane::run(&mut modules, self.spin, until_detached).await;
         bells.remove(endpoint);
         match served {
             Err(error) => self.say(LaneEvent::Broke(format!("{error:#}"))).await,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cellmesh_dpa::DpaConfig;
 use cellmesh_dpu::config::DpuConfig;
+use cellmesh_shm::profile::RingProfile;
 
 use super::Overrides;
 use super::problems::{Problem, Problems};
@@ -54,6 +55,8 @@ pub struct NodeSettings {
     pub stall_timeout: Duration,
     /// Where a worker attaches, if not at `socket`.
     pub worker_socket: Option<PathBuf>,
+    /// Shape of a worker's rings, if not the DPA's own.
+    pub worker_ring: Option<RingProfile>,
     /// Services that a worker hosts; all if none are named.
     pub worker_services: Option<Vec<String>>,
 }
@@ -74,6 +77,7 @@ impl Default for NodeSettings {
             worker_sockets: Vec::new(),
             stall_timeout: DpaConfig::default().stall_timeout,
             worker_socket: None,
+            worker_ring: None,
             worker_services: None,
         }
     }
@@ -96,6 +100,8 @@ pub struct RuntimeSettings {
     pub pool_threads: usize,
     /// How often long guest calls give their thread back.
     pub epoch_tick: Duration,
+    /// How long a lane whose work comes from other processes looks for it before it sleeps; zero: not at all.
+    pub spin: Duration,
     /// Time that requests in flight get to finish when the process is told to stop.
     pub drain_timeout: Duration,
     /// Folder of the artifact cache.
@@ -108,6 +114,7 @@ impl Default for RuntimeSettings {
             lanes: None,
             pool_threads: cores(),
             epoch_tick: Duration::from_millis(2),
+            spin: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             cache_dir: default_cache_dir(),
         }

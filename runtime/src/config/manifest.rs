@@ -34,6 +34,9 @@ pub(super) const LISTEN_DEFAULT: SocketAddr =
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
+/// Longest spin: beyond it a sleep and a wake-up are cheaper.
+const SPIN_MAX: Duration = Duration::from_millis(1);
+
 /// Instances of one service unless config says otherwise: calls beyond wait for one to come free.
 pub(super) const INSTANCES_MAX_DEFAULT: u32 = 64;
 
@@ -82,6 +85,7 @@ fn runtime(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> RuntimeSettings
     settings.lanes = table.number(source, "lanes", 1, 256).map(to_usize);
     count(&mut settings.pool_threads, table.number(source, "pool_threads", 1, 256));
     set(&mut settings.epoch_tick, table.duration(source, "epoch_tick", SHORTEST, Duration::from_millis(100)));
+    set(&mut settings.spin, table.duration(source, "spin", Duration::ZERO, SPIN_MAX));
     set(&mut settings.drain_timeout, table.duration(source, "drain_timeout", Duration::ZERO, LONGEST));
     if let Some(dir) = table.text(source, "cache_dir") {
         settings.cache_dir = PathBuf::from(dir);

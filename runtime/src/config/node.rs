@@ -12,9 +12,12 @@
 //! [worker]
 //! socket = "/run/cellmesh/shop/dpa.sock"
 //! services = ["cart"]
+//! ring = { small = "64KiB", bulk_chunks = 32 }
 //! ```
 
 use std::path::PathBuf;
+
+use cellmesh_shm::profile::{BULK_CHUNKS_MOST, RingProfile, SMALL_BYTES_LEAST, SMALL_BYTES_MOST};
 
 use super::app::{NodeSettings, ServiceSpec, WorkerSocket};
 use super::manifest::{LONGEST, SHORTEST};
@@ -41,10 +44,36 @@ pub(super) fn read(
     }
     if let Some(mut worker) = root.table(source, "worker") {
         settings.worker_socket = worker.text(source, "socket").map(PathBuf::from);
+        settings.worker_ring = ring(source, &mut worker);
         settings.worker_services = known_services(source, &mut worker, services);
         worker.finish(source);
     }
     settings
+}
+
+/// The shape of a worker's rings. What relaying needs to be the same everywhere is not for it to choose.
+fn ring(source: &mut Source<'_>, worker: &mut Table<'_, '_>) -> Option<RingProfile> {
+    let mut table = worker.table(source, "ring")?;
+    let mut profile = RingProfile::default();
+    let to_u32 = |size: u64| u32::try_from(size).unwrap_or(u32::MAX);
+    if let Some(size) =
+        table.size(source, "small", SMALL_BYTES_LEAST.into(), SMALL_BYTES_MOST.into()).map(to_u32)
+    {
+        profile.small_bytes = size;
+    }
+    if let Some(chunks) = table.number(source, "bulk_chunks", 2, BULK_CHUNKS_MOST.into()).map(to_u32) {
+        profile.bulk_chunks = chunks;
+    }
+    if let Err(error) = profile.validate() {
+        source.note(
+            Some(table.line()),
+            table.path(""),
+            format!("{} = {}", error.field, error.found),
+            error.right,
+        );
+    }
+    table.finish(source);
+    Some(profile)
 }
 
 fn worker_socket(

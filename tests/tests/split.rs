@@ -1,0 +1,73 @@
+//! Several processes: what one that dies costs, and who may attach. What holds in both placements is tested elsewhere.
+
+use cellmesh_tests::{Node, Reply, Run, Wire};
+
+/// Two workers, each with all services.
+fn two_workers(settings: &str) -> Node {
+    let toml = format!(
+        r#"
+        [dpu]
+        {settings}
+        [[cell]]
+        component = "{{cells}}/unruly.wasm"
+        services = ["bad"]
+        handler_timeout = "20s"
+        "#
+    );
+    Run::app(&toml).replicas(2).start()
+}
+
+/// The answers to four requests that take long, two on each worker, of which one is killed meanwhile.
+fn answers_to_four(node: &Node, method: &str) -> Vec<Reply> {
+    let mut asked: Vec<Wire> = (0..4)
+        .map(|_| {
+            let mut wire = node.connect();
+            wire.ask(method, "bad", "/step/sleep:1500");
+            wire
+        })
+        .collect();
+    node.until_begun(4);
+    node.kill_worker(0);
+    asked.iter_mut().map(Wire::reply).collect()
+}
+
+fn lost(replies: &[Reply]) -> usize {
+    let is_lost =
+        |reply: &&Reply| reply.status == 502 && reply.header("x-cellmesh-error") == Some("worker-lost");
+    let lost = replies.iter().filter(is_lost).count();
+    assert_eq!(
+        lost + replies.iter().filter(|reply| reply.status == 200).count(),
+        replies.len(),
+        "{replies:?}"
+    );
+    lost
+}
+
+/// Requests go to the worker with fewer in flight; what was on a worker that dies is lost and told so, the rest is not.
+#[test]
+fn dead_worker_costs_what_was_on_it() {
+    let node = two_workers("");
+    assert_eq!(lost(&answers_to_four(&node, "GET")), 2);
+    assert_eq!(node.get("bad", "/").status, 200);
+}
+
+/// Where config allows it, a request that may be done twice goes to another worker; one that may not is lost.
+#[test]
+fn idempotent_requests_go_to_another_worker() {
+    let retried = answers_to_four(&two_workers("retry_worker_lost = true"), "GET");
+    assert_eq!(lost(&retried), 0);
+    let not_retried = answers_to_four(&two_workers("retry_worker_lost = true"), "POST");
+    assert_eq!(lost(&not_retried), 2);
+}
+
+/// Without a worker a service is unavailable, at once and by name; the node goes on.
+#[test]
+fn service_without_worker_is_unavailable() {
+    let node = two_workers("");
+    node.kill_worker(0);
+    node.kill_worker(0);
+    node.until("503", |node| node.get("bad", "/").status == 503);
+    let reply = node.get("bad", "/");
+    assert_eq!(reply.header("x-cellmesh-error"), Some("no-worker"));
+    assert_eq!(reply.json()["error"], "no worker serves \"bad\"");
+}

@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// Keep-alive connections.
     #[arg(long, default_value_t = 64)]
     connections: usize,
+    /// Another build of cellmesh, to be measured beside the first.
+    #[arg(long)]
+    other: Option<PathBuf>,
 }
 
 /// One server's figures, one of each per round.
@@ -65,7 +68,10 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         options.connections, options.rounds, options.seconds
     )?;
     for case in [hello, chain] {
-        let mut case = case()?;
+        let mut case = case(options)?;
+        for (_, server) in &case.servers {
+            server.until_ready(case.path)?;
+        }
         let figures = measure(&mut case, options)?;
         write_case(&mut report, &case, &figures)?;
     }
@@ -73,20 +79,20 @@ pub(crate) fn run(options: &Options) -> Result<String> {
 }
 
 /// A cell that answers by itself, and a native server that does.
-fn hello() -> Result<Case> {
+fn hello(options: &Options) -> Result<Case> {
     let app = format!("[[cell]]\ncomponent = {:?}\nservices = [\"hello\"]\n", cells()?.join("hello.wasm"));
-    Ok(Case {
-        name: "hello",
-        path: "/",
-        servers: vec![
-            ("cellmesh", Server::cellmesh(&cellmesh()?, "app.toml", &app)?),
-            ("native hyper", Server::native(&NativeService::hello())?),
-        ],
-    })
+    let mut servers = vec![
+        ("cellmesh", Server::cellmesh(&cellmesh()?, "app.toml", &app)?),
+        ("native hyper", Server::native(&NativeService::hello())?),
+    ];
+    if let Some(other) = &options.other {
+        servers.push(("cellmesh, other build", Server::cellmesh(other, "app.toml", &app)?));
+    }
+    Ok(Case { name: "hello", path: "/", servers })
 }
 
 /// `s0` calls `s1` and `s2` at the same time, nobody does any work: what is measured is the way between them.
-fn chain() -> Result<Case> {
+fn chain(options: &Options) -> Result<Case> {
     const SERVICE: &str =
         r#"{"internal_service": {"loader": {"sleep_stress": {"run": false}, "mean_response_size": 0.01}}"#;
     let model = format!(
@@ -96,14 +102,19 @@ fn chain() -> Result<Case> {
     let s1 = Server::native(&NativeService::hello())?;
     let s2 = Server::native(&NativeService::hello())?;
     let s0 = Server::native(&NativeService::calling(&[s1.address(), s2.address()]))?;
-    Ok(Case {
-        name: "chain s0 -> {s1, s2}, no work",
-        path: "/api/v1",
-        servers: vec![
-            ("cellmesh, co-hosted", Server::cellmesh(&cellmesh()?, "workmodel.json", &model)?),
-            ("native hyper over loopback TCP", s0.with([s1, s2])),
-        ],
-    })
+    let mut servers = vec![
+        ("cellmesh, co-hosted", Server::cellmesh(&cellmesh()?, "workmodel.json", &model)?),
+        ("native hyper over loopback TCP", s0.with([s1, s2])),
+        (
+            "cellmesh, split: a node and three workers",
+            Server::cellmesh_split(&cellmesh()?, "workmodel.json", &model, &["s0", "s1", "s2"])?,
+        ),
+    ];
+    if let Some(other) = &options.other {
+        servers
+            .push(("cellmesh, co-hosted, other build", Server::cellmesh(other, "workmodel.json", &model)?));
+    }
+    Ok(Case { name: "chain s0 -> {s1, s2}, no work", path: "/api/v1", servers })
 }
 
 fn measure(case: &mut Case, options: &Options) -> Result<Vec<Figures>> {
@@ -149,13 +160,19 @@ fn write_case(report: &mut String, case: &Case, figures: &[Figures]) -> Result<(
             (spread(&of.requests_per_s), spread(&of.cpu_us_per_request), spread(&of.p99_ms));
         writeln!(report, "| {name} | {rate} | {cpu} | {p99} |")?;
     }
-    let [ours, native] = figures else { return Ok(()) };
-    writeln!(
-        report,
-        "\ncellmesh / native: {:.2} x requests/s, {:.2} x CPU per request\n",
-        median_ratio(&ours.requests_per_s, &native.requests_per_s),
-        median_ratio(&ours.cpu_us_per_request, &native.cpu_us_per_request),
-    )?;
+    writeln!(report)?;
+    let is_native = |name: &str| name.starts_with("native");
+    let native =
+        case.servers.iter().position(|(name, _)| is_native(name)).context("a case without a peer")?;
+    for ((name, _), ours) in case.servers.iter().zip(figures).filter(|((name, _), _)| !is_native(name)) {
+        writeln!(
+            report,
+            "- {name} / native: {:.2} x requests/s, {:.2} x CPU per request",
+            median_ratio(&ours.requests_per_s, &figures[native].requests_per_s),
+            median_ratio(&ours.cpu_us_per_request, &figures[native].cpu_us_per_request),
+        )?;
+    }
+    writeln!(report)?;
     Ok(())
 }
 

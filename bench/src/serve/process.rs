@@ -1,8 +1,8 @@
 //! Servers as child processes: started, found by the address that they print, measured, killed when dropped.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,6 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::NativeService;
+
+/// The address of a process that listens nowhere.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// How often and how long a server is waited for.
+const READY_TRIES: u32 = 200;
+const READY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A server that is running, with the servers that it calls.
 pub(super) struct Server {
@@ -29,6 +36,47 @@ impl Server {
         let mut command = Command::new(program);
         command.arg("run").arg(path).args(["--listen", "127.0.0.1:0"]);
         Self::start(command, Some(folder))
+    }
+
+    /// `cellmesh node` on a config of this text, and a worker for each service.
+    pub(super) fn cellmesh_split(
+        program: &Path,
+        file: &str,
+        config: &str,
+        services: &[&str],
+    ) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let (path, socket) = (folder.path().join(file), folder.path().join("dpa.sock"));
+        fs::write(&path, config)?;
+        let command = |name: &str| {
+            let mut command = Command::new(program);
+            command.arg(name).arg(&path).arg("--socket").arg(&socket).env("RUST_LOG", "warn");
+            command
+        };
+        let mut node = command("node");
+        node.args(["--listen", "127.0.0.1:0"]);
+        let mut workers = Vec::new();
+        for service in services {
+            let mut worker = command("worker");
+            let child = worker.args(["--service", service]).stdout(Stdio::null()).spawn()?;
+            workers.push(Self { child, address: NOWHERE, callees: Vec::new(), _folder: None });
+        }
+        Ok(Self::start(node, Some(folder))?.with(workers))
+    }
+
+    /// Waits until a `GET` is answered with 200.
+    pub(super) fn until_ready(&self, path: &str) -> Result<()> {
+        for _ in 0..READY_TRIES {
+            let mut stream = TcpStream::connect(self.address)?;
+            write!(stream, "GET {path} HTTP/1.1\r\nhost: ready\r\nconnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            if answer.starts_with("HTTP/1.1 200") {
+                return Ok(());
+            }
+            std::thread::sleep(READY_PAUSE);
+        }
+        bail!("{} does not answer 200", self.address)
     }
 
     /// This program as a native service.

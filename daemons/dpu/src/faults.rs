@@ -110,10 +110,9 @@ impl Refusal {
             Self::UnknownService(_) => Fault::NoWorker,
             Self::Overloaded(_) | Self::Draining => Fault::Overloaded,
             Self::Detached => Fault::Unroutable,
-            Self::BadRequest(_)
-            | Self::BodyTooSlow
-            | Self::NotImplemented(_)
-            | Self::BadResponse { .. } => Fault::Internal,
+            Self::BadRequest(_) | Self::BodyTooSlow | Self::NotImplemented(_) | Self::BadResponse { .. } => {
+                Fault::Internal
+            }
         }
     }
 }

@@ -214,11 +214,14 @@ impl Dpa {
     /// What was counted, and what is in flight now. Cost: one look at each endpoint.
     #[must_use]
     pub fn stats(&self) -> DpaStats {
-        let outlets = self.outlets.iter().flatten();
-        let (parked_now, doorbells) = outlets
-            .fold((0, 0), |(parked, rings), outlet| (parked + outlet.parked(), rings + outlet.tx.rings()));
-        let endpoints = self.inlets.iter().flatten().count();
-        DpaStats { live: self.custody.live(), parked_now, doorbells, endpoints, ..self.stats }
+        let mut stats = DpaStats { live: self.custody.live(), ..self.stats };
+        for outlet in self.outlets.iter().flatten() {
+            stats.endpoints += 1;
+            stats.parked_now += outlet.parked();
+            stats.reserved_now += outlet.reserved;
+            stats.doorbells += outlet.tx.rings();
+        }
+        stats
     }
 
     /// Says on every link that this side is about to sleep. The caller pumps once more after this, and waits for the

@@ -247,7 +247,7 @@ impl Dpa {
 
     /// An answer, or the announcement of one. Only of the endpoint that has the request, and only once.
     #[inline]
-    fn on_response(&mut self, from: EndpointId, frame: &FrameHeader) {
+    pub(crate) fn on_response(&mut self, from: EndpointId, frame: &FrameHeader) {
         let id = SlotId::from_raw(frame.token);
         let slot = self.custody.get_mut(id).filter(|slot| slot.callee == from && slot.delivered);
         let Some(slot) = slot.filter(|slot| !slot.response.is_announced()) else {
@@ -312,7 +312,7 @@ impl Dpa {
 
     /// The next chunk of a message that was announced and that its receiver has granted.
     #[inline]
-    fn on_chunk(&mut self, from: EndpointId, frame: &FrameHeader) -> Result<(), Violation> {
+    pub(crate) fn on_chunk(&mut self, from: EndpointId, frame: &FrameHeader) -> Result<(), Violation> {
         let Some(id) = self.sending(from, frame) else {
             self.stats.late_chunks += 1;
             return Ok(());

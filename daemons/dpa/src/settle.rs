@@ -2,6 +2,7 @@
 //!
 //! - Whatever ends a request before its answer, both sides hear of it: the caller gets a fault, the callee a cancel.
 //!   A callee that does not have the request yet never gets it.
+//! - An endpoint that goes by itself is heard out first; one that broke a rule is not.
 //! - Closing an endpoint is idempotent: no new requests go to it, what is in flight on it is settled, its memory is
 //!   unmapped and its descriptors are closed. Requests that it has not got yet go to another worker.
 
@@ -60,13 +61,41 @@ impl Dpa {
 
     /// Lets an endpoint go: its socket has closed, or it is leaving. Nothing if it is not attached.
     ///
-    /// Its callers get [`Fault::WorkerLost`] for what it had; what it had not got yet goes to another worker, if there is
-    /// one. Its own calls are given up.
+    /// Answers that are in its rings count: one that leaves may go as soon as it has said everything. Callers get
+    /// [`Fault::WorkerLost`] for what else it had; what it had not got yet goes to another worker, if there is one. Its
+    /// own calls are given up.
     pub fn detach(&mut self, endpoint: EndpointId) {
+        if self.role_of(endpoint).is_some() {
+            // A rule that it breaks now costs nobody anything: it is going.
+            let _ = self.take_last_words(endpoint);
+            self.remove(endpoint);
+        }
+    }
+
+    fn role_of(&self, endpoint: EndpointId) -> Option<Role> {
+        self.inlets.get(usize::from(endpoint.0))?.as_ref().map(|inlet| inlet.role)
+    }
+
+    /// Relays the answers that an endpoint has written before it went. At most what its rings hold: what the one
+    /// refresh has seen.
+    fn take_last_words(&mut self, from: EndpointId) -> Result<(), Violation> {
+        self.inlet(from).rx.refresh()?;
+        while let Some(chunk) = self.inlet(from).rx.bulk.peek()? {
+            self.on_chunk(from, &chunk)?;
+            self.inlet(from).rx.bulk.release(&chunk);
+        }
+        while let Some(frame) = self.inlet(from).rx.small.peek()? {
+            if frame.kind == FrameKind::Response {
+                self.on_response(from, &frame);
+            }
+            self.inlet(from).rx.small.release(&frame);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, endpoint: EndpointId) {
+        let Some(role) = self.role_of(endpoint) else { return };
         let index = usize::from(endpoint.0);
-        let Some(role) = self.inlets.get(index).and_then(Option::as_ref).map(|inlet| inlet.role) else {
-            return;
-        };
         self.flows.remove(endpoint);
         for id in self.custody.of_endpoint(endpoint) {
             self.let_go(id, endpoint, role);
@@ -118,7 +147,7 @@ impl Dpa {
             Violation::Stalled(_) => self.stats.stalled += 1,
         }
         tracing::warn!(endpoint = endpoint.0, rule = %violation, "endpoint closed");
-        self.detach(endpoint);
+        self.remove(endpoint);
         self.closed.push_back(Closed { endpoint, rule: violation.to_string() });
     }
 

@@ -32,6 +32,8 @@ pub struct DpaStats {
     pub parked: u64,
     /// Small frames that wait here now.
     pub parked_now: usize,
+    /// Chunks that receivers have asked for and that have not come yet.
+    pub reserved_now: u32,
     /// Responses that named no live request of their sender: late, forged or sent twice. Dropped.
     pub late_responses: u64,
     /// Credits that named no live request of their sender. Dropped.

@@ -72,6 +72,16 @@ impl Node {
         Link::open(fds).expect("its own link")
     }
 
+    /// Another worker takes the place of one that has gone.
+    pub(crate) fn attach_again(&mut self, port: usize, services: &[ServiceId]) -> EndpointId {
+        let config = DpaConfig::default();
+        let fds = self.dpa.attach_worker(services, config.profile).expect("memory and descriptors");
+        self.ids[port] = fds.spec.endpoint;
+        let config = PortConfig { calls_max: config.calls_max, ..PortConfig::default() };
+        self.ports[port] = Port::new(Link::open(fds).expect("its own link"), config);
+        self.ids[port]
+    }
+
     /// From now on this port takes nothing, until somebody asks what has arrived at it.
     pub(crate) fn stall(&mut self, port: usize) {
         self.stalled.push(port);

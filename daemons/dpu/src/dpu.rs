@@ -17,6 +17,7 @@
 mod calls;
 mod connections;
 mod load;
+mod request;
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -37,6 +38,7 @@ pub(crate) use self::connections::Connection;
 use self::connections::Connections;
 pub(crate) use self::load::Received;
 use self::load::{Load, add};
+pub use self::request::Request;
 use crate::config::DpuConfig;
 use crate::faults::Refusal;
 use crate::request_id::RequestIds;
@@ -270,7 +272,7 @@ impl Dpu {
         let call = {
             let mut link = self.0.link.borrow_mut();
             let attached = link.as_mut().ok_or(Refusal::Detached)?;
-            let number = attached.numbers[usize::from(service.0)];
+            let number = attached.numbers.get(usize::from(service.0)).copied().flatten();
             message.service = number.ok_or_else(|| self.refusal(service, Fault::NoWorker))?;
             attached.port.call(message).map_err(|refused| self.refusal(service, fault_of(refused.why)))?
         };

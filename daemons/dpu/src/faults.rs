@@ -101,6 +101,22 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The mesh's word for it, for a client in this process.
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::Mesh { fault, .. } => *fault,
+            Self::BodyTooLarge { .. } | Self::HeadTooLarge | Self::TargetTooLong { .. } => Fault::TooLarge,
+            Self::UnknownService(_) => Fault::NoWorker,
+            Self::Overloaded(_) | Self::Draining => Fault::Overloaded,
+            Self::Detached => Fault::Unroutable,
+            Self::BadRequest(_) | Self::BodyTooSlow | Self::NotImplemented(_) | Self::BadResponse { .. } => {
+                Fault::Internal
+            }
+        }
+    }
+}
+
 fn refused(status: u16, code: &'static str, text: String) -> Refused {
     Refused { status, code, text, retry_after_s: None, close: false }
 }

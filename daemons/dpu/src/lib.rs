@@ -7,7 +7,7 @@
 //! - [`Acceptor`]: one accept loop, connections to the lane with the fewest.
 //! - [`serve_connection`]: one connection, HTTP/1.1, HTTP/2 or JSON.
 //! - [`Routes`]: which service a request is for.
-//! - [`Dpu`]: one lane's sidecar, pumped by the lane.
+//! - [`Dpu`]: one lane's sidecar, pumped by the lane; [`Dpu::request`] is for clients in the same process.
 //! - [`DpuConfig`]: every limit.
 //!
 //! It owns everything that needs to understand a request, and sees workers only through the ring to
@@ -48,6 +48,6 @@ mod request_id;
 
 pub use self::acceptor::{Acceptor, LaneIntake};
 pub use self::config::{ConfigError, DpuConfig};
-pub use self::dpu::{Dpu, DpuStats};
+pub use self::dpu::{Dpu, DpuStats, Request};
 pub use self::ingress::serve_connection;
 pub use self::routes::{RouteQuery, Routes, RoutesError, ServiceName, UnknownService};

@@ -368,6 +368,33 @@ fn lost_worker_is_settled() {
     node.assert_settled();
 }
 
+/// A worker may go as soon as its answers are in its rings: small ones and the last chunks of a large one arrive, although
+/// the DPA had not looked before it went.
+#[test]
+fn answers_outlive_their_worker() {
+    let mut node = Node::with_workers(&[&[S]]);
+    for body in [text("small"), pattern(40_000, 3)] {
+        node.call(SIDECAR, request(S, text("x")));
+        let (slot, _) = node.next_request(W1);
+        node.respond(W1, slot, body.clone());
+        while !node.ports[W1].is_idle() {
+            node.dpa.pump(node.now);
+            assert_eq!(node.ports[SIDECAR].poll(), Ok(None), "the DPA has not seen all of it");
+            node.ports[SIDECAR].flush();
+            node.dpa.pump(node.now);
+            assert_eq!(node.ports[W1].poll(), Ok(None));
+            node.ports[W1].flush();
+        }
+        node.ports[W1].flush();
+        let leaving = node.ids[W1];
+        node.dpa.detach(leaving);
+        assert_eq!(node.next_response(SIDECAR).1, answer(body));
+        node.assert_settled();
+        let next = node.attach_again(W1, &[S]);
+        assert_eq!(next, leaving, "its name is free");
+    }
+}
+
 /// A new endpoint may get the name of one that is gone, and nothing of its past.
 #[test]
 fn names_are_used_again() {

@@ -146,7 +146,8 @@ impl Calls {
         late.iter().map(|open| open.call).collect()
     }
 
-    /// Earliest instant at which [`Calls::expired`] may have something; `None` if nothing is open.
+    /// Earliest instant at which [`Calls::expired`] may have something. What has ended since may have left one
+    /// that is too early; then the sweep finds nothing, once.
     pub(super) fn next_expiry(&self) -> Option<Nanos> {
         (self.next_expiry != Nanos::MAX).then_some(self.next_expiry)
     }

@@ -1,0 +1,111 @@
+//! A whole node, simulated: random troubles on a virtual clock, from a seed, against every promise.
+//!
+//! ```text
+//!   clients -> Lane (a real Dpu) -> a real Dpa -> Seat (a real Port, scripted cells) -> Dpa -> ...
+//!                   Ledger: what each of them sees, and whether the History explains it
+//! ```
+//!
+//! - One thread, no sockets, no clock: a run is a function of its seed, so a failure happens again.
+//! - `CELLMESH_SIM_SEED=<seed> cargo test -p cellmesh-dpu --test simulation` runs one seed;
+//!   `CELLMESH_SIM_REQUESTS=<count>` makes so many requests instead of a million.
+//! - Not here: the network side of the DPU (`tests/network`), processes and sockets of workers (end to end).
+
+mod cell;
+mod history;
+mod hostile;
+mod lane;
+mod ledger;
+mod node;
+mod plan;
+mod planted;
+mod random;
+mod seat;
+mod trouble;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use node::Node;
+use planted::Planted;
+use random::mix;
+
+/// Requests of all seeds together. Source: pass criterion K-8.
+const REQUESTS: u64 = 1_000_000;
+/// Requests of one seed: a few times from trouble to rest.
+const REQUESTS_PER_SEED: u64 = 10_000;
+
+/// What came of one seed.
+#[derive(Debug, PartialEq, Eq)]
+struct Report {
+    digest: u64,
+    requests: u64,
+    counts: BTreeMap<&'static str, u64>,
+    slowest: Duration,
+}
+
+fn run(seed: u64, requests: u64, planted: Option<Planted>) -> Report {
+    let mut node = Node::new(seed, planted);
+    node.run(requests);
+    let ledger = node.ledger;
+    Report {
+        digest: ledger.digest(),
+        requests: ledger.requests(),
+        slowest: ledger.slowest,
+        counts: ledger.counts,
+    }
+}
+
+/// Runs a seed; a broken promise says which seed it was.
+fn run_named(seed: u64, requests: u64) -> Report {
+    catch_unwind(AssertUnwindSafe(|| run(seed, requests, None))).unwrap_or_else(|_| {
+        panic!(
+            "seed {seed} broke a promise, see above; again with:\n  \
+             CELLMESH_SIM_SEED={seed} cargo test -p cellmesh-dpu --test simulation every_promise"
+        )
+    })
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} = {value}: must be a number")))
+}
+
+fn seeds() -> Vec<u64> {
+    match number("CELLMESH_SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => {
+            let requests = number("CELLMESH_SIM_REQUESTS").unwrap_or(REQUESTS);
+            (0..requests.div_ceil(REQUESTS_PER_SEED)).map(|index| mix(2026, index)).collect()
+        }
+    }
+}
+
+/// Whatever happens to a node, every promise is kept; and over all seeds everything happens that can.
+#[test]
+fn every_promise_is_kept() {
+    let (mut sums, mut requests, mut slowest) = (BTreeMap::<&str, u64>::new(), 0, Duration::ZERO);
+    let seeds = seeds();
+    for seed in &seeds {
+        let report = run_named(*seed, REQUESTS_PER_SEED);
+        requests += report.requests;
+        slowest = slowest.max(report.slowest);
+        for (what, count) in report.counts {
+            *sums.entry(what).or_default() += count;
+        }
+    }
+    println!("{requests} requests of {} seeds; longest way back {slowest:?}; {sums:#?}", seeds.len());
+    if seeds.len() > 10 {
+        let missing: Vec<&&str> =
+            sums.iter().filter(|(_, count)| **count == 0).map(|(what, _)| what).collect();
+        assert!(missing.is_empty(), "never happened: {missing:?}");
+    }
+}
+
+/// A seed makes the same run each time, and another seed another one.
+#[test]
+fn seed_decides_everything() {
+    let first = run(11, 3000, None);
+    assert_eq!(first, run(11, 3000, None));
+    assert_ne!(first.digest, run(12, 3000, None).digest);
+}

@@ -51,26 +51,27 @@ impl Lane {
         let mut sidecar = open(dpa.attach_sidecar(config.profile).expect("memory"));
         let caller = open(dpa.attach_worker(&[], config.profile).expect("memory"));
         let callee = open(dpa.attach_worker(&[SERVICE], config.profile).expect("memory"));
-        sidecar.install_flow(SERVICE);
+        let mut lane = Self { dpa, caller, callee, now: Nanos::now() };
+        lane.install_flow(&mut sidecar);
+        lane
+    }
+
+    /// The first call, which a sidecar decides about.
+    fn install_flow(&mut self, sidecar: &mut Port) {
+        self.caller.call(request(Bytes::new())).expect("one call at a time");
+        self.caller.flush();
+        self.dpa.pump(self.now);
+        let Ok(Some(Arrived::Request { slot, .. })) = sidecar.poll() else { panic!("the slow path") };
+        sidecar.install_flow(slot);
+        sidecar.respond(slot, response(Bytes::new()));
         sidecar.flush();
-        let now = Nanos::now();
-        dpa.pump(now);
-        Self { dpa, caller, callee, now }
+        self.dpa.pump(self.now);
+        assert!(matches!(self.caller.poll(), Ok(Some(Arrived::Response { .. }))));
     }
 
     /// A call whose answer is its body.
     fn call(&mut self, body: Bytes) {
-        let head = Bytes::new();
-        let message = RequestMessage {
-            service: SERVICE,
-            deadline: Nanos::MAX,
-            hops: 0,
-            method_len: 0,
-            target_len: 0,
-            head,
-            body,
-        };
-        self.caller.call(message).expect("one call at a time");
+        self.caller.call(request(body)).expect("one call at a time");
         loop {
             self.caller.flush();
             self.dpa.pump(self.now);
@@ -78,8 +79,7 @@ impl Lane {
                 let Arrived::Request { slot, message } = arrived else {
                     panic!("not a request: {arrived:?}")
                 };
-                let (status, fault, head) = (200, Fault::None, Bytes::new());
-                self.callee.respond(slot, ResponseMessage { status, fault, head, body: message.body });
+                self.callee.respond(slot, response(message.body));
             }
             self.callee.flush();
             self.dpa.pump(self.now);
@@ -91,6 +91,22 @@ impl Lane {
             }
         }
     }
+}
+
+fn request(body: Bytes) -> RequestMessage {
+    RequestMessage {
+        service: SERVICE,
+        deadline: Nanos::MAX,
+        hops: 0,
+        method_len: 0,
+        target_len: 0,
+        head: Bytes::new(),
+        body,
+    }
+}
+
+fn response(body: Bytes) -> ResponseMessage {
+    ResponseMessage { status: 200, fault: Fault::None, head: Bytes::new(), body }
 }
 
 fn median_call(body_bytes: usize) -> Duration {

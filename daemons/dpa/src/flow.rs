@@ -1,7 +1,7 @@
-//! Flow table: which workers serve a service, and whether its calls may go to them directly.
+//! Flow table: which workers serve a service, and whose calls may go to them directly.
 //!
-//! - A service's calls from workers go to a sidecar until a sidecar has installed a flow entry; the entry goes when the
-//!   last worker does, so the sidecar decides anew about the next.
+//! - A worker's calls to a service go to a sidecar until a sidecar has installed a flow entry for the two; the entry goes
+//!   when the caller does, and when the service's last worker does, so the sidecar decides anew about the next.
 //! - Of several workers: the one with the fewest requests in flight of two that are drawn at random. Two choices keep the
 //!   load nearly even, at the cost of two loads.
 
@@ -18,7 +18,29 @@ pub(crate) struct FlowTable {
 #[derive(Debug, Default)]
 struct Service {
     workers: Vec<EndpointId>,
-    installed: bool,
+    /// Callers with a flow entry: a bit for each endpoint.
+    callers: Vec<u64>,
+}
+
+impl Service {
+    fn install(&mut self, caller: EndpointId) {
+        let word = usize::from(caller.0 / 64);
+        if word >= self.callers.len() {
+            self.callers.resize(word + 1, 0);
+        }
+        self.callers[word] |= 1 << (caller.0 % 64);
+    }
+
+    fn uninstall(&mut self, caller: EndpointId) {
+        if let Some(word) = self.callers.get_mut(usize::from(caller.0 / 64)) {
+            *word &= !(1 << (caller.0 % 64));
+        }
+    }
+
+    #[inline]
+    fn is_installed(&self, caller: EndpointId) -> bool {
+        self.callers.get(usize::from(caller.0 / 64)).is_some_and(|word| word >> (caller.0 % 64) & 1 == 1)
+    }
 }
 
 impl FlowTable {
@@ -44,32 +66,37 @@ impl FlowTable {
         self.sidecars.push(sidecar);
     }
 
-    /// Forgets an endpoint, and the entry of each service that it was the last worker of.
+    /// Forgets an endpoint: its own entries, and all entries of each service that it was the last worker of.
     pub(crate) fn remove(&mut self, endpoint: EndpointId) {
         self.sidecars.retain(|sidecar| *sidecar != endpoint);
         for service in &mut self.services {
             service.workers.retain(|worker| *worker != endpoint);
-            service.installed &= !service.workers.is_empty();
+            service.uninstall(endpoint);
+            if service.workers.is_empty() {
+                service.callers.clear();
+            }
         }
     }
 
-    /// Calls to this service may go from worker to worker. Nothing without a worker.
-    pub(crate) fn install(&mut self, service: ServiceId) {
-        if let Some(service) = self.services.get_mut(usize::from(service.0)) {
-            service.installed = !service.workers.is_empty();
+    /// This worker's calls to this service may go to its workers. Nothing if there are none.
+    pub(crate) fn install(&mut self, caller: EndpointId, service: ServiceId) {
+        if let Some(service) = self.services.get_mut(usize::from(service.0))
+            && !service.workers.is_empty()
+        {
+            service.install(caller);
         }
     }
 
-    /// Calls to this service go to a sidecar again.
-    pub(crate) fn uninstall(&mut self, service: ServiceId) {
+    /// Everybody's calls to this service go to a sidecar again.
+    pub(crate) fn uninstall_all(&mut self, service: ServiceId) {
         if let Some(service) = self.services.get_mut(usize::from(service.0)) {
-            service.installed = false;
+            service.callers.clear();
         }
     }
 
     #[inline]
-    pub(crate) fn is_installed(&self, service: ServiceId) -> bool {
-        self.services.get(usize::from(service.0)).is_some_and(|service| service.installed)
+    pub(crate) fn is_installed(&self, caller: EndpointId, service: ServiceId) -> bool {
+        self.services.get(usize::from(service.0)).is_some_and(|service| service.is_installed(caller))
     }
 
     /// The worker for a request to this service. `in_flight`: requests that an endpoint has to answer.
@@ -133,22 +160,30 @@ mod tests {
         flows
     }
 
-    /// An entry needs a worker, and goes with the last one.
+    /// An entry needs a worker and is one caller's; it goes with the caller, and with the last worker.
     #[test]
-    fn entry_lives_as_long_as_a_worker() {
+    fn entry_lives_as_long_as_both_sides() {
+        const C: EndpointId = EndpointId(200);
         let mut flows = table(2);
-        assert!(!flows.is_installed(S));
-        flows.install(S);
-        flows.install(ServiceId(9));
-        assert!(flows.is_installed(S) && !flows.is_installed(ServiceId(9)));
+        assert!(!flows.is_installed(C, S));
+        flows.install(C, S);
+        flows.install(C, ServiceId(9));
+        assert!(flows.is_installed(C, S) && !flows.is_installed(C, ServiceId(9)));
+        assert!(!flows.is_installed(EndpointId(199), S), "another caller is decided about by itself");
+        flows.remove(C);
+        assert!(!flows.is_installed(C, S), "another may have this name now");
+        flows.install(C, S);
         flows.remove(EndpointId(0));
-        assert!(flows.is_installed(S));
+        assert!(flows.is_installed(C, S));
         flows.remove(EndpointId(1));
-        assert!(!flows.is_installed(S));
-        flows.install(S);
-        assert!(!flows.is_installed(S), "no worker, no entry");
+        assert!(!flows.is_installed(C, S));
+        flows.install(C, S);
+        assert!(!flows.is_installed(C, S), "no worker, no entry");
         flows.add_worker(EndpointId(2), &[S]);
-        assert!(!flows.is_installed(S), "a new worker is decided about anew");
+        assert!(!flows.is_installed(C, S), "a new worker is decided about anew");
+        flows.install(C, S);
+        flows.uninstall_all(S);
+        assert!(!flows.is_installed(C, S));
     }
 
     /// Every worker is drawn, none that is gone, and of two the less busy one.

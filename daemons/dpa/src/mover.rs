@@ -184,7 +184,7 @@ impl Dpa {
         if self.custody.live() >= slots {
             return Err(Fault::Overloaded);
         }
-        let to = self.route(role, frame)?;
+        let to = self.route(from, role, frame)?;
         if self.outlet(to).parked() >= self.config.parked_max() {
             return Err(Fault::Overloaded);
         }
@@ -194,11 +194,11 @@ impl Dpa {
     /// A sidecar has decided already. A worker's call goes to a worker if a sidecar has said that it may, else to a
     /// sidecar.
     #[inline]
-    fn route(&mut self, role: Role, frame: &FrameHeader) -> Result<EndpointId, Fault> {
+    fn route(&mut self, from: EndpointId, role: Role, frame: &FrameHeader) -> Result<EndpointId, Fault> {
         let outlets = &self.outlets;
         let in_flight =
             |id: EndpointId| outlets[usize::from(id.0)].as_ref().map_or(u32::MAX, |outlet| outlet.in_flight);
-        if role == Role::Sidecar || self.flows.is_installed(frame.service) {
+        if role == Role::Sidecar || self.flows.is_installed(from, frame.service) {
             return self.flows.worker(frame.service, in_flight).ok_or(Fault::NoWorker);
         }
         self.stats.slow_path += 1;
@@ -385,10 +385,13 @@ impl Dpa {
         if self.inlet(from).role != Role::Sidecar {
             return Err(rule(frame, "only a sidecar decides about flows"));
         }
-        if frame.kind == FrameKind::FlowInstall {
-            self.flows.install(frame.service);
-        } else {
-            self.flows.uninstall(frame.service);
+        if frame.kind == FrameKind::FlowRemove {
+            self.flows.uninstall_all(frame.service);
+        } else if let Some(slot) = self.custody.get_mut(SlotId::from_raw(frame.token))
+            && slot.callee == from
+        {
+            // What it decides about is the request that it was asked about, whatever else it says.
+            self.flows.install(slot.caller, slot.service);
         }
         Ok(())
     }

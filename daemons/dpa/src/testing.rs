@@ -138,6 +138,15 @@ impl Node {
         message.fault
     }
 
+    /// Lets a sidecar decide that calls of this worker to this service need no decision any more.
+    pub(crate) fn install_flow(&mut self, caller: usize, service: ServiceId) {
+        self.call(caller, request(service, Bytes::new()));
+        let (slot, _) = self.next_request(SIDECAR);
+        self.ports[SIDECAR].install_flow(slot);
+        self.respond(SIDECAR, slot, Bytes::new());
+        self.next_response(caller);
+    }
+
     pub(crate) fn call(&mut self, port: usize, message: RequestMessage) -> CallId {
         self.ports[port].call(message).expect("few calls")
     }

@@ -78,7 +78,7 @@ async fn call(dpu: &Dpu, received: &mut Received, object: &[u8]) -> Result<Vec<u
         head: head.bytes,
         body,
     };
-    let message = dpu.request(message).await?;
+    let message = dpu.exchange(message).await?;
     let name = dpu.routes().name(service).expect("the route came from this table").as_str();
     if message.fault != Fault::None {
         return Err(Refusal::Mesh { fault: message.fault, service: name.to_owned() });

@@ -256,7 +256,7 @@ impl Dpu {
 
     /// Sends `message` into the mesh and waits for the answer. One whose worker died with it is sent once more, to
     /// another, if config allows that and its method says that doing it twice is as good as once.
-    pub(crate) async fn request(&self, message: RequestMessage) -> Result<ResponseMessage, Refusal> {
+    pub(crate) async fn exchange(&self, message: RequestMessage) -> Result<ResponseMessage, Refusal> {
         let may_repeat = self.0.config.retry_worker_lost && is_idempotent(message.method());
         let again = may_repeat.then(|| message.clone());
         let answer = self.call(message)?.await;
@@ -343,7 +343,7 @@ impl Dpu {
         if !attached.numbers.contains(&Some(service)) {
             return Err(Fault::Unroutable);
         }
-        attached.port.install_flow(service);
+        attached.port.install_flow(slot);
         let call = attached.port.call(message).map_err(|refused| fault_of(refused.why))?;
         self.0.calls.borrow_mut().open_relay(call, deadline, slot);
         Ok(())

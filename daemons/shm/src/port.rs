@@ -279,12 +279,13 @@ impl Port {
         payload_len(&message.head, &message.body, self.message_bytes_max).is_some()
     }
 
-    /// Sidecar only: from now on calls to `service` go from worker to worker.
-    pub fn install_flow(&mut self, service: ServiceId) {
-        self.send_bare(FrameHeader { service, ..FrameHeader::new(FrameKind::FlowInstall, 0) });
+    /// Sidecar only: from now on calls of the worker that made this request, to the service that it is for, go from
+    /// worker to worker. Nothing if the request has ended.
+    pub fn install_flow(&mut self, slot: SlotId) {
+        self.send_bare(FrameHeader::new(FrameKind::FlowInstall, slot.raw()));
     }
 
-    /// Sidecar only: from now on calls to `service` come to the sidecar again.
+    /// Sidecar only: from now on everybody's calls to `service` come to the sidecar again.
     pub fn remove_flow(&mut self, service: ServiceId) {
         self.send_bare(FrameHeader { service, ..FrameHeader::new(FrameKind::FlowRemove, 0) });
     }

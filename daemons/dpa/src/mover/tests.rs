@@ -39,7 +39,7 @@ fn flow_entry_makes_the_fast_path() {
     node.call(W1, request(S, text("first")));
     let (slot, message) = node.next_request(SIDECAR);
     assert_eq!((message.service, message.hops), (S, 1));
-    node.ports[SIDECAR].install_flow(S);
+    node.ports[SIDECAR].install_flow(slot);
     node.call(SIDECAR, message);
     let (relayed, message) = node.next_request(W2);
     assert_eq!((message.hops, &message.body[..]), (1, &b"first"[..]));
@@ -67,7 +67,7 @@ fn flow_entry_makes_the_fast_path() {
 #[test]
 fn worker_calls_itself() {
     let mut node = Node::with_workers(&[&[S]]);
-    node.ports[SIDECAR].install_flow(S);
+    node.install_flow(W1, S);
     node.settle_down();
     node.call(W1, request(S, pattern(100_000, 1)));
     let (slot, message) = node.next_request(W1);
@@ -94,7 +94,7 @@ fn undeliverable_requests_are_answered_at_once() {
 #[test]
 fn hops_are_limited() {
     let mut node = Node::with_workers(&[&[S]]);
-    node.ports[SIDECAR].install_flow(S);
+    node.install_flow(W1, S);
     node.settle_down();
     let with_hops = |hops| RequestMessage { hops, ..request(S, Bytes::new()) };
     node.call(W1, with_hops(15));
@@ -225,7 +225,7 @@ fn messages_far_beyond_the_ring_pass() {
 #[test]
 fn small_calls_overtake_large_ones() {
     let mut node = Node::with_workers(&[&[S], &[OTHER]]);
-    node.ports[SIDECAR].install_flow(S);
+    node.install_flow(W2, S);
     node.settle_down();
     for caller in [SIDECAR, W2, SIDECAR, W2] {
         node.call(caller, request(S, pattern(4 << 20, 9)));
@@ -256,7 +256,7 @@ fn small_calls_overtake_large_ones() {
 fn full_table_answers_at_once() {
     let config = DpaConfig { slots_max: 8, ..DpaConfig::default() };
     let mut node = Node::new(config, &[&[S]]);
-    node.ports[SIDECAR].install_flow(S);
+    node.install_flow(W1, S);
     node.stall(W1);
     for _ in 0..8 {
         node.call(SIDECAR, request(S, Bytes::new()));
@@ -339,7 +339,7 @@ fn parked_request_expires_silently() {
 #[test]
 fn lost_worker_is_settled() {
     let mut node = Node::with_workers(&[&[S], &[OTHER]]);
-    node.ports[SIDECAR].install_flow(OTHER);
+    node.install_flow(W1, OTHER);
     node.settle_down();
     node.stall(W1);
     for n in 0..200 {
@@ -434,7 +434,8 @@ fn load_is_spread() {
 fn turns_go_round() {
     let config = DpaConfig { slots_max: 1, ..DpaConfig::default() };
     let mut node = Node::new(config, &[&[OTHER], &[OTHER], &[S]]);
-    node.ports[SIDECAR].install_flow(S);
+    node.install_flow(W1, S);
+    node.install_flow(W2, S);
     node.settle_down();
     let mut served = [0, 0];
     for _ in 0..12 {

@@ -206,7 +206,7 @@ async fn answer(
         head: head.bytes,
         body,
     };
-    let message = dpu.request(message).await?;
+    let message = dpu.exchange(message).await?;
     let name = dpu.routes().name(service).expect("the route came from this table");
     answer::of_cell(message, name.as_str())
 }

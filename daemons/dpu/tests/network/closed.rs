@@ -34,7 +34,7 @@ fn closed_ring_is_an_error_and_no_hang() {
         soon("a call", dpu.work().notified()).await;
         dpu.pump(Nanos::now());
         assert!(matches!(dpa.poll(), Ok(Some(Arrived::Request { .. }))));
-        dpa.install_flow(ServiceId(0)); // nothing that a DPA may say to a sidecar
+        dpa.remove_flow(ServiceId(0)); // nothing that a DPA may say to a sidecar
         dpa.flush();
         dpu.pump(Nanos::now());
 

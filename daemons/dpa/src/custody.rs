@@ -24,6 +24,8 @@ pub(crate) struct Stream {
     granted: u32,
     /// Chunks that went through.
     relayed: u32,
+    /// For how many looks chunks have been granted and none came.
+    silent_looks: u32,
 }
 
 /// One request in custody.
@@ -112,7 +114,14 @@ impl Stream {
             return Err(StreamError::Order);
         }
         self.relayed += 1;
+        self.silent_looks = 0;
         Ok(())
+    }
+
+    /// Whether its sender has sent none of the chunks that it was asked for at this look and the last `looks_max`.
+    fn is_silent(&mut self, looks_max: u32) -> bool {
+        self.silent_looks = if self.reserved() > 0 { self.silent_looks + 1 } else { 0 };
+        self.silent_looks > looks_max
     }
 }
 
@@ -198,6 +207,20 @@ impl Custody {
     /// When a deadline can pass next. Never later than one does, perhaps earlier.
     pub(crate) fn next_expiry(&self) -> Option<Nanos> {
         (self.live() > 0).then_some(self.next_expiry)
+    }
+
+    /// Those who were asked for chunks and have sent none for more than `looks_max` looks, this one included. Looks as
+    /// of [`crate::endpoint::Outlet::stalled_looks`].
+    pub(crate) fn silent_senders(&mut self, looks_max: u32) -> Vec<EndpointId> {
+        let mut silent = Vec::new();
+        for slot in self.entries.iter_mut().filter_map(|entry| entry.slot.as_mut()) {
+            for (stream, sender) in [(&mut slot.request, slot.caller), (&mut slot.response, slot.callee)] {
+                if stream.is_silent(looks_max) {
+                    silent.push(sender);
+                }
+            }
+        }
+        silent
     }
 
     /// The names of all that this endpoint asks or answers.

@@ -12,6 +12,8 @@
 //! - A violation closes its endpoint, and nothing else.
 //! - Chunks always find room: a receiver may have granted, and not taken, at most what its ring holds, and a sender
 //!   sends only what was granted. Both are checked here, so no endpoint can block another's chunks.
+//! - A sender that was granted chunks and sends none keeps room in its receiver's ring from others: it is closed for that
+//!   as one that takes nothing is (`settle.rs`).
 //! - An endpoint that does not take what it is sent is not read from either: see [`crate::DpaConfig::parked_max`].
 
 use std::time::Duration;
@@ -37,6 +39,8 @@ pub(crate) enum Violation {
     Rule { kind: FrameKind, rule: &'static str },
     #[error("took none of the frames that wait for it for {0:?}")]
     Stalled(Duration),
+    #[error("sent none of the chunks that it was asked for for {0:?}")]
+    Silent(Duration),
 }
 
 impl Dpa {

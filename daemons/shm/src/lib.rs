@@ -10,6 +10,7 @@
 //! - Workers and sidecars speak through a [`port::Port`]; the DPA relays frames between [`link::Link`]s.
 //! - Nothing here assumes that both sides live in one address space, or that the other side is honest.
 //! - The only unsafe code of the project is in [`segment`].
+//! - Feature `peer` adds another side for tests that breaks rules on purpose (`peer.rs`).
 //! - Not here: where a message goes (the DPA), what its head means (the DPU and the worker), sleeping
 //!   (each placement's own loop; [`doorbell`] gives it what to sleep on).
 
@@ -26,6 +27,8 @@ pub mod layout;
 #[cfg(not(any(loom, miri)))]
 pub mod link;
 pub mod message;
+#[cfg(all(feature = "peer", not(any(loom, miri))))]
+pub mod peer;
 #[cfg(not(any(loom, miri)))]
 pub mod port;
 pub mod profile;

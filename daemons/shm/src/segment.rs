@@ -206,6 +206,8 @@ use on_heap::Memory;
 #[cfg(any(loom, miri))]
 pub use on_heap::pair;
 
+#[cfg(all(feature = "peer", not(any(loom, miri))))]
+pub use in_memfd::make_writable;
 #[cfg(not(any(loom, miri)))]
 pub use in_memfd::{create_incoming, create_outgoing, open_readable, open_writable, pair};
 
@@ -289,6 +291,18 @@ mod in_memfd {
     pub fn pair(bytes: usize) -> Result<(Writable, Readable), SegmentError> {
         let (ours, fd) = create_outgoing(bytes)?;
         Ok((ours, open_readable(fd.as_fd(), bytes)?))
+    }
+
+    /// Maps memory that we were given to read, and asks for the right to write it afterwards. What a hostile reader
+    /// would do; the mapping is gone again either way.
+    /// # Errors
+    /// The kernel's: it refuses the right, as it should.
+    #[cfg(feature = "peer")]
+    pub fn make_writable(fd: BorrowedFd<'_>, bytes: usize) -> std::io::Result<()> {
+        // SAFETY: nothing reads the mapping, so nothing is promised about bytes that another process changes, and it
+        // ends with this function.
+        let map = unsafe { MmapOptions::new().len(bytes).map(fd.as_raw_fd()) }?;
+        map.make_mut().map(drop)
     }
 
     impl Mapping {

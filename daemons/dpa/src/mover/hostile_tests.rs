@@ -215,6 +215,36 @@ fn never_taking_chunks_harms_nobody_else() {
     hostile.assert_open();
 }
 
+/// Announced answers that never come hold all of their caller's credit. Their sender is closed for it long before their
+/// deadlines, and the large answer of another, which waited for credit, comes.
+#[test]
+fn announcing_and_never_sending_closes() {
+    let mut hostile = Hostile::new();
+    for _ in 0..16 {
+        hostile.node.call(SIDECAR, request(S, text("x")));
+    }
+    while let Some(taken) = hostile.take() {
+        let announce =
+            FrameHeader { payload_len: 1 << 20, ..frame(FrameKind::ResponseAnnounce, taken.token) };
+        hostile.send(&announce);
+    }
+    hostile.node.call(SIDECAR, request(OTHER, pattern(50_000, 1)));
+    let (slot, message) = hostile.node.next_request(W1);
+    hostile.node.respond(W1, slot, message.body);
+    assert_eq!(hostile.node.next(SIDECAR), None, "no credit is left for it");
+    for _ in 0..5 {
+        assert_eq!(hostile.node.dpa.take_closed(), None, "too early");
+        hostile.node.pass(Duration::from_millis(1250));
+        hostile.node.settle_down();
+    }
+    for _ in 0..16 {
+        assert_eq!(hostile.node.next_fault(SIDECAR), Fault::WorkerLost);
+    }
+    assert!(hostile.node.next_response(SIDECAR).1 == answer(pattern(50_000, 1)));
+    let stats = hostile.assert_closed("sent none of the chunks that it was asked for for 5s");
+    assert_eq!((stats.stalled, stats.closed()), (1, 1), "{stats:?}");
+}
+
 /// A header that cannot be is counted by its reason.
 #[test]
 fn impossible_headers_are_counted_by_reason() {

@@ -22,6 +22,7 @@ mod cells;
 mod check;
 mod command;
 mod demo;
+mod fuzz;
 mod suites;
 mod summary;
 mod tidy;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::summary::Summary;
 use crate::workspace::Workspace;
-use crate::{cells, command};
+use crate::{cells, command, fuzz};
 
 /// Crates that build without wasmtime.
 const LIGHT: [&str; 7] = [
@@ -29,6 +29,7 @@ const HEAVY: [&str; 3] = ["cellmesh", "cellmesh-bench", "cellmesh-tests"];
 /// Some tests that belong together, and what they need.
 enum Suite {
     Cargo { name: &'static str, command: Command },
+    Fuzz { name: &'static str },
     Skipped { name: &'static str, why: &'static str },
 }
 
@@ -37,7 +38,7 @@ pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode>
     let cells = cells::build(workspace)?;
     let mut sum = Summary::default();
     for suite in suites(workspace, &cells) {
-        sum += suite.run()?;
+        sum += suite.run(workspace)?;
         if sum.failed > 0 && !no_fail_fast {
             break;
         }
@@ -86,6 +87,7 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
         cargo("crates without wasmtime", light),
         cargo("rings, every interleaving (loom)", loom(workspace)),
         miri(workspace),
+        fuzz(),
         cargo("cells, compiled for this machine", native_cells(workspace)),
         cargo("runtime, build", build),
         cargo("runtime and end to end", heavy),
@@ -126,6 +128,14 @@ fn miri(workspace: &Workspace) -> Suite {
     Suite::Cargo { name, command }
 }
 
+fn fuzz() -> Suite {
+    let name = "bytes of a peer, fuzzed";
+    if fuzz::is_installed() {
+        return Suite::Fuzz { name };
+    }
+    Suite::Skipped { name, why: "no cargo-fuzz (cargo install cargo-fuzz)" }
+}
+
 fn native_cells(workspace: &Workspace) -> Command {
     let mut cargo = workspace.cargo();
     cargo
@@ -135,11 +145,15 @@ fn native_cells(workspace: &Workspace) -> Command {
 }
 
 impl Suite {
-    fn run(self) -> Result<Summary> {
+    fn run(self, workspace: &Workspace) -> Result<Summary> {
         match self {
             Self::Cargo { name, mut command } => {
                 eprintln!("== {name}");
                 count(&mut command)
+            }
+            Self::Fuzz { name } => {
+                eprintln!("== {name}");
+                fuzz::run(workspace)
             }
             Self::Skipped { name, why } => {
                 println!("== {name}: skipped, {why}");

@@ -14,6 +14,8 @@ pub(crate) struct Summary {
 impl Summary {
     /// One test, or one suite, that could not run on this machine.
     pub(crate) const SKIPPED: Self = Self { passed: 0, failed: 0, skipped: 1 };
+    /// One suite that counts as one test and holds.
+    pub(crate) const PASSED: Self = Self { passed: 1, failed: 0, skipped: 0 };
     /// One failure that no test counted: a test that does not compile, or a program that died.
     pub(crate) const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
 

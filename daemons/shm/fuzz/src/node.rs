@@ -76,7 +76,6 @@ impl Node {
         assert_eq!(far.spec, SPEC);
         let far = Hostile::open(far).expect("its own link");
         let mut node = Self { dpa, sidecar, honest, now: Nanos(1), waiting: HashMap::new() };
-        node.sidecar.install_flow(HONEST);
         for len in [10, LARGE, 20] {
             node.call(HOSTILE, len, Outcome::Any);
         }
@@ -105,11 +104,17 @@ impl Node {
 
     fn take(&mut self) -> cellmesh_dpa::Progress {
         let mut moved = false;
-        for port in [&mut self.sidecar, &mut self.honest] {
+        for (decides, port) in [(true, &mut self.sidecar), (false, &mut self.honest)] {
             while let Some(arrived) = port.poll().expect("the DPA breaks no rules") {
                 moved = true;
                 match arrived {
-                    Arrived::Request { slot, message } => port.respond(slot, response(message.body)),
+                    Arrived::Request { slot, message } => {
+                        // The far side's first call to a service: its later ones go to the honest worker directly.
+                        if decides {
+                            port.install_flow(slot);
+                        }
+                        port.respond(slot, response(message.body));
+                    }
                     Arrived::Response { call, message } => {
                         let outcome =
                             self.waiting.remove(&call).expect("one outcome of a call that was made");

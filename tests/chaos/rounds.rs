@@ -1,7 +1,8 @@
 //! What is done to the processes, and what must be true of the requests meanwhile.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::fmt;
+use std::time::{Duration, Instant};
 
 use cellmesh_shm::attach::{Channel, Hello, Received, Role, ToDpa};
 use cellmesh_shm::frame::{FrameHeader, FrameKind};
@@ -205,6 +206,25 @@ fn check_usage(mesh: &Mesh, baseline: &[cellmesh_tests::Usage]) {
     }
 }
 
+/// Median, 99th percentile and most of some times.
+struct Spread(Vec<u128>);
+
+impl Spread {
+    fn of(times: impl Iterator<Item = Duration>) -> Self {
+        let mut millis: Vec<u128> = times.map(|time| time.as_millis()).collect();
+        millis.sort_unstable();
+        Self(millis)
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(most) = self.0.last() else { return f.write_str("none") };
+        let (median, p99) = (self.0[self.0.len() / 2], self.0[self.0.len() * 99 / 100]);
+        write!(f, "median {median} ms, p99 {p99} ms, most {most} ms")
+    }
+}
+
 fn report(deed: Deed, requests: &[Request], windows: &[Window]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for request in requests {
@@ -216,12 +236,15 @@ fn report(deed: Deed, requests: &[Request], windows: &[Window]) {
         };
         *counts.entry(name).or_default() += 1;
     }
-    let mut gaps: Vec<u128> = windows.iter().map(|window| (window.to - window.from).as_millis()).collect();
-    gaps.sort_unstable();
-    let (median, most) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+    let back = Spread::of(windows.iter().map(|window| window.to - window.from));
+    let failed = requests.iter().filter(|request| request.outcome != Outcome::Right);
+    let told = Spread::of(failed.filter_map(|request| {
+        let deed = windows.iter().rev().find(|window| window.from <= request.ended)?;
+        Some(request.ended - deed.from)
+    }));
     println!(
-        "{deed:?}: {} rounds, {} requests: {counts:?}; from the deed to {BACK} right answers in a row: \
-         median {median} ms, most {most} ms",
+        "{deed:?}: {} rounds, {} requests: {counts:?}; from the deed to {BACK} right answers in a row: {back}; \
+         from the deed to an error: {told}",
         windows.len(),
         requests.len()
     );

@@ -109,3 +109,47 @@ fn seed_decides_everything() {
     assert_eq!(first, run(11, 3000, None));
     assert_ne!(first.digest, run(12, 3000, None).digest);
 }
+
+/// What the simulation says to an error that was planted.
+fn finding(planted: Planted) -> String {
+    let broken = (0..8).find_map(|seed| catch_unwind(|| run(seed, 3000, Some(planted))).err());
+    let said = broken.unwrap_or_else(|| panic!("{planted:?} is not noticed"));
+    let figures = said.downcast_ref::<String>().cloned();
+    figures.or(said.downcast_ref::<&str>().map(ToString::to_string)).expect("a panic has a text")
+}
+
+fn check_planted(planted: Planted, expected: &str) {
+    let said = finding(planted);
+    assert!(said.contains(expected), "{planted:?} is taken for something else: {said}");
+}
+
+/// An answer that was given in time and does not come is noticed at the deadline, which would explain it else.
+#[test]
+fn lost_answer_is_noticed() {
+    check_planted(Planted::LoseAnswer, "nothing explains Deadline");
+}
+
+/// Neither another's answer nor a part of one passes for the answer.
+#[test]
+fn wrong_answers_are_noticed() {
+    check_planted(Planted::SwapAnswer, "the wrong answer");
+    check_planted(Planted::CutAnswer, "the wrong answer");
+}
+
+/// A request that is delivered again is noticed at the second cell.
+#[test]
+fn second_delivery_is_noticed() {
+    check_planted(Planted::Redeliver, "was delivered twice");
+}
+
+/// A fault is noticed that nothing explains.
+#[test]
+fn invented_fault_is_noticed() {
+    check_planted(Planted::InventFault, "nothing explains WorkerLost");
+}
+
+/// A request that is never let go is noticed when all has come to rest.
+#[test]
+fn leaked_request_is_noticed() {
+    check_planted(Planted::LeakRequest, "is not let go");
+}

@@ -19,6 +19,7 @@ use cellmesh_shm::ids::{EndpointId, ServiceId, SlotId};
 use cellmesh_shm::message::Fault;
 use cellmesh_shm::profile::RingProfile;
 
+use crate::history::{HOSTILE_SEAT, SeatIndex};
 use crate::hostile::Hostile;
 use crate::lane::Lane;
 use crate::ledger::Ledger;
@@ -59,7 +60,7 @@ const PROFILES: [RingProfile; 3] = [
 
 impl Size {
     fn new(draw: &mut Random) -> Self {
-        let roomy = draw.once_in(2);
+        let roomy = !draw.once_in(3);
         Self {
             profile: draw.pick(&PROFILES),
             slots_max: if roomy { 4096 } else { draw.pick(&[16, 40, 100]) },
@@ -128,7 +129,8 @@ impl Node {
         let config = size.dpa(seed);
         let lanes: Vec<Lane> =
             (0..=draw.below(2)).map(|_| Lane::new(size.dpu(), size.calls_max, planted)).collect();
-        let seats: Vec<Seat> = (0..4 + draw.below(3)).map(|_| Seat::new(services(&mut draw))).collect();
+        let seats = 0..4 + draw.index(3);
+        let seats: Vec<Seat> = seats.map(|index| Seat::new(SeatIndex(index), services(&mut draw))).collect();
         let mut order = vec![Part::Dpa, Part::Dpa, Part::Hostile];
         order.extend((0..lanes.len()).map(Part::Lane));
         order.extend((0..seats.len()).map(Part::Seat));
@@ -215,7 +217,8 @@ impl Node {
         self.order = order;
         if all && !moved {
             if self.dpa_resumes <= self.now && self.lanes.iter().all(|lane| lane.resumes <= self.now) {
-                self.lanes.iter_mut().for_each(Lane::on_idle);
+                let linked = self.lanes.iter_mut().filter(|lane| lane.sidecar.is_some());
+                linked.for_each(Lane::on_idle);
             }
             self.jump(troubled);
         }
@@ -273,7 +276,7 @@ impl Node {
     }
 
     fn lose_hostile(&mut self) {
-        self.ledger.history.lose_worker(&[HOSTILE], self.now);
+        self.ledger.history.lose_worker(HOSTILE_SEAT, &[HOSTILE], self.now);
         self.ledger.history.retire_worker(&[HOSTILE], self.now);
         self.hostile_returns = self.soon(1000);
     }

@@ -195,7 +195,9 @@ impl Plan {
         match self.deed(node).ending {
             Ending::BadStatus if !failed => ResponseMessage::faulted(Fault::Internal),
             Ending::TooLarge if !failed => ResponseMessage::faulted(Fault::TooLarge),
-            _ => self.answer(node, failed),
+            Ending::Answer | Ending::Error | Ending::BadStatus | Ending::TooLarge | Ending::Never => {
+                self.answer(node, failed)
+            }
         }
     }
 }

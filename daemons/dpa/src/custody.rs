@@ -24,6 +24,8 @@ pub(crate) struct Stream {
     granted: u32,
     /// Chunks that went through.
     relayed: u32,
+    /// As many had gone through at the last look, and for how many looks it has stayed so.
+    seen: (u32, u32),
 }
 
 /// One request in custody.
@@ -84,6 +86,14 @@ impl Stream {
     /// Chunks that the receiver keeps room for.
     pub(crate) fn reserved(&self) -> u32 {
         self.granted - self.relayed
+    }
+
+    /// For how many looks, this one included, its sender has had credit and not used any.
+    fn withheld_looks(&mut self) -> u32 {
+        let (relayed, looks) = self.seen;
+        let withheld = self.reserved() > 0 && relayed == self.relayed;
+        self.seen = (self.relayed, if withheld { looks + 1 } else { 0 });
+        self.seen.1
     }
 
     /// Whether every chunk went through.
@@ -198,6 +208,20 @@ impl Custody {
     /// When a deadline can pass next. Never later than one does, perhaps earlier.
     pub(crate) fn next_expiry(&self) -> Option<Nanos> {
         (self.live() > 0).then_some(self.next_expiry)
+    }
+
+    /// Those who have had credit for a message for more than so many looks, and sent none of it. Each once.
+    pub(crate) fn withholders(&mut self, looks_max: u32) -> Vec<EndpointId> {
+        let mut found = Vec::new();
+        for slot in self.entries.iter_mut().filter_map(|entry| entry.slot.as_mut()) {
+            let senders = [(slot.caller, &mut slot.request), (slot.callee, &mut slot.response)];
+            let withheld =
+                senders.map(|(sender, stream)| (stream.withheld_looks() > looks_max).then_some(sender));
+            found.extend(withheld.into_iter().flatten());
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// The names of all that this endpoint asks or answers.

@@ -131,9 +131,11 @@ impl History {
         self.node_still
     }
 
-    /// When an honest node last had a reason to be slow with a call to this service.
-    pub(crate) fn still(&self, service: ServiceId, seat: Option<SeatIndex>) -> Nanos {
-        let Fate { lost, still } = self.fate(service, seat);
-        self.node_still.max(lost).max(still)
+    /// When an honest node last had a reason to be slow with a call to this service. `chunked`: its messages need room
+    /// in a bulk ring, which any other worker may hold until it is expelled for standing still.
+    pub(crate) fn still(&self, service: ServiceId, seat: Option<SeatIndex>, chunked: bool) -> Nanos {
+        let fates = if chunked { self.seats.as_slice() } else { &[] };
+        let fates = fates.iter().copied().chain([self.fate(service, seat)]);
+        fates.fold(self.node_still, |last, Fate { lost, still }| last.max(lost).max(still))
     }
 }

@@ -212,6 +212,11 @@ impl Lane {
         self.waiting.len()
     }
 
+    /// It is attached, and neither a client nor a worker waits for it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_attached() && self.waiting.is_empty() && self.stats().relays_open == 0
+    }
+
     pub(crate) fn stats(&self) -> DpuStats {
         self.dpu.stats()
     }

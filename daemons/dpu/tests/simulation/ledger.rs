@@ -51,6 +51,7 @@ struct Record {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     seed: u64,
+    inline_bytes_max: usize,
     records: Vec<Record>,
     pub(crate) history: History,
     /// What happened how often.
@@ -61,9 +62,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// `inline_bytes_max`: of the node's rings.
+    pub(crate) fn new(seed: u64, inline_bytes_max: u32) -> Self {
         Self {
             seed,
+            inline_bytes_max: inline_bytes_max as usize,
             records: Vec::new(),
             history: History::default(),
             counts: BTreeMap::new(),
@@ -185,7 +188,8 @@ impl Ledger {
         let node = node.clone();
         self.note(outcome_name(message.fault), mix(name.serial, name.node.into()), now);
         let plan = self.plan(name);
-        let call = Settled { name, plan, node, failed, caller, history: &self.history, now };
+        let chunked = plan.is_chunked(name.node, self.inline_bytes_max);
+        let call = Settled { name, plan, node, failed, chunked, caller, history: &self.history, now };
         call.check(message);
         self.slowest = self.slowest.max(call.way_back());
     }
@@ -246,6 +250,7 @@ struct Settled<'l> {
     plan: Plan,
     node: Node,
     failed: bool,
+    chunked: bool,
     caller: Caller,
     history: &'l History,
     now: Nanos,
@@ -293,7 +298,7 @@ impl Settled<'_> {
 
     /// When something last stood still that this call needs.
     fn last_still(&self, service: ServiceId) -> Nanos {
-        self.caller.last_still().max(self.history.still(service, self.node.seat))
+        self.caller.last_still().max(self.history.still(service, self.node.seat, self.chunked))
     }
 
     fn explains(&self, fault: Fault, service: ServiceId, asked: Nanos, deadline: Nanos) -> bool {

@@ -138,7 +138,7 @@ impl Node {
         Self {
             now,
             draw,
-            ledger: Ledger::new(seed),
+            ledger: Ledger::new(seed, size.profile.inline_bytes_max),
             dpa: Dpa::new(config),
             lanes,
             seats,
@@ -320,7 +320,14 @@ impl Node {
     fn pump_hostile(&mut self) -> bool {
         let stolen = self.stolen();
         if let Some(hostile) = &mut self.hostile {
-            return hostile.pump(&mut self.draw, stolen);
+            let withholds = hostile.is_withholding();
+            let moved = hostile.pump(&mut self.draw, stolen);
+            if withholds {
+                // What it has announced until now is waited for until it is expelled.
+                let until = self.now.saturating_add(STALL_TIMEOUT * 2);
+                self.ledger.history.still_worker(HOSTILE_SEAT, &[HOSTILE], until);
+            }
+            return moved;
         }
         if self.now >= self.hostile_returns {
             let fds = self.dpa.attach_worker(&[HOSTILE], self.size.profile).expect("memory and descriptors");
@@ -396,7 +403,7 @@ impl Node {
         let DpaStats { live, parked_now, reserved_now, .. } = self.dpa.stats();
         (live, parked_now, reserved_now) == (0, 0, 0)
             && self.seats.iter().all(Seat::is_settled)
-            && self.lanes.iter().all(|lane| lane.is_attached() && lane.waiting() == 0)
+            && self.lanes.iter().all(Lane::is_at_rest)
     }
 
     /// Every service that has a worker answers on every lane.

@@ -196,8 +196,9 @@ impl Node {
         }
     }
 
-    /// Pumps each part once, or leaves it out; jumps to the next instant if there is nothing to do before.
-    fn round(&mut self, troubled: bool) {
+    /// Pumps each part once, or leaves it out; jumps to the next instant if there is nothing to do before. Whether that
+    /// was so.
+    fn round(&mut self, troubled: bool) -> bool {
         let (mut moved, mut all) = (false, true);
         let mut order = std::mem::take(&mut self.order);
         self.draw.shuffle(&mut order);
@@ -222,6 +223,7 @@ impl Node {
             }
             self.jump(troubled);
         }
+        all && !moved
     }
 
     fn pump(&mut self, part: Part) -> bool {
@@ -390,9 +392,8 @@ impl Node {
         self.seats.iter_mut().for_each(|seat| seat.resume(now));
         self.lanes.iter_mut().for_each(|lane| lane.resumes = lane.resumes.min(now));
         let last = self.now.saturating_add(REST_WITHIN);
-        while !self.is_at_rest() {
+        while !(self.round(false) && self.is_at_rest()) {
             assert!(self.now < last, "the node does not come to rest: {:?}", self.dpa.stats());
-            self.round(false);
         }
         self.lanes.iter().for_each(Lane::assert_settled);
         self.ledger.assert_all_ended();

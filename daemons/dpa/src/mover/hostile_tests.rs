@@ -225,6 +225,25 @@ fn withheld_chunks_are_given_up() {
     assert_eq!(hostile.assert_closed(rule).stalled, 1);
 }
 
+/// One that goes on at the last moment is not expelled: what it has just sent is seen before it is looked at.
+#[test]
+fn chunk_in_time_is_seen() {
+    let mut hostile = Hostile::new();
+    hostile.node.call(SIDECAR, request(S, text("x")));
+    let token = hostile.take().expect("a request").token;
+    let announce =
+        FrameHeader { status: 200, payload_len: 300_000, ..frame(FrameKind::ResponseAnnounce, token) };
+    hostile.send(&announce);
+    assert_eq!(hostile.take().expect("credit").kind, FrameKind::ResponseCredit);
+    for _ in 0..4 {
+        hostile.node.pass(DpaConfig::default().stall_timeout / 4);
+        hostile.node.settle_down();
+    }
+    hostile.node.pass(DpaConfig::default().stall_timeout / 4);
+    hostile.send(&FrameHeader { frame_len: 16320, ..frame(FrameKind::ResponseChunk, token) });
+    assert_eq!(hostile.assert_open().stalled, 0);
+}
+
 /// A receiver that grants all of its ring and never takes a chunk keeps its own messages waiting, nobody else's.
 #[test]
 fn never_taking_chunks_harms_nobody_else() {

@@ -29,11 +29,38 @@ use std::time::Duration;
 use node::Node;
 use planted::Planted;
 use random::mix;
+use trouble::Trouble;
 
 /// Requests of all seeds together. Source: pass criterion K-8.
 const REQUESTS: u64 = 1_000_000;
 /// Requests of one seed: a few times from trouble to rest.
 const REQUESTS_PER_SEED: u64 = 10_000;
+
+/// So many seeds meet every trouble and every end.
+const SEEDS_FOR_ALL: usize = 20;
+/// Ways in which calls and workers end, and ways in which the DPA is kept from harm: all must happen.
+const ENDS: [&str; 20] = [
+    "answered",
+    "deadline",
+    "given up",
+    "hop-limit",
+    "internal",
+    "no-worker",
+    "overloaded",
+    "too-large",
+    "unroutable",
+    "worker-lost",
+    "expelled",
+    "left",
+    "relayed",
+    "dpa: late or stolen responses",
+    "dpa: overloaded",
+    "dpa: parked (ring full)",
+    "dpa: redispatched",
+    "dpa: rejected",
+    "dpa: stalled",
+    "dpa: violations",
+];
 
 /// What came of one seed.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,9 +122,10 @@ fn every_promise_is_kept() {
         }
     }
     println!("{requests} requests of {} seeds; longest way back {slowest:?}; {sums:#?}", seeds.len());
-    if seeds.len() > 10 {
-        let missing: Vec<&&str> =
-            sums.iter().filter(|(_, count)| **count == 0).map(|(what, _)| what).collect();
+    if seeds.len() >= SEEDS_FOR_ALL {
+        let troubles = Trouble::DRAWN.into_iter().map(Trouble::name);
+        let missing: Vec<&str> =
+            troubles.chain(ENDS).filter(|what| sums.get(what).is_none_or(|count| *count == 0)).collect();
         assert!(missing.is_empty(), "never happened: {missing:?}");
     }
 }

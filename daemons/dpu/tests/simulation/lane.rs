@@ -212,9 +212,10 @@ impl Lane {
         self.waiting.len()
     }
 
-    /// It is attached, and neither a client nor a worker waits for it.
+    /// It is attached, the DPA knows it, and neither a client nor a worker waits for it.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.is_attached() && self.waiting.is_empty() && self.stats().relays_open == 0
+        let linked = self.is_attached() && self.sidecar.is_some();
+        linked && self.waiting.is_empty() && self.stats().relays_open == 0
     }
 
     pub(crate) fn stats(&self) -> DpuStats {

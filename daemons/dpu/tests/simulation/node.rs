@@ -263,17 +263,22 @@ impl Node {
             return;
         }
         let notices = self.soon(2000);
-        let stood_still = |pumped: Nanos| pumped.saturating_add(STALL_TIMEOUT) <= self.now;
+        // One that moves again gets its credit behind what else waits for it, perhaps too late.
+        let stood_still = |pumped: Nanos, still: Nanos| {
+            let moves_again = still.saturating_add(STALL_TIMEOUT / 4) > self.now;
+            pumped.saturating_add(STALL_TIMEOUT) <= self.now || moves_again
+        };
         if let Some(seat) = self.seats.iter_mut().find(|seat| seat.is(endpoint)) {
-            let pumped = seat.worker().expect("it is this one").pumped;
-            assert!(stood_still(pumped), "an honest worker was expelled: {rule}");
+            let worker = seat.worker().expect("it is this one");
+            assert!(stood_still(worker.pumped, worker.still), "an honest worker was expelled: {rule}");
             seat.cut_off(&mut self.ledger, self.now, notices);
             return;
         }
         let lane = self.lanes.iter().position(|lane| lane.sidecar == Some(endpoint));
         let lane =
             lane.unwrap_or_else(|| panic!("endpoint {endpoint}, which is nobody, was expelled: {rule}"));
-        assert!(stood_still(self.lanes[lane].pumped), "a sidecar was expelled: {rule}");
+        let Lane { pumped, caller, .. } = &self.lanes[lane];
+        assert!(stood_still(*pumped, caller.still), "a sidecar was expelled: {rule}");
         self.cut_lane(lane, notices);
     }
 

@@ -22,8 +22,8 @@ pub struct DpaConfig {
     pub request_timeout_max: Duration,
     /// Calls between workers that one request may lead to, one after another.
     pub hops_max: u8,
-    /// An endpoint that takes nothing for so long, although frames wait for it, or sends nothing, although it was given
-    /// credit for chunks, is taken for dead.
+    /// An endpoint that takes nothing for so long, although frames wait for it, is taken for dead; so is one that sends
+    /// nothing of a message for which it has credit.
     pub stall_timeout: Duration,
     /// Shared memory that an endpoint may ask for, in bytes and each direction.
     pub segment_bytes_max: usize,

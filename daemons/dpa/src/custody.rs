@@ -24,8 +24,8 @@ pub(crate) struct Stream {
     granted: u32,
     /// Chunks that went through.
     relayed: u32,
-    /// For how many looks chunks have been granted and none came.
-    silent_looks: u32,
+    /// As many had gone through at the last look, and for how many looks it has stayed so.
+    seen: (u32, u32),
 }
 
 /// One request in custody.
@@ -88,6 +88,14 @@ impl Stream {
         self.granted - self.relayed
     }
 
+    /// For how many looks, this one included, its sender has had credit and not used any.
+    fn withheld_looks(&mut self) -> u32 {
+        let (relayed, looks) = self.seen;
+        let withheld = self.reserved() > 0 && relayed == self.relayed;
+        self.seen = (self.relayed, if withheld { looks + 1 } else { 0 });
+        self.seen.1
+    }
+
     /// Whether every chunk went through.
     pub(crate) fn is_complete(&self, chunk_bytes: u32) -> bool {
         self.relayed == self.payload_len.div_ceil(chunk_bytes)
@@ -114,14 +122,7 @@ impl Stream {
             return Err(StreamError::Order);
         }
         self.relayed += 1;
-        self.silent_looks = 0;
         Ok(())
-    }
-
-    /// Whether its sender has sent none of the chunks that it was asked for at this look and the last `looks_max`.
-    fn is_silent(&mut self, looks_max: u32) -> bool {
-        self.silent_looks = if self.reserved() > 0 { self.silent_looks + 1 } else { 0 };
-        self.silent_looks > looks_max
     }
 }
 
@@ -209,18 +210,18 @@ impl Custody {
         (self.live() > 0).then_some(self.next_expiry)
     }
 
-    /// Those who were asked for chunks and have sent none for more than `looks_max` looks, this one included. Looks as
-    /// of [`crate::endpoint::Outlet::stalled_looks`].
-    pub(crate) fn silent_senders(&mut self, looks_max: u32) -> Vec<EndpointId> {
-        let mut silent = Vec::new();
+    /// Those who have had credit for a message for more than so many looks, and sent none of it. Each once.
+    pub(crate) fn withholders(&mut self, looks_max: u32) -> Vec<EndpointId> {
+        let mut found = Vec::new();
         for slot in self.entries.iter_mut().filter_map(|entry| entry.slot.as_mut()) {
-            for (stream, sender) in [(&mut slot.request, slot.caller), (&mut slot.response, slot.callee)] {
-                if stream.is_silent(looks_max) {
-                    silent.push(sender);
-                }
-            }
+            let senders = [(slot.caller, &mut slot.request), (slot.callee, &mut slot.response)];
+            let withheld =
+                senders.map(|(sender, stream)| (stream.withheld_looks() > looks_max).then_some(sender));
+            found.extend(withheld.into_iter().flatten());
         }
-        silent
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// The names of all that this endpoint asks or answers.

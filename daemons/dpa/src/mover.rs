@@ -1,7 +1,7 @@
 //! The pump: takes frames from each endpoint in turn and relays them.
 //!
 //! ```text
-//!   pump:  deadlines that passed, then a turn for each endpoint, then one publication for each
+//!   pump:  deadlines that passed, then a turn for each endpoint, then one publication for each, then who stands still
 //!   turn:  what is parked for it | its chunks | at most `budget_per_turn` of its small frames
 //! ```
 //!
@@ -11,9 +11,9 @@
 //!   and counted. What no order of events explains is a violation.
 //! - A violation closes its endpoint, and nothing else.
 //! - Chunks always find room: a receiver may have granted, and not taken, at most what its ring holds, and a sender
-//!   sends only what was granted. Both are checked here, so no endpoint can block another's chunks.
-//! - A sender that was granted chunks and sends none keeps room in its receiver's ring from others: it is closed for that
-//!   as one that takes nothing is (`settle.rs`).
+//!   sends only what was granted. Both are checked here, so no endpoint can block another's chunks in a ring.
+//! - Chunks that were granted are room that nobody else has: who does not send them is expelled as one that stands still
+//!   is (`settle.rs`).
 //! - An endpoint that does not take what it is sent is not read from either: see [`crate::DpaConfig::parked_max`].
 
 use std::time::Duration;
@@ -39,8 +39,8 @@ pub(crate) enum Violation {
     Rule { kind: FrameKind, rule: &'static str },
     #[error("took none of the frames that wait for it for {0:?}")]
     Stalled(Duration),
-    #[error("sent none of the chunks that it was asked for for {0:?}")]
-    Silent(Duration),
+    #[error("sent nothing of a message that it has announced and that is waited for, for {0:?}")]
+    Withheld(Duration),
 }
 
 impl Dpa {
@@ -49,13 +49,15 @@ impl Dpa {
     /// - `now`: deadlines before it have passed; never earlier than at the last call.
     /// - cost: two loads per endpoint when nothing is there; per small frame two cache lines and a table entry.
     pub fn pump(&mut self, now: Nanos) -> Progress {
-        let mut moved = self.expire(now) | self.expel_stalled(now);
+        let mut moved = self.expire(now);
         let count = self.inlets.len();
         self.first_turn = if self.first_turn + 1 < count { self.first_turn + 1 } else { 0 };
         for index in (self.first_turn..count).chain(0..self.first_turn.min(count)) {
             moved |= self.turn(index, now);
         }
         moved |= self.publish();
+        // After the turns: what somebody has just done counts.
+        moved |= self.expel_stalled(now);
         moved |= self.expel_broken();
         Progress::from(moved)
     }

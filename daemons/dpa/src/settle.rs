@@ -144,14 +144,14 @@ impl Dpa {
             Violation::Ring(RingError::Frame { error, .. }) => self.stats.rejected[error.reason()] += 1,
             Violation::Ring(RingError::Corrupt { .. }) => self.stats.corrupt_rings += 1,
             Violation::Stream { .. } | Violation::Rule { .. } => self.stats.violations += 1,
-            Violation::Stalled(_) | Violation::Silent(_) => self.stats.stalled += 1,
+            Violation::Stalled(_) | Violation::Withheld(_) => self.stats.stalled += 1,
         }
         tracing::warn!(endpoint = endpoint.0, rule = %violation, "endpoint closed");
         self.remove(endpoint);
         self.closed.push_back(Closed { endpoint, rule: violation.to_string() });
     }
 
-    /// Closes those that take nothing for too long, or send nothing that they were asked for. Looks at them a few times
+    /// Closes those that take nothing for too long, or send nothing of what they were asked for. Looks at them a few times
     /// per timeout, and only while requests are in flight: an endpoint that owes nobody anything may sleep as long as it
     /// likes.
     #[inline]
@@ -163,11 +163,7 @@ impl Dpa {
         if self.custody.live() == 0 {
             return false;
         }
-        self.expel_takers_of_nothing() | self.expel_silent_senders()
-    }
-
-    fn expel_takers_of_nothing(&mut self) -> bool {
-        let mut expelled = false;
+        let mut expelled = self.expel_withholders();
         for index in 0..self.outlets.len() {
             let Some(outlet) = &mut self.outlets[index] else { continue };
             if outlet.stalled_looks() >= STALL_CHECKS {
@@ -179,18 +175,11 @@ impl Dpa {
         expelled
     }
 
-    /// What is granted to a sender is kept free in its receiver's ring: one that sends nothing must not keep it from
-    /// others until its requests' deadlines.
-    fn expel_silent_senders(&mut self) -> bool {
-        let mut expelled = false;
-        for sender in self.custody.silent_senders(STALL_CHECKS) {
-            // It may be silent about several requests.
-            if self.inlets[usize::from(sender.0)].is_some() {
-                self.expel(sender, Violation::Silent(self.config.stall_timeout));
-                expelled = true;
-            }
-        }
-        expelled
+    /// What was granted to them is room in a receiver's ring that no other message has meanwhile.
+    fn expel_withholders(&mut self) -> bool {
+        let found = self.custody.withholders(STALL_CHECKS);
+        found.iter().for_each(|sender| self.expel(*sender, Violation::Withheld(self.config.stall_timeout)));
+        !found.is_empty()
     }
 
     /// Sends nothing new to a worker: it wants to end. What it has it may finish; what waits here for room in its ring

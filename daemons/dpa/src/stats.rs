@@ -48,7 +48,7 @@ pub struct DpaStats {
     pub corrupt_rings: u64,
     /// Frames that their sender may not send, or not now. Each closed its endpoint.
     pub violations: u64,
-    /// Endpoints that took nothing for too long, or sent nothing that they were asked for. Each was closed.
+    /// Endpoints that took nothing for too long, or sent nothing of what they were asked for. Each was closed.
     pub stalled: u64,
     /// System calls spent on waking endpoints that are attached now.
     pub doorbells: u64,

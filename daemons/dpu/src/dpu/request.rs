@@ -58,9 +58,10 @@ impl Future for Request {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ResponseMessage> {
         let answer = Pin::new(&mut self.call).poll(cx);
         if let Poll::Ready(message) = &answer {
-            match message.fault {
-                Fault::None => self.received.answered(),
-                _ => self.received.refused(),
+            if message.fault == Fault::None {
+                self.received.answered();
+            } else {
+                self.received.refused();
             }
         }
         answer

@@ -29,6 +29,8 @@ fn closed_ring_is_an_error_and_no_hang() {
         let addr = listener.local_addr().expect("bound");
         spawn_local(accept(listener, dpu.clone()));
 
+        soon("the attachment", dpu.work().notified()).await;
+
         let mut client = Raw::connect(addr).await;
         client.send("GET / HTTP/1.1\r\nhost: node\r\n\r\n").await;
         let mut arrived = None;

@@ -18,6 +18,7 @@ use cellmesh_shm::link::{Link, LinkFds};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use cellmesh_shm::port::{Arrived, Port, PortConfig};
 
+use crate::history::SeatIndex;
 use crate::ledger::{Caller, Ledger};
 use crate::plan::{Ending, Name, name_of};
 use crate::planted::Planted;
@@ -38,7 +39,8 @@ struct Held {
 /// One worker.
 pub(crate) struct Worker {
     pub(crate) endpoint: EndpointId,
-    pub(crate) services: Vec<ServiceId>,
+    seat: SeatIndex,
+    services: Vec<ServiceId>,
     port: Port,
     held: BTreeMap<SlotId, Held>,
     calls: BTreeMap<CallId, (SlotId, Name)>,
@@ -53,7 +55,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(
         fds: LinkFds,
-        services: &[ServiceId],
+        (seat, services): (SeatIndex, &[ServiceId]),
         calls_max: u32,
         planted: Option<Planted>,
         now: Nanos,
@@ -61,6 +63,7 @@ impl Worker {
         let config = PortConfig { calls_max, assembly_bytes_max: ASSEMBLY_BYTES, ..PortConfig::default() };
         Self {
             endpoint: fds.spec.endpoint,
+            seat,
             services: services.to_vec(),
             port: Port::new(Link::open(fds).expect("its own link"), config),
             held: BTreeMap::new(),
@@ -107,7 +110,7 @@ impl Worker {
             self.port.respond(slot, stranger());
             return;
         };
-        ledger.deliver(name, &self.services, message, now);
+        ledger.deliver(name, (self.seat, &self.services), message, now);
         let held = Held { name, deadline: message.deadline, hops: message.hops, open: 0 };
         let before = self.held.insert(slot, held);
         assert!(before.is_none(), "{slot:?} names two requests");
@@ -156,14 +159,16 @@ impl Worker {
         if plan.deed(name.node).ending == Ending::Never {
             return;
         }
-        self.held.remove(&slot);
         let answer = plan.answer(name.node, ledger.has_failed(name));
         ledger.answer(name, now);
         let answer = match self.planted {
             Some(planted) => planted.bend(name, answer),
             None => Some(answer),
         };
-        answer.into_iter().for_each(|answer| self.port.respond(slot, answer));
+        if let Some(answer) = answer {
+            self.held.remove(&slot);
+            self.port.respond(slot, answer);
+        }
     }
 
     fn on_cancelled(&mut self, slot: SlotId, ledger: &mut Ledger, now: Nanos) {

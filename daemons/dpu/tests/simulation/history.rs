@@ -1,7 +1,7 @@
 //! What was done to the node, and when: the only things that may explain a fault.
 //!
-//! - A fault of a call is explained by something that happened while the call was under way, and to the service that it
-//!   went to; never by something elsewhere.
+//! - A fault of a call is explained by something that happened while the call was under way, and to the worker that had
+//!   it; if none had it yet, to a worker of its service. Never by something elsewhere.
 //! - Spans are kept as their last instant: a call that began before it has seen it.
 
 use cellmesh_shm::clock::Nanos;
@@ -9,17 +9,32 @@ use cellmesh_shm::ids::ServiceId;
 
 use crate::plan::SERVICES;
 
-/// Last instants; zero is before everything.
+/// Workers that there can be at once, the hostile one included.
+const SEATS: usize = 8;
+
+/// A worker's place; [`HOSTILE_SEAT`] is not among the node's seats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SeatIndex(pub(crate) usize);
+
+pub(crate) const HOSTILE_SEAT: SeatIndex = SeatIndex(SEATS - 1);
+
+/// Of a worker, or of the workers of a service: last instants; zero is before everything.
+#[derive(Debug, Default, Clone, Copy)]
+struct Fate {
+    /// It went away with what it had.
+    lost: Nanos,
+    /// It stood still.
+    still: Nanos,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    /// A worker of the service went away with what it had.
-    worker_lost: [Nanos; SERVICES],
+    seats: [Fate; SEATS],
+    services: [Fate; SERVICES],
     /// Workers of the service that requests go to now.
     workers: [u32; SERVICES],
     /// The service had no such worker.
     unserved: [Nanos; SERVICES],
-    /// A worker of the service stood still, or left.
-    worker_still: [Nanos; SERVICES],
     /// A sidecar went away with what it had.
     sidecar_lost: Nanos,
     sidecars: u32,
@@ -50,14 +65,16 @@ impl History {
     }
 
     /// What this worker had is lost.
-    pub(crate) fn lose_worker(&mut self, services: &[ServiceId], now: Nanos) {
-        services.iter().for_each(|service| self.worker_lost[usize::from(service.0)] = now);
+    pub(crate) fn lose_worker(&mut self, seat: SeatIndex, services: &[ServiceId], now: Nanos) {
+        self.seats[seat.0].lost = now;
+        services.iter().for_each(|service| self.services[usize::from(service.0)].lost = now);
     }
 
     /// Nothing is expected of this worker before `until`.
-    pub(crate) fn still_worker(&mut self, services: &[ServiceId], until: Nanos) {
+    pub(crate) fn still_worker(&mut self, seat: SeatIndex, services: &[ServiceId], until: Nanos) {
+        self.seats[seat.0].still = until;
         for service in services {
-            let still = &mut self.worker_still[usize::from(service.0)];
+            let still = &mut self.services[usize::from(service.0)].still;
             *still = until.max(*still);
         }
     }
@@ -84,12 +101,17 @@ impl History {
         self.crowded = now;
     }
 
-    pub(crate) fn lost_worker_since(&self, service: ServiceId, since: Nanos) -> bool {
-        self.worker_lost[usize::from(service.0)] >= since
+    /// When a worker last went away that had a call to this service, or may have had it.
+    pub(crate) fn worker_lost(&self, service: ServiceId, seat: Option<SeatIndex>) -> Nanos {
+        self.fate(service, seat).lost
     }
 
-    pub(crate) fn lost_sidecar_since(&self, since: Nanos) -> bool {
-        self.sidecar_lost >= since
+    fn fate(&self, service: ServiceId, seat: Option<SeatIndex>) -> Fate {
+        seat.map_or(self.services[usize::from(service.0)], |seat| self.seats[seat.0])
+    }
+
+    pub(crate) fn sidecar_lost(&self) -> Nanos {
+        self.sidecar_lost
     }
 
     pub(crate) fn unserved_since(&self, service: ServiceId, since: Nanos) -> bool {
@@ -105,13 +127,15 @@ impl History {
         self.crowded >= since
     }
 
-    pub(crate) fn node_still_since(&self, since: Nanos) -> bool {
-        self.node_still >= since
+    pub(crate) fn node_still(&self) -> Nanos {
+        self.node_still
     }
 
-    /// Whether an honest node may have been slow with a call to this service.
-    pub(crate) fn still_since(&self, service: ServiceId, since: Nanos) -> bool {
-        let index = usize::from(service.0);
-        self.node_still_since(since) || self.worker_still[index] >= since || self.worker_lost[index] >= since
+    /// When an honest node last had a reason to be slow with a call to this service. `chunked`: its messages need room
+    /// in a bulk ring, which any other worker may hold until it is expelled for standing still.
+    pub(crate) fn still(&self, service: ServiceId, seat: Option<SeatIndex>, chunked: bool) -> Nanos {
+        let fates = if chunked { self.seats.as_slice() } else { &[] };
+        let fates = fates.iter().copied().chain([self.fate(service, seat)]);
+        fates.fold(self.node_still, |last, Fate { lost, still }| last.max(lost).max(still))
     }
 }

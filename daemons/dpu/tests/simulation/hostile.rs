@@ -7,18 +7,30 @@ use cellmesh_shm::link::{Link, LinkFds};
 use cellmesh_shm::message::Fault;
 use cellmesh_shm::ring::Payload;
 
-use crate::plan::SERVICES;
+use crate::plan::{MESSAGE_BYTES_MAX, SERVICES};
 use crate::random::Random;
 
 /// Its side of a link, without a port.
 pub(crate) struct Hostile {
     pub(crate) endpoint: EndpointId,
     link: Link,
+    /// So many answers it will announce and never send.
+    withholds: u32,
 }
 
 impl Hostile {
     pub(crate) fn new(fds: LinkFds) -> Self {
-        Self { endpoint: fds.spec.endpoint, link: Link::open(fds).expect("its own link") }
+        Self { endpoint: fds.spec.endpoint, link: Link::open(fds).expect("its own link"), withholds: 0 }
+    }
+
+    /// From now on it answers nothing, but announces so many large answers.
+    pub(crate) fn withhold(&mut self, answers: u32) {
+        self.withholds = answers;
+    }
+
+    /// Whether it holds room that others need, or will.
+    pub(crate) fn is_withholding(&self) -> bool {
+        self.withholds > 0
     }
 
     /// Takes what it was sent, mostly, and answers some of it. `stolen`: the name of somebody else's request.
@@ -32,7 +44,10 @@ impl Hostile {
         }
         while let Ok(Some(frame)) = self.link.rx.small.peek() {
             self.link.rx.small.release(&frame);
-            if frame.kind == FrameKind::Request && draw.once_in(2) {
+            if frame.kind == FrameKind::Request && self.withholds > 0 {
+                self.withholds -= 1;
+                self.write(&announcement(frame.token));
+            } else if frame.kind == FrameKind::Request && draw.once_in(2) {
                 self.write(&answer(frame.token));
             }
         }
@@ -62,6 +77,11 @@ impl Hostile {
 
 fn answer(token: u64) -> FrameHeader {
     FrameHeader { status: 299, ..FrameHeader::new(FrameKind::Response, token) }
+}
+
+fn announcement(token: u64) -> FrameHeader {
+    let payload_len = MESSAGE_BYTES_MAX / 2;
+    FrameHeader { status: 299, payload_len, ..FrameHeader::new(FrameKind::ResponseAnnounce, token) }
 }
 
 /// Fields that are likely to hit something.

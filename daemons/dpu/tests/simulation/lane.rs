@@ -47,8 +47,9 @@ pub(crate) struct Lane {
     pub(crate) resumes: Nanos,
     pub(crate) pumped: Nanos,
     pub(crate) caller: Caller,
-    /// Calls given up since the node was last idle: each may still have its place in the port.
-    cancels: u32,
+    /// Calls given up, and calls made for workers, since the node was last idle: each may still have its place in the
+    /// port.
+    ended: u32,
     planted: Option<Planted>,
     echoes: Vec<Request>,
 }
@@ -66,7 +67,7 @@ impl Lane {
             resumes: Nanos(0),
             pumped: Nanos(0),
             caller: Caller::default(),
-            cancels: 0,
+            ended: 0,
             planted,
             echoes: Vec::new(),
         }
@@ -77,7 +78,7 @@ impl Lane {
         self.dpu.attach(Link::open(fds).expect("its own link"), self.calls_max, DPA_NAMES);
         self.caller.lost = now;
         self.pumped = now;
-        self.cancels = 0;
+        self.ended = 0;
     }
 
     /// It learns that its link is cut.
@@ -92,10 +93,11 @@ impl Lane {
 
     /// It dies and another takes its place: its clients lose their connections, and nothing else happens.
     pub(crate) fn replace(&mut self, ledger: &mut Ledger, now: Nanos) {
+        self.echoes.clear();
         for waiting in self.waiting.drain(..) {
             ledger.give_up(waiting.name, now);
         }
-        assert_eq!((self.stats().in_flight, self.stats().dispatched), (0, 0), "dropped requests are let go");
+        assert_eq!((self.stats().in_flight, self.stats().dispatched), (0, 0), "a request is not let go");
         self.dpu = Dpu::new(routes(), self.config.clone());
     }
 
@@ -133,7 +135,7 @@ impl Lane {
     }
 
     fn calls_open(&self, stats: &DpuStats) -> u32 {
-        stats.dispatched + u32::try_from(stats.relays_open).expect("bounded by relays_max") + self.cancels
+        stats.dispatched + self.ended
     }
 
     fn calls_most(&self) -> u32 {
@@ -149,7 +151,8 @@ impl Lane {
         assert_conserved(&stats);
         let relayed = u32::try_from(stats.relayed - before.relayed).expect("one pump's worth");
         let relays = before.relays_open + relayed as usize;
-        let full = self.calls_open(&before) + relayed >= self.calls_most();
+        self.ended += relayed;
+        let full = self.calls_open(&before) >= self.calls_most();
         if relayed > 0 && (full || relays >= self.config.relays_max as usize) {
             ledger.history.crowd(now);
         }
@@ -168,7 +171,7 @@ impl Lane {
                 self.waiting.swap_remove(index);
                 ledger.settle(name, &message, self.caller, now);
                 // One that the sidecar ended by itself keeps its place in the port, as one that was given up does.
-                self.cancels += u32::from(message.fault == Fault::Deadline);
+                self.ended += u32::from(message.fault == Fault::Deadline);
             } else if waiting.gives_up.is_some_and(|gives_up| gives_up <= now) {
                 let waiting = self.waiting.swap_remove(index);
                 self.give_up(waiting, ledger, now);
@@ -183,7 +186,7 @@ impl Lane {
 
     fn give_up(&mut self, waiting: Waiting, ledger: &mut Ledger, now: Nanos) {
         ledger.give_up(waiting.name, now);
-        self.cancels += 1;
+        self.ended += 1;
         if self.planted == Some(Planted::LeakRequest) {
             std::mem::forget(waiting.request);
         }
@@ -194,9 +197,9 @@ impl Lane {
         self.waiting.iter_mut().for_each(|waiting| waiting.gives_up = Some(now));
     }
 
-    /// Nothing is on its way anywhere: every place is given back.
+    /// Nothing is on its way anywhere: every place is given back, but those of calls that are open.
     pub(crate) fn on_idle(&mut self) {
-        self.cancels = 0;
+        self.ended = u32::try_from(self.stats().relays_open).expect("bounded by relays_max");
     }
 
     /// When it has something to do although nothing arrives.
@@ -209,6 +212,12 @@ impl Lane {
         self.waiting.len()
     }
 
+    /// It is attached, the DPA knows it, and neither a client nor a worker waits for it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let linked = self.is_attached() && self.sidecar.is_some();
+        linked && self.waiting.is_empty() && self.stats().relays_open == 0
+    }
+
     pub(crate) fn stats(&self) -> DpuStats {
         self.dpu.stats()
     }
@@ -217,7 +226,7 @@ impl Lane {
     pub(crate) fn assert_settled(&self) {
         let stats = self.dpu.stats();
         let left = (stats.in_flight, stats.dispatched, stats.buffered_bytes, stats.relays_open);
-        assert_eq!(left, (0, 0, 0, 0), "the sidecar does not settle: {stats:?}");
+        assert_eq!(left, (0, 0, 0, 0), "a request is not let go: {stats:?}");
     }
 }
 

@@ -14,13 +14,13 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
-use crate::history::History;
+use crate::history::{History, SeatIndex};
 use crate::plan::{ABSENT, Ending, HONEST, HOPS_MAX, HOSTILE, Name, Plan};
 use crate::random::mix;
 
 /// Longest way of a message through a node in which nothing stands still, in either direction; for large ones through
 /// tiny rings that are full.
-pub(crate) const PROMPT: Duration = Duration::from_millis(50);
+const PROMPT: Duration = Duration::from_millis(20);
 /// From a worker's death to the outcome of what it had. Source: the promise about dead workers.
 const LOSS_TOLD: Duration = Duration::from_millis(100);
 
@@ -30,6 +30,8 @@ struct Node {
     /// When it was sent, and until when it must be answered.
     asked: Option<(Nanos, Nanos)>,
     delivered: Option<Nanos>,
+    /// Whose cell has got it.
+    seat: Option<SeatIndex>,
     /// Its cell has answered.
     answered: Option<Nanos>,
     /// Its worker died with it.
@@ -49,6 +51,7 @@ struct Record {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     seed: u64,
+    inline_bytes_max: usize,
     records: Vec<Record>,
     pub(crate) history: History,
     /// What happened how often.
@@ -59,9 +62,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// `inline_bytes_max`: of the node's rings.
+    pub(crate) fn new(seed: u64, inline_bytes_max: u32) -> Self {
         Self {
             seed,
+            inline_bytes_max: inline_bytes_max as usize,
             records: Vec::new(),
             history: History::default(),
             counts: BTreeMap::new(),
@@ -132,7 +137,7 @@ impl Ledger {
     pub(crate) fn deliver(
         &mut self,
         name: Name,
-        services: &[ServiceId],
+        (seat, services): (SeatIndex, &[ServiceId]),
         message: &RequestMessage,
         now: Nanos,
     ) {
@@ -145,6 +150,7 @@ impl Ledger {
         let (_, deadline) = node.asked.unwrap_or_else(|| panic!("{name:?} was delivered before it was sent"));
         assert!(message.deadline <= deadline, "{name:?} has got a longer deadline");
         let before = node.delivered.replace(now);
+        node.seat = Some(seat);
         assert!(before.is_none(), "{name:?} was delivered twice");
         self.note("delivered", mix(name.serial, name.node.into()), now);
     }
@@ -182,7 +188,8 @@ impl Ledger {
         let node = node.clone();
         self.note(outcome_name(message.fault), mix(name.serial, name.node.into()), now);
         let plan = self.plan(name);
-        let call = Settled { name, plan, node, failed, caller, history: &self.history, now };
+        let chunked = plan.is_chunked(name.node, self.inline_bytes_max);
+        let call = Settled { name, plan, node, failed, chunked, caller, history: &self.history, now };
         call.check(message);
         self.slowest = self.slowest.max(call.way_back());
     }
@@ -232,8 +239,8 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    fn still_since(&self, since: Nanos) -> bool {
-        self.lost.max(self.still) >= since
+    fn last_still(&self) -> Nanos {
+        self.lost.max(self.still)
     }
 }
 
@@ -243,6 +250,7 @@ struct Settled<'l> {
     plan: Plan,
     node: Node,
     failed: bool,
+    chunked: bool,
     caller: Caller,
     history: &'l History,
     now: Nanos,
@@ -253,8 +261,8 @@ impl Settled<'_> {
         let Self { name, node, now, .. } = self;
         let (asked, deadline) = node.asked.expect("an outcome is of something that was sent");
         let service = self.plan.deed(name.node).service;
-        let prompt = *now <= deadline.saturating_add(PROMPT) || self.still_since(service, deadline);
-        assert!(prompt, "{name:?} ended {:?} after its deadline", now.saturating_since(deadline));
+        let last = deadline.max(self.last_still(service)).saturating_add(PROMPT);
+        assert!(*now <= last, "{name:?} ended {:?} after its deadline", now.saturating_since(deadline));
         if message.fault != Fault::None {
             assert!(*message == ResponseMessage::faulted(message.fault), "{name:?}: a fault that says more");
         }
@@ -272,9 +280,12 @@ impl Settled<'_> {
             assert!(explained, "nothing explains {:?} of {self:?}", message.fault);
         }
         if let Some(lost) = node.lost {
-            let told = *now <= lost.saturating_add(LOSS_TOLD) || self.caller.still_since(lost);
-            let told = told || self.history.node_still_since(lost);
-            assert!(told, "{name:?} ended {:?} after its worker", now.saturating_since(lost));
+            let still = self.caller.last_still().max(self.history.node_still());
+            assert!(
+                *now <= lost.max(still).saturating_add(LOSS_TOLD),
+                "{name:?} ended {:?} after its worker",
+                now.saturating_since(lost)
+            );
         }
     }
 
@@ -285,9 +296,9 @@ impl Settled<'_> {
             && *message == self.plan.seen(self.name.node, self.failed)
     }
 
-    /// Whether something stood still that this call needs.
-    fn still_since(&self, service: ServiceId, since: Nanos) -> bool {
-        self.caller.still_since(since) || self.history.still_since(service, since)
+    /// When something last stood still that this call needs.
+    fn last_still(&self, service: ServiceId) -> Nanos {
+        self.caller.last_still().max(self.history.still(service, self.node.seat, self.chunked))
     }
 
     fn explains(&self, fault: Fault, service: ServiceId, asked: Nanos, deadline: Nanos) -> bool {
@@ -297,8 +308,9 @@ impl Settled<'_> {
             Fault::Deadline => self.now >= deadline && self.had_no_chance(service, asked, deadline),
             Fault::Overloaded => history.crowded_since(asked),
             Fault::WorkerLost => {
-                let relay_lost = self.name.node > 0 && history.lost_sidecar_since(asked);
-                history.lost_worker_since(service, asked) || relay_lost || self.caller.lost >= asked
+                let relayed = self.name.node > 0 && history.sidecar_lost() >= asked;
+                let lost = history.worker_lost(service, self.node.seat).max(self.caller.lost);
+                lost >= asked || relayed
             }
             Fault::Unroutable => {
                 let of_worker = self.name.node > 0;
@@ -313,7 +325,6 @@ impl Settled<'_> {
 
     /// Whether the deadline had to pass: the cell was slow by plan, or something stood still.
     fn had_no_chance(&self, service: ServiceId, asked: Nanos, deadline: Nanos) -> bool {
-        let short = |since: Nanos| deadline <= since.saturating_add(PROMPT);
         let deed = self.plan.deed(self.name.node);
         let since = match (self.node.answered, self.node.delivered) {
             (Some(answered), _) => answered,
@@ -323,18 +334,15 @@ impl Settled<'_> {
             (None, Some(delivered)) => delivered.saturating_add(deed.delay),
             (None, None) => asked,
         };
-        short(since)
-            || self.still_since(service, since)
-            || (service.0 >= HONEST && self.history.unserved_since(service, asked))
+        let unserved = service.0 >= HONEST && self.history.unserved_since(service, asked);
+        unserved || deadline <= since.max(self.last_still(service)).saturating_add(PROMPT)
     }
 
     /// From the cell's answer to here, if nothing stood still meanwhile.
     fn way_back(&self) -> Duration {
         let service = self.plan.deed(self.name.node).service;
         match self.node.answered {
-            Some(answered) if !self.history.still_since(service, answered) => {
-                self.now.saturating_since(answered)
-            }
+            Some(answered) if self.last_still(service) < answered => self.now.saturating_since(answered),
             _ => Duration::ZERO,
         }
     }

@@ -29,11 +29,38 @@ use std::time::Duration;
 use node::Node;
 use planted::Planted;
 use random::mix;
+use trouble::Trouble;
 
 /// Requests of all seeds together. Source: pass criterion K-8.
 const REQUESTS: u64 = 1_000_000;
 /// Requests of one seed: a few times from trouble to rest.
 const REQUESTS_PER_SEED: u64 = 10_000;
+
+/// So many seeds meet every trouble and every end.
+const SEEDS_FOR_ALL: usize = 20;
+/// Ways in which calls and workers end, and ways in which the DPA is kept from harm: all must happen.
+const ENDS: [&str; 20] = [
+    "answered",
+    "deadline",
+    "given up",
+    "hop-limit",
+    "internal",
+    "no-worker",
+    "overloaded",
+    "too-large",
+    "unroutable",
+    "worker-lost",
+    "expelled",
+    "left",
+    "relayed",
+    "dpa: late or stolen responses",
+    "dpa: overloaded",
+    "dpa: parked (ring full)",
+    "dpa: redispatched",
+    "dpa: rejected",
+    "dpa: stalled",
+    "dpa: violations",
+];
 
 /// What came of one seed.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,9 +122,10 @@ fn every_promise_is_kept() {
         }
     }
     println!("{requests} requests of {} seeds; longest way back {slowest:?}; {sums:#?}", seeds.len());
-    if seeds.len() > 10 {
-        let missing: Vec<&&str> =
-            sums.iter().filter(|(_, count)| **count == 0).map(|(what, _)| what).collect();
+    if seeds.len() >= SEEDS_FOR_ALL {
+        let troubles = Trouble::DRAWN.into_iter().map(Trouble::name);
+        let missing: Vec<&str> =
+            troubles.chain(ENDS).filter(|what| sums.get(what).is_none_or(|count| *count == 0)).collect();
         assert!(missing.is_empty(), "never happened: {missing:?}");
     }
 }
@@ -108,4 +136,48 @@ fn seed_decides_everything() {
     let first = run(11, 3000, None);
     assert_eq!(first, run(11, 3000, None));
     assert_ne!(first.digest, run(12, 3000, None).digest);
+}
+
+/// What the simulation says to an error that was planted.
+fn finding(planted: Planted) -> String {
+    let broken = (0..8).find_map(|seed| catch_unwind(|| run(seed, 3000, Some(planted))).err());
+    let said = broken.unwrap_or_else(|| panic!("{planted:?} is not noticed"));
+    let figures = said.downcast_ref::<String>().cloned();
+    figures.or(said.downcast_ref::<&str>().map(ToString::to_string)).expect("a panic has a text")
+}
+
+fn check_planted(planted: Planted, expected: &str) {
+    let said = finding(planted);
+    assert!(said.contains(expected), "{planted:?} is taken for something else: {said}");
+}
+
+/// An answer that was given in time and does not come is noticed at the deadline, which would explain it else.
+#[test]
+fn lost_answer_is_noticed() {
+    check_planted(Planted::LoseAnswer, "nothing explains Deadline");
+}
+
+/// Neither another's answer nor a part of one passes for the answer.
+#[test]
+fn wrong_answers_are_noticed() {
+    check_planted(Planted::SwapAnswer, "the wrong answer");
+    check_planted(Planted::CutAnswer, "the wrong answer");
+}
+
+/// A request that is delivered again is noticed at the second cell.
+#[test]
+fn second_delivery_is_noticed() {
+    check_planted(Planted::Redeliver, "was delivered twice");
+}
+
+/// A fault is noticed that nothing explains.
+#[test]
+fn invented_fault_is_noticed() {
+    check_planted(Planted::InventFault, "nothing explains WorkerLost");
+}
+
+/// A request that is never let go is noticed when all has come to rest.
+#[test]
+fn leaked_request_is_noticed() {
+    check_planted(Planted::LeakRequest, "is not let go");
 }

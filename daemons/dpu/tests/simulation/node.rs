@@ -19,6 +19,7 @@ use cellmesh_shm::ids::{EndpointId, ServiceId, SlotId};
 use cellmesh_shm::message::Fault;
 use cellmesh_shm::profile::RingProfile;
 
+use crate::history::{HOSTILE_SEAT, SeatIndex};
 use crate::hostile::Hostile;
 use crate::lane::Lane;
 use crate::ledger::Ledger;
@@ -59,7 +60,7 @@ const PROFILES: [RingProfile; 3] = [
 
 impl Size {
     fn new(draw: &mut Random) -> Self {
-        let roomy = draw.once_in(2);
+        let roomy = !draw.once_in(3);
         Self {
             profile: draw.pick(&PROFILES),
             slots_max: if roomy { 4096 } else { draw.pick(&[16, 40, 100]) },
@@ -128,7 +129,8 @@ impl Node {
         let config = size.dpa(seed);
         let lanes: Vec<Lane> =
             (0..=draw.below(2)).map(|_| Lane::new(size.dpu(), size.calls_max, planted)).collect();
-        let seats: Vec<Seat> = (0..4 + draw.below(3)).map(|_| Seat::new(services(&mut draw))).collect();
+        let seats = 0..4 + draw.index(3);
+        let seats: Vec<Seat> = seats.map(|index| Seat::new(SeatIndex(index), services(&mut draw))).collect();
         let mut order = vec![Part::Dpa, Part::Dpa, Part::Hostile];
         order.extend((0..lanes.len()).map(Part::Lane));
         order.extend((0..seats.len()).map(Part::Seat));
@@ -136,7 +138,7 @@ impl Node {
         Self {
             now,
             draw,
-            ledger: Ledger::new(seed),
+            ledger: Ledger::new(seed, size.profile.inline_bytes_max),
             dpa: Dpa::new(config),
             lanes,
             seats,
@@ -194,8 +196,9 @@ impl Node {
         }
     }
 
-    /// Pumps each part once, or leaves it out; jumps to the next instant if there is nothing to do before.
-    fn round(&mut self, troubled: bool) {
+    /// Pumps each part once, or leaves it out; jumps to the next instant if there is nothing to do before. Whether that
+    /// was so.
+    fn round(&mut self, troubled: bool) -> bool {
         let (mut moved, mut all) = (false, true);
         let mut order = std::mem::take(&mut self.order);
         self.draw.shuffle(&mut order);
@@ -215,10 +218,12 @@ impl Node {
         self.order = order;
         if all && !moved {
             if self.dpa_resumes <= self.now && self.lanes.iter().all(|lane| lane.resumes <= self.now) {
-                self.lanes.iter_mut().for_each(Lane::on_idle);
+                let linked = self.lanes.iter_mut().filter(|lane| lane.sidecar.is_some());
+                linked.for_each(Lane::on_idle);
             }
             self.jump(troubled);
         }
+        all && !moved
     }
 
     fn pump(&mut self, part: Part) -> bool {
@@ -258,22 +263,27 @@ impl Node {
             return;
         }
         let notices = self.soon(2000);
-        let stood_still = |pumped: Nanos| pumped.saturating_add(STALL_TIMEOUT) <= self.now;
+        // One that moves again gets its credit behind what else waits for it, perhaps too late.
+        let stood_still = |pumped: Nanos, still: Nanos| {
+            let moves_again = still.saturating_add(STALL_TIMEOUT / 4) > self.now;
+            pumped.saturating_add(STALL_TIMEOUT) <= self.now || moves_again
+        };
         if let Some(seat) = self.seats.iter_mut().find(|seat| seat.is(endpoint)) {
-            let pumped = seat.worker().expect("it is this one").pumped;
-            assert!(stood_still(pumped), "an honest worker was expelled: {rule}");
+            let worker = seat.worker().expect("it is this one");
+            assert!(stood_still(worker.pumped, worker.still), "an honest worker was expelled: {rule}");
             seat.cut_off(&mut self.ledger, self.now, notices);
             return;
         }
         let lane = self.lanes.iter().position(|lane| lane.sidecar == Some(endpoint));
         let lane =
             lane.unwrap_or_else(|| panic!("endpoint {endpoint}, which is nobody, was expelled: {rule}"));
-        assert!(stood_still(self.lanes[lane].pumped), "a sidecar was expelled: {rule}");
+        let Lane { pumped, caller, .. } = &self.lanes[lane];
+        assert!(stood_still(*pumped, caller.still), "a sidecar was expelled: {rule}");
         self.cut_lane(lane, notices);
     }
 
     fn lose_hostile(&mut self) {
-        self.ledger.history.lose_worker(&[HOSTILE], self.now);
+        self.ledger.history.lose_worker(HOSTILE_SEAT, &[HOSTILE], self.now);
         self.ledger.history.retire_worker(&[HOSTILE], self.now);
         self.hostile_returns = self.soon(1000);
     }
@@ -317,7 +327,14 @@ impl Node {
     fn pump_hostile(&mut self) -> bool {
         let stolen = self.stolen();
         if let Some(hostile) = &mut self.hostile {
-            return hostile.pump(&mut self.draw, stolen);
+            let withholds = hostile.is_withholding();
+            let moved = hostile.pump(&mut self.draw, stolen);
+            if withholds {
+                // What it has announced until now is waited for until it is expelled.
+                let until = self.now.saturating_add(STALL_TIMEOUT * 2);
+                self.ledger.history.still_worker(HOSTILE_SEAT, &[HOSTILE], until);
+            }
+            return moved;
         }
         if self.now >= self.hostile_returns {
             let fds = self.dpa.attach_worker(&[HOSTILE], self.size.profile).expect("memory and descriptors");
@@ -380,9 +397,8 @@ impl Node {
         self.seats.iter_mut().for_each(|seat| seat.resume(now));
         self.lanes.iter_mut().for_each(|lane| lane.resumes = lane.resumes.min(now));
         let last = self.now.saturating_add(REST_WITHIN);
-        while !self.is_at_rest() {
+        while !(self.round(false) && self.is_at_rest()) {
             assert!(self.now < last, "the node does not come to rest: {:?}", self.dpa.stats());
-            self.round(false);
         }
         self.lanes.iter().for_each(Lane::assert_settled);
         self.ledger.assert_all_ended();
@@ -393,7 +409,7 @@ impl Node {
         let DpaStats { live, parked_now, reserved_now, .. } = self.dpa.stats();
         (live, parked_now, reserved_now) == (0, 0, 0)
             && self.seats.iter().all(Seat::is_settled)
-            && self.lanes.iter().all(|lane| lane.is_attached() && lane.waiting() == 0)
+            && self.lanes.iter().all(Lane::is_at_rest)
     }
 
     /// Every service that has a worker answers on every lane.

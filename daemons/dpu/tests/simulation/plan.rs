@@ -33,6 +33,8 @@ pub(crate) const SERVICES: usize = 6;
 pub(crate) const HOPS_MAX: u8 = 5;
 /// Longest message; small, so that too large ones are cheap.
 pub(crate) const MESSAGE_BYTES_MAX: u32 = 8192;
+/// Bytes of the longest head of a plan's message: a method and a target of two short numbers.
+const HEAD_BYTES_MOST: usize = 16;
 /// Patient enough that an honest cell's answer is in time unless something stands still.
 const LONG: Duration = Duration::from_millis(300);
 
@@ -163,6 +165,12 @@ impl Plan {
         Deed { service, ending: ending(&mut draw), delay: delay(&mut draw), ..plain }
     }
 
+    /// Whether its request or its answer is longer than what is sent in one frame.
+    pub(crate) fn is_chunked(&self, node: u8, inline_bytes_max: usize) -> bool {
+        let Deed { request_len, answer_len, .. } = self.deed(node);
+        request_len.max(answer_len) + HEAD_BYTES_MOST > inline_bytes_max
+    }
+
     fn seed_of(&self, node: u8) -> u64 {
         mix(self.salt, u64::from(node) | 0x100)
     }
@@ -195,7 +203,9 @@ impl Plan {
         match self.deed(node).ending {
             Ending::BadStatus if !failed => ResponseMessage::faulted(Fault::Internal),
             Ending::TooLarge if !failed => ResponseMessage::faulted(Fault::TooLarge),
-            _ => self.answer(node, failed),
+            Ending::Answer | Ending::Error | Ending::BadStatus | Ending::TooLarge | Ending::Never => {
+                self.answer(node, failed)
+            }
         }
     }
 }

@@ -9,10 +9,11 @@
 
 use cellmesh_dpa::Dpa;
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::ids::ServiceId;
+use cellmesh_shm::ids::{EndpointId, ServiceId};
 use cellmesh_shm::link::LinkFds;
 
 use crate::cell::Worker;
+use crate::history::SeatIndex;
 use crate::ledger::Ledger;
 use crate::planted::Planted;
 
@@ -27,6 +28,7 @@ enum Tie {
 }
 
 pub(crate) struct Seat {
+    index: SeatIndex,
     services: Vec<ServiceId>,
     worker: Option<(Worker, Tie)>,
     /// It stands still until then.
@@ -36,8 +38,8 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    pub(crate) fn new(services: Vec<ServiceId>) -> Self {
-        Self { services, worker: None, resumes: Nanos(0), returns: Nanos(0) }
+    pub(crate) fn new(index: SeatIndex, services: Vec<ServiceId>) -> Self {
+        Self { index, services, worker: None, resumes: Nanos(0), returns: Nanos(0) }
     }
 
     pub(crate) fn services(&self) -> &[ServiceId] {
@@ -49,7 +51,7 @@ impl Seat {
     }
 
     /// Whether the DPA has this endpoint as this worker.
-    pub(crate) fn is(&self, endpoint: cellmesh_shm::ids::EndpointId) -> bool {
+    pub(crate) fn is(&self, endpoint: EndpointId) -> bool {
         matches!(&self.worker, Some((worker, Tie::Attached | Tie::Leaving)) if worker.endpoint == endpoint)
     }
 
@@ -66,7 +68,7 @@ impl Seat {
         now: Nanos,
     ) {
         ledger.history.add_worker(&self.services, now);
-        let worker = Worker::new(fds, &self.services, calls_max, planted, now);
+        let worker = Worker::new(fds, (self.index, &self.services), calls_max, planted, now);
         self.worker = Some((worker, Tie::Attached));
         self.resumes = now;
     }
@@ -116,7 +118,7 @@ impl Seat {
         let Some((worker, _)) = &mut self.worker else { return false };
         worker.still = until;
         self.resumes = until;
-        ledger.history.still_worker(&self.services, until);
+        ledger.history.still_worker(self.index, &self.services, until);
         true
     }
 
@@ -128,7 +130,7 @@ impl Seat {
     }
 
     fn lose(&self, tie: Tie, ledger: &mut Ledger, now: Nanos) {
-        ledger.history.lose_worker(&self.services, now);
+        ledger.history.lose_worker(self.index, &self.services, now);
         if tie == Tie::Attached {
             ledger.history.retire_worker(&self.services, now);
         }

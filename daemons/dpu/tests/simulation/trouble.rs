@@ -29,11 +29,13 @@ pub(crate) enum Trouble {
     HangUp,
     /// The hostile worker writes frames of all kinds.
     Forge,
+    /// The hostile worker announces large answers and does not send them.
+    Withhold,
 }
 
 impl Trouble {
     /// Those of workers and clients are more frequent: they excuse little, so most is learnt from them.
-    pub(crate) const DRAWN: [Self; 20] = [
+    pub(crate) const DRAWN: [Self; 21] = [
         Self::Kill,
         Self::Kill,
         Self::Kill,
@@ -47,6 +49,7 @@ impl Trouble {
         Self::Forge,
         Self::Forge,
         Self::Forge,
+        Self::Withhold,
         Self::HangUp,
         Self::SlowStep,
         Self::DpaStall,
@@ -70,6 +73,7 @@ impl Trouble {
             Self::LinkCut => "trouble: link of DPU cut",
             Self::HangUp => "trouble: clients hang up",
             Self::Forge => "trouble: frames forged",
+            Self::Withhold => "trouble: answers withheld",
         }
     }
 }
@@ -106,6 +110,10 @@ impl Node {
                 true
             }
             Trouble::Forge => self.forge(),
+            Trouble::Withhold => {
+                self.hostile.iter_mut().for_each(|hostile| hostile.withhold(4));
+                self.hostile.is_some()
+            }
         };
         if happened {
             self.ledger.note(trouble.name(), (seat ^ lane << 8) as u64, self.now);

@@ -11,7 +11,7 @@
 //!   connection, a bell, a guest call that ended on another thread or a deadline wakes it.
 //! - Before it sleeps it says so to those who could ring for it, and pumps once more: what they published before they
 //!   could know is found by that.
-//! - Between saying nothing and sleeping a lane may spin for a while, if config says so: see [`Spin`].
+//! - Between saying nothing and sleeping a lane may spin for a while, if config says so (`Spin`).
 //! - Between co-hosted modules nothing is ever woken: a frame that one pushes is there when the next is pumped.
 //! - Lanes share nothing on the way of a request.
 //! - Not here: which modules there are and how they are wired (each placement's own [`Modules`]).

@@ -269,7 +269,6 @@ fn never_taking_chunks_harms_nobody_else() {
     hostile.assert_open();
 }
 
-/// Announced answers that never come hold all of their caller's credit. Their sender is closed for it long before their
 /// A header that cannot be is counted by its reason.
 #[test]
 fn impossible_headers_are_counted_by_reason() {

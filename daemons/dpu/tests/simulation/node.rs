@@ -199,7 +199,7 @@ impl Node {
     /// Pumps each part once, or leaves it out; jumps to the next instant if there is nothing to do before. Whether that
     /// was so.
     fn round(&mut self, troubled: bool) -> bool {
-        let (mut moved, mut all) = (false, true);
+        let (began, mut moved, mut all) = (self.now, false, true);
         let mut order = std::mem::take(&mut self.order);
         self.draw.shuffle(&mut order);
         for part in &order {
@@ -217,7 +217,7 @@ impl Node {
         }
         self.order = order;
         if all && !moved {
-            if self.dpa_resumes <= self.now && self.lanes.iter().all(|lane| lane.resumes <= self.now) {
+            if self.dpa_resumes <= began && self.lanes.iter().all(|lane| lane.resumes <= began) {
                 let linked = self.lanes.iter_mut().filter(|lane| lane.sidecar.is_some());
                 linked.for_each(Lane::on_idle);
             }

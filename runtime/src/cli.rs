@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Overrides, Part};
+use crate::load;
 
 /// A WebAssembly service cell runtime.
 #[derive(Debug, Parser)]
@@ -29,6 +30,8 @@ pub enum Command {
     Dpa(Run),
     /// Only the DPU of a node: the network side, attached to a DPA.
     Dpu(Run),
+    /// Ask a server at a constant rate and say how long each answer took from when it was due.
+    Load(load::Options),
     /// Read and check an app.toml or a workmodel.json; serve nothing.
     Check(Run),
     /// Compile one component; started by `run` with limits.

@@ -18,6 +18,7 @@ pub mod config;
 pub mod host;
 pub mod lane;
 pub mod lanes;
+pub mod load;
 pub mod mesh;
 pub mod pool;
 pub mod worker;

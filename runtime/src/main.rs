@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use cellmesh::cli::{Cli, Command};
 use cellmesh::config::{self, App, Overrides, Part};
-use cellmesh::{commands, host};
+use cellmesh::{commands, host, load};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Dpa(run) => serve(&run.file, &run.overrides(Part::Daemon), commands::dpa::run),
         Command::Dpu(run) => serve(&run.file, &run.overrides(Part::Daemon), commands::dpu::run),
         Command::Worker(worker) => serve(&worker.run.file, &worker.overrides(), commands::worker::run),
+        Command::Load(options) => ended(load::run(&options)),
         Command::Check(run) => {
             load(&run.file, &run.overrides(Part::Whole)).map_or_else(|code| code, |app| checked(&app))
         }
@@ -35,7 +36,11 @@ fn serve(file: &Path, overrides: &Overrides, command: fn(&App) -> anyhow::Result
         Ok(app) => app,
         Err(code) => return code,
     };
-    match command(&app) {
+    ended(command(&app))
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cellmesh: {error:#}");

@@ -26,6 +26,10 @@ const LIGHT: [&str; 7] = [
 /// end-to-end tests start, share one wasmtime with one set of features.
 const HEAVY: [&str; 3] = ["cellmesh", "cellmesh-bench", "cellmesh-tests"];
 
+/// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
+const IN_BOTH_PLACEMENTS: [&str; 8] =
+    ["bridge", "cells", "chain", "contract", "drain", "faults", "http", "soak"];
+
 /// Some tests that belong together, and what they need.
 enum Suite {
     Cargo { name: &'static str, command: Command },
@@ -37,11 +41,28 @@ enum Suite {
 pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode> {
     let cells = cells::build(workspace)?;
     let mut sum = Summary::default();
+    let mut fuzzing = None;
     for suite in suites(workspace, &cells) {
-        sum += suite.run(workspace)?;
+        match suite {
+            Suite::Fuzz { name } => {
+                eprintln!("== {name}, beside what comes next");
+                fuzzing = Some(fuzz::start(workspace)?);
+            }
+            Suite::Cargo { name, mut command } => {
+                eprintln!("== {name}");
+                sum += count(&mut command)?;
+            }
+            Suite::Skipped { name, why } => {
+                println!("== {name}: skipped, {why}");
+                sum += Summary::SKIPPED;
+            }
+        }
         if sum.failed > 0 && !no_fail_fast {
             break;
         }
+    }
+    if let Some(fuzzing) = fuzzing {
+        sum += fuzzing.end()?;
     }
     println!("{sum}");
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -78,7 +99,9 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
     heavy.args(["test", "--no-fail-fast"]).args(packages(&HEAVY));
     heavy.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells);
     let mut split = workspace.cargo();
-    split.args(["test", "--no-fail-fast", "--package", "cellmesh-tests"]);
+    // All packages, as above: with fewer, cargo would build what they share once more with fewer features.
+    split.args(["test", "--no-fail-fast"]).args(packages(&HEAVY));
+    split.args(IN_BOTH_PLACEMENTS.iter().flat_map(|name| ["--test", name]));
     split.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells).env("CELLMESH_PLACEMENT", "split");
     let mut light = workspace.cargo();
     light.args(["test", "--no-fail-fast"]).args(packages(&LIGHT));
@@ -87,7 +110,7 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
         cargo("crates without wasmtime", light),
         cargo("rings, every interleaving (loom)", loom(workspace)),
         miri(workspace),
-        fuzz(),
+        Suite::Fuzz { name: "bytes of a peer, fuzzed" },
         cargo("cells, compiled for this machine", native_cells(workspace)),
         cargo("runtime, build", build),
         cargo("runtime and end to end", heavy),
@@ -128,39 +151,12 @@ fn miri(workspace: &Workspace) -> Suite {
     Suite::Cargo { name, command }
 }
 
-fn fuzz() -> Suite {
-    let name = "bytes of a peer, fuzzed";
-    if fuzz::is_installed() {
-        return Suite::Fuzz { name };
-    }
-    Suite::Skipped { name, why: "no cargo-fuzz (cargo install cargo-fuzz)" }
-}
-
 fn native_cells(workspace: &Workspace) -> Command {
     let mut cargo = workspace.cargo();
     cargo
         .args(["test", "--no-fail-fast", "--workspace", "--manifest-path", "cells/Cargo.toml"])
         .env("CARGO_TARGET_DIR", workspace.target.join("wasm"));
     cargo
-}
-
-impl Suite {
-    fn run(self, workspace: &Workspace) -> Result<Summary> {
-        match self {
-            Self::Cargo { name, mut command } => {
-                eprintln!("== {name}");
-                count(&mut command)
-            }
-            Self::Fuzz { name } => {
-                eprintln!("== {name}");
-                fuzz::run(workspace)
-            }
-            Self::Skipped { name, why } => {
-                println!("== {name}: skipped, {why}");
-                Ok(Summary::SKIPPED)
-            }
-        }
-    }
 }
 
 /// Runs tests, passes on what they say, and adds up their results.

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+// What the compiler's flags make every program here call is in there.
+use libfuzzer_sys as _;
+
 fn main() -> std::io::Result<()> {
     cellmesh_shm_fuzz::seeds::write(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus")))
 }

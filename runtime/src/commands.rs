@@ -19,8 +19,23 @@ pub mod run;
 pub mod worker;
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use anyhow::Context;
+use cellmesh_dpu::Acceptor;
+
+use crate::lanes::Lanes;
+
+/// Serves until a signal, then drains. Connections are accepted while the lanes drain: their requests are told 503.
+fn serve(acceptor: Acceptor, lanes: Lanes, drain_timeout: Duration) -> anyhow::Result<()> {
+    let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    main.block_on(async {
+        let accepting = tokio::spawn(acceptor.run());
+        let served = lanes.serve(drain_timeout).await;
+        accepting.abort();
+        served
+    })
+}
 
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))

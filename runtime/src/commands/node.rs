@@ -39,12 +39,5 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     lines.extend(announce::tries(app, address));
     lines.push("serving; Ctrl-C drains and ends".into());
     announce::say(&lines);
-    let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    main.block_on(async {
-        // New connections are accepted while the lane drains: their requests are told 503.
-        let accepting = tokio::spawn(acceptor.run());
-        let served = lanes.serve(app.runtime.drain_timeout).await;
-        accepting.abort();
-        served
-    })
+    super::serve(acceptor, lanes, app.runtime.drain_timeout)
 }

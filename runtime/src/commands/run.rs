@@ -43,14 +43,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     });
     let lanes = Lanes::start(mains.collect())?;
     announce(app, address);
-    let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    main.block_on(async {
-        // New connections are accepted while the lanes drain: their requests are told 503.
-        let accepting = tokio::spawn(acceptor.run());
-        let served = lanes.serve(app.runtime.drain_timeout).await;
-        accepting.abort();
-        served
-    })
+    super::serve(acceptor, lanes, app.runtime.drain_timeout)
 }
 
 fn announce(app: &App, address: std::net::SocketAddr) {

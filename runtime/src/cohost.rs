@@ -219,7 +219,7 @@ impl Modules for Node {
     }
 
     fn awaits_bell(&self) -> bool {
-        self.dpa.stats().live > 0
+        self.dpa.live() > 0
     }
 }
 

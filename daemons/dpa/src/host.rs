@@ -164,6 +164,12 @@ impl DpaHost {
         self.0.dpa.borrow().next_deadline()
     }
 
+    /// See [`Dpa::live`].
+    #[must_use]
+    pub fn live(&self) -> u32 {
+        self.0.dpa.borrow().live()
+    }
+
     /// See [`Dpa::stats`].
     #[must_use]
     pub fn stats(&self) -> DpaStats {

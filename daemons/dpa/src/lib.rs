@@ -211,6 +211,12 @@ impl Dpa {
         self.closed.pop_front()
     }
 
+    /// Requests in custody now. Cost: a subtraction.
+    #[must_use]
+    pub fn live(&self) -> u32 {
+        self.custody.live()
+    }
+
     /// What was counted, and what is in flight now. Cost: one look at each endpoint.
     #[must_use]
     pub fn stats(&self) -> DpaStats {

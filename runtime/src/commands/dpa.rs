@@ -34,7 +34,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             let mut modules = DpaLane { host: host.clone(), idle: Rc::default() };
             let idle = Rc::clone(&modules.idle);
             let drain = async move {
-                while host.stats().live > 0 {
+                while host.live() > 0 {
                     idle.notified().await;
                 }
             };
@@ -128,7 +128,7 @@ struct DpaLane {
 impl Modules for DpaLane {
     fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress> {
         let progress = self.host.pump(now);
-        if progress.moved() && self.host.stats().live == 0 {
+        if progress.moved() && self.host.live() == 0 {
             self.idle.notify_one();
         }
         Ok(progress)
@@ -152,6 +152,6 @@ impl Modules for DpaLane {
     }
 
     fn awaits_bell(&self) -> bool {
-        self.host.stats().live > 0
+        self.host.live() > 0
     }
 }

@@ -23,8 +23,23 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cellmesh_dpu::Acceptor;
+use cellmesh_shm::attach::LANES_MAX;
 
+use crate::config::RuntimeSettings;
 use crate::lanes::Lanes;
+
+/// Lanes of a process that attaches: as configured, one if nothing is said.
+///
+/// # Errors
+/// More than a DPA gives links to.
+fn attached_lanes(settings: &RuntimeSettings) -> anyhow::Result<usize> {
+    let lanes = settings.lanes_or(1);
+    anyhow::ensure!(
+        lanes <= usize::from(LANES_MAX),
+        "{lanes} lanes (runtime.lanes, --lanes or CELLMESH_LANES): a process that attaches has at most {LANES_MAX}"
+    );
+    Ok(lanes)
+}
 
 /// Serves until a signal, then drains. Connections are accepted while the lanes drain: their requests are told 503.
 fn serve(acceptor: Acceptor, lanes: Lanes, drain_timeout: Duration) -> anyhow::Result<()> {

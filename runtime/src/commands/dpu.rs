@@ -13,7 +13,7 @@ use cellmesh_shm::attach::{Hello, Role};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::link::Link;
 use cellmesh_shm::port::Progress;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{announce, bind};
 use crate::attachment::{DpaSocket, LinkOrder, process_name};
@@ -30,22 +30,24 @@ const ORDERS_MAX: usize = 8;
 /// # Errors
 /// When the address cannot be bound, or a lane fails.
 pub fn run(app: &App) -> anyhow::Result<()> {
-    let count = app.runtime.lanes_or(1);
+    let count = super::attached_lanes(&app.runtime)?;
     let routes = Arc::new(mesh::routes(app)?);
     let listener = bind(app.listen)?;
     let address = listener.local_addr()?;
     let (acceptor, intakes) = Acceptor::new(listener, count, app.dpu.connections_max);
+    let broke = Arc::new(Notify::new());
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
     for intake in intakes {
         let (sender, links) = mpsc::channel(ORDERS_MAX);
         orders_to.push(sender);
         let (routes, config, spin) = (Arc::clone(&routes), app.dpu.clone(), app.runtime.spin);
+        let broke = Arc::clone(&broke);
         mains.push(Box::new(move |orders| {
             Box::pin(async move {
                 let dpu = Dpu::new(routes, config);
                 let bells = Rc::new(BellWatch::new()?);
-                let mut modules = DpuLane { dpu: dpu.clone(), bells: Rc::clone(&bells) };
+                let mut modules = DpuLane { dpu: dpu.clone(), bells: Rc::clone(&bells), broke };
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
                 tokio::task::spawn_local(follow(dpu.clone(), bells, links));
                 lane::run(&mut modules, spin, orders.until_drained(dpu)).await
@@ -68,7 +70,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             lanes: u16::try_from(orders_to.len()).unwrap_or(u16::MAX),
             profile: None,
         };
-        let attaching = stay_attached(DpaSocket { path: app.node.socket.clone(), hello }, orders_to);
+        let attaching = stay_attached(DpaSocket { path: app.node.socket.clone(), hello }, orders_to, broke);
         let attaching = tokio::spawn(attaching);
         let ended = tokio::select! {
             name = stop_signal() => {
@@ -84,16 +86,19 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     })
 }
 
-/// Attaches, tells the lanes, and does it again whenever the DPA has gone.
-async fn stay_attached(socket: DpaSocket, lanes: Vec<mpsc::Sender<LinkOrder>>) {
+/// Attaches, tells the lanes, and does it again whenever the DPA has gone, or broke a rule on the link of one of them.
+async fn stay_attached(socket: DpaSocket, lanes: Vec<mpsc::Sender<LinkOrder>>, broke: Arc<Notify>) {
     loop {
         let mut attached = socket.attach().await;
         for (lane, link) in lanes.iter().zip(attached.links.drain(..)) {
             // A lane that has ended ends the process.
             let _ = lane.send(LinkOrder::Attach(Box::new(link), Arc::clone(&attached.node))).await;
         }
-        let why = attached.ended().await;
-        tracing::warn!("detached from the DPA: {why}");
+        tokio::select! {
+            why = attached.ended() => tracing::warn!("detached from the DPA: {why}"),
+            () = broke.notified() => tracing::error!("the DPA broke a rule, detaching"),
+        }
+        drop(attached);
         for lane in &lanes {
             let _ = lane.send(LinkOrder::Detach).await;
         }
@@ -127,11 +132,18 @@ async fn follow(dpu: Dpu, bells: Rc<BellWatch>, mut orders: mpsc::Receiver<LinkO
 struct DpuLane {
     dpu: Dpu,
     bells: Rc<BellWatch>,
+    /// Told when the lane has let its link go by itself.
+    broke: Arc<Notify>,
 }
 
 impl Modules for DpuLane {
     fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress> {
-        Ok(self.dpu.pump(now))
+        let was_attached = self.dpu.is_attached();
+        let progress = self.dpu.pump(now);
+        if was_attached && !self.dpu.is_attached() {
+            self.broke.notify_one();
+        }
+        Ok(progress)
     }
 
     fn next_deadline(&self) -> Option<Nanos> {

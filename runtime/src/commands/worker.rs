@@ -43,7 +43,7 @@ const ORDERS_MAX: usize = 8;
 /// # Errors
 /// When a cell does not load, or a lane fails.
 pub fn run(app: &App) -> anyhow::Result<()> {
-    let count = app.runtime.lanes_or(1);
+    let count = super::attached_lanes(&app.runtime)?;
     let specs: Vec<&ServiceSpec> = app.worker_services().collect();
     let names: Vec<String> = specs.iter().map(|spec| spec.setup.service.to_string()).collect();
     let mesh = Mesh::load(&specs, &app.runtime, count)?;

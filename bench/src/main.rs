@@ -11,7 +11,9 @@ use clap::{Parser, Subcommand};
 mod contract;
 mod guest;
 mod machine;
+mod parts;
 mod serve;
+mod transport;
 mod turns;
 
 /// Compares alternatives side by side.
@@ -31,6 +33,13 @@ enum Benchmark {
     Contract(contract::Options),
     /// Requests per second and processor time per request, next to native servers.
     Serve(serve::Options),
+    /// The graph engine, a call of a cell, a fresh instance, a load from the cache.
+    Parts(parts::Options),
+    /// What a message costs between two cells, without cells, next to TCP.
+    Transport(transport::Options),
+    /// The other side of a ring, started by `transport`.
+    #[command(hide = true)]
+    RingPeer(transport::RingPeer),
     /// A native server, started by `serve`.
     #[command(hide = true)]
     NativeService(serve::NativeService),
@@ -41,6 +50,9 @@ fn main() -> Result<()> {
     let report = match cli.benchmark {
         Benchmark::Contract(options) => contract::run(&options)?,
         Benchmark::Serve(options) => serve::run(&options)?,
+        Benchmark::Parts(options) => parts::run(&options)?,
+        Benchmark::Transport(options) => transport::run(&options)?,
+        Benchmark::RingPeer(peer) => return peer.serve(),
         Benchmark::NativeService(service) => return service.serve(),
     };
     print!("{report}");

@@ -9,6 +9,7 @@
 //!   the same processors, for all servers alike.
 //! - Processor time is what the kernel has booked on the server's processes, load excluded.
 
+mod haproxy;
 mod load;
 mod native;
 mod process;
@@ -21,7 +22,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::machine;
-use crate::turns::{Series, median_ratio, quantile};
+use crate::turns::{Series, median_ratio, quantile, spread};
+use haproxy::Hop;
 use load::Load;
 pub(crate) use native::NativeService;
 use process::Server;
@@ -38,6 +40,9 @@ pub(crate) struct Options {
     /// Keep-alive connections.
     #[arg(long, default_value_t = 64)]
     connections: usize,
+    /// Only these of the cases `hello`, `chain`, `series` and `pi`; all of them by default.
+    #[arg(long = "case", value_parser = ["hello", "chain", "series", "pi"])]
+    cases: Vec<String>,
     /// Another build of cellmesh, to be measured beside the first.
     #[arg(long)]
     other: Option<PathBuf>,
@@ -53,7 +58,7 @@ struct Figures {
 
 /// A case: the same requests to servers that give the same answers.
 struct Case {
-    name: &'static str,
+    name: String,
     path: &'static str,
     servers: Vec<(&'static str, Server)>,
 }
@@ -67,8 +72,8 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         "{} connections, {} rounds of {} s; medians, and in brackets the smallest and the largest round.\n",
         options.connections, options.rounds, options.seconds
     )?;
-    for case in [hello, chain] {
-        let mut case = case(options)?;
+    for case in cases(options) {
+        let mut case = case()?;
         for (_, server) in &case.servers {
             server.until_ready(case.path)?;
         }
@@ -76,6 +81,29 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         write_case(&mut report, &case, &figures)?;
     }
     Ok(report)
+}
+
+type MakeCase<'o> = Box<dyn Fn() -> Result<Case> + 'o>;
+
+/// Those that were asked for. Each starts its own servers when its turn has come.
+fn cases(options: &Options) -> Vec<MakeCase<'_>> {
+    let wanted = |name: &str| options.cases.is_empty() || options.cases.iter().any(|case| case == name);
+    let mut cases: Vec<MakeCase<'_>> = Vec::new();
+    if wanted("hello") {
+        cases.push(Box::new(|| hello(options)));
+    }
+    if wanted("chain") {
+        cases.push(Box::new(|| chain(options)));
+    }
+    if wanted("series") {
+        for length in SERIES_LENGTHS {
+            cases.push(Box::new(move || series(options, length)));
+        }
+    }
+    if wanted("pi") {
+        cases.push(Box::new(|| pi(options)));
+    }
+    cases
 }
 
 /// A cell that answers by itself, and a native server that does.
@@ -88,16 +116,14 @@ fn hello(options: &Options) -> Result<Case> {
     if let Some(other) = &options.other {
         servers.push(("cellmesh, other build", Server::cellmesh(other, "app.toml", &app)?));
     }
-    Ok(Case { name: "hello", path: "/", servers })
+    Ok(Case { name: "hello".into(), path: "/", servers })
 }
 
 /// `s0` calls `s1` and `s2` at the same time, nobody does any work: what is measured is the way between them.
 fn chain(options: &Options) -> Result<Case> {
-    const SERVICE: &str =
-        r#"{"internal_service": {"loader": {"sleep_stress": {"run": false}, "mean_response_size": 0.01}}"#;
     let model = format!(
-        "{{\"s0\": {SERVICE}, \"external_services\": [{{\"services\": [\"s1\"]}}, {{\"services\": [\"s2\"]}}]}}, \
-         \"s1\": {SERVICE}}}, \"s2\": {SERVICE}}}}}"
+        "{{\"s0\": {NO_WORK}, \"external_services\": [{{\"services\": [\"s1\"]}}, {{\"services\": [\"s2\"]}}]}}, \
+         \"s1\": {NO_WORK}}}, \"s2\": {NO_WORK}}}}}"
     );
     let s1 = Server::native(&NativeService::hello())?;
     let s2 = Server::native(&NativeService::hello())?;
@@ -110,12 +136,80 @@ fn chain(options: &Options) -> Result<Case> {
             Server::cellmesh_split(&cellmesh()?, "workmodel.json", &model, &["s0", "s1", "s2"])?,
         ),
     ];
+    if haproxy::is_installed() {
+        servers.push(("native hyper, HAProxy on both sides of every hop", chain_behind_haproxy()?));
+    } else {
+        eprintln!("chain: haproxy is not installed, native services behind it are not measured");
+    }
     if let Some(other) = &options.other {
         servers
             .push(("cellmesh, co-hosted, other build", Server::cellmesh(other, "workmodel.json", &model)?));
     }
-    Ok(Case { name: "chain s0 -> {s1, s2}, no work", path: "/api/v1", servers })
+    Ok(Case { name: "chain s0 -> {s1, s2}, no work".into(), path: "/api/v1", servers })
 }
+
+/// The chain with a sidecar at each service.
+fn chain_behind_haproxy() -> Result<Server> {
+    let mut parts = Vec::new();
+    let mut hops = vec![];
+    for _ in 0..2 {
+        let callee = Server::native(&NativeService::hello())?;
+        let inbound = haproxy::start(&[Hop { listen: haproxy::free_address()?, to: callee.address() }])?;
+        hops.push(Hop { listen: haproxy::free_address()?, to: inbound.address() });
+        parts.extend([callee, inbound]);
+    }
+    let outbound: Vec<_> = hops.iter().map(|hop| hop.listen).collect();
+    let s0 = Server::native(&NativeService::calling(&outbound))?;
+    hops.insert(0, Hop { listen: haproxy::free_address()?, to: s0.address() });
+    parts.push(s0);
+    Ok(haproxy::start(&hops)?.with(parts))
+}
+
+/// `s0` calls `s1`, which calls `s2`, and so on.
+fn series(options: &Options, length: usize) -> Result<Case> {
+    let service = |index: usize| {
+        let calls = format!(", \"external_services\": [{{\"services\": [\"s{}\"]}}]", index + 1);
+        let calls = if index + 1 < length { &calls } else { "" };
+        format!("\"s{index}\": {NO_WORK}{calls}}}")
+    };
+    let model = format!("{{{}}}", (0..length).map(service).collect::<Vec<_>>().join(", "));
+    let mut native = Server::native(&NativeService::hello())?;
+    for _ in 1..length {
+        native = Server::native(&NativeService::calling(&[native.address()]))?.with([native]);
+    }
+    let mut servers = vec![
+        ("cellmesh, co-hosted", Server::cellmesh(&cellmesh()?, "workmodel.json", &model)?),
+        ("native hyper over loopback TCP", native),
+    ];
+    if let Some(other) = &options.other {
+        servers
+            .push(("cellmesh, co-hosted, other build", Server::cellmesh(other, "workmodel.json", &model)?));
+    }
+    Ok(Case { name: format!("{length} services in series, no work"), path: "/api/v1", servers })
+}
+
+/// One service that computes digits of pi.
+fn pi(_: &Options) -> Result<Case> {
+    const DIGITS: usize = 1000;
+    // muBench's complexity is one less than the digits.
+    let complexity = DIGITS - 1;
+    let model = format!(
+        r#"{{"s0": {{"internal_service": {{"loader": {{"cpu_stress": {{"run": true, "range_complexity": [{complexity}, {complexity}], "thread_pool_size": 1, "trials": 1}}, "mean_response_size": 0.01}}}}}}}}"#
+    );
+    let native = NativeService { pi_digits: DIGITS, ..NativeService::hello() };
+    let servers = vec![
+        ("cellmesh", Server::cellmesh(&cellmesh()?, "workmodel.json", &model)?),
+        ("native hyper, the same code", Server::native(&native)?),
+    ];
+    Ok(Case { name: format!("pi, {DIGITS} digits"), path: "/api/v1", servers })
+}
+
+/// A service of a work model that does nothing but answer; its closing bracket is missing.
+const NO_WORK: &str =
+    r#"{"internal_service": {"loader": {"sleep_stress": {"run": false}, "mean_response_size": 0.01}}"#;
+
+/// How many services are called one after the other.
+const SERIES_LENGTHS: [usize; 4] = [1, 2, 5, 10];
 
 fn measure(case: &mut Case, options: &Options) -> Result<Vec<Figures>> {
     let count = case.servers.len();
@@ -162,24 +256,19 @@ fn write_case(report: &mut String, case: &Case, figures: &[Figures]) -> Result<(
     }
     writeln!(report)?;
     let is_native = |name: &str| name.starts_with("native");
-    let native =
-        case.servers.iter().position(|(name, _)| is_native(name)).context("a case without a peer")?;
     for ((name, _), ours) in case.servers.iter().zip(figures).filter(|((name, _), _)| !is_native(name)) {
-        writeln!(
-            report,
-            "- {name} / native: {:.2} x requests/s, {:.2} x CPU per request",
-            median_ratio(&ours.requests_per_s, &figures[native].requests_per_s),
-            median_ratio(&ours.cpu_us_per_request, &figures[native].cpu_us_per_request),
-        )?;
+        let peers = case.servers.iter().zip(figures).filter(|((name, _), _)| is_native(name));
+        for ((peer, _), theirs) in peers {
+            writeln!(
+                report,
+                "- {name} / {peer}: {:.2} x requests/s, {:.2} x CPU per request",
+                median_ratio(&ours.requests_per_s, &theirs.requests_per_s),
+                median_ratio(&ours.cpu_us_per_request, &theirs.cpu_us_per_request),
+            )?;
+        }
     }
     writeln!(report)?;
     Ok(())
-}
-
-fn spread(series: &[f64]) -> String {
-    let digits = if quantile(series, 0.5) < 100.0 { 2 } else { 0 };
-    let [least, middle, most] = [0.0, 0.5, 1.0].map(|q| quantile(series, q));
-    format!("{middle:.digits$} ({least:.digits$} to {most:.digits$})")
 }
 
 fn cells() -> Result<PathBuf> {

@@ -56,6 +56,13 @@ pub(crate) fn quantile(series: &[f64], q: f64) -> f64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
+/// Median, and in brackets the least and the most, for a report.
+pub(crate) fn spread(series: &[f64]) -> String {
+    let digits = if quantile(series, 0.5) < 100.0 { 2 } else { 0 };
+    let [least, middle, most] = [0.0, 0.5, 1.0].map(|q| quantile(series, q));
+    format!("{middle:.digits$} ({least:.digits$} to {most:.digits$})")
+}
+
 /// The middle one of the quotients of each round.
 pub(crate) fn median_ratio(of: &[f64], to: &[f64]) -> f64 {
     let ratios: Series = of.iter().zip(to).map(|(of, to)| of / to).collect();

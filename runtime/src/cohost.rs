@@ -134,6 +134,8 @@ impl Cohosted {
                 pool: parts.pool,
                 lane: LaneHandle::new(Arc::clone(&wake)),
                 limits: Limits::default(),
+                // Its callees are lost together with itself.
+                retry_worker_lost: false,
             }),
             wake,
         })

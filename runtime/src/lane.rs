@@ -86,6 +86,7 @@ pub async fn run(
     let mut until = pin!(until);
     let mut alarm = Alarm::new();
     let mut spin = Spin::new(spin);
+    let mut missed = MissedBells::default();
     loop {
         if pump(modules)?.moved() {
             // Still moving: let the other tasks run, then go on.
@@ -102,8 +103,10 @@ pub async fn run(
             modules.wake();
             continue;
         }
+        let deadline = modules.next_deadline();
         let backstop = modules.awaits_bell().then(|| Nanos::now().saturating_add(BACKSTOP));
-        alarm.set(modules.next_deadline().into_iter().chain(backstop).min());
+        let backstop = backstop.filter(|at| deadline.is_none_or(|deadline| *at < deadline));
+        alarm.set(backstop.or(deadline));
         let rung_by_alarm = tokio::select! {
             biased;
             () = modules.woken() => false,
@@ -111,9 +114,36 @@ pub async fn run(
             () = &mut until => return Ok(()),
         };
         modules.wake();
-        if rung_by_alarm && backstop.is_some() && modules.pump(Nanos::now())?.moved() {
-            tracing::debug!("woken by the clock: a deadline, or a bell that was missed");
+        if !rung_by_alarm {
+            missed.heard();
+        } else if backstop.is_some() {
+            missed.not_heard(modules.pump(Nanos::now())?);
         }
+    }
+}
+
+/// Bells that should have rung and did not: there must be none, and each is said in the log.
+///
+/// - The backstop found something that nobody had rung for. Whoever published it may be between that and ringing, so
+///   it counts only when the next sleep ends without a bell too.
+#[derive(Debug, Default)]
+struct MissedBells {
+    count: u64,
+    is_suspected: bool,
+}
+
+impl MissedBells {
+    fn heard(&mut self) {
+        self.is_suspected = false;
+    }
+
+    /// `found`: what a look after the backstop found.
+    fn not_heard(&mut self, found: Progress) {
+        if self.is_suspected {
+            self.count += 1;
+            tracing::error!(missed_bells = self.count, "a bell was missed, the backstop found its frames");
+        }
+        self.is_suspected = found.moved();
     }
 }
 
@@ -209,5 +239,24 @@ impl Alarm {
         }
         self.sleep.as_mut().await;
         self.at = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One look that found something may have come between publishing and ringing; two in a row may not.
+    #[test]
+    fn bells_count_as_missed_when_they_never_ring() {
+        let mut missed = MissedBells::default();
+        missed.not_heard(Progress::Moved);
+        missed.heard();
+        missed.not_heard(Progress::Moved);
+        assert_eq!(missed.count, 0);
+        missed.not_heard(Progress::Idle);
+        assert_eq!(missed.count, 1);
+        missed.not_heard(Progress::Idle);
+        assert_eq!(missed.count, 1);
     }
 }

@@ -62,6 +62,7 @@ pub struct Worker {
     lane: LaneHandle,
     pool: Pool,
     limits: Limits,
+    retry_worker_lost: bool,
     now: Nanos,
 }
 
@@ -80,6 +81,8 @@ pub struct WorkerParts {
     pub lane: (LaneHandle, LaneInbox),
     /// Bounds on graphs.
     pub limits: Limits,
+    /// Whether an idempotent call whose worker was lost with it is made once more.
+    pub retry_worker_lost: bool,
 }
 
 impl Drop for Worker {
@@ -104,6 +107,7 @@ impl Worker {
             lane,
             pool: parts.pool,
             limits: parts.limits,
+            retry_worker_lost: parts.retry_worker_lost,
             now: Nanos(0),
         }
     }

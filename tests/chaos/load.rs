@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use cellmesh_tests::HANG;
 
-/// Clients with small requests, and the pause of each between two of them.
-const CLIENTS: usize = 8;
-const PAUSE: Duration = Duration::from_millis(8);
+/// Small requests in a second, open loop: a request is due at its time, however long those before it took.
+const RATE: u32 = 2000;
+/// Clients that send them in turn, one connection each.
+const CLIENTS: u32 = 64;
 
-/// The pause of the one client with large requests.
-const LARGE_PAUSE: Duration = Duration::from_millis(150);
+/// The time between two requests of a client.
+const EVERY: Duration = Duration::from_micros(1_000_000 * CLIENTS as u64 / RATE as u64);
+
+/// One client with large requests sends one so often.
+const LARGE_EVERY: Duration = Duration::from_millis(200);
 const LARGE_BYTES: usize = 16 << 20;
 
 /// What became of a request.
@@ -61,8 +65,10 @@ impl Load {
             numbers: AtomicU64::new(0),
             requests: Mutex::default(),
         });
-        let mut clients: Vec<_> = (0..CLIENTS).map(|_| client(&shared, PAUSE, ask_offer)).collect();
-        clients.push(client(&shared, LARGE_PAUSE, ask_echo));
+        let start = Instant::now();
+        let mut clients: Vec<_> =
+            (0..CLIENTS).map(|n| client(&shared, start + n * EVERY / CLIENTS, EVERY, ask_offer)).collect();
+        clients.push(client(&shared, start, LARGE_EVERY, ask_echo));
         Self { shared, clients }
     }
 
@@ -81,20 +87,23 @@ impl Load {
     }
 }
 
+/// Asks at `due` and so often from then on; one that comes too late for a time catches up.
 fn client(
     shared: &Arc<Shared>,
-    pause: Duration,
+    mut due: Instant,
+    every: Duration,
     ask: fn(&mut Option<TcpStream>, &Shared) -> Outcome,
 ) -> JoinHandle<()> {
     let shared = Arc::clone(shared);
     std::thread::spawn(move || {
         let mut kept = None;
         while !shared.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            due += every;
             let started = Instant::now();
             let outcome = ask(&mut kept, &shared);
             let request = Request { started, ended: Instant::now(), outcome };
             shared.requests.lock().expect("clients do not panic").push(request);
-            std::thread::sleep(pause);
         }
     })
 }

@@ -1,8 +1,8 @@
 //! Chaos: a node of many processes under steady load, of which one after the other is killed, stopped or turned hostile.
 //!
 //! ```text
-//! clients --> dpu --> dpa --> offers x2 --> price x2, stock x2        small requests, each with its own number
-//!         '---------------> echo x2                                  16 MiB there and back, meanwhile
+//! clients --> dpu --> dpa --> offers x3 --> price x3, stock x3        small requests, each with its own number
+//!         '---------------> echo x3                                  16 MiB there and back, meanwhile
 //! ```
 //!
 //! - Every request ends, with the right answer or with a clear error, and errors only where something had just been done
@@ -18,7 +18,7 @@ mod rounds;
 
 use rounds::{Deed, chaos};
 
-/// A worker that dies costs what was in flight on it; its twin takes everything else.
+/// A worker that dies costs what was in flight on it; its twins take everything else.
 #[test]
 fn killed_workers_cost_what_was_in_flight_on_them() {
     chaos(Deed::KillWorker, 15, 1000);

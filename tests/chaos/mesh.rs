@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Processes that serve each service.
-const REPLICAS: usize = 2;
+const REPLICAS: usize = 3;
 
 /// The application. A stalled worker is let go soon, so that rounds are short. Nobody serves `spare` or asks for it.
 const APP: &str = r#"
@@ -104,6 +104,15 @@ impl Mesh {
     /// What each process uses.
     pub(crate) fn usage(&self) -> Vec<Usage> {
         self.attaching().chain([&self.dpa]).map(|process| Usage::of(process.child.id())).collect()
+    }
+
+    /// Nobody who waited for a bell was woken by the clock instead.
+    pub(crate) fn assert_no_bell_missed(&self) {
+        for process in self.attaching().chain([&self.dpa]) {
+            let lines = process.log.lines();
+            let missed = lines.iter().find(|line| line["missed_bells"].is_u64());
+            assert!(missed.is_none(), "{:?}: {missed:?}", process.args);
+        }
     }
 
     /// Ends everything in order, and checks that nothing of it is left: no file, no shared memory with a name, no request

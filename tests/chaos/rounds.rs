@@ -58,6 +58,10 @@ pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
         baseline.get_or_insert_with(|| mesh.usage());
     }
     let requests = load.stop();
+    // One that is stopped between publishing and ringing rings when it goes on.
+    if deed != Deed::StopWorker {
+        mesh.assert_no_bell_missed();
+    }
     check_requests(deed, &requests, &windows);
     check_usage(&mesh, &baseline.expect("at least one round"));
     report(deed, &requests, &windows);

@@ -60,6 +60,19 @@ fn idempotent_requests_go_to_another_worker() {
     assert_eq!(lost(&not_retried), 2);
 }
 
+/// The same for calls of cells, each of which is made once more by the worker that made it.
+#[test]
+fn idempotent_calls_of_cells_go_to_another_worker() {
+    const ASKED: usize = 8;
+    let node = two_workers("retry_worker_lost = true");
+    let mut asked: Vec<Wire> =
+        (0..ASKED).map(|_| node.start_get("bad", "/order?url=http://bad/step/sleep:1500")).collect();
+    node.until_begun(ASKED);
+    node.kill_worker(0);
+    let replies: Vec<Reply> = asked.iter_mut().map(Wire::reply).collect();
+    assert_eq!(lost(&replies), 0);
+}
+
 /// Without a worker a service is unavailable, at once and by name; the node goes on.
 #[test]
 fn service_without_worker_is_unavailable() {

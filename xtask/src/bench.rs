@@ -8,7 +8,7 @@ use crate::workspace::Workspace;
 use crate::{cells, command, wasip2};
 
 /// Benchmarks of parts: they need neither cells nor the runtime.
-const OF_PARTS: [&str; 1] = ["contract"];
+const OF_PARTS: [&str; 2] = ["contract", "transport"];
 
 /// Builds what a benchmark needs, then runs the benchmark program, which finds it through
 /// `CELLMESH_BIN`, `CELLMESH_CELLS` and `CELLMESH_BENCH_GUESTS`.

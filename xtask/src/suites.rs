@@ -109,6 +109,7 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
     vec![
         cargo("crates without wasmtime", light),
         cargo("rings, every interleaving (loom)", loom(workspace)),
+        cargo("DPA and endpoints, random schedules (shuttle)", shuttle(workspace)),
         miri(workspace),
         Suite::Fuzz { name: "bytes of a peer, fuzzed" },
         cargo("cells, compiled for this machine", native_cells(workspace)),
@@ -129,6 +130,16 @@ fn loom(workspace: &Workspace) -> Command {
         .args(["test", "--release", "--package", "cellmesh-shm", "--test", "loom"])
         .env("RUSTFLAGS", "--cfg loom")
         .env("CARGO_TARGET_DIR", workspace.target.join("loom"));
+    cargo
+}
+
+/// As for loom.
+fn shuttle(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["test", "--release", "--package", "cellmesh-dpa", "--test", "shuttle"])
+        .env("RUSTFLAGS", "--cfg shuttle")
+        .env("CARGO_TARGET_DIR", workspace.target.join("shuttle"));
     cargo
 }
 

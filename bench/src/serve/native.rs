@@ -1,5 +1,9 @@
 //! A native service: hyper on tokio's multi-thread runtime, as most people would write one. It answers with a short
-//! text, after calling others at the same time if it has any.
+//! text, after computing digits of pi if it is told to, and after calling others at the same time if it has any.
+
+/// The very code of the cell, compiled for this machine.
+#[path = "../../../cells/mubench/src/stress/pi.rs"]
+mod pi;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,19 +26,22 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct NativeService {
     /// Addresses of the services that it calls for each request.
     pub(super) callees: Vec<SocketAddr>,
+    /// Digits of pi that it computes for each request.
+    #[arg(long, default_value_t = 0)]
+    pub(super) pi_digits: usize,
 }
 
-type Callees = Arc<(Client<HttpConnector, Full<Bytes>>, Vec<SocketAddr>)>;
+type Work = Arc<(Client<HttpConnector, Full<Bytes>>, NativeService)>;
 
 impl NativeService {
     /// Answers by itself.
     pub(super) fn hello() -> Self {
-        Self { callees: Vec::new() }
+        Self { callees: Vec::new(), pi_digits: 0 }
     }
 
     /// Calls `callees` first.
     pub(super) fn calling(callees: &[SocketAddr]) -> Self {
-        Self { callees: callees.to_vec() }
+        Self { callees: callees.to_vec(), pi_digits: 0 }
     }
 
     /// Serves until it is killed; prints its address.
@@ -45,17 +52,17 @@ impl NativeService {
             let mut connector = HttpConnector::new();
             connector.set_nodelay(true);
             let client = Client::builder(TokioExecutor::new()).build(connector);
-            let callees: Callees = Arc::new((client, self.callees));
+            let work: Work = Arc::new((client, self));
             loop {
                 let (stream, _) = listener.accept().await?;
-                tokio::spawn(serve_connection(stream, Arc::clone(&callees)));
+                tokio::spawn(serve_connection(stream, Arc::clone(&work)));
             }
         })
     }
 }
 
-async fn serve_connection(stream: TcpStream, callees: Callees) {
-    let service = service_fn(move |request| answer(request, Arc::clone(&callees)));
+async fn serve_connection(stream: TcpStream, work: Work) {
+    let service = service_fn(move |request| answer(request, Arc::clone(&work)));
     let served = async {
         stream.set_nodelay(true)?;
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await?;
@@ -66,9 +73,10 @@ async fn serve_connection(stream: TcpStream, callees: Callees) {
     }
 }
 
-async fn answer(_: Request<Incoming>, callees: Callees) -> Result<Response<Full<Bytes>>> {
-    let (client, addresses) = &*callees;
-    let answers = try_join_all(addresses.iter().map(|address| call(client, *address))).await?;
+async fn answer(_: Request<Incoming>, work: Work) -> Result<Response<Full<Bytes>>> {
+    let (client, service) = &*work;
+    std::hint::black_box(pi::Pi::new().take(service.pi_digits).map(u32::from).sum::<u32>());
+    let answers = try_join_all(service.callees.iter().map(|address| call(client, *address))).await?;
     let status =
         if answers.iter().all(|ok| *ok) { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
     let response = Response::builder().status(status).header("content-type", "text/plain; charset=utf-8");

@@ -15,8 +15,8 @@ use super::NativeService;
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How often and how long a server is waited for.
-const READY_TRIES: u32 = 200;
-const READY_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const READY_TRIES: u32 = 200;
+pub(super) const READY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A server that is running, with the servers that it calls.
 pub(super) struct Server {
@@ -59,7 +59,7 @@ impl Server {
         for service in services {
             let mut worker = command("worker");
             let child = worker.args(["--service", service]).stdout(Stdio::null()).spawn()?;
-            workers.push(Self { child, address: NOWHERE, callees: Vec::new(), _folder: None });
+            workers.push(Self::running(child, NOWHERE, None));
         }
         Ok(Self::start(node, Some(folder))?.with(workers))
     }
@@ -83,7 +83,13 @@ impl Server {
     pub(super) fn native(service: &NativeService) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("native-service").args(service.callees.iter().map(ToString::to_string));
+        command.arg(format!("--pi-digits={}", service.pi_digits));
         Self::start(command, None)
+    }
+
+    /// A process that listens at `address`.
+    pub(super) fn running(child: Child, address: SocketAddr, folder: Option<tempfile::TempDir>) -> Self {
+        Self { child, address, callees: Vec::new(), _folder: folder }
     }
 
     /// The same server; `callees` belong to it from now on.
@@ -107,7 +113,7 @@ impl Server {
             command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
         let stdout = child.stdout.take().context("its standard output")?;
         match BufReader::new(stdout).lines().map_while(Result::ok).find_map(|line| address_in(&line)) {
-            Some(address) => Ok(Self { child, address, callees: Vec::new(), _folder: folder }),
+            Some(address) => Ok(Self::running(child, address, folder)),
             None => {
                 child.kill()?;
                 bail!("{command:?} ended without saying where it listens")

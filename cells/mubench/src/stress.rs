@@ -8,6 +8,7 @@ mod cpu;
 mod disk;
 mod memory;
 mod numbers;
+mod pi;
 mod sleep;
 
 pub(crate) use cpu::Cpu;

@@ -257,7 +257,7 @@ impl Dpu {
     /// Sends `message` into the mesh and waits for the answer. One whose worker died with it is sent once more, to
     /// another, if config allows that and its method says that doing it twice is as good as once.
     pub(crate) async fn exchange(&self, message: RequestMessage) -> Result<ResponseMessage, Refusal> {
-        let may_repeat = self.0.config.retry_worker_lost && is_idempotent(message.method());
+        let may_repeat = self.0.config.retry_worker_lost && message.is_idempotent();
         let again = may_repeat.then(|| message.clone());
         let answer = self.call(message)?.await;
         match again {
@@ -364,11 +364,6 @@ impl Dpu {
         self.with_port(|port| port.cancel(call));
         self.0.work.notify_one();
     }
-}
-
-/// Source: RFC 9110, section 9.2.2.
-fn is_idempotent(method: &[u8]) -> bool {
-    [&b"GET"[..], b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"].contains(&method)
 }
 
 /// What a port's refusal is to a caller.

@@ -13,6 +13,7 @@
 //! - Not here: which headers a part adds, drops or believes.
 
 use bytes::Bytes;
+use memchr::{memchr, memchr3};
 
 /// Bounds of a head. The defaults are the node's; a daemon may set narrower ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,17 @@ pub struct HeaderLines<'a>(pub &'a [u8]);
 impl<'a> HeaderLines<'a> {
     /// Name and value of each line, in order. A line that is none is passed over.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
-        self.0.split(|&byte| byte == b'\n').filter_map(split_line)
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            while !rest.is_empty() {
+                let line;
+                (line, rest) = first_line(rest);
+                if let Some(parts) = split_line(line) {
+                    return Some(parts);
+                }
+            }
+            None
+        })
     }
 
     /// The first value of `name`, which must be lower case.
@@ -105,7 +116,7 @@ impl<'a> HeaderLines<'a> {
             if line > limits.lines_max {
                 return Err(HeadError::TooMany { max: limits.lines_max });
             }
-            let end = rest.iter().position(|&byte| byte == b'\n').ok_or(HeadError::NoLine { line })?;
+            let end = memchr(b'\n', rest).ok_or(HeadError::NoLine { line })?;
             check_line(&rest[..end], line)?;
             rest = &rest[end + 1..];
         }
@@ -113,10 +124,27 @@ impl<'a> HeaderLines<'a> {
     }
 }
 
+/// Up to the next line end, and what is behind it.
+#[inline]
+fn first_line(bytes: &[u8]) -> (&[u8], &[u8]) {
+    match memchr(b'\n', bytes) {
+        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+        None => (bytes, &[]),
+    }
+}
+
+/// Name and value, which the first `: ` parts.
+#[inline]
 fn split_line(line: &[u8]) -> Option<(&str, &[u8])> {
-    let end = line.windows(2).position(|pair| pair == b": ")?;
-    let name = str::from_utf8(&line[..end]).ok()?;
-    Some((name, &line[end + 2..]))
+    let mut from = 0;
+    loop {
+        let end = from + memchr(b':', &line[from..])?;
+        if line.get(end + 1) == Some(&b' ') {
+            let name = str::from_utf8(&line[..end]).ok()?;
+            return Some((name, &line[end + 2..]));
+        }
+        from = end + 1;
+    }
 }
 
 fn check_line(bytes: &[u8], line: usize) -> Result<(), HeadError> {
@@ -132,16 +160,29 @@ fn check_line(bytes: &[u8], line: usize) -> Result<(), HeadError> {
 
 /// A lower-case HTTP token (RFC 9110, 5.6.2).
 fn is_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte) && !byte.is_ascii_uppercase())
+    !name.is_empty() && name.iter().all(|&byte| IS_NAME_BYTE[usize::from(byte)])
 }
 
 fn is_value(value: &[u8]) -> bool {
-    !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
+    memchr3(b'\r', b'\n', 0, value).is_none()
 }
 
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+')
+        || matches!(byte, b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
+
+/// Whether a byte may be in a lower-case token.
+const IS_NAME_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = is_token_byte(byte) && !byte.is_ascii_uppercase();
+        byte += 1;
+    }
+    table
+};
 
 /// The head of a request, ready for a [`crate::message::RequestMessage`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,25 +290,26 @@ pub fn is_hop_by_hop(name: &str) -> bool {
 /// Source: W3C Trace Context, B3, Datadog, OpenTracing, gRPC and Google Cloud Trace.
 #[must_use]
 pub fn is_tracing(name: &str) -> bool {
-    TRACING.contains(&name)
+    match name.as_bytes().first() {
+        Some(b'x') => matches!(
+            name,
+            "x-request-id"
+                | "x-b3-traceid"
+                | "x-b3-spanid"
+                | "x-b3-parentspanid"
+                | "x-b3-sampled"
+                | "x-b3-flags"
+                | "x-datadog-trace-id"
+                | "x-datadog-parent-id"
+                | "x-datadog-sampling-priority"
+                | "x-ot-span-context"
+                | "x-cloud-trace-context"
+        ),
+        Some(b't') => matches!(name, "traceparent" | "tracestate"),
+        Some(b'g') => name == "grpc-trace-bin",
+        _ => false,
+    }
 }
-
-const TRACING: [&str; 14] = [
-    "x-request-id",
-    "x-b3-traceid",
-    "x-b3-spanid",
-    "x-b3-parentspanid",
-    "x-b3-sampled",
-    "x-b3-flags",
-    "x-datadog-trace-id",
-    "x-datadog-parent-id",
-    "x-datadog-sampling-priority",
-    "x-ot-span-context",
-    "grpc-trace-bin",
-    "traceparent",
-    "tracestate",
-    "x-cloud-trace-context",
-];
 
 #[cfg(test)]
 mod tests;

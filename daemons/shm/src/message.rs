@@ -49,6 +49,12 @@ impl RequestMessage {
         self.head.get(..usize::from(self.method_len)).unwrap_or_default()
     }
 
+    /// Whether its method says that doing it twice is as good as once. Source: RFC 9110, section 9.2.2.
+    #[must_use]
+    pub fn is_idempotent(&self) -> bool {
+        [&b"GET"[..], b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"].contains(&self.method())
+    }
+
     /// The target; empty if the lengths do not fit the head.
     #[must_use]
     pub fn target(&self) -> &[u8] {

@@ -1,5 +1,5 @@
 //! Atomics of this crate and the orderings that its protocols are made of, in one place so that loom can replace
-//! them (`--cfg loom`).
+//! them (`--cfg loom`), and shuttle can go on with another thread at each of them (`--cfg shuttle`).
 //!
 //! - [`publish`] and [`observe`] are a pair: who observes a published value sees all that was written before it.
 //! - [`sleeper_fence`] and [`producer_fence`] order a store before a later load of another word: nothing weaker does.
@@ -26,6 +26,7 @@ pub(crate) fn publish(word: &AtomicU64, counter: u32) {
     if planted::is(planted::Bug::RelaxedPublish) {
         return word.store(u64::from(counter), Ordering::Relaxed);
     }
+    turn();
     word.store(u64::from(counter), Ordering::Release);
 }
 
@@ -39,6 +40,7 @@ pub(crate) fn observe() {
         return;
     }
     fence(Ordering::Acquire);
+    turn();
 }
 
 /// Orders that one says one sleeps against looking once more. Pairs with: [`producer_fence`].
@@ -49,6 +51,7 @@ pub(crate) fn sleeper_fence() {
         return;
     }
     fence(Ordering::SeqCst);
+    turn();
 }
 
 /// Orders publishing against looking whether the peer sleeps. Pairs with: [`sleeper_fence`].
@@ -58,7 +61,16 @@ pub(crate) fn producer_fence() {
     if planted::is(planted::Bug::NoProducerFence) {
         return;
     }
+    turn();
     fence(Ordering::SeqCst);
+}
+
+/// Where shuttle may go on with another thread: before and after what the other side of a link can notice. Its
+/// schedules are of these places, over shared memory as it is.
+#[inline]
+pub(crate) fn turn() {
+    #[cfg(shuttle)]
+    shuttle::sync::atomic::AtomicBool::new(false).load(Ordering::SeqCst);
 }
 
 /// Bugs to be found by models.

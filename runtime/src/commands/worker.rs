@@ -57,6 +57,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             services: names.iter().cloned().zip(mesh.services.iter().cloned()).collect(),
             pool: mesh.pool.clone(),
             spin: app.runtime.spin,
+            retry_worker_lost: app.dpu.retry_worker_lost,
             orders,
             events: events_to.clone(),
         };
@@ -177,6 +178,7 @@ struct WorkerLane {
     services: Vec<(String, ServiceCell)>,
     pool: Pool,
     spin: Duration,
+    retry_worker_lost: bool,
     orders: mpsc::Receiver<LinkOrder>,
     events: mpsc::Sender<LaneEvent>,
 }
@@ -247,6 +249,7 @@ impl WorkerLane {
             pool: self.pool.clone(),
             lane: LaneHandle::new(Arc::clone(&wake)),
             limits: Limits::default(),
+            retry_worker_lost: self.retry_worker_lost,
         });
         Ok(Serving { worker, wake, bells, finishing: Rc::default() })
     }

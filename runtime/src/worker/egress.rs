@@ -13,22 +13,31 @@ use super::requests::RequestId;
 
 /// Who waits for which call to another service, by the call's index.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(Vec<Option<(CallId, RequestId, StepIndex, ServiceId)>>);
+pub(super) struct Waiting(Vec<Option<(CallId, Waiter)>>);
+
+/// A step that waits for the outcome of its call.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) request: RequestId,
+    pub(super) step: StepIndex,
+    pub(super) service: ServiceId,
+    /// What to send once more if the callee's worker is lost with it.
+    pub(super) again: Option<Box<RequestMessage>>,
+}
 
 impl Waiting {
-    pub(super) fn wait(&mut self, call: CallId, request: RequestId, step: StepIndex, service: ServiceId) {
+    pub(super) fn wait(&mut self, call: CallId, waiter: Waiter) {
         let index = call.index as usize;
         if self.0.len() <= index {
-            self.0.resize(index + 1, None);
+            self.0.resize_with(index + 1, || None);
         }
-        self.0[index] = Some((call, request, step, service));
+        self.0[index] = Some((call, waiter));
     }
 
     /// Who waited for `call`; nobody any more afterwards.
-    pub(super) fn take(&mut self, call: CallId) -> Option<(RequestId, StepIndex, ServiceId)> {
+    pub(super) fn take(&mut self, call: CallId) -> Option<Waiter> {
         let entry = self.0.get_mut(call.index as usize)?;
-        let (_, request, step, service) = entry.take_if(|(waited, ..)| *waited == call)?;
-        Some((request, step, service))
+        entry.take_if(|(waited, _)| *waited == call).map(|(_, waiter)| waiter)
     }
 }
 

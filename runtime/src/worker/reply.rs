@@ -72,21 +72,31 @@ pub(super) fn finish(response: ResponseMessage, request: &RequestMessage) -> Res
 /// - cost: no copy when nothing has to be dropped or added.
 pub(super) fn finish_head(head: Bytes, request: HeaderLines<'_>) -> Bytes {
     let lines = HeaderLines(&head);
-    let dropped = lines.iter().any(|(name, _)| is_dropped(name));
-    let added = request.iter().any(|(name, _)| is_tracing(name));
-    if !dropped && !added {
-        return head;
-    }
-    let mut out = BytesMut::with_capacity(head.len() + 256);
-    for (name, value) in lines.iter().filter(|(name, _)| !is_dropped(name)) {
-        push(&mut out, name, value);
+    let mut out = None;
+    if lines.iter().any(|(name, _)| is_dropped(name)) {
+        let mut kept = BytesMut::with_capacity(head.len() + TRACING_BYTES);
+        lines
+            .iter()
+            .filter(|(name, _)| !is_dropped(name))
+            .for_each(|(name, value)| push(&mut kept, name, value));
+        out = Some(kept);
     }
     for (name, value) in request.iter().filter(|(name, _)| is_tracing(name)) {
         if lines.get(name).is_none() {
-            push(&mut out, name, value);
+            let out = out.get_or_insert_with(|| copied(&head));
+            push(out, name, value);
         }
     }
-    out.freeze()
+    out.map_or_else(|| head.clone(), BytesMut::freeze)
+}
+
+/// Room for what is usually added: a request id and a trace context.
+const TRACING_BYTES: usize = 128;
+
+fn copied(head: &[u8]) -> BytesMut {
+    let mut copy = BytesMut::with_capacity(head.len() + TRACING_BYTES);
+    copy.extend_from_slice(head);
+    copy
 }
 
 /// The length is ours to say; the rest belongs to one connection.

@@ -5,9 +5,9 @@ use cellmesh_graph::{
     Action, BuiltRequests, Engine, EngineError, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult,
 };
 use cellmesh_shm::ids::CallId;
-use cellmesh_shm::message::{Fault, ResponseMessage};
+use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
-use super::egress::{self, Outgoing};
+use super::egress::{self, Outgoing, Waiter};
 use super::requests::{Request, RequestId};
 use super::{Worker, reply};
 use crate::call::Ticket;
@@ -96,11 +96,25 @@ impl Worker {
             Ok(message) => message,
             Err(result) => return tell(request, |engine| engine.on_answer(step, *result)),
         };
+        let may_repeat = self.retry_worker_lost && message.is_idempotent();
+        let again = may_repeat.then(|| Box::new(message.clone()));
+        self.transmit(id, step, message, again);
+    }
+
+    /// `again`: what to send once more if the callee's worker is lost with it.
+    fn transmit(
+        &mut self,
+        id: RequestId,
+        step: StepIndex,
+        message: RequestMessage,
+        again: Option<Box<RequestMessage>>,
+    ) {
+        let Some(request) = self.requests.get_mut(id) else { return };
         let service = message.service;
         match self.port.call(message) {
             Ok(call) => {
                 request.calls.push(call);
-                self.egress.wait(call, id, step, service);
+                self.egress.wait(call, Waiter { request: id, step, service, again });
             }
             Err(refused) => {
                 let result = egress::refused(refused.why, self.routes.name(service));
@@ -111,9 +125,13 @@ impl Worker {
 
     /// A call to another service has its outcome.
     pub(super) fn answered(&mut self, call: CallId, message: ResponseMessage) {
-        let Some((id, step, service)) = self.egress.take(call) else { return };
+        let Some(Waiter { request: id, step, service, again }) = self.egress.take(call) else { return };
         let Some(request) = self.requests.get_mut(id) else { return };
         request.calls.retain(|waited| *waited != call);
+        if let Some(again) = again.filter(|_| message.fault == Fault::WorkerLost) {
+            self.transmit(id, step, *again, None);
+            return self.advance(id);
+        }
         let result = egress::answer(message, self.routes.name(service));
         tell(request, |engine| engine.on_answer(step, result));
         self.advance(id);

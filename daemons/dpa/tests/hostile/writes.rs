@@ -101,11 +101,12 @@ fn scribble_kinds(hostile: &mut Hostile, random: &mut Random) {
 #[test]
 fn flipped_headers_reach_nobody_else() {
     const POSTS: u64 = 200_000;
+    const FLIPS: u64 = 10_000_000;
     check(DpaConfig::default(), async |node| {
         let _honest = [node.attached("answer").await, node.attached("answer").await];
-        let _hostile = node.spawn("flip", &[]);
-        let (mut answered, mut round) = (0, 0);
-        while posts(&node.host.stats()) < POSTS * scale() || answered < 100 {
+        let _hostile = node.spawn("flip", &[FLIPS * scale()]);
+        let (mut answered, mut round, mut flipped) = (0, 0, false);
+        while posts(&node.host.stats()) < POSTS * scale() || answered < 100 || !flipped {
             let to_hostile: Vec<_> =
                 (0..8).map(|_| node.call(HOSTILE, pattern(64, round), HOSTILE_CALL)).collect();
             node.assert_honest_serve(round).await;
@@ -114,6 +115,7 @@ fn flipped_headers_reach_nobody_else() {
                 let own = outcome.head.iter().chain(&outcome.body).all(|byte| *byte == 0);
                 assert!(own && outcome.head.len() + outcome.body.len() <= 64, "{outcome:?}");
                 answered += u64::from(outcome.fault == Fault::None);
+                flipped |= outcome.status == FLIPPED;
             }
             round += 1;
         }
@@ -126,16 +128,21 @@ fn posts(stats: &cellmesh_dpa::DpaStats) -> u64 {
     stats.late_responses + stats.closed()
 }
 
-/// Comes back as often as it is evicted.
+/// Status of its answers from a flipping peer that has flipped as often as it was told to.
+const FLIPPED: u16 = 299;
+
+/// Comes back as often as it is evicted. Its number: flips before it says that there were so many.
 pub(crate) fn flip(task: &Task<'_>) {
+    let mut flips = 0;
     while let Some((channel, hostile)) = task.attach_hostile() {
-        let aim = Aim::default();
+        let aim = Aim { flips: AtomicU64::new(flips), flips_wanted: task.numbers[0], ..Aim::default() };
         let scratch = hostile.scratch();
         std::thread::scope(|threads| {
             threads.spawn(|| aim.flip(&scratch));
             aim.post(hostile, || has_ended(&channel));
             aim.over.store(true, Ordering::Relaxed);
         });
+        flips = aim.flips.into_inner();
     }
 }
 
@@ -147,6 +154,9 @@ struct Aim {
     /// The request that it answers.
     token: AtomicU64,
     over: AtomicBool,
+    /// Headers changed so far, in all lives.
+    flips: AtomicU64,
+    flips_wanted: u64,
 }
 
 impl Aim {
@@ -172,8 +182,9 @@ impl Aim {
 
     fn answer(&self, hostile: &mut Hostile, token: u64, ended: &impl Fn() -> bool) {
         let (frame_len, payload_len) = (Self::BYTES, Self::BYTES);
+        let is_flipped = self.flips.load(Ordering::Relaxed) >= self.flips_wanted;
         let header = FrameHeader {
-            status: 200,
+            status: if is_flipped { FLIPPED } else { 200 },
             frame_len,
             payload_len,
             ..FrameHeader::new(FrameKind::Response, token)
@@ -200,6 +211,7 @@ impl Aim {
                 scratch.store(at + 3, lengths);
                 scratch.store(at + 4, head);
             }
+            self.flips.fetch_add(4, Ordering::Relaxed);
         }
     }
 

@@ -1,0 +1,131 @@
+//! Transport: what a message costs between two cells, without cells, next to what the machine offers instead.
+//!
+//! ```text
+//!   inline     caller --ring--> DPA --ring--> callee --ring--> DPA --ring--> caller      all pumped by one thread
+//!   TCP        client --loopback--> server --loopback--> client                          two threads, blocking
+//! ```
+//!
+//! - Both ends of every link are the product's own: frames are validated, routed, kept in custody, counted.
+//! - A figure that depends on a second core is worth little without the round trip of one cache line beside it, which the
+//!   report begins with.
+
+mod cacheline;
+mod inline;
+mod rings;
+mod tcp;
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::machine;
+use crate::turns::{Rounds, Series, median_ratio, quantile, spread, take_turns};
+use inline::{Mixed, Node};
+pub(crate) use rings::RingPeer;
+use tcp::Loopback;
+
+/// How often.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Rounds; in each of them every alternative has one turn.
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+}
+
+/// Bytes of a message, head and body.
+const SIZES: [usize; 4] = [64, 1024, 8 * 1024, 64 * 1024];
+
+/// Round trips of one turn: TCP takes a hundred times as long as the rings do.
+const TRIPS: u32 = 2000;
+
+/// Small messages of one turn while large ones stream.
+const SMALL_BESIDE_LARGE: usize = 20_000;
+
+/// Runs everything; returns the report, in Markdown.
+pub(crate) fn run(options: &Options) -> Result<String> {
+    let mut report = String::new();
+    writeln!(report, "# Transport\n\n{}\n", machine::describe())?;
+    writeln!(report, "{} rounds; medians, and in brackets the least and the most.\n", options.rounds)?;
+    writeln!(
+        report,
+        "One cache line between two cores and back: {} ns.\n",
+        spread(&cacheline::round_trips(options.rounds))
+    )?;
+    round_trips(&mut report, options)?;
+    throughput(&mut report, options)?;
+    beside_large(&mut report, options)?;
+    rings::report(&mut report, options.rounds)?;
+    Ok(report)
+}
+
+/// One at a time, there and back.
+fn round_trips(report: &mut String, options: &Options) -> Result<()> {
+    writeln!(report, "## Round trip, one at a time\n")?;
+    writeln!(report, "| bytes | inline, ns | TCP loopback, ns | ratio |\n|---|---|---|---|")?;
+    for size in SIZES {
+        let rounds = Rounds { rounds: options.rounds, calls_per_turn: TRIPS };
+        let (mut node, mut tcp) = (Node::new(size)?, Loopback::new(size)?);
+        let mut inline = || (0..INLINE_TRIPS).try_for_each(|_| node.round_trips(1));
+        let mut loopback = || tcp.round_trip();
+        let series = take_turns(rounds, &mut [&mut inline, &mut loopback])?;
+        let inline: Series = series[0].iter().map(|ns| ns / f64::from(INLINE_TRIPS)).collect();
+        let ratio = median_ratio(&series[1], &inline);
+        writeln!(report, "| {size} | {} | {} | 1/{ratio:.0} |", spread(&inline), spread(&series[1]))?;
+    }
+    writeln!(report)?;
+    Ok(())
+}
+
+/// Inline trips for each one over TCP, so that a turn is long enough to be timed.
+const INLINE_TRIPS: u32 = 20;
+
+/// As many as one core does, with one or several messages in each batch; and two cores that share nothing.
+fn throughput(report: &mut String, options: &Options) -> Result<()> {
+    const BATCHES: [usize; 4] = [1, 8, 32, 64];
+    const TRIPS_PER_TURN: usize = 64_000;
+    writeln!(report, "## Throughput, inline, 64 B, there and back\n")?;
+    writeln!(report, "| batch | one core, M/s | two cores, M/s | ratio |\n|---|---|---|---|")?;
+    for batch in BATCHES {
+        let rounds = Rounds { rounds: options.rounds, calls_per_turn: 1 };
+        let mut node = Node::new(64)?;
+        let mut one = || (0..TRIPS_PER_TURN / batch).try_for_each(|_| node.round_trips(batch));
+        let mut two = || inline::on_two_cores(TRIPS_PER_TURN / batch, batch);
+        let series = take_turns(rounds, &mut [&mut one, &mut two])?;
+        let rate = |series: &Series, cores: f64| -> Series {
+            series.iter().map(|ns| cores * TRIPS_PER_TURN as f64 * 1e3 / ns).collect()
+        };
+        let (one, two) = (rate(&series[0], 1.0), rate(&series[1], 2.0));
+        writeln!(
+            report,
+            "| {batch} | {} | {} | {:.2} x |",
+            spread(&one),
+            spread(&two),
+            median_ratio(&two, &one)
+        )?;
+    }
+    writeln!(report)?;
+    Ok(())
+}
+
+/// Small messages while bodies of 1 MiB stream through the same DPA.
+fn beside_large(report: &mut String, options: &Options) -> Result<()> {
+    let mut mixed = Mixed::new()?;
+    let (mut medians, mut tails) = (Series::new(), Series::new());
+    for round in 0..=options.rounds {
+        let times = mixed.small_beside_large(SMALL_BESIDE_LARGE)?;
+        if round > 0 {
+            medians.push(quantile(&times, 0.5));
+            tails.push(quantile(&times, 0.99));
+        }
+    }
+    writeln!(report, "## 64 B while bodies of 1 MiB stream, inline\n")?;
+    writeln!(
+        report,
+        "- p50 {} ns, p99 {} ns; {:.2} GB/s of bodies meanwhile\n",
+        spread(&medians),
+        spread(&tails),
+        mixed.large_gb_per_s()
+    )?;
+    Ok(())
+}

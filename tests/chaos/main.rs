@@ -48,6 +48,12 @@ fn stopped_worker_is_let_go_and_taken_back() {
     chaos(Deed::StopWorker, 3, 100);
 }
 
+/// A DPA that stands still delays what it has, up to the deadlines; nobody is let go for it, and all is well when it goes on.
+#[test]
+fn stopped_dpa_delays_requests_up_to_their_deadlines() {
+    chaos(Deed::StopDpa, 4, 40);
+}
+
 /// A worker that writes garbage into its ring is let go, at no cost to anybody else.
 #[test]
 fn garbage_in_a_ring_costs_only_who_wrote_it() {

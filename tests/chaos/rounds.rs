@@ -24,6 +24,11 @@ const GROWTH_BYTES_MAX: u64 = 96 << 20;
 /// More than a ring holds.
 const GARBAGE_FRAMES: u64 = 200;
 
+/// Than `stall_timeout`.
+const LONGER_THAN_A_STALL: Duration = Duration::from_millis(600);
+/// Than `request_timeout`.
+const LONGER_THAN_A_REQUEST: Duration = Duration::from_secs(6);
+
 /// What is done in each round of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deed {
@@ -32,6 +37,7 @@ pub(crate) enum Deed {
     KillDpa,
     KillDpu,
     StopWorker,
+    StopDpa,
     Garbage,
 }
 
@@ -59,7 +65,7 @@ pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
     }
     let requests = load.stop();
     // One that is stopped between publishing and ringing rings when it goes on.
-    if deed != Deed::StopWorker {
+    if !matches!(deed, Deed::StopWorker | Deed::StopDpa) {
         mesh.assert_no_bell_missed();
     }
     check_requests(deed, &requests, &windows);
@@ -93,6 +99,7 @@ impl Deed {
                 mesh.dpu.until_attached(0);
             }
             Self::StopWorker => stop_worker(mesh, victim),
+            Self::StopDpa => stop_dpa(mesh, round),
             Self::Garbage => write_garbage(mesh, round),
         }
     }
@@ -108,6 +115,7 @@ impl Deed {
             }
             // No DPA, nobody attached yet, or no sidecar to ask.
             Outcome::Error(503, _) => matches!(self, Self::KillDpa | Self::KillDpu),
+            Outcome::Error(504, _) => self == Self::StopDpa,
             Outcome::Error(..) => false,
         }
     }
@@ -121,6 +129,16 @@ fn stop_worker(mesh: &Mesh, victim: usize) {
     until("the DPA lets a stopped worker go", || closed_endpoints(mesh) > closed);
     worker.signal(Signal::CONT);
     worker.until_attached(attached);
+}
+
+/// For a moment, which delays requests, or for longer than a request may take, which ends those that wait. Nobody is taken
+/// for dead afterwards: what everybody missed meanwhile was the DPA's doing.
+fn stop_dpa(mesh: &Mesh, round: usize) {
+    let closed = closed_endpoints(mesh);
+    mesh.dpa.signal(Signal::STOP);
+    std::thread::sleep(if round % 4 == 3 { LONGER_THAN_A_REQUEST } else { LONGER_THAN_A_STALL });
+    mesh.dpa.signal(Signal::CONT);
+    assert_eq!(closed_endpoints(mesh), closed);
 }
 
 fn closed_endpoints(mesh: &Mesh) -> usize {

@@ -135,7 +135,7 @@ fn cells(report: &mut String, options: &Options) -> Result<()> {
             let begin = Instant::now();
             let cell = Cell::load(&engine, &cache, setup(&component, false))?;
             let took = begin.elapsed().as_secs_f64() * 1e6;
-            ensure!(!cell.compiled, "it was in the cache");
+            ensure!(!cell.was_compiled(), "it was in the cache");
             Ok(took)
         })
         .collect::<Result<_>>()?;

@@ -10,6 +10,10 @@ use cellmesh::{commands, host, load};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
+/// Messages are allocated by one module and freed by another, millions a second.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit status for config that cannot be used; also clap's for a wrong command line.
 const BAD_CONFIG: u8 = 2;
 

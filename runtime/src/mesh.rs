@@ -45,7 +45,7 @@ fn load_cells(
     let mut services = Vec::with_capacity(specs.len());
     for spec in specs {
         let cell = Cell::load(engine, cache, spec.setup.clone())?;
-        if cell.compiled {
+        if cell.was_compiled() {
             tracing::info!(component = %spec.setup.component.display(), "compiled");
         }
         services.push(ServiceCell { cell, instances_max: per_lane(spec.instances_max, lanes) });

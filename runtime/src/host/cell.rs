@@ -130,21 +130,22 @@ pub enum LoadError {
     },
 }
 
-/// A loaded cell. Cheap to clone; shared by all lanes.
+/// A loaded cell. Shared by all lanes; to clone it counts one reference.
 #[derive(Clone)]
-pub struct Cell {
+pub struct Cell(Arc<Loaded>);
+
+struct Loaded {
     setup: Arc<CellSetup>,
-    pub(super) pre: CellPre<State>,
-    pub(super) engine: HostEngine,
+    pre: CellPre<State>,
+    engine: HostEngine,
     logs: (GuestLog, GuestLog),
-    scratch: Option<Arc<ScratchFolder>>,
-    /// The artifact was not in the cache when this was loaded.
-    pub compiled: bool,
+    scratch: Option<ScratchFolder>,
+    compiled: bool,
 }
 
 impl std::fmt::Debug for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cell").field("setup", &self.setup).finish_non_exhaustive()
+        f.debug_struct("Cell").field("setup", &self.0.setup).finish_non_exhaustive()
     }
 }
 
@@ -170,34 +171,48 @@ impl Cell {
         let mut linker = Linker::new(engine.wasmtime());
         state::add_imports(&mut linker).map_err(no_cell)?;
         let pre = linker.instantiate_pre(&loaded.component).and_then(CellPre::new).map_err(no_cell)?;
-        let scratch = setup.grants.scratch.as_ref().map(ScratchFolder::open).transpose()?.map(Arc::new);
-        Ok(Self {
+        let scratch = setup.grants.scratch.as_ref().map(ScratchFolder::open).transpose()?;
+        Ok(Self(Arc::new(Loaded {
             logs: GuestLog::pair(&setup.service),
             setup: Arc::new(setup),
             pre,
             engine: engine.clone(),
             scratch,
             compiled: loaded.compiled,
-        })
+        })))
+    }
+
+    /// Whether its artifact was not in the cache when it was loaded.
+    #[must_use]
+    pub fn was_compiled(&self) -> bool {
+        self.0.compiled
+    }
+
+    pub(super) fn pre(&self) -> &CellPre<State> {
+        &self.0.pre
+    }
+
+    pub(super) fn engine(&self) -> &HostEngine {
+        &self.0.engine
     }
 
     /// How it is run.
     #[must_use]
     pub fn setup(&self) -> &Arc<CellSetup> {
-        &self.setup
+        &self.0.setup
     }
 
     /// To be beaten whenever one of its calls is about to run.
     #[must_use]
     pub fn pulse(&self) -> &Arc<Pulse> {
-        self.engine.pulse()
+        self.engine().pulse()
     }
 
     /// A WASI context for one instance: clocks, randomness, the log, and the scratch folder if there is one.
     pub(super) fn wasi(&self) -> wasmtime::Result<WasiCtx> {
         let mut wasi = WasiCtxBuilder::new();
-        wasi.stdout(self.logs.0.clone()).stderr(self.logs.1.clone());
-        if let Some(folder) = &self.scratch {
+        wasi.stdout(self.0.logs.0.clone()).stderr(self.0.logs.1.clone());
+        if let Some(folder) = &self.0.scratch {
             wasi.preopened_dir(folder.path(), "/scratch", FsPerms::ReadWrite)?;
         }
         Ok(wasi.build())

@@ -206,13 +206,13 @@ impl Cell {
         let mut state = State::new(self, self.wasi().map_err(refused)?);
         state.flags = Arc::clone(flags);
         state.deadline = deadline;
-        let mut store = Store::new(self.engine.wasmtime(), state);
+        let mut store = Store::new(self.engine().wasmtime(), state);
         store.limiter(|state| state);
         store.epoch_deadline_callback(on_tick);
         store.set_epoch_deadline(1);
         store.set_hostcall_fuel(limits.lift_bytes_max);
         store.set_max_component_handles(COMPONENT_HANDLES_MAX);
-        match self.pre.instantiate_async(&mut store).await {
+        match self.pre().instantiate_async(&mut store).await {
             Ok(exports) => Ok(Instance { store, exports, lift_bytes_max: limits.lift_bytes_max }),
             Err(error) if error.is::<wasmtime::Trap>() => Err(self.fault(&store, &error)),
             Err(error) => Err(refused(error)),

@@ -113,8 +113,9 @@ fn run_graph(plan: &Plan, limits: &Limits, steps: u32) -> Result<()> {
 /// The hello cell: called on an instance that is there, on a new one each time, and loaded from the cache.
 fn cells(report: &mut String, options: &Options) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let compiler = || Compiler::new(options.program.clone(), CompileLimits::default());
-    let cache = ArtifactCache::open(dir.path(), compiler())?;
+    let compiler = Compiler::new(options.program.clone(), CompileLimits::default());
+    // A folder of its own: the cache makes it as private as it has to be.
+    let cache = ArtifactCache::open(&dir.path().join("artifacts"), compiler)?;
     let limits = EngineLimits { instances_max: 8, memory_bytes_max: CellLimits::default().memory_bytes_max };
     let engine = HostEngine::serving(limits, Some(cache.for_engine()?))?;
     let _ticker = Ticker::start(&engine, Duration::from_millis(2))?;

@@ -117,18 +117,23 @@ impl Cohosted {
     /// [`CohostError`] when shared memory cannot be had.
     pub fn new(parts: LaneParts) -> Result<Self, CohostError> {
         let config = dpa_config(&parts.dpu);
-        let mut dpa = Dpa::new(config);
+        // One thread pumps all three: nobody has to be rung.
+        let mut dpa = Dpa::new(config).pumped_together();
         let services: Vec<ServiceId> = (0..parts.services.len()).map(service_id).collect();
         let attach = |who| move |source| CohostError::Attach { who, source };
         let sidecar = dpa.attach_sidecar(config.profile).map_err(attach("sidecar"))?;
         let worker = dpa.attach_worker(&services, config.profile).map_err(attach("worker"))?;
         let worker = Link::open(worker).map_err(|source| CohostError::Map { who: "worker", source })?;
+        let sidecar = Link::open(sidecar).map_err(|source| CohostError::Map { who: "sidecar", source })?;
         let wake = Arc::new(Notify::new());
         Ok(Self {
-            dpu: attached(&parts.routes, parts.dpu, sidecar, config.calls_max)?,
+            dpu: attached(&parts.routes, parts.dpu, sidecar.pumped_together(), config.calls_max),
             dpa,
             worker: Worker::new(WorkerParts {
-                port: Port::new(worker, worker_port_config(config.calls_max, config.message_bytes_max)),
+                port: Port::new(
+                    worker.pumped_together(),
+                    worker_port_config(config.calls_max, config.message_bytes_max),
+                ),
                 routes: parts.routes,
                 services: services.into_iter().zip(parts.services).collect(),
                 pool: parts.pool,
@@ -182,7 +187,8 @@ impl Node {
     ) -> Result<Self, CohostError> {
         let sidecar = dpa.attach_sidecar(RingProfile::default());
         let sidecar = sidecar.map_err(|source| CohostError::Attach { who: "sidecar", source })?;
-        Ok(Self { dpu: attached(routes, dpu, sidecar, calls_max)?, dpa })
+        let sidecar = Link::open(sidecar).map_err(|source| CohostError::Map { who: "sidecar", source })?;
+        Ok(Self { dpu: attached(routes, dpu, sidecar, calls_max), dpa })
     }
 
     /// The network side.
@@ -226,16 +232,10 @@ impl Modules for Node {
 }
 
 /// A network side at the far end of `link`, whose DPA knows the services by the same numbers.
-fn attached(
-    routes: &Arc<Routes>,
-    config: DpuConfig,
-    link: cellmesh_shm::link::LinkFds,
-    calls_max: u32,
-) -> Result<Dpu, CohostError> {
-    let link = Link::open(link).map_err(|source| CohostError::Map { who: "sidecar", source })?;
+fn attached(routes: &Arc<Routes>, config: DpuConfig, link: Link, calls_max: u32) -> Dpu {
     let dpu = Dpu::new(Arc::clone(routes), config);
     dpu.attach(link, calls_max, routes.services().iter().map(ServiceName::as_str));
-    Ok(dpu)
+    dpu
 }
 
 fn service_id(index: usize) -> ServiceId {

@@ -106,6 +106,8 @@ pub struct Dpa {
     custody: Custody,
     flows: FlowTable,
     closed: VecDeque<Closed>,
+    /// One thread pumps this and all endpoints.
+    pumped_together: bool,
     /// When to look next whether an endpoint takes nothing.
     next_stall_check: Nanos,
     stats: DpaStats,
@@ -125,9 +127,17 @@ impl Dpa {
             custody: Custody::new(config.slots_max),
             flows: FlowTable::new(config.seed),
             closed: VecDeque::new(),
+            pumped_together: false,
             next_stall_check: Nanos(0),
             stats: DpaStats::default(),
         }
+    }
+
+    /// One thread will pump this DPA and all its endpoints, which are told the same by [`Link::pumped_together`]: nobody is
+    /// ever rung.
+    #[must_use]
+    pub fn pumped_together(self) -> Self {
+        Self { pumped_together: true, ..self }
     }
 
     /// Attaches a worker lane that serves `services`: makes its segments and returns its side of them. Its name is in
@@ -163,7 +173,10 @@ impl Dpa {
             profile,
             message_bytes_max: self.config.message_bytes_max,
         };
-        let (link, fds) = Link::create(spec)?;
+        let (mut link, fds) = Link::create(spec)?;
+        if self.pumped_together {
+            link = link.pumped_together();
+        }
         self.generation = self.generation.wrapping_add(1);
         if index == self.inlets.len() {
             self.inlets.push(None);

@@ -78,7 +78,7 @@ impl FrameKind {
         Self::Pad,
     ];
 
-    #[inline]
+    #[inline(always)]
     fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number.wrapping_sub(1))).copied()
     }
@@ -200,7 +200,7 @@ impl FrameHeader {
 
     /// As it lies in the ring.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub const fn encode(&self) -> [u64; HEADER_WORDS] {
         [
             FRAME_VERSION as u64

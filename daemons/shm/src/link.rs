@@ -181,6 +181,13 @@ impl Link {
         Self { spec, rx, tx, sleep: LinkSleep { flag: SleepFlag::new(own), wait } }
     }
 
+    /// From now on one thread pumps both sides: this one never rings the other. The other side has to be told the same.
+    #[must_use]
+    pub fn pumped_together(mut self) -> Self {
+        self.tx.peer_sleep.never_sleeps();
+        self
+    }
+
     /// Tells the peer of everything that was written and released, and rings if it sleeps. Once per batch. Returns
     /// whether there was anything to tell.
     ///

@@ -113,7 +113,7 @@ impl Producer {
     /// - cost: the frame's words; a load of the peer's head only when the last known one leaves no room.
     /// # Errors
     /// [`RingError::Corrupt`] if the peer's head is impossible; then and from then on.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, header: &FrameHeader, payload: Payload<'_>) -> Result<bool, RingError> {
         debug_assert!(
             payload.len().abs_diff(header.frame_len as usize) < WORD_BYTES,
@@ -184,7 +184,7 @@ impl Producer {
         self.has_room(if room > to_end { to_end + room } else { room })
     }
 
-    #[inline]
+    #[inline(always)]
     fn has_room(&mut self, needed: u32) -> Result<bool, RingError> {
         if self.free() < needed {
             self.load_head()?;
@@ -192,7 +192,7 @@ impl Producer {
         Ok(self.free() >= needed)
     }
 
-    #[inline]
+    #[inline(always)]
     fn free(&self) -> u32 {
         self.place.capacity - self.tail.wrapping_sub(self.head)
     }
@@ -223,7 +223,7 @@ impl Producer {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&self, header: &FrameHeader) {
         let words = FrameHeader { generation: self.limits.generation, ..*header }.encode();
         let start = self.place.word_of(self.tail);
@@ -233,7 +233,7 @@ impl Producer {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_payload(&self, payload: Payload<'_>) {
         let to = &self.own.words()[self.place.word_of(self.tail) + LINE_WORDS..];
         match payload {
@@ -275,7 +275,7 @@ impl Consumer {
     /// - cost: one load of the peer's line.
     /// # Errors
     /// [`RingError::Corrupt`] if the tail is impossible; then and from then on.
-    #[inline]
+    #[inline(always)]
     pub fn refresh(&mut self) -> Result<bool, RingError> {
         if let Some(error) = self.closed {
             return Err(error);
@@ -305,7 +305,7 @@ impl Consumer {
     /// - cost: one copy of the header's line.
     /// # Errors
     /// [`RingError::Frame`] if the header breaks a rule; then and from then on.
-    #[inline]
+    #[inline(always)]
     pub fn peek(&mut self) -> Result<Option<FrameHeader>, RingError> {
         if let Some(error) = self.closed {
             return Err(error);
@@ -321,7 +321,7 @@ impl Consumer {
     }
 
     /// Trust boundary rule 3: copied once, checked, then used.
-    #[inline]
+    #[inline(always)]
     fn admit_next(&self) -> Result<FrameHeader, FrameError> {
         let start = self.place.word_of(self.head);
         let words = self.peer.words().part(start, HEADER_WORDS).first::<HEADER_WORDS>();
@@ -340,7 +340,7 @@ impl Consumer {
 
     /// The words behind the header that [`Consumer::peek`] gave. The last may have padding.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn payload(&self, header: &FrameHeader) -> Words<'_> {
         let start = self.place.word_of(self.head) + LINE_WORDS;
         self.peer.words().part(start, (header.frame_len as usize).div_ceil(WORD_BYTES))
@@ -348,7 +348,7 @@ impl Consumer {
 
     /// Gives the room of the frame that [`Consumer::peek`] gave back; the peer learns it after
     /// [`Consumer::publish`].
-    #[inline]
+    #[inline(always)]
     pub fn release(&mut self, header: &FrameHeader) {
         self.head = self.head.wrapping_add(self.place.footprint(header.frame_len));
     }

@@ -181,7 +181,7 @@ impl FrameHeader {
     /// - cost: no loads but from `words`; about 30 compares.
     /// # Errors
     /// The first rule that is broken.
-    #[inline]
+    #[inline(always)]
     pub fn admit(words: &[u64; HEADER_WORDS], limits: &FrameLimits) -> Result<Self, FrameError> {
         let header = Self::decode(words)?;
         if header.generation != limits.generation {
@@ -194,7 +194,7 @@ impl FrameHeader {
         Ok(header)
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(words: &[u64; HEADER_WORDS]) -> Result<Self, FrameError> {
         let [version, kind, fault, hops, ..] = words[0].to_le_bytes();
         if version != FRAME_VERSION {
@@ -222,7 +222,7 @@ impl FrameHeader {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_lengths(&self, limits: &FrameLimits) -> Result<(), FrameError> {
         match self.kind {
             FrameKind::Request | FrameKind::Response => {
@@ -246,7 +246,7 @@ impl FrameHeader {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_frame(&self, least: u32, most: u32) -> Result<(), FrameError> {
         if (least..=most).contains(&self.frame_len) {
             return Ok(());
@@ -254,7 +254,7 @@ impl FrameHeader {
         Err(FrameError::FrameLength { kind: self.kind, found: self.frame_len, least, most })
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_payload(&self, least: u32, most: u32) -> Result<(), FrameError> {
         if (least..=most).contains(&self.payload_len) {
             return Ok(());
@@ -262,7 +262,7 @@ impl FrameHeader {
         Err(FrameError::PayloadLength { kind: self.kind, found: self.payload_len, least, most })
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_credit(&self, most: u32) -> Result<(), FrameError> {
         if (1..=most).contains(&self.credit) {
             return Ok(());
@@ -270,7 +270,7 @@ impl FrameHeader {
         Err(FrameError::Credit { found: self.credit, most })
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_message(&self) -> Result<(), FrameError> {
         let head = padded(self.head_len());
         if head > u64::from(self.payload_len) {

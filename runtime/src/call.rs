@@ -175,7 +175,10 @@ pub enum ToLane {
 
 /// The way to a lane, for threads of the pool and tasks of the lane itself.
 #[derive(Debug, Clone)]
-pub struct LaneHandle {
+pub struct LaneHandle(Arc<WayIn>);
+
+#[derive(Debug)]
+struct WayIn {
     sender: Sender<ToLane>,
     wake: Arc<Notify>,
     runtime: tokio::runtime::Handle,
@@ -197,18 +200,18 @@ impl LaneHandle {
     #[must_use]
     pub fn new(wake: Arc<Notify>) -> (Self, LaneInbox) {
         let (sender, receiver) = crossbeam_channel::unbounded();
-        let handle = Self { sender, wake: Arc::clone(&wake), runtime: tokio::runtime::Handle::current() };
-        (handle, LaneInbox { receiver, wake })
+        let way = WayIn { sender, wake: Arc::clone(&wake), runtime: tokio::runtime::Handle::current() };
+        (Self(Arc::new(way)), LaneInbox { receiver, wake })
     }
 
     pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
-        &self.runtime
+        &self.0.runtime
     }
 
     pub(crate) fn send(&self, message: ToLane) {
         // A lane that is gone has no requests left to answer.
-        if self.sender.send(message).is_ok() {
-            self.wake.notify_one();
+        if self.0.sender.send(message).is_ok() {
+            self.0.wake.notify_one();
         }
     }
 }

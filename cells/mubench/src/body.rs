@@ -1,7 +1,5 @@
 //! The body of a response, as the internal service makes it.
 
-use serde::{Deserialize, Serialize};
-
 use crate::letters;
 
 /// The longest body that fits a message.
@@ -11,7 +9,7 @@ const BYTES_MAX: usize = 16 * 1024 * 1024;
 const HEADERS_BYTES: usize = 128;
 
 /// What a body is made of.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ResponseBody {
     /// No internal service.
     Empty,

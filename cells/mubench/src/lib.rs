@@ -20,14 +20,14 @@ use cellmesh_guest::prelude::*;
 #[cellmesh_guest::cell]
 mod service {
     use super::*;
-    use crate::body::ResponseBody;
     use crate::model::Service;
     use crate::stress::{Cpu, Disk, Memory, Sleep, Stress};
 
     #[handler]
     fn answer(request: Request, ctx: &mut Context) -> Result<Option<Response>, Response> {
         let service = Service::this().map_err(|problem| Response::error(500, problem))?;
-        let behaviour = service.behaviour(request.query_param("bid").as_deref());
+        let bid = request.query_param("bid");
+        let behaviour = service.behaviour(bid.as_deref());
         work(ctx, &behaviour.internal.stress);
         let calls = match request.method() {
             "GET" | "HEAD" => calls::put(ctx, calls::draw(&behaviour.groups, request.query())),
@@ -37,7 +37,7 @@ mod service {
         if behaviour.internal.stress.is_nothing() && calls.is_empty() {
             return Ok(Some(Response::text(behaviour.internal.body.make())));
         }
-        ctx.run_internal(finish, Args(&behaviour.internal.body), calls);
+        ctx.run_internal(finish, Args(&bid), calls);
         Ok(None)
     }
 
@@ -82,12 +82,12 @@ mod service {
 
     /// The response: the body of the internal service, unless a callee answered anything but 200.
     #[step]
-    fn finish(Args(body): Args<ResponseBody>, calls: Inputs<Head>) -> Response {
-        if calls.0.iter().all(|call| !call.is_failed() && call.status() == 200) {
-            Response::text(body.make())
-        } else {
-            message_response(500, "Error in external services request")
+    fn finish(Args(bid): Args<Option<String>>, calls: Inputs<Head>) -> Result<Response, String> {
+        if calls.0.iter().any(|call| call.is_failed() || call.status() != 200) {
+            return Ok(message_response(500, "Error in external services request"));
         }
+        let behaviour = Service::this()?.behaviour(bid.as_deref());
+        Ok(Response::text(behaviour.internal.body.make()))
     }
 }
 

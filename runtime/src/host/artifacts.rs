@@ -96,18 +96,23 @@ impl ArtifactCache {
         wasmtime_cache(&self.code_dir())
     }
 
-    /// Loads `component`; compiles it in a child process first if there is no sealed artifact.
+    /// Loads `component`; compiles it in a child process first if there is no sealed artifact. Services with the same
+    /// component share one copy of its machine code.
     ///
     /// # Errors
     /// [`ArtifactError`]: the child failed or hit its limits, or the result cannot be kept.
     pub(super) fn load(&self, engine: &HostEngine, component: &[u8]) -> Result<Loaded, ArtifactError> {
         let id = artifact_id(engine, component);
+        if let Some(component) = engine.loaded(&id) {
+            return Ok(Loaded { component, compiled: false });
+        }
         let compiled = !self.is_sealed(&id);
         if compiled {
             self.forget(&id);
             self.compile(&id, component)?;
         }
         let component = Component::new(engine.wasmtime(), component).map_err(ArtifactError::Load)?;
+        engine.keep(id, &component);
         Ok(Loaded { component, compiled })
     }
 

@@ -4,8 +4,10 @@
 //! the settings that compiled code depends on, because the compiling child and the serving
 //! process have to agree on them to the last bit.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use wasmtime::component::Component;
 use wasmtime::{
     Cache, Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
 };
@@ -78,6 +80,8 @@ pub struct HostEngine {
     engine: Engine,
     cache: Option<Arc<Cache>>,
     pulse: Arc<Pulse>,
+    /// Components that were loaded, by the name of their artifact.
+    loaded: Arc<Mutex<HashMap<String, Component>>>,
 }
 
 impl std::fmt::Debug for HostEngine {
@@ -100,7 +104,7 @@ impl HostEngine {
             memory_bytes: limits.memory_bytes_max,
             source,
         })?;
-        Ok(Self { engine, cache: cache.map(Arc::new), pulse: Arc::default() })
+        Ok(Self { engine, cache: cache.map(Arc::new), pulse: Arc::default(), loaded: Arc::default() })
     }
 
     /// An engine that only compiles, into `cache`.
@@ -111,7 +115,7 @@ impl HostEngine {
         let mut config = compiler_settings();
         config.cache(Some(cache.clone()));
         let engine = Engine::new(&config).map_err(EngineError::Compiler)?;
-        Ok(Self { engine, cache: Some(Arc::new(cache)), pulse: Arc::default() })
+        Ok(Self { engine, cache: Some(Arc::new(cache)), pulse: Arc::default(), loaded: Arc::default() })
     }
 
     /// Components that were compiled in this process since the engine was made, because no artifact was found.
@@ -123,6 +127,15 @@ impl HostEngine {
     #[must_use]
     pub fn pulse(&self) -> &Arc<Pulse> {
         &self.pulse
+    }
+
+    /// The component of this artifact, if it was loaded before.
+    pub(super) fn loaded(&self, artifact: &str) -> Option<Component> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(artifact).cloned()
+    }
+
+    pub(super) fn keep(&self, artifact: String, component: &Component) {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(artifact, component.clone());
     }
 
     pub(super) fn wasmtime(&self) -> &Engine {

@@ -13,6 +13,7 @@ mod haproxy;
 mod load;
 mod native;
 mod process;
+mod wasmtime;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use self::wasmtime::Instances;
 use crate::machine;
 use crate::turns::{Series, median_ratio, quantile, spread};
 use haproxy::Hop;
@@ -40,8 +42,8 @@ pub(crate) struct Options {
     /// Keep-alive connections.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Only these of the cases `hello`, `chain`, `series` and `pi`; all of them by default.
-    #[arg(long = "case", value_parser = ["hello", "chain", "series", "pi"])]
+    /// Only these of the cases `hello`, `hosts`, `chain`, `series` and `pi`; all of them by default.
+    #[arg(long = "case", value_parser = ["hello", "hosts", "chain", "series", "pi"])]
     cases: Vec<String>,
     /// Another build of cellmesh, to be measured beside the first.
     #[arg(long)]
@@ -92,6 +94,10 @@ fn cases(options: &Options) -> Vec<MakeCase<'_>> {
     if wanted("hello") {
         cases.push(Box::new(|| hello(options)));
     }
+    if wanted("hosts") {
+        cases.push(Box::new(|| hosts(options, Reuse::Reused)));
+        cases.push(Box::new(|| hosts(options, Reuse::Fresh)));
+    }
     if wanted("chain") {
         cases.push(Box::new(|| chain(options)));
     }
@@ -117,6 +123,42 @@ fn hello(options: &Options) -> Result<Case> {
         servers.push(("cellmesh, other build", Server::cellmesh(other, "app.toml", &app)?));
     }
     Ok(Case { name: "hello".into(), path: "/", servers })
+}
+
+/// What becomes of an instance after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reuse {
+    Reused,
+    Fresh,
+}
+
+/// The hello cell, and the same answer from `wasmtime serve`.
+fn hosts(options: &Options, reuse: Reuse) -> Result<Case> {
+    let instances = if reuse == Reuse::Reused { "reuse" } else { "fresh" };
+    let app = format!(
+        "[[cell]]\ncomponent = {:?}\nservices = [\"hello\"]\ninstances = \"{instances}\"\n",
+        cells()?.join("hello.wasm")
+    );
+    let mut servers = vec![("cellmesh", Server::cellmesh(&cellmesh()?, "app.toml", &app)?)];
+    if let Some(program) = wasmtime::program() {
+        let component = guests()?.join("wasi-http.wasm");
+        let peers: &[(&str, Instances)] = match reuse {
+            Reuse::Reused => &[("peer: wasmtime serve, instances reused", Instances::Reused)],
+            Reuse::Fresh => &[
+                ("peer: wasmtime serve, its default", Instances::Fresh),
+                ("peer: wasmtime serve, memory kept resident", Instances::FreshKeptResident),
+            ],
+        };
+        for (name, instances) in peers {
+            servers.push((name, wasmtime::start(&program, &component, *instances)?));
+        }
+    } else {
+        eprintln!("hosts: there is no wasmtime (`cargo install wasmtime-cli`), nothing to compare with");
+    }
+    if let Some(other) = &options.other {
+        servers.push(("cellmesh, other build", Server::cellmesh(other, "app.toml", &app)?));
+    }
+    Ok(Case { name: format!("hello, instances: {instances}"), path: "/", servers })
 }
 
 /// `s0` calls `s1` and `s2` at the same time, nobody does any work: what is measured is the way between them.
@@ -255,7 +297,7 @@ fn write_case(report: &mut String, case: &Case, figures: &[Figures]) -> Result<(
         writeln!(report, "| {name} | {rate} | {cpu} | {p99} |")?;
     }
     writeln!(report)?;
-    let is_native = |name: &str| name.starts_with("native");
+    let is_native = |name: &str| name.starts_with("native") || name.starts_with("peer");
     for ((name, _), ours) in case.servers.iter().zip(figures).filter(|((name, _), _)| !is_native(name)) {
         let peers = case.servers.iter().zip(figures).filter(|((name, _), _)| is_native(name));
         for ((peer, _), theirs) in peers {
@@ -275,6 +317,12 @@ fn cells() -> Result<PathBuf> {
     let dir = std::env::var_os("CELLMESH_CELLS")
         .context("CELLMESH_CELLS is not set: run cargo xtask bench serve")?;
     PathBuf::from(dir).canonicalize().context("the folder of the cells")
+}
+
+fn guests() -> Result<PathBuf> {
+    let dir = std::env::var_os("CELLMESH_BENCH_GUESTS")
+        .context("CELLMESH_BENCH_GUESTS is not set: run cargo xtask bench serve")?;
+    PathBuf::from(dir).canonicalize().context("the folder of the benchmarks' guests")
 }
 
 fn cellmesh() -> Result<PathBuf> {

@@ -23,7 +23,7 @@ use cellmesh_shm::ids::ServiceId;
 use crossbeam_channel::{Receiver, Sender};
 use tokio::sync::Notify;
 
-use crate::host::{CallFlags, Cell, CellFault, GuestCall, GuestReturn, Instance, Pulse};
+use crate::host::{CallFlags, Cell, CellFault, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
 use crate::worker::RequestId;
 
@@ -63,7 +63,7 @@ pub struct Call {
     ticket: Ticket,
     future: CallFuture,
     flags: Arc<CallFlags>,
-    pulse: Arc<Pulse>,
+    cell: Cell,
     deadline: Nanos,
     lane: LaneHandle,
 }
@@ -96,10 +96,10 @@ impl Call {
         lane: &LaneHandle,
     ) -> Self {
         let flags = instance.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.flags()));
-        let pulse = Arc::clone(cell.pulse());
         let (cell, call_flags) = (cell.clone(), Arc::clone(&flags));
-        let future = Box::pin(async move { cell.call(instance, call_flags, work, deadline).await });
-        Self { ticket, future, flags, pulse, deadline, lane: lane.clone() }
+        let called = cell.clone();
+        let future = Box::pin(async move { called.call(instance, call_flags, work, deadline).await });
+        Self { ticket, future, flags, cell, deadline, lane: lane.clone() }
     }
 
     /// Flags to cancel it with.
@@ -110,7 +110,7 @@ impl Call {
 
     /// Runs until it ends, waits or a tick passes; `waker` is for the case that it waits.
     pub fn poll(mut self, waker: &Waker) -> Polled {
-        self.pulse.beat();
+        self.cell.pulse().beat();
         match self.future.as_mut().poll(&mut Context::from_waker(waker)) {
             Poll::Ready((instance, result)) => {
                 Polled::Finished(Box::new(Finished { ticket: self.ticket, instance, result }))

@@ -1,5 +1,7 @@
 //! What all lanes of a process that hosts cells share: loaded cells, the thread pool, the ticker.
 
+use std::sync::Arc;
+
 use cellmesh_dpu::Routes;
 use cellmesh_shm::ids::ServiceId;
 
@@ -12,8 +14,8 @@ use crate::worker::ServiceCell;
 
 /// Loaded cells and where they run.
 pub struct Mesh {
-    /// In the order of the services that were asked for.
-    pub services: Vec<ServiceCell>,
+    /// For each lane, in the order of the services that were asked for.
+    pub lanes: Vec<Vec<ServiceCell>>,
     /// Where long guest calls run.
     pub pool: Pool,
     _ticker: Ticker,
@@ -27,36 +29,38 @@ impl Mesh {
     pub fn load(services: &[&ServiceSpec], settings: &RuntimeSettings, lanes: usize) -> anyhow::Result<Self> {
         let compiler = Compiler::this_program(CompileLimits::default())?;
         let cache = ArtifactCache::open(&settings.cache_dir, compiler)?;
-        let engine = HostEngine::serving(engine_limits(services, lanes), Some(cache.for_engine()?))?;
+        let (limits, pulse) = (engine_limits(services, lanes), Arc::default());
+        let engine = |_| anyhow::Ok(HostEngine::serving(limits, Some(cache.for_engine()?), &pulse)?);
+        let engines = (0..lanes).map(engine).collect::<anyhow::Result<Vec<_>>>()?;
         Ok(Self {
-            services: load_cells(services, lanes, &engine, &cache)?,
+            lanes: load_cells(services, &engines, &cache)?,
             pool: Pool::start(settings.pool_threads)?,
-            _ticker: Ticker::start(&engine, settings.epoch_tick)?,
+            _ticker: Ticker::start(&engines, &pulse, settings.epoch_tick)?,
         })
     }
 }
 
 fn load_cells(
     specs: &[&ServiceSpec],
-    lanes: usize,
-    engine: &HostEngine,
+    engines: &[HostEngine],
     cache: &ArtifactCache,
-) -> anyhow::Result<Vec<ServiceCell>> {
-    let mut services = Vec::with_capacity(specs.len());
+) -> anyhow::Result<Vec<Vec<ServiceCell>>> {
+    let mut lanes = vec![Vec::with_capacity(specs.len()); engines.len()];
     for spec in specs {
-        let cell = Cell::load(engine, cache, spec.setup.clone())?;
-        if cell.was_compiled() {
+        let cells = Cell::load(engines, cache, spec.setup.clone())?;
+        if cells.iter().any(Cell::was_compiled) {
             tracing::info!(component = %spec.setup.component.display(), "compiled");
         }
-        services.push(ServiceCell { cell, instances_max: per_lane(spec.instances_max, lanes) });
+        let instances_max = per_lane(spec.instances_max, engines.len());
+        for (lane, cell) in lanes.iter_mut().zip(cells) {
+            lane.push(ServiceCell { cell, instances_max });
+        }
     }
-    if engine.compiled_here() > 0 {
-        tracing::warn!(
-            components = engine.compiled_here(),
-            "compiled in this process: the artifact cache was not used"
-        );
+    let components: usize = engines.iter().map(HostEngine::compiled_here).sum();
+    if components > 0 {
+        tracing::warn!(components, "compiled in this process: the artifact cache was not used");
     }
-    Ok(services)
+    Ok(lanes)
 }
 
 /// A service's instances are shared out to the lanes, at least one each.
@@ -64,9 +68,9 @@ fn per_lane(instances_max: u32, lanes: usize) -> usize {
     (instances_max as usize).div_ceil(lanes)
 }
 
+/// What one lane's engine must have room for.
 fn engine_limits(services: &[&ServiceSpec], lanes: usize) -> EngineLimits {
-    let instances: usize =
-        services.iter().map(|service| per_lane(service.instances_max, lanes) * lanes).sum();
+    let instances: usize = services.iter().map(|service| per_lane(service.instances_max, lanes)).sum();
     EngineLimits {
         instances_max: u32::try_from(instances).unwrap_or(u32::MAX),
         memory_bytes_max: services

@@ -23,11 +23,11 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let listener = bind(app.listen)?;
     let address = listener.local_addr()?;
     let (acceptor, intakes) = Acceptor::new(listener, lanes, app.dpu.connections_max);
-    let mains = intakes.into_iter().map(|intake| {
+    let mains = intakes.into_iter().zip(mesh.lanes).map(|(intake, services)| {
         let parts = LaneParts {
             routes: Arc::clone(&routes),
             dpu: app.dpu.clone(),
-            services: mesh.services.clone(),
+            services,
             pool: mesh.pool.clone(),
         };
         let main: LaneMain = Box::new(move |orders| {

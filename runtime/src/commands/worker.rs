@@ -50,11 +50,11 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let (events_to, events) = mpsc::channel(ORDERS_MAX * count);
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
-    for _ in 0..count {
+    for services in mesh.lanes {
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
         orders_to.push(sender);
         let lane = WorkerLane {
-            services: names.iter().cloned().zip(mesh.services.iter().cloned()).collect(),
+            services: names.iter().cloned().zip(services).collect(),
             pool: mesh.pool.clone(),
             spin: app.runtime.spin,
             retry_worker_lost: app.dpu.retry_worker_lost,

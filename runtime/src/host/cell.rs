@@ -130,7 +130,7 @@ pub enum LoadError {
     },
 }
 
-/// A loaded cell. Shared by all lanes; to clone it counts one reference.
+/// A loaded cell, for one engine. To clone it counts one reference.
 #[derive(Clone)]
 pub struct Cell(Arc<Loaded>);
 
@@ -139,7 +139,7 @@ struct Loaded {
     pre: CellPre<State>,
     engine: HostEngine,
     logs: (GuestLog, GuestLog),
-    scratch: Option<ScratchFolder>,
+    scratch: Option<Arc<ScratchFolder>>,
     compiled: bool,
 }
 
@@ -150,18 +150,36 @@ impl std::fmt::Debug for Cell {
 }
 
 impl Cell {
-    /// Loads the component that `setup` names, from `cache` if it is there.
+    /// Loads the component that `setup` names, from `cache` if it is there, once for each of `engines`. What config says
+    /// is shared, the scratch folder too.
     ///
     /// - cost: a compilation in a child process when it is not in the cache; never on a lane.
     ///
     /// # Errors
     /// [`LoadError`], naming the file and what would be right.
-    pub fn load(engine: &HostEngine, cache: &ArtifactCache, setup: CellSetup) -> Result<Self, LoadError> {
+    pub fn load(
+        engines: &[HostEngine],
+        cache: &ArtifactCache,
+        setup: CellSetup,
+    ) -> Result<Vec<Self>, LoadError> {
+        let path = &setup.component;
+        let bytes = fs::read(path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
+        let scratch = setup.grants.scratch.as_ref().map(ScratchFolder::open).transpose()?.map(Arc::new);
+        let setup = Arc::new(setup);
+        let load = |engine| Self::load_one(engine, cache, &bytes, &setup, scratch.as_ref());
+        engines.iter().map(load).collect()
+    }
+
+    fn load_one(
+        engine: &HostEngine,
+        cache: &ArtifactCache,
+        bytes: &[u8],
+        setup: &Arc<CellSetup>,
+        scratch: Option<&Arc<ScratchFolder>>,
+    ) -> Result<Self, LoadError> {
         let path = setup.component.clone();
-        let bytes = fs::read(&path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
-        let loaded = cache
-            .load(engine, &bytes)
-            .map_err(|source| LoadError::Artifact { path: path.clone(), source })?;
+        let loaded =
+            cache.load(engine, bytes).map_err(|source| LoadError::Artifact { path: path.clone(), source })?;
         let ty = loaded.component.component_type();
         let names: Vec<String> = ty.imports(engine.wasmtime()).map(|(name, _)| name.to_owned()).collect();
         if let Some(import) = imports::first_forbidden(names.iter().map(String::as_str), &setup.grants) {
@@ -171,13 +189,12 @@ impl Cell {
         let mut linker = Linker::new(engine.wasmtime());
         state::add_imports(&mut linker).map_err(no_cell)?;
         let pre = linker.instantiate_pre(&loaded.component).and_then(CellPre::new).map_err(no_cell)?;
-        let scratch = setup.grants.scratch.as_ref().map(ScratchFolder::open).transpose()?;
         Ok(Self(Arc::new(Loaded {
             logs: GuestLog::pair(&setup.service),
-            setup: Arc::new(setup),
+            setup: Arc::clone(setup),
             pre,
             engine: engine.clone(),
-            scratch,
+            scratch: scratch.cloned(),
             compiled: loaded.compiled,
         })))
     }

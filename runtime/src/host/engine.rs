@@ -74,7 +74,7 @@ pub enum EngineError {
     Compiler(#[source] wasmtime::Error),
 }
 
-/// The engine that runs cells, shared by all lanes.
+/// The engine that runs the cells of one lane. Every call counts references to its engine, so lanes share none.
 #[derive(Clone)]
 pub struct HostEngine {
     engine: Engine,
@@ -95,7 +95,11 @@ impl HostEngine {
     ///
     /// # Errors
     /// [`EngineError::Pool`] if the address space of the pool cannot be had.
-    pub fn serving(limits: EngineLimits, cache: Option<Cache>) -> Result<Self, EngineError> {
+    pub fn serving(
+        limits: EngineLimits,
+        cache: Option<Cache>,
+        pulse: &Arc<Pulse>,
+    ) -> Result<Self, EngineError> {
         let mut config = compiler_settings();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
         config.cache(cache.clone());
@@ -104,7 +108,7 @@ impl HostEngine {
             memory_bytes: limits.memory_bytes_max,
             source,
         })?;
-        Ok(Self { engine, cache: cache.map(Arc::new), pulse: Arc::default(), loaded: Arc::default() })
+        Ok(Self { engine, cache: cache.map(Arc::new), pulse: Arc::clone(pulse), loaded: Arc::default() })
     }
 
     /// An engine that only compiles, into `cache`.

@@ -64,7 +64,7 @@ impl Pulse {
     }
 }
 
-/// Ticks the engine's epoch until it is dropped.
+/// Ticks the epochs of engines until it is dropped.
 #[derive(Debug)]
 pub struct Ticker {
     stop: Arc<AtomicBool>,
@@ -76,18 +76,20 @@ impl Ticker {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(engine: &HostEngine, period: Duration) -> std::io::Result<Self> {
+    pub fn start(engines: &[HostEngine], pulse: &Arc<Pulse>, period: Duration) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let weak = engine.wasmtime().weak();
-        let (stopped, pulse) = (Arc::clone(&stop), Arc::clone(engine.pulse()));
+        let engines: Vec<_> = engines.iter().map(|engine| engine.wasmtime().weak()).collect();
+        let (stopped, pulse) = (Arc::clone(&stop), Arc::clone(pulse));
         let thread = std::thread::Builder::new().name("epoch-ticker".into()).spawn(move || {
-            // The engine's first ticker; another would keep its own time and need no unparking.
+            // The pulse's first ticker; another would keep its own time and need no unparking.
             let _ = pulse.ticker.set(std::thread::current());
             let mut idle = 0;
             while !stopped.load(Ordering::Relaxed) {
                 std::thread::sleep(period);
-                let Some(engine) = weak.upgrade() else { return };
-                engine.increment_epoch();
+                for engine in &engines {
+                    let Some(engine) = engine.upgrade() else { return };
+                    engine.increment_epoch();
+                }
                 idle = if pulse.beaten.swap(false, Ordering::Relaxed) { 0 } else { idle + 1 };
                 if idle >= IDLE_TICKS {
                     pulse.park();

@@ -31,7 +31,7 @@ pub(super) fn program() -> Option<PathBuf> {
 pub(super) fn start(program: &Path, component: &Path, instances: Instances) -> Result<Server> {
     let address = free_address()?;
     let mut command = Command::new(program);
-    command.args(["serve", "--addr", &address.to_string(), "-O", "pooling-allocator=y"]);
+    command.args(["serve", "--addr", &address.to_string(), "-S", "cli=y", "-O", "pooling-allocator=y"]);
     match instances {
         Instances::Reused => _ = command.args(["--max-instance-reuse-count", "1000000000"]),
         Instances::Fresh => {}

@@ -9,9 +9,11 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 mod contract;
+mod footprint;
 mod guest;
 mod machine;
 mod parts;
+mod process;
 mod serve;
 mod transport;
 mod turns;
@@ -31,6 +33,8 @@ struct Cli {
 enum Benchmark {
     /// Three shapes of the contract with cells: what a call costs (decision 0001).
     Contract(contract::Options),
+    /// What idle services cost, and the first request to each of thousands.
+    Footprint(footprint::Options),
     /// Requests per second and processor time per request, next to native servers.
     Serve(serve::Options),
     /// The graph engine, a call of a cell, a fresh instance, a load from the cache.
@@ -50,6 +54,7 @@ fn main() -> Result<()> {
     let report = match cli.benchmark {
         Benchmark::Contract(options) => contract::run(&options)?,
         Benchmark::Serve(options) => serve::run(&options)?,
+        Benchmark::Footprint(options) => footprint::run(&options)?,
         Benchmark::Parts(options) => parts::run(&options)?,
         Benchmark::Transport(options) => transport::run(&options)?,
         Benchmark::RingPeer(peer) => return peer.serve(),

@@ -12,7 +12,6 @@
 mod haproxy;
 mod load;
 mod native;
-mod process;
 mod wasmtime;
 
 use std::fmt::Write as _;
@@ -24,11 +23,11 @@ use clap::Args;
 
 use self::wasmtime::Instances;
 use crate::machine;
+use crate::process::{Server, cellmesh, cells};
 use crate::turns::{Series, median_ratio, quantile, spread};
 use haproxy::Hop;
 use load::Load;
 pub(crate) use native::NativeService;
-use process::Server;
 
 /// How long and how often.
 #[derive(Debug, Args)]
@@ -313,20 +312,8 @@ fn write_case(report: &mut String, case: &Case, figures: &[Figures]) -> Result<(
     Ok(())
 }
 
-fn cells() -> Result<PathBuf> {
-    let dir = std::env::var_os("CELLMESH_CELLS")
-        .context("CELLMESH_CELLS is not set: run cargo xtask bench serve")?;
-    PathBuf::from(dir).canonicalize().context("the folder of the cells")
-}
-
 fn guests() -> Result<PathBuf> {
     let dir = std::env::var_os("CELLMESH_BENCH_GUESTS")
         .context("CELLMESH_BENCH_GUESTS is not set: run cargo xtask bench serve")?;
     PathBuf::from(dir).canonicalize().context("the folder of the benchmarks' guests")
-}
-
-fn cellmesh() -> Result<PathBuf> {
-    let program =
-        std::env::var_os("CELLMESH_BIN").context("CELLMESH_BIN is not set: run cargo xtask bench serve")?;
-    Ok(PathBuf::from(program))
 }

@@ -51,6 +51,8 @@ pub struct LaneParts {
     pub services: Vec<ServiceCell>,
     /// Where long guest calls run.
     pub pool: Pool,
+    /// Instances that wait for calls, of all services together.
+    pub idle_instances_max: usize,
 }
 
 /// DPU, DPA and worker.
@@ -139,6 +141,7 @@ impl Cohosted {
                 pool: parts.pool,
                 lane: LaneHandle::new(Arc::clone(&wake)),
                 limits: Limits::default(),
+                idle_instances_max: parts.idle_instances_max,
                 // Its callees are lost together with itself.
                 retry_worker_lost: false,
             }),

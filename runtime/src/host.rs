@@ -28,7 +28,7 @@ mod ticker;
 pub use artifacts::{ArtifactCache, ArtifactError};
 pub use cell::{Cell, CellLimits, CellSetup, Grants, LoadError, Scratch};
 pub use compile::{CompileError, CompileLimits, Compiler, compile_child_main};
-pub use engine::{EngineError, EngineLimits, HostEngine};
+pub use engine::{EngineError, EngineLimits, HostEngine, idle_instances_max};
 pub use instance::{
     CallFlags, CellFault, Decision, GuestCall, GuestReturn, Instance, Returned, ReturnedBody, StepCall,
     StepInput,

@@ -8,7 +8,7 @@ use cellmesh_shm::ids::ServiceId;
 use anyhow::Context;
 
 use crate::config::{App, RuntimeSettings, ServiceSpec};
-use crate::host::{ArtifactCache, Cell, CompileLimits, Compiler, EngineLimits, HostEngine, Ticker};
+use crate::host::{self, ArtifactCache, Cell, CompileLimits, Compiler, EngineLimits, HostEngine, Ticker};
 use crate::pool::Pool;
 use crate::worker::ServiceCell;
 
@@ -18,6 +18,8 @@ pub struct Mesh {
     pub lanes: Vec<Vec<ServiceCell>>,
     /// Where long guest calls run.
     pub pool: Pool,
+    /// Instances that may wait for calls on one lane, of all services together.
+    pub idle_instances_max: usize,
     _ticker: Ticker,
 }
 
@@ -35,6 +37,7 @@ impl Mesh {
         Ok(Self {
             lanes: load_cells(services, &engines, &cache)?,
             pool: Pool::start(settings.pool_threads)?,
+            idle_instances_max: host::idle_instances_max(lanes),
             _ticker: Ticker::start(&engines, &pulse, settings.epoch_tick)?,
         })
     }

@@ -81,6 +81,8 @@ pub struct WorkerParts {
     pub lane: (LaneHandle, LaneInbox),
     /// Bounds on graphs.
     pub limits: Limits,
+    /// Instances that wait for calls, of all services together; more are dropped.
+    pub idle_instances_max: usize,
     /// Whether an idempotent call whose worker was lost with it is made once more.
     pub retry_worker_lost: bool,
 }
@@ -99,7 +101,7 @@ impl Worker {
         Self {
             port: parts.port,
             routes: parts.routes,
-            hosted: HostedServices::new(parts.services),
+            hosted: HostedServices::new(parts.services, parts.idle_instances_max),
             requests: Requests::default(),
             egress: egress::Waiting::default(),
             finished: VecDeque::new(),
@@ -210,11 +212,10 @@ impl Worker {
 
     /// Runs a guest call on an instance of its service; waits for one if all are busy.
     fn call(&mut self, ticket: Ticket, work: GuestCall) {
-        let hosted = &mut self.hosted[ticket.service];
-        match hosted.take_instance() {
+        match self.hosted.take_instance(ticket.service) {
             Ok(instance) => self.start(ticket, work, instance),
             Err(()) => {
-                if let Err(refused) = hosted.wait(Waiting { ticket, work }) {
+                if let Err(refused) = self.hosted[ticket.service].wait(Waiting { ticket, work }) {
                     self.fail(refused.ticket, &CellFault::Instance(hosted::QUEUE_FULL.into()));
                 }
             }
@@ -224,7 +225,7 @@ impl Worker {
     /// Starts a call on the lane. It has ended, is on its way to the pool or waits on the lane afterwards.
     fn start(&mut self, ticket: Ticket, work: GuestCall, instance: Option<Instance>) {
         let Some(deadline) = self.call_deadline(&ticket, &work) else {
-            return self.hosted[ticket.service].give_back(instance);
+            return self.hosted.give_back(ticket.service, instance);
         };
         let cell = &self.hosted[ticket.service].cell;
         let call = Call::new(cell, instance, work, ticket, deadline, &self.lane);
@@ -277,7 +278,7 @@ impl Worker {
                 return self.start(waiting.ticket, waiting.work, instance);
             }
         }
-        self.hosted[service].give_back(instance);
+        self.hosted.give_back(service, instance);
     }
 
     fn returned(&mut self, ticket: Ticket, returned: GuestReturn) {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::process::{READY_PAUSE, READY_TRIES, Server};
+use crate::process::{READY_PAUSE, READY_TRIES, Server};
 
 const SETTINGS: &str = "\
 defaults

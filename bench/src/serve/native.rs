@@ -25,10 +25,10 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NativeService {
     /// Addresses of the services that it calls for each request.
-    pub(super) callees: Vec<SocketAddr>,
+    pub(crate) callees: Vec<SocketAddr>,
     /// Digits of pi that it computes for each request.
     #[arg(long, default_value_t = 0)]
-    pub(super) pi_digits: usize,
+    pub(crate) pi_digits: usize,
 }
 
 type Work = Arc<(Client<HttpConnector, Full<Bytes>>, NativeService)>;

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::haproxy::free_address;
-use super::process::{READY_PAUSE, READY_TRIES, Server};
+use crate::process::{READY_PAUSE, READY_TRIES, Server};
 
 /// How it keeps its instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,6 +29,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             dpu: app.dpu.clone(),
             services,
             pool: mesh.pool.clone(),
+            idle_instances_max: mesh.idle_instances_max,
         };
         let main: LaneMain = Box::new(move |orders| {
             Box::pin(async move {

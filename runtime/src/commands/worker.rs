@@ -56,6 +56,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         let lane = WorkerLane {
             services: names.iter().cloned().zip(services).collect(),
             pool: mesh.pool.clone(),
+            idle_instances_max: mesh.idle_instances_max,
             spin: app.runtime.spin,
             retry_worker_lost: app.dpu.retry_worker_lost,
             orders,
@@ -177,6 +178,7 @@ impl Control {
 struct WorkerLane {
     services: Vec<(String, ServiceCell)>,
     pool: Pool,
+    idle_instances_max: usize,
     spin: Duration,
     retry_worker_lost: bool,
     orders: mpsc::Receiver<LinkOrder>,
@@ -247,6 +249,7 @@ impl WorkerLane {
             routes: Arc::new(routes),
             services,
             pool: self.pool.clone(),
+            idle_instances_max: self.idle_instances_max,
             lane: LaneHandle::new(Arc::clone(&wake)),
             limits: Limits::default(),
             retry_worker_lost: self.retry_worker_lost,

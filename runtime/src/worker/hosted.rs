@@ -1,4 +1,7 @@
-//! One service on one lane: its cell, the instances that are ready, and the calls that wait for one.
+//! The services of one lane: of each its cell, the instances that are ready, and the calls that wait for one.
+//!
+//! - Instances that are ready cost memory and mappings of the process. There are at most `idle_max` of all services
+//!   together; one too many drops an instance of a service that was not called for a while (the clock algorithm).
 
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
@@ -28,13 +31,22 @@ pub(super) struct Hosted {
     busy: usize,
     instances_max: usize,
     waiting: VecDeque<Waiting>,
+    /// Since the clock's hand last came by.
+    was_called: bool,
 }
 
 /// All services of one lane, by the DPA's numbers.
-pub(super) struct HostedServices(Vec<Option<Hosted>>);
+pub(super) struct HostedServices {
+    table: Vec<Option<Hosted>>,
+    /// Instances that are ready, of all services.
+    idle: usize,
+    idle_max: usize,
+    /// Where to look next for one that can go.
+    hand: usize,
+}
 
 impl HostedServices {
-    pub(super) fn new(services: Vec<(ServiceId, ServiceCell)>) -> Self {
+    pub(super) fn new(services: Vec<(ServiceId, ServiceCell)>, idle_max: usize) -> Self {
         let mut table = Vec::new();
         for (id, service) in services {
             let index = usize::from(id.0);
@@ -43,11 +55,41 @@ impl HostedServices {
             }
             table[index] = Some(Hosted::new(service));
         }
-        Self(table)
+        Self { table, idle: 0, idle_max, hand: 0 }
     }
 
     pub(super) fn has(&self, id: ServiceId) -> bool {
-        self.0.get(usize::from(id.0)).is_some_and(Option::is_some)
+        self.table.get(usize::from(id.0)).is_some_and(Option::is_some)
+    }
+
+    /// Room for one call: on an instance that is ready (the one used last, whose memory is still in the caches), or on one
+    /// that the call makes itself. `Err` when all instances are busy.
+    pub(super) fn take_instance(&mut self, id: ServiceId) -> Result<Option<Instance>, ()> {
+        let instance = self[id].take_instance()?;
+        self.idle -= usize::from(instance.is_some());
+        Ok(instance)
+    }
+
+    /// Ends the room of one call. `instance`: if it may be used again.
+    pub(super) fn give_back(&mut self, id: ServiceId, instance: Option<Instance>) {
+        self.idle += usize::from(instance.is_some());
+        self[id].give_back(instance);
+        if self.idle > self.idle_max {
+            self.drop_one();
+        }
+    }
+
+    /// Drops an instance of the next service that was not called since the hand last came by.
+    fn drop_one(&mut self) {
+        // Twice round finds one: the first round takes every mark away.
+        for _ in 0..2 * self.table.len() {
+            self.hand = if self.hand + 1 < self.table.len() { self.hand + 1 } else { 0 };
+            let Some(hosted) = &mut self.table[self.hand] else { continue };
+            if !std::mem::take(&mut hosted.was_called) && hosted.idle.pop().is_some() {
+                self.idle -= 1;
+                return;
+            }
+        }
     }
 }
 
@@ -55,13 +97,13 @@ impl Index<ServiceId> for HostedServices {
     type Output = Hosted;
 
     fn index(&self, id: ServiceId) -> &Hosted {
-        self.0[usize::from(id.0)].as_ref().expect("a request is admitted for a service that is hosted")
+        self.table[usize::from(id.0)].as_ref().expect("a request is admitted for a service that is hosted")
     }
 }
 
 impl IndexMut<ServiceId> for HostedServices {
     fn index_mut(&mut self, id: ServiceId) -> &mut Hosted {
-        self.0[usize::from(id.0)].as_mut().expect("a request is admitted for a service that is hosted")
+        self.table[usize::from(id.0)].as_mut().expect("a request is admitted for a service that is hosted")
     }
 }
 
@@ -73,21 +115,20 @@ impl Hosted {
             busy: 0,
             instances_max: service.instances_max.max(1),
             waiting: VecDeque::new(),
+            was_called: false,
         }
     }
 
-    /// Room for one call: on an instance that is ready (the one used last, whose memory is still in the caches), or on one
-    /// that the call makes itself. `Err` when all instances are busy.
-    pub(super) fn take_instance(&mut self) -> Result<Option<Instance>, ()> {
+    fn take_instance(&mut self) -> Result<Option<Instance>, ()> {
         if self.busy >= self.instances_max {
             return Err(());
         }
         self.busy += 1;
+        self.was_called = true;
         Ok(self.idle.pop())
     }
 
-    /// Ends the room of one call. `instance`: if it may be used again.
-    pub(super) fn give_back(&mut self, instance: Option<Instance>) {
+    fn give_back(&mut self, instance: Option<Instance>) {
         self.busy -= 1;
         self.idle.extend(instance);
     }

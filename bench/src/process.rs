@@ -3,23 +3,23 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::NativeService;
+use crate::serve::NativeService;
 
 /// The address of a process that listens nowhere.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How often and how long a server is waited for.
-pub(super) const READY_TRIES: u32 = 200;
-pub(super) const READY_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const READY_TRIES: u32 = 200;
+pub(crate) const READY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A server that is running, with the servers that it calls.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
     callees: Vec<Server>,
@@ -29,7 +29,7 @@ pub(super) struct Server {
 
 impl Server {
     /// `cellmesh run` on a config of this text.
-    pub(super) fn cellmesh(program: &Path, file: &str, config: &str) -> Result<Self> {
+    pub(crate) fn cellmesh(program: &Path, file: &str, config: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join(file);
         fs::write(&path, config)?;
@@ -39,7 +39,7 @@ impl Server {
     }
 
     /// `cellmesh node` on a config of this text, and a worker for each service.
-    pub(super) fn cellmesh_split(
+    pub(crate) fn cellmesh_split(
         program: &Path,
         file: &str,
         config: &str,
@@ -65,7 +65,7 @@ impl Server {
     }
 
     /// Waits until a `GET` is answered with 200.
-    pub(super) fn until_ready(&self, path: &str) -> Result<()> {
+    pub(crate) fn until_ready(&self, path: &str) -> Result<()> {
         for _ in 0..READY_TRIES {
             let mut stream = TcpStream::connect(self.address)?;
             write!(stream, "GET {path} HTTP/1.1\r\nhost: ready\r\nconnection: close\r\n\r\n")?;
@@ -80,7 +80,7 @@ impl Server {
     }
 
     /// This program as a native service.
-    pub(super) fn native(service: &NativeService) -> Result<Self> {
+    pub(crate) fn native(service: &NativeService) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("native-service").args(service.callees.iter().map(ToString::to_string));
         command.arg(format!("--pi-digits={}", service.pi_digits));
@@ -88,24 +88,32 @@ impl Server {
     }
 
     /// A process that listens at `address`.
-    pub(super) fn running(child: Child, address: SocketAddr, folder: Option<tempfile::TempDir>) -> Self {
+    pub(crate) fn running(child: Child, address: SocketAddr, folder: Option<tempfile::TempDir>) -> Self {
         Self { child, address, callees: Vec::new(), _folder: folder }
     }
 
     /// The same server; `callees` belong to it from now on.
-    pub(super) fn with(mut self, callees: impl IntoIterator<Item = Self>) -> Self {
+    pub(crate) fn with(mut self, callees: impl IntoIterator<Item = Self>) -> Self {
         self.callees.extend(callees);
         self
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Processor time booked so far, callees included.
-    pub(super) fn cpu_time(&self) -> Result<Duration> {
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
         let own = booked(&fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?)?;
         self.callees.iter().try_fold(own, |sum, callee| Ok(sum + callee.cpu_time()?))
+    }
+
+    /// Memory that is in use, in bytes: `VmRSS`, which counts memory shared with nobody else too.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no such process")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+        Ok(kib * 1024)
     }
 
     fn start(mut command: Command, folder: Option<tempfile::TempDir>) -> Result<Self> {
@@ -143,6 +151,20 @@ fn booked(stat: &str) -> Result<Duration> {
     let (_, rest) = stat.rsplit_once(')').context("no such process")?;
     let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
     Ok(Duration::from_millis(ticks * 10))
+}
+
+/// The folder of the compiled cells.
+pub(crate) fn cells() -> Result<PathBuf> {
+    let dir = std::env::var_os("CELLMESH_CELLS")
+        .context("CELLMESH_CELLS is not set: run cargo xtask bench serve")?;
+    PathBuf::from(dir).canonicalize().context("the folder of the cells")
+}
+
+/// The program.
+pub(crate) fn cellmesh() -> Result<PathBuf> {
+    let program =
+        std::env::var_os("CELLMESH_BIN").context("CELLMESH_BIN is not set: run cargo xtask bench serve")?;
+    Ok(PathBuf::from(program))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod footprint;
 mod guest;
 mod machine;
 mod parts;
+mod plots;
 mod process;
 mod serve;
 mod transport;

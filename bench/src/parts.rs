@@ -187,8 +187,10 @@ impl Caller {
         let (instance, result) = runtime.block_on(called);
         self.instance = instance;
         match result? {
-            GuestReturn::Handled(Decision::Response(response)) => Ok(ensure!(response.status == 200)),
-            other => bail!("{other:?} is no response"),
+            GuestReturn::Handled(Decision::Response(response)) if response.status == 200 => Ok(()),
+            other @ (GuestReturn::Handled(_) | GuestReturn::Stepped(_) | GuestReturn::Built(_)) => {
+                bail!("{other:?} is no answer with 200")
+            }
         }
     }
 }

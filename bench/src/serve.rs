@@ -9,22 +9,24 @@
 //!   the same processors, for all servers alike.
 //! - Processor time is what the kernel has booked on the server's processes, load excluded.
 
+mod curve;
 mod haproxy;
 mod load;
 mod native;
 mod wasmtime;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
 use self::wasmtime::Instances;
-use crate::machine;
 use crate::process::{Server, cellmesh, cells};
 use crate::turns::{Series, median_ratio, quantile, spread};
+use crate::{machine, plots};
 use haproxy::Hop;
 use load::Load;
 pub(crate) use native::NativeService;
@@ -44,6 +46,9 @@ pub(crate) struct Options {
     /// Only these of the cases `hello`, `hosts`, `chain`, `series` and `pi`; all of them by default.
     #[arg(long = "case", value_parser = ["hello", "hosts", "chain", "series", "pi"])]
     cases: Vec<String>,
+    /// Also draws throughput against latency, and cost against the number of services, into this folder.
+    #[arg(long)]
+    plots: Option<PathBuf>,
     /// Another build of cellmesh, to be measured beside the first.
     #[arg(long)]
     other: Option<PathBuf>,
@@ -61,6 +66,8 @@ struct Figures {
 struct Case {
     name: String,
     path: &'static str,
+    /// Of a series: how many services.
+    length: Option<usize>,
     servers: Vec<(&'static str, Server)>,
 }
 
@@ -73,6 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         "{} connections, {} rounds of {} s; medians, and in brackets the smallest and the largest round.\n",
         options.connections, options.rounds, options.seconds
     )?;
+    let mut costs = BTreeMap::new();
     for case in cases(options) {
         let mut case = case()?;
         for (_, server) in &case.servers {
@@ -80,9 +88,62 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         }
         let figures = measure(&mut case, options)?;
         write_case(&mut report, &case, &figures)?;
+        note_costs(&mut costs, &case, &figures);
+        if let Some(folder) = &options.plots
+            && matches!(&*case.name, "hello" | CHAIN)
+        {
+            draw_curves(folder, &case, &figures, options)?;
+        }
+    }
+    write_hops(&mut report, &costs)?;
+    if let Some(folder) = &options.plots {
+        draw_costs(folder, costs)?;
     }
     Ok(report)
 }
+
+/// Processor time per request by the number of services in series, for each server.
+type Costs = BTreeMap<&'static str, Vec<(f64, f64)>>;
+
+fn note_costs(costs: &mut Costs, case: &Case, figures: &[Figures]) {
+    let Some(length) = case.length else { return };
+    for ((name, _), of) in case.servers.iter().zip(figures) {
+        costs.entry(name).or_default().push((length as f64, quantile(&of.cpu_us_per_request, 0.5)));
+    }
+}
+
+/// What each service more costs, from the shortest series to the longest.
+fn write_hops(report: &mut String, costs: &Costs) -> Result<()> {
+    let hop = |points: &[(f64, f64)]| match points {
+        [(first, least), .., (last, most)] => Some((most - least) / (last - first)),
+        _ => None,
+    };
+    for (name, us) in costs.iter().filter_map(|(name, points)| Some((name, hop(points)?))) {
+        writeln!(report, "- one service more in series, {name}: {us:.2} us CPU per request")?;
+    }
+    Ok(())
+}
+
+fn draw_costs(folder: &Path, costs: Costs) -> Result<()> {
+    let lines: Vec<_> = costs.into_iter().map(|(name, points)| (name.to_owned(), points)).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let file = folder.join("series.svg");
+    plots::draw(&file, "Services in series, no work", "services", "CPU per request, us", &lines)
+}
+
+fn draw_curves(folder: &Path, case: &Case, figures: &[Figures], options: &Options) -> Result<()> {
+    let mut lines = Vec::new();
+    for ((name, server), of) in case.servers.iter().zip(figures) {
+        let most = quantile(&of.requests_per_s, 0.5);
+        lines.extend(curve::measure(name, server, case.path, most, options.seconds)?);
+    }
+    let file = folder.join(if case.name == CHAIN { "chain-latency.svg" } else { "hello-latency.svg" });
+    plots::draw(&file, &case.name, "requests/s, open loop", "ms from when a request was due", &lines)
+}
+
+const CHAIN: &str = "chain s0 -> {s1, s2}, no work";
 
 type MakeCase<'o> = Box<dyn Fn() -> Result<Case> + 'o>;
 
@@ -121,7 +182,7 @@ fn hello(options: &Options) -> Result<Case> {
     if let Some(other) = &options.other {
         servers.push(("cellmesh, other build", Server::cellmesh(other, "app.toml", &app)?));
     }
-    Ok(Case { name: "hello".into(), path: "/", servers })
+    Ok(Case { name: "hello".into(), path: "/", length: None, servers })
 }
 
 /// What becomes of an instance after a request.
@@ -157,7 +218,7 @@ fn hosts(options: &Options, reuse: Reuse) -> Result<Case> {
     if let Some(other) = &options.other {
         servers.push(("cellmesh, other build", Server::cellmesh(other, "app.toml", &app)?));
     }
-    Ok(Case { name: format!("hello, instances: {instances}"), path: "/", servers })
+    Ok(Case { name: format!("hello, instances: {instances}"), path: "/", length: None, servers })
 }
 
 /// `s0` calls `s1` and `s2` at the same time, nobody does any work: what is measured is the way between them.
@@ -186,7 +247,7 @@ fn chain(options: &Options) -> Result<Case> {
         servers
             .push(("cellmesh, co-hosted, other build", Server::cellmesh(other, "workmodel.json", &model)?));
     }
-    Ok(Case { name: "chain s0 -> {s1, s2}, no work".into(), path: "/api/v1", servers })
+    Ok(Case { name: CHAIN.into(), path: "/api/v1", length: None, servers })
 }
 
 /// The chain with a sidecar at each service.
@@ -226,7 +287,12 @@ fn series(options: &Options, length: usize) -> Result<Case> {
         servers
             .push(("cellmesh, co-hosted, other build", Server::cellmesh(other, "workmodel.json", &model)?));
     }
-    Ok(Case { name: format!("{length} services in series, no work"), path: "/api/v1", servers })
+    Ok(Case {
+        name: format!("{length} services in series, no work"),
+        path: "/api/v1",
+        length: Some(length),
+        servers,
+    })
 }
 
 /// One service that computes digits of pi.
@@ -242,7 +308,7 @@ fn pi(_: &Options) -> Result<Case> {
         ("cellmesh", Server::cellmesh(&cellmesh()?, "workmodel.json", &model)?),
         ("native hyper, the same code", Server::native(&native)?),
     ];
-    Ok(Case { name: format!("pi, {DIGITS} digits"), path: "/api/v1", servers })
+    Ok(Case { name: format!("pi, {DIGITS} digits"), path: "/api/v1", length: None, servers })
 }
 
 /// A service of a work model that does nothing but answer; its closing bracket is missing.

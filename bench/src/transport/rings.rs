@@ -279,9 +279,10 @@ fn take_all(link: &mut Link, size: usize) -> Result<(usize, Option<FrameKind>)> 
     while let Some(frame) = link.rx.small.peek()? {
         std::hint::black_box(link.rx.small.payload(&frame));
         link.rx.small.release(&frame);
-        match frame.kind {
-            FrameKind::Request => count += 1,
-            kind => asked = Some(kind),
+        if frame.kind == FrameKind::Request {
+            count += 1;
+        } else {
+            asked = Some(frame.kind);
         }
     }
     // Chunks are counted by their words.

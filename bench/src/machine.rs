@@ -2,13 +2,21 @@
 
 use std::fs;
 
-/// CPU model, cores and kernel; one line of Markdown. No names of hosts or people.
+use crate::cacheline;
+use crate::turns::quantile;
+
+/// CPU model, cores, kernel, and what a cache line takes between two cores now; one line of Markdown. No names of hosts
+/// or people.
+///
+/// - cost: some milliseconds, in which both cores spin.
 pub(crate) fn describe() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
-    format!("{}, {cores} cores, Linux {kernel}", model(&cpuinfo).unwrap_or("unknown CPU"))
+    let model = model(&cpuinfo).unwrap_or("unknown CPU");
+    let line = quantile(&std::array::from_fn::<_, 9, _>(|_| cacheline::round_trip()), 0.5);
+    format!("{model}, {cores} cores, Linux {kernel}; a cache line between two cores and back: {line:.0} ns")
 }
 
 fn model(cpuinfo: &str) -> Option<&str> {

@@ -9,7 +9,6 @@
 //! - A figure that depends on a second core is worth little without the round trip of one cache line beside it, which the
 //!   report begins with.
 
-mod cacheline;
 mod inline;
 mod rings;
 mod tcp;
@@ -47,11 +46,6 @@ pub(crate) fn run(options: &Options) -> Result<String> {
     let mut report = String::new();
     writeln!(report, "# Transport\n\n{}\n", machine::describe())?;
     writeln!(report, "{} rounds; medians, and in brackets the least and the most.\n", options.rounds)?;
-    writeln!(
-        report,
-        "One cache line between two cores and back: {} ns.\n",
-        spread(&cacheline::round_trips(options.rounds))
-    )?;
     round_trips(&mut report, options)?;
     throughput(&mut report, options)?;
     beside_large(&mut report, options)?;

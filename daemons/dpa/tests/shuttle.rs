@@ -32,7 +32,7 @@ use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::sync::mpsc::{Receiver, channel};
 use shuttle::{Config, MaxSteps, Runner, thread};
 
-const RANDOM_SCHEDULES: usize = 20_000;
+const RANDOM_SCHEDULES: usize = 10_000;
 const PCT_SCHEDULES: usize = 10_000;
 
 /// Changes of priority in a schedule of the PCT scheduler: the depth of the errors that it finds for certain.

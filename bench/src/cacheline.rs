@@ -10,12 +10,8 @@ const TRIPS: u64 = 20_000;
 #[derive(Default)]
 struct Line(AtomicU64);
 
-/// ns for each round.
-pub(super) fn round_trips(rounds: usize) -> Vec<f64> {
-    (0..rounds).map(|_| round_trip()).collect()
-}
-
-fn round_trip() -> f64 {
+/// ns for one round trip, the mean of many.
+pub(crate) fn round_trip() -> f64 {
     let (ping, pong) = (Line::default(), Line::default());
     std::thread::scope(|threads| {
         threads.spawn(|| {

@@ -108,8 +108,8 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
     let cargo = |name, command| Suite::Cargo { name, command };
     vec![
         cargo("crates without wasmtime", light),
-        cargo("rings, every interleaving (loom)", loom(workspace)),
-        cargo("DPA and endpoints, random schedules (shuttle)", shuttle(workspace)),
+        cargo("rings, every interleaving (loom)", models(workspace, "loom", "cellmesh-shm")),
+        cargo("DPA and endpoints, random schedules (shuttle)", models(workspace, "shuttle", "cellmesh-dpa")),
         miri(workspace),
         Suite::Fuzz { name: "bytes of a peer, fuzzed" },
         cargo("cells, compiled for this machine", native_cells(workspace)),
@@ -123,23 +123,14 @@ fn packages<'a>(names: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
     names.iter().flat_map(|name| ["--package", name])
 }
 
-/// Flags and profile of loom would rebuild everything else: it has a target folder of its own.
-fn loom(workspace: &Workspace) -> Command {
+/// The models that need `--cfg <checker>`, in a test of that name. Flags and profile would rebuild everything else: each
+/// checker has a target folder of its own.
+fn models(workspace: &Workspace, checker: &str, package: &str) -> Command {
     let mut cargo = workspace.cargo();
     cargo
-        .args(["test", "--release", "--package", "cellmesh-shm", "--test", "loom"])
-        .env("RUSTFLAGS", "--cfg loom")
-        .env("CARGO_TARGET_DIR", workspace.target.join("loom"));
-    cargo
-}
-
-/// As for loom.
-fn shuttle(workspace: &Workspace) -> Command {
-    let mut cargo = workspace.cargo();
-    cargo
-        .args(["test", "--release", "--package", "cellmesh-dpa", "--test", "shuttle"])
-        .env("RUSTFLAGS", "--cfg shuttle")
-        .env("CARGO_TARGET_DIR", workspace.target.join("shuttle"));
+        .args(["test", "--release", "--package", package, "--test", checker])
+        .env("RUSTFLAGS", format!("--cfg {checker}"))
+        .env("CARGO_TARGET_DIR", workspace.target.join(checker));
     cargo
 }
 

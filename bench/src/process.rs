@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::serve::NativeService;
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How often and how long a server is waited for.
-pub(crate) const READY_TRIES: u32 = 200;
-pub(crate) const READY_PAUSE: Duration = Duration::from_millis(50);
+const READY_TRIES: u32 = 200;
+const READY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A server that is running, with the servers that it calls.
 pub(crate) struct Server {
@@ -87,8 +87,26 @@ impl Server {
         Self::start(command, None)
     }
 
+    /// A program that says nothing and will listen at `address`; waits until it does.
+    pub(crate) fn silent(
+        mut command: Command,
+        address: SocketAddr,
+        folder: Option<tempfile::TempDir>,
+    ) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let server = Self::running(child, address, folder);
+        for _ in 0..READY_TRIES {
+            if TcpStream::connect(address).is_ok() {
+                return Ok(server);
+            }
+            std::thread::sleep(READY_PAUSE);
+        }
+        bail!("{command:?} does not listen on {address}")
+    }
+
     /// A process that listens at `address`.
-    pub(crate) fn running(child: Child, address: SocketAddr, folder: Option<tempfile::TempDir>) -> Self {
+    fn running(child: Child, address: SocketAddr, folder: Option<tempfile::TempDir>) -> Self {
         Self { child, address, callees: Vec::new(), _folder: folder }
     }
 
@@ -151,6 +169,11 @@ fn booked(stat: &str) -> Result<Duration> {
     let (_, rest) = stat.rsplit_once(')').context("no such process")?;
     let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
     Ok(Duration::from_millis(ticks * 10))
+}
+
+/// An address that is free now.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// The folder of the compiled cells.

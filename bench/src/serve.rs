@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use self::wasmtime::Instances;
-use crate::process::{Server, cellmesh, cells};
+use crate::process::{Server, cellmesh, cells, free_address};
 use crate::turns::{Series, median_ratio, quantile, spread};
 use crate::{machine, plots};
 use haproxy::Hop;
@@ -256,13 +256,13 @@ fn chain_behind_haproxy() -> Result<Server> {
     let mut hops = vec![];
     for _ in 0..2 {
         let callee = Server::native(&NativeService::hello())?;
-        let inbound = haproxy::start(&[Hop { listen: haproxy::free_address()?, to: callee.address() }])?;
-        hops.push(Hop { listen: haproxy::free_address()?, to: inbound.address() });
+        let inbound = haproxy::start(&[Hop { listen: free_address()?, to: callee.address() }])?;
+        hops.push(Hop { listen: free_address()?, to: inbound.address() });
         parts.extend([callee, inbound]);
     }
     let outbound: Vec<_> = hops.iter().map(|hop| hop.listen).collect();
     let s0 = Server::native(&NativeService::calling(&outbound))?;
-    hops.insert(0, Hop { listen: haproxy::free_address()?, to: s0.address() });
+    hops.insert(0, Hop { listen: free_address()?, to: s0.address() });
     parts.push(s0);
     Ok(haproxy::start(&hops)?.with(parts))
 }

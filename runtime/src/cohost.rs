@@ -20,7 +20,7 @@ use cellmesh_dpu::{Dpu, DpuConfig, Routes, ServiceName};
 use cellmesh_graph::Limits;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
-use cellmesh_shm::link::{Link, LinkError};
+use cellmesh_shm::link::{Link, LinkError, LinkFds};
 use cellmesh_shm::port::{Port, PortConfig, Progress};
 use cellmesh_shm::profile::RingProfile;
 use tokio::sync::Notify;
@@ -125,8 +125,7 @@ impl Cohosted {
         let attach = |who| move |source| CohostError::Attach { who, source };
         let sidecar = dpa.attach_sidecar(config.profile).map_err(attach("sidecar"))?;
         let worker = dpa.attach_worker(&services, config.profile).map_err(attach("worker"))?;
-        let worker = Link::open(worker).map_err(|source| CohostError::Map { who: "worker", source })?;
-        let sidecar = Link::open(sidecar).map_err(|source| CohostError::Map { who: "sidecar", source })?;
+        let (sidecar, worker) = (open(sidecar, "sidecar")?, open(worker, "worker")?);
         let wake = Arc::new(Notify::new());
         Ok(Self {
             dpu: attached(&parts.routes, parts.dpu, sidecar.pumped_together(), config.calls_max),
@@ -190,8 +189,7 @@ impl Node {
     ) -> Result<Self, CohostError> {
         let sidecar = dpa.attach_sidecar(RingProfile::default());
         let sidecar = sidecar.map_err(|source| CohostError::Attach { who: "sidecar", source })?;
-        let sidecar = Link::open(sidecar).map_err(|source| CohostError::Map { who: "sidecar", source })?;
-        Ok(Self { dpu: attached(routes, dpu, sidecar, calls_max), dpa })
+        Ok(Self { dpu: attached(routes, dpu, open(sidecar, "sidecar")?, calls_max), dpa })
     }
 
     /// The network side.
@@ -232,6 +230,11 @@ impl Modules for Node {
     fn awaits_bell(&self) -> bool {
         self.dpa.live() > 0
     }
+}
+
+/// The far side of a link whose near side is in this process too.
+fn open(link: LinkFds, who: &'static str) -> Result<Link, CohostError> {
+    Link::open(link).map_err(|source| CohostError::Map { who, source })
 }
 
 /// A network side at the far end of `link`, whose DPA knows the services by the same numbers.

@@ -1,4 +1,5 @@
-//! What all lanes of a process that hosts cells share: loaded cells, the thread pool, the ticker.
+//! What a process that hosts cells has for its lanes: for each an engine with the cells loaded into it; for all of them the
+//! artifact cache, the thread pool and the ticker.
 
 use std::sync::Arc;
 

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::process::{READY_PAUSE, READY_TRIES, Server};
+use crate::process::Server;
 
 const SETTINGS: &str = "\
 defaults
@@ -31,28 +31,15 @@ pub(super) fn is_installed() -> bool {
     Command::new("haproxy").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// An address that is free now.
-pub(super) fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
 /// One process for all hops of a service; its address is that of the first.
 pub(super) fn start(hops: &[Hop]) -> Result<Server> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("haproxy.cfg");
     fs::write(&file, config(hops)?)?;
     let mut command = Command::new("haproxy");
-    command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().context("cannot start haproxy")?;
+    command.arg("-db").arg("-f").arg(&file);
     let address = hops.first().context("a sidecar without a hop")?.listen;
-    let server = Server::running(child, address, Some(folder));
-    for _ in 0..READY_TRIES {
-        if TcpStream::connect(address).is_ok() {
-            return Ok(server);
-        }
-        std::thread::sleep(READY_PAUSE);
-    }
-    bail!("haproxy does not listen on {address}")
+    Server::silent(command, address, Some(folder))
 }
 
 fn config(hops: &[Hop]) -> Result<String> {

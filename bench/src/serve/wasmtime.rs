@@ -1,13 +1,11 @@
 //! `wasmtime serve` with a component for `wasi:http` that gives the hello cell's answer.
 
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
-use super::haproxy::free_address;
-use crate::process::{READY_PAUSE, READY_TRIES, Server};
+use crate::process::{Server, free_address};
 
 /// How it keeps its instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,19 +38,6 @@ pub(super) fn start(program: &Path, component: &Path, instances: Instances) -> R
             command.args(["-O", "pooling-table-keep-resident=65536", "-O", "pooling-pagemap-scan=y"]);
         }
     }
-    let child = command
-        .arg(component)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start {command:?}"))?;
-    let server = Server::running(child, address, None);
-    for _ in 0..READY_TRIES {
-        if TcpStream::connect(address).is_ok() {
-            return Ok(server);
-        }
-        std::thread::sleep(READY_PAUSE);
-    }
-    bail!("wasmtime does not listen on {address}")
+    command.arg(component);
+    Server::silent(command, address, None)
 }

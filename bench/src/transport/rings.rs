@@ -138,13 +138,13 @@ fn one_thread(size: usize, count: usize, batch: usize) -> Result<f64> {
 fn stream(ring: &mut Ring, size: usize, count: usize, batch: usize) -> Result<f64> {
     let payload = vec![7; size];
     let start = Instant::now();
-    let mut sent = 0;
+    let (mut sent, mut idle) = (0, 0);
     while sent < count {
         let pushed = ring.push(&payload, batch.min(count - sent))?;
         sent += pushed;
         ring.link.publish();
         if pushed == 0 {
-            relax(&mut 0);
+            relax(&mut idle);
         }
     }
     ring.ask(FrameKind::Cancel)?;

@@ -195,6 +195,17 @@ fn failed_calls_fail_the_whole() {
     }
 }
 
+/// The body is that of the behaviour that was asked for, which the last step is told by name.
+#[test]
+fn body_is_that_of_the_behaviour() {
+    let entry = r#"{"internal_service": {"compute_pi": {"mean_bandwidth": 0}}, "alternative_behaviors": {
+        "b1": {"internal_services": {"colosseum": {}}}}}"#;
+    answer(entry, Request::get("/"));
+    let body = |bid: &[u8]| run::<ThisCell>(4, bid, &[]).read_text().map(str::to_owned);
+    assert_eq!(body(b"null"), Ok("m".to_owned()));
+    assert!(body(br#""b1""#).is_ok_and(|body| body.len() > 1));
+}
+
 /// Arguments reach the work as they were in the model; work that fails says why.
 #[test]
 fn steps_do_their_work() {

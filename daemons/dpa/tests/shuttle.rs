@@ -47,23 +47,23 @@ const BOTH: ServiceId = ServiceId(0);
 const EVICTED: ServiceId = ServiceId(1);
 
 const CALLS: usize = 6;
+const CALLS_MAX: u32 = 8;
 
 /// Room for a frame or two, so that rings are full and messages of some hundred bytes go in chunks.
 const PROFILE: RingProfile =
     RingProfile { small_bytes: 512, chunk_bytes: 128, bulk_chunks: 2, inline_bytes_max: 64 };
 
-const CONFIG: DpaConfig = DpaConfig {
-    slots_max: 16,
-    calls_max: 8,
-    message_bytes_max: 4096,
-    profile: PROFILE,
-    budget_per_turn: 2,
-    request_timeout_max: Duration::from_secs(3600),
-    hops_max: 3,
-    stall_timeout: Duration::from_secs(3600),
-    segment_bytes_max: 1 << 20,
-    seed: 5,
-};
+fn config() -> DpaConfig {
+    DpaConfig {
+        slots_max: 16,
+        calls_max: CALLS_MAX,
+        message_bytes_max: 4096,
+        profile: PROFILE,
+        budget_per_turn: 2,
+        stall_timeout: Duration::from_secs(3600),
+        ..DpaConfig::default()
+    }
+}
 
 /// Time does not pass.
 const NOW: Nanos = Nanos(1_000_000_000);
@@ -114,7 +114,7 @@ fn run(scheduler: impl Scheduler + 'static, looks_again: LooksAgain) {
 
 /// One schedule: the DPA is the main thread.
 fn node(looks_again: LooksAgain) {
-    let mut dpa = Dpa::new(CONFIG);
+    let mut dpa = Dpa::new(config());
     let sidecar = dpa.attach_sidecar(PROFILE).expect("memory and descriptors");
     let steady = dpa.attach_worker(&[BOTH], PROFILE).expect("memory and descriptors");
     let doomed = dpa.attach_worker(&[BOTH, EVICTED], PROFILE).expect("memory and descriptors");
@@ -289,8 +289,7 @@ fn heard(bell: Option<BorrowedFd<'_>>) -> bool {
 }
 
 fn port(fds: LinkFds) -> Port {
-    let config =
-        PortConfig { calls_max: CONFIG.calls_max, assembly_bytes_max: 8192, ..PortConfig::default() };
+    let config = PortConfig { calls_max: CALLS_MAX, assembly_bytes_max: 8192, ..PortConfig::default() };
     Port::new(Link::open(fds).expect("its own link"), config)
 }
 

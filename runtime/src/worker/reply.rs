@@ -87,7 +87,10 @@ pub(super) fn finish_head(head: Bytes, request: HeaderLines<'_>) -> Bytes {
             push(out, name, value);
         }
     }
-    out.map_or_else(|| head.clone(), BytesMut::freeze)
+    match out {
+        Some(out) => out.freeze(),
+        None => head,
+    }
 }
 
 /// Room for what is usually added: a request id and a trace context.

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use cellmesh_tests::{Log, Usage, cells_dir, program, shared_cache_dir, until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,11 +13,11 @@ use tempfile::TempDir;
 /// Processes that serve each service.
 const REPLICAS: usize = 3;
 
-/// The application. A stalled worker is let go soon, so that rounds are short. Nobody serves `spare` or asks for it.
+/// The application. Nobody serves `spare` or asks for it.
 const APP: &str = r#"
 name = "chaos"
 [dpa]
-stall_timeout = "400ms"
+stall_timeout = "{stall_timeout}ms"
 [dpu]
 request_timeout = "5s"
 [runtime]
@@ -59,11 +60,13 @@ pub(crate) struct Process {
 
 impl Mesh {
     /// Starts all of it, in no particular order, and waits until everybody has found everybody.
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(stall_timeout: Duration) -> Self {
         let shared_memory = listing(Path::new("/dev/shm"));
         let dir = tempfile::tempdir().expect("a temporary folder");
         let file = dir.path().join("app.toml");
-        let text = APP.replace("{cells}", cells_dir().to_str().expect("a path that is text"));
+        let text = APP
+            .replace("{cells}", cells_dir().to_str().expect("a path that is text"))
+            .replace("{stall_timeout}", &stall_timeout.as_millis().to_string());
         std::fs::write(&file, text).expect("a file in a temporary folder");
         let address = free_address();
         let start = |command: &str, more: &[&str]| {

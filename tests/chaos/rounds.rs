@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cellmesh_shm::attach::{Channel, Hello, Received, Role, ToDpa};
@@ -24,10 +25,17 @@ const GROWTH_BYTES_MAX: u64 = 96 << 20;
 /// More than a ring holds.
 const GARBAGE_FRAMES: u64 = 200;
 
-/// Than `stall_timeout`.
+/// For tests in which somebody stands still: a stalled worker is let go soon, so that rounds are short.
+const SHORT_STALL_TIMEOUT: Duration = Duration::from_millis(400);
+/// For the others: what no scheduler makes of a worker that only waits for its turn.
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Than `SHORT_STALL_TIMEOUT`.
 const LONGER_THAN_A_STALL: Duration = Duration::from_millis(600);
 /// Than `request_timeout`.
 const LONGER_THAN_A_REQUEST: Duration = Duration::from_secs(6);
+
+/// One mesh at a time: their load is open, and that of two is more than two cores answer.
+static MACHINE: Mutex<()> = Mutex::new(());
 
 /// What is done in each round of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +59,8 @@ struct Window {
 pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
     let is_long = std::env::var("CELLMESH_CHAOS").is_ok_and(|value| value == "long");
     let rounds = if is_long { long } else { short };
-    let mut mesh = Mesh::start();
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut mesh = Mesh::start(deed.stall_timeout());
     let load = Load::start(mesh.address);
     until_back(&load);
     let mut windows = Vec::with_capacity(rounds);
@@ -79,6 +88,10 @@ pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
 }
 
 impl Deed {
+    fn stall_timeout(self) -> Duration {
+        if matches!(self, Self::StopWorker | Self::StopDpa) { SHORT_STALL_TIMEOUT } else { STALL_TIMEOUT }
+    }
+
     fn round(self, mesh: &mut Mesh, round: usize) {
         // Not random: every worker has its turn, and a failure can be repeated.
         let victim = round % mesh.workers.len();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use cellmesh_dpa::{Dpa, DpaConfig};
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::frame::{FrameHeader, FrameKind};
+use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind};
 use cellmesh_shm::ids::{CallId, ServiceId};
 use cellmesh_shm::link::Link;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
@@ -92,25 +92,26 @@ fn frames_there_and_back(
     dpa.pump(now);
     let mut answered = 0;
     callee.rx.refresh()?;
-    while let Some(request) = callee.rx.small.peek()? {
+    let mut frame = Frame::EMPTY;
+    while callee.rx.small.peek(&mut frame)? {
         let header = FrameHeader {
             status: 200,
-            frame_len: request.frame_len,
-            payload_len: request.payload_len,
-            ..FrameHeader::new(FrameKind::Response, request.token)
+            frame_len: frame.frame_len(),
+            payload_len: frame.payload_len(),
+            ..FrameHeader::new(FrameKind::Response, frame.token())
         };
         // The callee reads its request where it lies and answers with it.
-        let payload = callee.rx.small.payload(&request);
+        let payload = callee.rx.small.payload(&frame);
         ensure!(callee.tx.small.push(&header, Payload::Words(payload))?, "the ring is full");
-        callee.rx.small.release(&request);
+        callee.rx.small.release(&frame);
         answered += 1;
     }
     callee.publish();
     dpa.pump(now);
     caller.rx.refresh()?;
-    while let Some(response) = caller.rx.small.peek()? {
-        ensure!(response.payload_len == len && response.status == 200, "not the answer");
-        caller.rx.small.release(&response);
+    while caller.rx.small.peek(&mut frame)? {
+        ensure!(frame.payload_len() == len && frame.status() == 200, "not the answer");
+        caller.rx.small.release(&frame);
         answered += 1;
     }
     caller.publish();
@@ -274,7 +275,7 @@ impl Wired {
         self.sidecar.flush();
         self.dpa.pump(Nanos::now());
         caller.rx.refresh()?;
-        let answer = caller.rx.small.peek()?.context("the sidecar's answer")?;
+        let answer = caller.rx.small.peek_frame()?.context("the sidecar's answer")?;
         caller.rx.small.release(&answer);
         caller.publish();
         Ok((caller, callee))

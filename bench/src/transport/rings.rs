@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use cellmesh_shm::attach::{AttachListener, Channel, FromDpa, LinkWelcome, Received, Welcome};
-use cellmesh_shm::frame::{FrameHeader, FrameKind};
+use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind};
 use cellmesh_shm::ids::EndpointId;
 use cellmesh_shm::link::{Link, LinkSpec};
 use cellmesh_shm::profile::RingProfile;
@@ -258,7 +258,7 @@ impl Ring {
         self.link.publish();
         loop {
             self.link.rx.refresh()?;
-            if let Some(answer) = self.link.rx.small.peek()? {
+            if let Some(answer) = self.link.rx.small.peek_frame()? {
                 self.link.rx.small.release(&answer);
                 self.link.publish();
                 return Ok(());
@@ -272,17 +272,18 @@ impl Ring {
 fn take_all(link: &mut Link, size: usize) -> Result<(usize, Option<FrameKind>)> {
     link.rx.refresh()?;
     let (mut bytes, mut count, mut asked) = (0, 0, None);
-    while let Some(chunk) = link.rx.bulk.peek()? {
-        bytes += link.rx.bulk.payload(&chunk).len();
-        link.rx.bulk.release(&chunk);
+    let mut frame = Frame::EMPTY;
+    while link.rx.bulk.peek(&mut frame)? {
+        bytes += link.rx.bulk.payload(&frame).len();
+        link.rx.bulk.release(&frame);
     }
-    while let Some(frame) = link.rx.small.peek()? {
+    while link.rx.small.peek(&mut frame)? {
         std::hint::black_box(link.rx.small.payload(&frame));
         link.rx.small.release(&frame);
-        if frame.kind == FrameKind::Request {
+        if frame.kind() == FrameKind::Request {
             count += 1;
         } else {
-            asked = Some(frame.kind);
+            asked = Some(frame.kind());
         }
     }
     // Chunks are counted by their words.

@@ -16,6 +16,9 @@ pub struct DpaConfig {
     /// What every endpoint's rings agree on: chunks and inline frames are relayed as they are, so their sizes are the
     /// same on all links of a DPA. An endpoint may have rings of other capacities.
     pub profile: RingProfile,
+    /// Chunks of large messages taken from one endpoint in one turn; its small frames wait until those that it had sent
+    /// before them are through.
+    pub chunks_per_turn: u32,
     /// Small frames taken from one endpoint in one turn, before the next endpoint has its turn.
     pub budget_per_turn: u32,
     /// Longest time from taking a request to its outcome; a longer deadline is shortened to it.
@@ -41,6 +44,7 @@ impl Default for DpaConfig {
             calls_max: 1024,
             message_bytes_max: (16 << 20) + (64 << 10),
             profile: RingProfile::default(),
+            chunks_per_turn: 1,
             budget_per_turn: 64,
             request_timeout_max: Duration::from_secs(30),
             hops_max: 16,

@@ -12,7 +12,6 @@
 //! - Not here: frames. Whoever ends a slot tells both sides.
 
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::frame::FrameHeader;
 use cellmesh_shm::ids::{CallId, EndpointId, ServiceId, SlotId};
 
 /// The payload of an announced message on its way through.
@@ -111,14 +110,14 @@ impl Stream {
         Ok(())
     }
 
-    /// The sender sends the next chunk.
-    pub(crate) fn relay(&mut self, chunk: &FrameHeader, chunk_bytes: u32) -> Result<(), StreamError> {
+    /// The sender sends a chunk: its number, and its bytes.
+    pub(crate) fn relay(&mut self, seq: u32, len: u32, chunk_bytes: u32) -> Result<(), StreamError> {
         if self.relayed >= self.granted {
             return Err(StreamError::NoCredit);
         }
         let left = u64::from(self.payload_len) - u64::from(self.relayed) * u64::from(chunk_bytes);
         let expected = left.min(u64::from(chunk_bytes));
-        if chunk.seq != self.relayed || u64::from(chunk.frame_len) != expected {
+        if seq != self.relayed || u64::from(len) != expected {
             return Err(StreamError::Order);
         }
         self.relayed += 1;

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use cellmesh_shm::frame::{FrameHeader, FrameKind};
+use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind, Relabel};
 use cellmesh_shm::ids::{CallId, SlotId};
 use cellmesh_shm::link::{LinkRx, LinkSleep, LinkTx};
 use cellmesh_shm::ring::{Payload, RingError};
@@ -73,15 +73,34 @@ impl Outlet {
         Self { tx, sleep, parked: VecDeque::new(), in_flight: 0, reserved: 0, stalled: None, broken: None }
     }
 
-    /// Sends a small frame. `false`: it had to be parked.
+    /// Passes a small frame on. `false`: it had to be parked.
     #[inline]
-    pub(crate) fn send(&mut self, header: &FrameHeader, payload: Words<'_>) -> bool {
-        if self.parked.is_empty() && self.push(header, Payload::Words(payload)) {
-            return true;
+    pub(crate) fn relay(&mut self, frame: &Frame, label: Relabel, payload: Words<'_>) -> bool {
+        if self.parked.is_empty() {
+            let pushed = self.tx.small.relay(frame, label, payload);
+            if self.is_sent(pushed) {
+                return true;
+            }
         }
+        self.park(frame, label, payload);
+        false
+    }
+
+    #[cold]
+    fn park(&mut self, frame: &Frame, label: Relabel, payload: Words<'_>) {
+        let header = frame.relabelled(label);
         let mut copy = Vec::new();
         payload.append_to(header.frame_len as usize, &mut copy);
-        self.parked.push_back(Parked { header: *header, payload: copy });
+        self.parked.push_back(Parked { header, payload: copy });
+    }
+
+    /// Sends a frame of the DPA's own. `false`: it had to be parked.
+    #[inline]
+    pub(crate) fn send(&mut self, header: &FrameHeader) -> bool {
+        if self.parked.is_empty() && self.push(header, Payload::Empty) {
+            return true;
+        }
+        self.parked.push_back(Parked { header: *header, payload: Vec::new() });
         false
     }
 
@@ -108,7 +127,13 @@ impl Outlet {
     /// What is sent to an endpoint that is about to be closed is gone: everything in flight on it is settled then.
     #[inline]
     fn push(&mut self, header: &FrameHeader, payload: Payload<'_>) -> bool {
-        match self.tx.small.push(header, payload) {
+        let pushed = self.tx.small.push(header, payload);
+        self.is_sent(pushed)
+    }
+
+    #[inline]
+    fn is_sent(&mut self, pushed: Result<bool, RingError>) -> bool {
+        match pushed {
             Ok(pushed) => pushed,
             Err(error) => {
                 self.broken = Some(error);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   pump:  deadlines that passed, then a turn for each endpoint, then one publication for each, then who stands still
-//!   turn:  what is parked for it | its chunks | at most `budget_per_turn` of its small frames
+//!   turn:  what is parked for it | at most `chunks_per_turn` | if that was all: at most `budget_per_turn` small frames
 //! ```
 //!
 //! - Turns go round robin, from another endpoint each time, so nobody is always first.
@@ -19,10 +19,10 @@
 use std::time::Duration;
 
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::frame::{FrameHeader, FrameKind};
+use cellmesh_shm::frame::{Frame, FrameKind, Relabel};
 use cellmesh_shm::ids::{CallId, EndpointId, SlotId};
 use cellmesh_shm::message::Fault;
-use cellmesh_shm::ring::{Payload, RingError};
+use cellmesh_shm::ring::RingError;
 
 use crate::custody::{Slot, Stream, StreamError};
 use crate::endpoint::Role;
@@ -88,20 +88,30 @@ impl Dpa {
     #[inline]
     fn take_turn(&mut self, from: EndpointId, now: Nanos) -> Result<bool, Violation> {
         let mut moved = self.unpark(from);
-        if !self.inlet(from).rx.refresh()? {
+        let rx = &mut self.inlet(from).rx;
+        // A look before all that the last one has seen is through could see small frames whose chunks still wait.
+        if !rx.has_seen() && !rx.refresh()? {
             return Ok(moved);
         }
-        // At most the ring's chunks: those that the refresh has seen.
-        while let Some(chunk) = self.inlet(from).rx.bulk.peek()? {
-            self.on_chunk(from, &chunk)?;
-            self.inlet(from).rx.bulk.release(&chunk);
+        let mut frame = Frame::EMPTY;
+        for _ in 0..self.config.chunks_per_turn {
+            if !self.inlet(from).rx.bulk.peek(&mut frame)? {
+                break;
+            }
+            self.on_chunk(from, &frame)?;
+            self.inlet(from).rx.bulk.release(&frame);
             moved = true;
+        }
+        if self.inlet(from).rx.bulk.has_seen() {
+            return Ok(moved);
         }
         for _ in 0..self.config.budget_per_turn {
             if self.outlet(from).parked() >= self.config.parked_max() {
                 break;
             }
-            let Some(frame) = self.inlet(from).rx.small.peek()? else { break };
+            if !self.inlet(from).rx.small.peek(&mut frame)? {
+                break;
+            }
             self.on_small(from, &frame, now)?;
             self.inlet(from).rx.small.release(&frame);
             moved = true;
@@ -136,8 +146,8 @@ impl Dpa {
     }
 
     #[inline]
-    fn on_small(&mut self, from: EndpointId, frame: &FrameHeader, now: Nanos) -> Result<(), Violation> {
-        match frame.kind {
+    fn on_small(&mut self, from: EndpointId, frame: &Frame, now: Nanos) -> Result<(), Violation> {
+        match frame.kind() {
             FrameKind::Request | FrameKind::RequestAnnounce => self.on_request(from, frame, now),
             FrameKind::Response | FrameKind::ResponseAnnounce => {
                 self.on_response(from, frame);
@@ -153,8 +163,8 @@ impl Dpa {
     }
 
     #[inline]
-    fn on_request(&mut self, from: EndpointId, frame: &FrameHeader, now: Nanos) -> Result<(), Violation> {
-        let call = CallId::from_raw(frame.token);
+    fn on_request(&mut self, from: EndpointId, frame: &Frame, now: Nanos) -> Result<(), Violation> {
+        let call = CallId::from_raw(frame.token());
         match self.inlet(from).call_mut(call) {
             None => return Err(rule(frame, "the call's index must be less than calls_max")),
             Some(Some(_)) => return Err(rule(frame, "the call's index is in use")),
@@ -162,7 +172,7 @@ impl Dpa {
         }
         self.stats.received += 1;
         match self.admit(from, frame, now) {
-            Ok((to, out, deadline)) => self.take(from, to, frame, out, deadline),
+            Ok((to, label)) => self.take(from, to, frame, label),
             Err(fault) => self.refuse(from, call, fault),
         }
         Ok(())
@@ -170,18 +180,13 @@ impl Dpa {
 
     /// Where a request goes, and what its callee is told of it.
     #[inline]
-    fn admit(
-        &mut self,
-        from: EndpointId,
-        frame: &FrameHeader,
-        now: Nanos,
-    ) -> Result<(EndpointId, FrameHeader, Nanos), Fault> {
+    fn admit(&mut self, from: EndpointId, frame: &Frame, now: Nanos) -> Result<(EndpointId, Relabel), Fault> {
         let role = self.inlet(from).role;
-        let deadline = frame.deadline.min(now.saturating_add(self.config.request_timeout_max));
+        let deadline = frame.deadline().min(now.saturating_add(self.config.request_timeout_max));
         if deadline <= now {
             return Err(Fault::Deadline);
         }
-        let hops = frame.hops.saturating_add(u8::from(role == Role::Worker));
+        let hops = frame.hops().saturating_add(u8::from(role == Role::Worker));
         if hops > self.config.hops_max {
             return Err(Fault::HopLimit);
         }
@@ -194,58 +199,51 @@ impl Dpa {
         if self.outlet(to).parked() >= self.config.parked_max() {
             return Err(Fault::Overloaded);
         }
-        Ok((to, FrameHeader { hops, deadline, ..*frame }, deadline))
+        Ok((to, Relabel { hops, deadline, ..frame.relabel(0) }))
     }
 
     /// A sidecar has decided already. A worker's call goes to a worker if a sidecar has said that it may, else to a
     /// sidecar.
     #[inline]
-    fn route(&mut self, from: EndpointId, role: Role, frame: &FrameHeader) -> Result<EndpointId, Fault> {
+    fn route(&mut self, from: EndpointId, role: Role, frame: &Frame) -> Result<EndpointId, Fault> {
         let outlets = &self.outlets;
         let in_flight =
             |id: EndpointId| outlets[usize::from(id.0)].as_ref().map_or(u32::MAX, |outlet| outlet.in_flight);
-        if role == Role::Sidecar || self.flows.is_installed(from, frame.service) {
-            return self.flows.worker(frame.service, in_flight).ok_or(Fault::NoWorker);
+        if role == Role::Sidecar || self.flows.is_installed(from, frame.service()) {
+            return self.flows.worker(frame.service(), in_flight).ok_or(Fault::NoWorker);
         }
         self.stats.slow_path += 1;
         self.flows.sidecar(in_flight).ok_or(Fault::Unroutable)
     }
 
     #[inline]
-    fn take(
-        &mut self,
-        from: EndpointId,
-        to: EndpointId,
-        frame: &FrameHeader,
-        out: FrameHeader,
-        deadline: Nanos,
-    ) {
-        let call = CallId::from_raw(frame.token);
-        let announced = frame.kind == FrameKind::RequestAnnounce;
+    fn take(&mut self, from: EndpointId, to: EndpointId, frame: &Frame, label: Relabel) {
+        let call = CallId::from_raw(frame.token());
+        let announced = frame.kind() == FrameKind::RequestAnnounce;
         let slot = Slot {
             caller: from,
             call,
             callee: to,
-            service: frame.service,
+            service: frame.service(),
             delivered: false,
-            request: if announced { Stream::announced(frame.payload_len) } else { Stream::default() },
+            request: if announced { Stream::announced(frame.payload_len()) } else { Stream::default() },
             response: Stream::default(),
         };
-        let id = self.custody.take(slot, deadline).expect("`admit` found a free slot");
+        let id = self.custody.take(slot, label.deadline).expect("`admit` found a free slot");
         *self.inlet(from).call_mut(call).expect("`on_request` looked it up") = Some(id.index);
         self.outlet(to).in_flight += 1;
-        if self.relay(from, frame, to, &FrameHeader { token: id.raw(), ..out }) {
+        if self.relay(from, frame, to, Relabel { token: id.raw(), ..label }) {
             self.custody.get_mut(id).expect("just taken").delivered = true;
         }
     }
 
     /// Copies a small frame from one endpoint's ring to another's. `false`: it is parked.
     #[inline]
-    fn relay(&mut self, from: EndpointId, frame: &FrameHeader, to: EndpointId, out: &FrameHeader) -> bool {
+    fn relay(&mut self, from: EndpointId, frame: &Frame, to: EndpointId, label: Relabel) -> bool {
         let inlet = self.inlets[usize::from(from.0)].as_ref().expect("it has the turn");
         let outlet =
             self.outlets[usize::from(to.0)].as_mut().expect("a live slot names attached endpoints only");
-        let pushed = outlet.send(out, inlet.rx.small.payload(frame));
+        let pushed = outlet.relay(frame, label, inlet.rx.small.payload(frame));
         self.stats.frames += 1;
         self.stats.parked += u64::from(!pushed);
         pushed
@@ -253,31 +251,31 @@ impl Dpa {
 
     /// An answer, or the announcement of one. Only of the endpoint that has the request, and only once.
     #[inline]
-    pub(crate) fn on_response(&mut self, from: EndpointId, frame: &FrameHeader) {
-        let id = SlotId::from_raw(frame.token);
+    pub(crate) fn on_response(&mut self, from: EndpointId, frame: &Frame) {
+        let id = SlotId::from_raw(frame.token());
         let slot = self.custody.get_mut(id).filter(|slot| slot.callee == from && slot.delivered);
         let Some(slot) = slot.filter(|slot| !slot.response.is_announced()) else {
             self.stats.late_responses += 1;
             return;
         };
-        let (caller, out) = (slot.caller, FrameHeader { token: slot.call.raw(), ..*frame });
-        if frame.kind == FrameKind::ResponseAnnounce {
-            slot.response = Stream::announced(frame.payload_len);
+        let (caller, label) = (slot.caller, frame.relabel(slot.call.raw()));
+        if frame.kind() == FrameKind::ResponseAnnounce {
+            slot.response = Stream::announced(frame.payload_len());
         } else {
             self.end(id);
             self.stats.answered += 1;
         }
-        self.relay(from, frame, caller, &out);
+        self.relay(from, frame, caller, label);
     }
 
     /// A receiver takes more of a message that was announced to it.
-    fn on_credit(&mut self, from: EndpointId, frame: &FrameHeader) -> Result<(), Violation> {
+    fn on_credit(&mut self, from: EndpointId, frame: &Frame) -> Result<(), Violation> {
         let Some(id) = self.receiving(from, frame) else {
             self.stats.late_credits += 1;
             return Ok(());
         };
         self.reserve(from, frame)?;
-        let request = frame.kind == FrameKind::RequestCredit;
+        let request = frame.kind() == FrameKind::RequestCredit;
         let chunk_bytes = self.chunk_bytes;
         let slot = self.custody.get_mut(id).expect("`receiving` found it");
         let (stream, to, token) = if request {
@@ -286,29 +284,29 @@ impl Dpa {
             (&mut slot.response, slot.callee, id.raw())
         };
         stream
-            .grant(frame.credit, chunk_bytes)
-            .map_err(|error| Violation::Stream { kind: frame.kind, error })?;
-        self.relay(from, frame, to, &FrameHeader { token, ..*frame });
+            .grant(frame.credit(), chunk_bytes)
+            .map_err(|error| Violation::Stream { kind: frame.kind(), error })?;
+        self.relay(from, frame, to, frame.relabel(token));
         Ok(())
     }
 
     /// The slot whose payload this endpoint receives, by the name that it has on this link.
-    fn receiving(&mut self, from: EndpointId, frame: &FrameHeader) -> Option<SlotId> {
-        if frame.kind == FrameKind::ResponseCredit {
-            let id = self.slot_of_call(from, CallId::from_raw(frame.token))?;
+    fn receiving(&mut self, from: EndpointId, frame: &Frame) -> Option<SlotId> {
+        if frame.kind() == FrameKind::ResponseCredit {
+            let id = self.slot_of_call(from, CallId::from_raw(frame.token()))?;
             return self.custody.get_mut(id).filter(|slot| slot.response.is_announced()).map(|_| id);
         }
-        let id = SlotId::from_raw(frame.token);
+        let id = SlotId::from_raw(frame.token());
         let slot = self.custody.get_mut(id).filter(|slot| slot.callee == from && slot.delivered)?;
         slot.request.is_announced().then_some(id)
     }
 
     /// What a receiver has granted and not taken fits its ring, or it would block others' chunks.
-    fn reserve(&mut self, receiver: EndpointId, frame: &FrameHeader) -> Result<(), Violation> {
+    fn reserve(&mut self, receiver: EndpointId, frame: &Frame) -> Result<(), Violation> {
         let chunk_bytes = self.config.profile.chunk_bytes;
         let outlet = self.outlet(receiver);
         let in_ring = outlet.tx.bulk.occupied()? / chunk_bytes;
-        let reserved = outlet.reserved + frame.credit;
+        let reserved = outlet.reserved + frame.credit();
         if in_ring + reserved > outlet.tx.bulk.capacity() / chunk_bytes {
             return Err(rule(frame, "more chunks granted than the ring holds"));
         }
@@ -318,12 +316,12 @@ impl Dpa {
 
     /// The next chunk of a message that was announced and that its receiver has granted.
     #[inline]
-    pub(crate) fn on_chunk(&mut self, from: EndpointId, frame: &FrameHeader) -> Result<(), Violation> {
+    pub(crate) fn on_chunk(&mut self, from: EndpointId, frame: &Frame) -> Result<(), Violation> {
         let Some(id) = self.sending(from, frame) else {
             self.stats.late_chunks += 1;
             return Ok(());
         };
-        let request = frame.kind == FrameKind::RequestChunk;
+        let request = frame.kind() == FrameKind::RequestChunk;
         let chunk_bytes = self.chunk_bytes;
         let slot = self.custody.get_mut(id).expect("`sending` found it");
         let (stream, to, token) = if request {
@@ -331,9 +329,11 @@ impl Dpa {
         } else {
             (&mut slot.response, slot.caller, slot.call.raw())
         };
-        stream.relay(frame, chunk_bytes).map_err(|error| Violation::Stream { kind: frame.kind, error })?;
+        stream
+            .relay(frame.seq(), frame.frame_len(), chunk_bytes)
+            .map_err(|error| Violation::Stream { kind: frame.kind(), error })?;
         let answered = !request && stream.is_complete(chunk_bytes);
-        self.relay_chunk(from, frame, to, &FrameHeader { token, ..*frame });
+        self.relay_chunk(from, frame, to, frame.relabel(token));
         if answered {
             self.end(id);
             self.stats.answered += 1;
@@ -343,24 +343,24 @@ impl Dpa {
 
     /// The slot whose payload this endpoint sends, by the name that it has on this link.
     #[inline]
-    fn sending(&mut self, from: EndpointId, frame: &FrameHeader) -> Option<SlotId> {
-        if frame.kind == FrameKind::RequestChunk {
-            let id = self.slot_of_call(from, CallId::from_raw(frame.token))?;
+    fn sending(&mut self, from: EndpointId, frame: &Frame) -> Option<SlotId> {
+        if frame.kind() == FrameKind::RequestChunk {
+            let id = self.slot_of_call(from, CallId::from_raw(frame.token()))?;
             return self.custody.get_mut(id).filter(|slot| slot.request.is_announced()).map(|_| id);
         }
-        let id = SlotId::from_raw(frame.token);
+        let id = SlotId::from_raw(frame.token());
         let slot = self.custody.get_mut(id).filter(|slot| slot.callee == from)?;
         slot.response.is_announced().then_some(id)
     }
 
     #[inline]
-    fn relay_chunk(&mut self, from: EndpointId, frame: &FrameHeader, to: EndpointId, out: &FrameHeader) {
+    fn relay_chunk(&mut self, from: EndpointId, frame: &Frame, to: EndpointId, label: Relabel) {
         let inlet = self.inlets[usize::from(from.0)].as_ref().expect("it has the turn");
         let outlet =
             self.outlets[usize::from(to.0)].as_mut().expect("a live slot names attached endpoints only");
         outlet.reserved -= 1;
         self.stats.chunks += 1;
-        match outlet.tx.bulk.push(out, Payload::Words(inlet.rx.bulk.payload(frame))) {
+        match outlet.tx.bulk.relay(frame, label, inlet.rx.bulk.payload(frame)) {
             Ok(pushed) => assert!(pushed, "`reserve` keeps room for every chunk that was granted"),
             Err(error) => outlet.broken = Some(error),
         }
@@ -375,8 +375,8 @@ impl Dpa {
     }
 
     /// A caller gives up. It hears so; a call that has its outcome already needs nothing.
-    fn on_cancel(&mut self, from: EndpointId, frame: &FrameHeader) -> Result<(), Violation> {
-        let call = CallId::from_raw(frame.token);
+    fn on_cancel(&mut self, from: EndpointId, frame: &Frame) -> Result<(), Violation> {
+        let call = CallId::from_raw(frame.token());
         if self.inlet(from).call_mut(call).is_none() {
             return Err(rule(frame, "the call's index must be less than calls_max"));
         }
@@ -387,13 +387,13 @@ impl Dpa {
         Ok(())
     }
 
-    fn on_flow(&mut self, from: EndpointId, frame: &FrameHeader) -> Result<(), Violation> {
+    fn on_flow(&mut self, from: EndpointId, frame: &Frame) -> Result<(), Violation> {
         if self.inlet(from).role != Role::Sidecar {
             return Err(rule(frame, "only a sidecar decides about flows"));
         }
-        if frame.kind == FrameKind::FlowRemove {
-            self.flows.uninstall_all(frame.service);
-        } else if let Some(slot) = self.custody.get_mut(SlotId::from_raw(frame.token))
+        if frame.kind() == FrameKind::FlowRemove {
+            self.flows.uninstall_all(frame.service());
+        } else if let Some(slot) = self.custody.get_mut(SlotId::from_raw(frame.token()))
             && slot.callee == from
         {
             // What it decides about is the request that it was asked about, whatever else it says.
@@ -404,8 +404,8 @@ impl Dpa {
 }
 
 #[cold]
-fn rule(frame: &FrameHeader, rule: &'static str) -> Violation {
-    Violation::Rule { kind: frame.kind, rule }
+fn rule(frame: &Frame, rule: &'static str) -> Violation {
+    Violation::Rule { kind: frame.kind(), rule }
 }
 
 #[cfg(test)]

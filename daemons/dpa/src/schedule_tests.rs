@@ -33,6 +33,7 @@ const CONFIG: DpaConfig = DpaConfig {
     calls_max: 6,
     message_bytes_max: 8192,
     profile: PROFILE,
+    chunks_per_turn: 2,
     budget_per_turn: 3,
     request_timeout_max: Duration::from_millis(100),
     hops_max: 3,
@@ -373,11 +374,11 @@ impl World {
         let payload = vec![0; header.frame_len as usize];
         ring.push(header, Payload::Parts(&[], &payload)).expect("an honest DPA");
         let _ = link.rx.refresh();
-        while let Ok(Some(frame)) = link.rx.small.peek() {
+        while let Ok(Some(frame)) = link.rx.small.peek_frame() {
             link.rx.small.release(&frame);
         }
         if header.seq > 0 {
-            while let Ok(Some(frame)) = link.rx.bulk.peek() {
+            while let Ok(Some(frame)) = link.rx.bulk.peek_frame() {
                 link.rx.bulk.release(&frame);
             }
         }

@@ -7,11 +7,10 @@
 //!   unmapped and its descriptors are closed. Requests that it has not got yet go to another worker.
 
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::frame::{FrameHeader, FrameKind};
+use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind};
 use cellmesh_shm::ids::{CallId, EndpointId, SlotId};
 use cellmesh_shm::message::Fault;
 use cellmesh_shm::ring::RingError;
-use cellmesh_shm::segment::Words;
 
 use crate::custody::Slot;
 use crate::endpoint::Role;
@@ -25,7 +24,7 @@ impl Dpa {
     /// Answers a request that was not taken into custody.
     pub(crate) fn refuse(&mut self, caller: EndpointId, call: CallId, fault: Fault) {
         self.stats.faulted[fault as usize] += 1;
-        let pushed = self.outlet(caller).send(&FrameHeader::faulted(call.raw(), fault), Words::EMPTY);
+        let pushed = self.outlet(caller).send(&FrameHeader::faulted(call.raw(), fault));
         self.stats.parked += u64::from(!pushed);
     }
 
@@ -52,7 +51,7 @@ impl Dpa {
     fn tell_callee(&mut self, id: SlotId, slot: &Slot) {
         let outlet = self.outlet(slot.callee);
         if slot.delivered {
-            let pushed = outlet.send(&FrameHeader::new(FrameKind::Cancel, id.raw()), Words::EMPTY);
+            let pushed = outlet.send(&FrameHeader::new(FrameKind::Cancel, id.raw()));
             self.stats.parked += u64::from(!pushed);
         } else {
             outlet.take_back(id);
@@ -80,12 +79,13 @@ impl Dpa {
     /// refresh has seen.
     fn take_last_words(&mut self, from: EndpointId) -> Result<(), Violation> {
         self.inlet(from).rx.refresh()?;
-        while let Some(chunk) = self.inlet(from).rx.bulk.peek()? {
-            self.on_chunk(from, &chunk)?;
-            self.inlet(from).rx.bulk.release(&chunk);
+        let mut frame = Frame::EMPTY;
+        while self.inlet(from).rx.bulk.peek(&mut frame)? {
+            self.on_chunk(from, &frame)?;
+            self.inlet(from).rx.bulk.release(&frame);
         }
-        while let Some(frame) = self.inlet(from).rx.small.peek()? {
-            if frame.kind == FrameKind::Response {
+        while self.inlet(from).rx.small.peek(&mut frame)? {
+            if frame.kind() == FrameKind::Response {
                 self.on_response(from, &frame);
             }
             self.inlet(from).rx.small.release(&frame);

@@ -47,12 +47,12 @@ fn there_and_back(dpa: &mut Dpa, caller: &mut Link, callee: &mut Link) {
     dpa.pump(now);
     let mut answered = 0;
     callee.rx.refresh().expect("an honest DPA");
-    while let Some(request) = callee.rx.small.peek().expect("an honest DPA") {
+    while let Some(request) = callee.rx.small.peek_frame().expect("an honest DPA") {
         let header = FrameHeader {
             status: 200,
             frame_len: 64,
             payload_len: 64,
-            ..FrameHeader::new(FrameKind::Response, request.token)
+            ..FrameHeader::new(FrameKind::Response, request.token())
         };
         let payload = Payload::Words(callee.rx.small.payload(&request));
         assert_eq!(callee.tx.small.push(&header, payload), Ok(true));
@@ -61,7 +61,7 @@ fn there_and_back(dpa: &mut Dpa, caller: &mut Link, callee: &mut Link) {
     callee.publish();
     dpa.pump(now);
     caller.rx.refresh().expect("an honest DPA");
-    while let Some(response) = caller.rx.small.peek().expect("an honest DPA") {
+    while let Some(response) = caller.rx.small.peek_frame().expect("an honest DPA") {
         caller.rx.small.release(&response);
         answered += 1;
     }

@@ -14,8 +14,10 @@
 //! - Fields are little-endian, the first in the lowest bits.
 //! - The payload of a message is its head, padded with zeros to a word, and its body; `payload_len` is both with the
 //!   padding. `frame_len` is what lies behind *this* header: all of it, a chunk of it, or nothing.
-//! - A header is copied out of the ring once and goes through [`FrameHeader::admit`], which is where every length in it
+//! - A header is copied out of the ring once and goes through [`Frame::admit`], which is where every length in it
 //!   becomes believable. Nothing reads it from the ring again.
+//! - Whoever passes a frame on keeps the words as they were ([`Frame`], [`Relabel`]): a header that is taken apart, moved
+//!   and put together again costs more than the rest of a hop.
 //! - What a kind does not use is zero when we write it and not looked at when we read it; reserved bits must be zero.
 //! - Not here: whether the token names anything, and whether its sender may say this (the DPA, the port).
 
@@ -109,7 +111,7 @@ impl std::fmt::Display for RingName {
     }
 }
 
-/// A header that is about to be written, or that was admitted.
+/// A header taken apart: what somebody is about to say, or was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
     /// What the frame says.
@@ -142,6 +144,136 @@ pub struct FrameHeader {
     pub generation: u32,
     /// Of a credit: chunks.
     pub credit: u32,
+}
+
+/// A header that was admitted, as it lay in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    kind: FrameKind,
+    words: [u64; HEADER_WORDS],
+}
+
+/// What a mover changes in a frame that it passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relabel {
+    /// What the frame is about, in the receiver's words.
+    pub token: u64,
+    /// Of a request.
+    pub hops: u8,
+    /// Of a request.
+    pub deadline: Nanos,
+}
+
+impl Frame {
+    /// No frame yet: room for one to be copied to.
+    pub const EMPTY: Self = Self { kind: FrameKind::Pad, words: [0; HEADER_WORDS] };
+
+    /// What the frame says.
+    #[must_use]
+    #[inline(always)]
+    pub const fn kind(&self) -> FrameKind {
+        self.kind
+    }
+
+    /// The call or custody slot that the frame is about.
+    #[must_use]
+    #[inline(always)]
+    pub const fn token(&self) -> u64 {
+        self.words[1]
+    }
+
+    /// Of a request and of a flow entry.
+    #[must_use]
+    #[inline(always)]
+    pub const fn service(&self) -> ServiceId {
+        ServiceId(half(self.words[0], 3))
+    }
+
+    /// Of a response: 100 to 999.
+    #[must_use]
+    #[inline(always)]
+    pub const fn status(&self) -> u16 {
+        half(self.words[0], 2)
+    }
+
+    /// Of a request.
+    #[must_use]
+    #[inline(always)]
+    pub const fn hops(&self) -> u8 {
+        self.words[0].to_le_bytes()[3]
+    }
+
+    /// Of a request.
+    #[must_use]
+    #[inline(always)]
+    pub const fn deadline(&self) -> Nanos {
+        Nanos(self.words[2])
+    }
+
+    /// Bytes of the whole message: padded head, and body.
+    #[must_use]
+    #[inline(always)]
+    pub const fn payload_len(&self) -> u32 {
+        lower(self.words[3])
+    }
+
+    /// Bytes behind this header.
+    #[must_use]
+    #[inline(always)]
+    pub const fn frame_len(&self) -> u32 {
+        upper(self.words[3])
+    }
+
+    /// Of a chunk: how many came before it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn seq(&self) -> u32 {
+        lower(self.words[5])
+    }
+
+    /// Of a credit: chunks.
+    #[must_use]
+    #[inline(always)]
+    pub const fn credit(&self) -> u32 {
+        lower(self.words[6])
+    }
+
+    /// The whole header, taken apart.
+    #[must_use]
+    #[inline(always)]
+    pub fn header(&self) -> FrameHeader {
+        let fault = Fault::from_number(self.words[0].to_le_bytes()[2]).expect("it was admitted");
+        FrameHeader::of_words(self.kind, fault, &self.words)
+    }
+
+    /// The frame for a receiver that calls what it is about `token`, unchanged otherwise.
+    #[must_use]
+    #[inline(always)]
+    pub const fn relabel(&self, token: u64) -> Relabel {
+        Relabel { token, hops: self.hops(), deadline: self.deadline() }
+    }
+
+    /// The header for that receiver, taken apart.
+    #[must_use]
+    pub fn relabelled(&self, label: Relabel) -> FrameHeader {
+        FrameHeader { token: label.token, hops: label.hops, deadline: label.deadline, ..self.header() }
+    }
+
+    /// Its words for that receiver, on a link of this generation.
+    #[inline(always)]
+    pub(crate) const fn relabelled_words(&self, label: Relabel, generation: u32) -> [u64; HEADER_WORDS] {
+        let [first, _, _, lengths, head, seq, credit, _] = self.words;
+        [
+            first & !(0xff << 24) | (label.hops as u64) << 24,
+            label.token,
+            label.deadline.0,
+            lengths,
+            head,
+            lower(seq) as u64 | (generation as u64) << 32,
+            credit,
+            0,
+        ]
+    }
 }
 
 /// Words of a header.
@@ -198,6 +330,27 @@ impl FrameHeader {
         (self.payload_len as u64).saturating_sub(padded(self.head_len()))
     }
 
+    #[inline(always)]
+    const fn of_words(kind: FrameKind, fault: Fault, words: &[u64; HEADER_WORDS]) -> Self {
+        Self {
+            kind,
+            fault,
+            hops: words[0].to_le_bytes()[3],
+            status: half(words[0], 2),
+            service: ServiceId(half(words[0], 3)),
+            token: words[1],
+            deadline: Nanos(words[2]),
+            payload_len: lower(words[3]),
+            frame_len: upper(words[3]),
+            method_len: half(words[4], 0),
+            target_len: half(words[4], 1),
+            headers_len: upper(words[4]),
+            seq: lower(words[5]),
+            generation: upper(words[5]),
+            credit: lower(words[6]),
+        }
+    }
+
     /// As it lies in the ring.
     #[must_use]
     #[inline(always)]
@@ -218,6 +371,23 @@ impl FrameHeader {
             0,
         ]
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "takes one of four 16-bit fields on purpose")]
+#[inline(always)]
+const fn half(word: u64, index: u32) -> u16 {
+    (word >> (16 * index)) as u16
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "takes the lower half on purpose")]
+#[inline(always)]
+const fn lower(word: u64) -> u32 {
+    word as u32
+}
+
+#[inline(always)]
+const fn upper(word: u64) -> u32 {
+    (word >> 32) as u32
 }
 
 #[cfg(all(test, not(loom)))]

@@ -270,11 +270,11 @@ impl Hostile {
     /// [`RingError`] if the other side broke a rule.
     pub fn take(&mut self) -> Result<Option<FrameHeader>, RingError> {
         self.link.rx.refresh()?;
-        let frame = self.link.rx.small.peek()?;
+        let frame = self.link.rx.small.peek_frame()?;
         if let Some(frame) = &frame {
             self.link.rx.small.release(frame);
         }
-        Ok(frame)
+        Ok(frame.map(|frame| frame.header()))
     }
 
     /// Rings, for nothing.

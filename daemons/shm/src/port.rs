@@ -20,7 +20,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::frame::{FrameHeader, FrameKind};
+use crate::frame::{Frame, FrameHeader, FrameKind};
 use crate::ids::{CallId, ServiceId, SlotId};
 use crate::link::{Link, MESSAGE_BYTES_MOST};
 use crate::message::{Fault, RequestMessage, ResponseMessage};
@@ -155,9 +155,14 @@ pub struct Port {
     outbox: Outbox,
     inbox: Inbox,
     message_bytes_max: u32,
+    /// Chunks that may be taken before the next [`Port::flush`].
+    chunks_left: u32,
     stats: PortStats,
     closed: Option<PortError>,
 }
+
+/// Chunks taken, and chunks sent, between two flushes: whoever shares the thread waits for one copy, not for a ring's worth.
+const CHUNKS_PER_TURN: u32 = 1;
 
 impl Port {
     /// A port over this side of a link.
@@ -172,6 +177,7 @@ impl Port {
             held: HeldRequests::default(),
             outbox: Outbox::new(chunk_bytes),
             inbox: Inbox::new(config.assembly_bytes_max, profile.bulk_chunks, chunk_bytes),
+            chunks_left: CHUNKS_PER_TURN,
             stats: PortStats::default(),
             closed: None,
         }
@@ -290,8 +296,9 @@ impl Port {
         self.send_bare(FrameHeader { service, ..FrameHeader::new(FrameKind::FlowRemove, 0) });
     }
 
-    /// The next thing that came in; `None` when there is no more now. Call [`Port::flush`] after a batch: it gives the
-    /// room back.
+    /// The next thing that came in; `None` when there is no more now, or what is there is for the next turn: chunks of large
+    /// messages are taken a few at a time. Call [`Port::flush`] after a batch: it gives the room back, and says whether to
+    /// come again.
     ///
     /// - cost: one copy out of the ring, into the buffers of the message; no other allocation. When there is nothing,
     ///   two loads of the peer's lines.
@@ -312,17 +319,23 @@ impl Port {
     /// Chunks first: what was sent before a small frame must be here before the frame is.
     #[inline]
     fn poll_rings(&mut self) -> Result<Option<Arrived>, PortError> {
+        let mut frame = Frame::EMPTY;
         loop {
-            while let Some(header) = self.link.rx.bulk.peek()? {
-                let arrived = self.on_chunk(&header)?;
-                self.link.rx.bulk.release(&header);
+            while self.link.rx.bulk.has_seen() {
+                let Some(left) = self.chunks_left.checked_sub(1) else { return Ok(None) };
+                if !self.link.rx.bulk.peek(&mut frame)? {
+                    break;
+                }
+                self.chunks_left = left;
+                let arrived = self.on_chunk(&frame)?;
+                self.link.rx.bulk.release(&frame);
                 if arrived.is_some() {
                     return Ok(arrived);
                 }
             }
-            if let Some(header) = self.link.rx.small.peek()? {
-                let arrived = self.on_small(&header)?;
-                self.link.rx.small.release(&header);
+            if self.link.rx.small.peek(&mut frame)? {
+                let arrived = self.on_small(&frame)?;
+                self.link.rx.small.release(&frame);
                 if arrived.is_some() {
                     return Ok(arrived);
                 }
@@ -340,13 +353,14 @@ impl Port {
         if self.closed.is_some() {
             return Progress::Idle;
         }
+        self.chunks_left = CHUNKS_PER_TURN;
         self.grant();
         let pushed = self.push_all().unwrap_or_else(|error| {
             self.closed = Some(error.into());
             false
         });
         let published = self.link.publish();
-        Progress::from(pushed || published)
+        Progress::from(pushed || published || self.link.rx.has_seen())
     }
 
     #[inline]
@@ -361,7 +375,10 @@ impl Port {
     #[inline]
     fn push_all(&mut self) -> Result<bool, RingError> {
         let mut moved = self.outbox.push_queued(&mut self.link)?;
-        while self.outbox.has_turns() {
+        for _ in 0..CHUNKS_PER_TURN {
+            if !self.outbox.has_turns() {
+                break;
+            }
             let Some(sent) = self.outbox.push_chunk(&mut self.link)? else { break };
             moved = true;
             if let Some(sent) = sent {

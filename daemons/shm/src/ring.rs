@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use crate::frame::{FrameError, FrameHeader, FrameKind, FrameLimits, HEADER_WORDS, RingName};
+use crate::frame::{Frame, FrameError, FrameHeader, FrameKind, FrameLimits, HEADER_WORDS, Relabel, RingName};
 use crate::layout::{LINE_WORDS, RingPlace};
 use crate::profile::LINE_BYTES;
 use crate::segment::{Readable, WORD_BYTES, Words, Writable, store_bytes, store_words};
@@ -115,25 +115,38 @@ impl Producer {
     /// [`RingError::Corrupt`] if the peer's head is impossible; then and from then on.
     #[inline(always)]
     pub fn push(&mut self, header: &FrameHeader, payload: Payload<'_>) -> Result<bool, RingError> {
-        debug_assert!(
-            payload.len().abs_diff(header.frame_len as usize) < WORD_BYTES,
-            "{header:?} {payload:?}"
-        );
-        assert!(
-            header.frame_len <= self.limits.frame_bytes_max,
-            "the caller splits what is too large for the ring"
-        );
-        let room = self.place.footprint(header.frame_len);
+        let words = FrameHeader { generation: self.limits.generation, ..*header }.encode();
+        self.push_words(words, header.frame_len, payload)
+    }
+
+    /// Writes a frame that came in on another link, as [`Producer::push`] does.
+    /// # Errors
+    /// As [`Producer::push`].
+    #[inline(always)]
+    pub fn relay(&mut self, frame: &Frame, label: Relabel, payload: Words<'_>) -> Result<bool, RingError> {
+        let words = frame.relabelled_words(label, self.limits.generation);
+        self.push_words(words, frame.frame_len(), Payload::Words(payload))
+    }
+
+    #[inline(always)]
+    fn push_words(
+        &mut self,
+        header: [u64; HEADER_WORDS],
+        frame_len: u32,
+        payload: Payload<'_>,
+    ) -> Result<bool, RingError> {
+        debug_assert!(payload.len().abs_diff(frame_len as usize) < WORD_BYTES, "{header:x?} {payload:?}");
+        assert!(frame_len <= self.limits.frame_bytes_max, "the caller splits what is too large for the ring");
+        let room = self.place.footprint(frame_len);
         let to_end = self.place.left_to_end(self.tail);
         let pad = if room > to_end { to_end } else { 0 };
         if !self.has_room(pad + room)? {
             return Ok(false);
         }
         if pad > 0 {
-            self.write(&FrameHeader { frame_len: pad - LINE_BYTES, ..FrameHeader::new(FrameKind::Pad, 0) });
-            self.tail = self.tail.wrapping_add(pad);
+            self.write_pad(pad);
         }
-        self.write(header);
+        self.write(&header);
         self.write_payload(payload);
         self.tail = self.tail.wrapping_add(room);
         Ok(true)
@@ -223,13 +236,21 @@ impl Producer {
         Ok(())
     }
 
+    #[cold]
+    fn write_pad(&mut self, pad: u32) {
+        let generation = self.limits.generation;
+        let header =
+            FrameHeader { frame_len: pad - LINE_BYTES, generation, ..FrameHeader::new(FrameKind::Pad, 0) };
+        self.write(&header.encode());
+        self.tail = self.tail.wrapping_add(pad);
+    }
+
     #[inline(always)]
-    fn write(&self, header: &FrameHeader) {
-        let words = FrameHeader { generation: self.limits.generation, ..*header }.encode();
+    fn write(&self, header: &[u64; HEADER_WORDS]) {
         let start = self.place.word_of(self.tail);
         let to = &self.own.words()[start..start + HEADER_WORDS];
-        for (to, word) in to.iter().zip(words) {
-            to.store(word, Ordering::Relaxed);
+        for (to, word) in to.iter().zip(header) {
+            to.store(*word, Ordering::Relaxed);
         }
     }
 
@@ -299,58 +320,73 @@ impl Consumer {
         Ok(self.tail != self.head)
     }
 
-    /// The next frame's header, of those that the last [`Consumer::refresh`] has seen. Asking again gives the same
-    /// frame, from memory that the peer may have changed: use the header that you have.
+    /// Whether frames that the last [`Consumer::refresh`] has seen are not released yet.
+    #[must_use]
+    #[inline(always)]
+    pub fn has_seen(&self) -> bool {
+        self.head != self.tail
+    }
+
+    /// Copies the next frame's header to `frame`, of those that the last [`Consumer::refresh`] has seen. `false`: there is
+    /// none. Asking again gives the same frame, from memory that the peer may have changed: use the copy that you have.
     ///
     /// - cost: one copy of the header's line.
     /// # Errors
     /// [`RingError::Frame`] if the header breaks a rule; then and from then on.
     #[inline(always)]
-    pub fn peek(&mut self) -> Result<Option<FrameHeader>, RingError> {
+    pub fn peek(&mut self, frame: &mut Frame) -> Result<bool, RingError> {
         if let Some(error) = self.closed {
             return Err(error);
         }
         while self.head != self.tail {
-            match self.admit_next() {
-                Ok(header) if header.kind == FrameKind::Pad => self.release(&header),
-                Ok(header) => return Ok(Some(header)),
+            match self.admit_next(frame) {
+                Ok(()) if frame.kind() == FrameKind::Pad => self.release(frame),
+                Ok(()) => return Ok(true),
                 Err(error) => return Err(self.close(RingError::Frame { ring: self.limits.ring, error })),
             }
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    /// As [`Consumer::peek`], with a frame of its own. Where speed matters, one frame is used again and again.
+    /// # Errors
+    /// As [`Consumer::peek`].
+    #[inline]
+    pub fn peek_frame(&mut self) -> Result<Option<Frame>, RingError> {
+        let mut frame = Frame::EMPTY;
+        Ok(self.peek(&mut frame)?.then_some(frame))
     }
 
     /// Trust boundary rule 3: copied once, checked, then used.
     #[inline(always)]
-    fn admit_next(&self) -> Result<FrameHeader, FrameError> {
-        let start = self.place.word_of(self.head);
-        let words = self.peer.words().part(start, HEADER_WORDS).first::<HEADER_WORDS>();
-        let header = FrameHeader::admit(&words, &self.limits)?;
+    fn admit_next(&self, frame: &mut Frame) -> Result<(), FrameError> {
+        let words = self.peer.words().part(self.place.word_of(self.head), HEADER_WORDS);
+        frame.admit(|index| words.get(index), &self.limits)?;
         let published = self.tail.wrapping_sub(self.head);
         let to_end = self.place.left_to_end(self.head);
-        if header.kind == FrameKind::Pad {
-            return check_pad(header, published, to_end);
+        if frame.kind() == FrameKind::Pad {
+            return check_pad(frame, published, to_end);
         }
-        let room = self.place.footprint(header.frame_len);
+        let room = self.place.footprint(frame.frame_len());
         if room > published.min(to_end) {
             return Err(FrameError::Overrun { found: room, published: published.min(to_end) });
         }
-        Ok(header)
+        Ok(())
     }
 
     /// The words behind the header that [`Consumer::peek`] gave. The last may have padding.
     #[must_use]
     #[inline(always)]
-    pub fn payload(&self, header: &FrameHeader) -> Words<'_> {
+    pub fn payload(&self, frame: &Frame) -> Words<'_> {
         let start = self.place.word_of(self.head) + LINE_WORDS;
-        self.peer.words().part(start, (header.frame_len as usize).div_ceil(WORD_BYTES))
+        self.peer.words().part(start, (frame.frame_len() as usize).div_ceil(WORD_BYTES))
     }
 
     /// Gives the room of the frame that [`Consumer::peek`] gave back; the peer learns it after
     /// [`Consumer::publish`].
     #[inline(always)]
-    pub fn release(&mut self, header: &FrameHeader) {
-        self.head = self.head.wrapping_add(self.place.footprint(header.frame_len));
+    pub fn release(&mut self, frame: &Frame) {
+        self.head = self.head.wrapping_add(self.place.footprint(frame.frame_len()));
     }
 
     /// Tells the peer of all frames released so far. `false`: there was nothing to tell.
@@ -372,12 +408,12 @@ impl Consumer {
 }
 
 /// A pad reaches exactly to the end of the ring, and the frame behind it was published with it.
-fn check_pad(header: FrameHeader, published: u32, to_end: u32) -> Result<FrameHeader, FrameError> {
-    let found = header.frame_len.saturating_add(LINE_BYTES);
+fn check_pad(frame: &Frame, published: u32, to_end: u32) -> Result<(), FrameError> {
+    let found = frame.frame_len().saturating_add(LINE_BYTES);
     if found != to_end || found > published {
         return Err(FrameError::Overrun { found, published: published.min(to_end) });
     }
-    Ok(header)
+    Ok(())
 }
 
 /// The peer's counter, if it can be: at most `span` beyond `least`, in whole units.

@@ -36,6 +36,14 @@ impl LinkRx {
         Ok(small || bulk)
     }
 
+    /// Whether something that the last [`LinkRx::refresh`] has seen is not released yet. Who leaves chunks for later leaves
+    /// the small frames behind them too, and does not look again before: or it would take a small frame before its chunks.
+    #[must_use]
+    #[inline]
+    pub fn has_seen(&self) -> bool {
+        self.small.has_seen() || self.bulk.has_seen()
+    }
+
     /// Tells the peer of the room that was given back. Returns whether there was any: to be told to
     /// [`crate::link::LinkTx::publish`], which wakes the peer. Bulk before small here too: a credit that the peer sees
     /// stands for chunks whose room it sees.

@@ -69,9 +69,9 @@ fn push(producer: &mut Producer, token: u64) -> bool {
 
 /// The next frame, if the last refresh saw one.
 fn take(consumer: &mut Consumer) -> Option<u64> {
-    let header = consumer.peek().expect("an honest producer")?;
-    consumer.release(&header);
-    Some(header.token)
+    let frame = consumer.peek_frame().expect("an honest producer")?;
+    consumer.release(&frame);
+    Some(frame.token())
 }
 
 /// Everything that is pushed is taken once, in order and whole, one by one through a ring of two.

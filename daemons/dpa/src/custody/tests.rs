@@ -55,23 +55,18 @@ fn deadlines_expire_in_time() {
 /// A stream takes no credit beyond its end, and no chunk beyond its credit, out of order, or of a wrong length.
 #[test]
 fn streams_keep_their_rules() {
-    let chunk = |seq, frame_len| FrameHeader {
-        seq,
-        frame_len,
-        ..FrameHeader::new(cellmesh_shm::frame::FrameKind::RequestChunk, 0)
-    };
     let mut stream = Stream::announced(250);
-    assert_eq!(stream.relay(&chunk(0, 100), 100), Err(StreamError::NoCredit));
+    assert_eq!(stream.relay(0, 100, 100), Err(StreamError::NoCredit));
     assert_eq!(stream.grant(4, 100), Err(StreamError::Credit));
     assert_eq!(stream.grant(u32::MAX, 100), Err(StreamError::Credit));
     assert_eq!(stream.grant(3, 100), Ok(()));
     assert_eq!(stream.grant(1, 100), Err(StreamError::Credit));
-    assert_eq!(stream.relay(&chunk(1, 100), 100), Err(StreamError::Order));
-    assert_eq!(stream.relay(&chunk(0, 99), 100), Err(StreamError::Order));
-    assert_eq!((stream.relay(&chunk(0, 100), 100), stream.relay(&chunk(1, 100), 100)), (Ok(()), Ok(())));
+    assert_eq!(stream.relay(1, 100, 100), Err(StreamError::Order));
+    assert_eq!(stream.relay(0, 99, 100), Err(StreamError::Order));
+    assert_eq!((stream.relay(0, 100, 100), stream.relay(1, 100, 100)), (Ok(()), Ok(())));
     assert_eq!((stream.reserved(), stream.is_complete(100)), (1, false));
-    assert_eq!(stream.relay(&chunk(2, 100), 100), Err(StreamError::Order));
-    assert_eq!(stream.relay(&chunk(2, 50), 100), Ok(()));
+    assert_eq!(stream.relay(2, 100, 100), Err(StreamError::Order));
+    assert_eq!(stream.relay(2, 50, 100), Ok(()));
     assert_eq!((stream.reserved(), stream.is_complete(100)), (0, true));
-    assert_eq!(stream.relay(&chunk(3, 100), 100), Err(StreamError::NoCredit));
+    assert_eq!(stream.relay(3, 100, 100), Err(StreamError::NoCredit));
 }

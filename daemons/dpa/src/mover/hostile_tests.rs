@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cellmesh_shm::frame::FrameError;
+use cellmesh_shm::frame::{FrameError, FrameHeader};
 use cellmesh_shm::link::Link;
+use cellmesh_shm::ring::Payload;
 
 use super::*;
 use crate::testing::{Node, OTHER, S, SIDECAR, answer, pattern, request};
@@ -55,10 +56,10 @@ impl Hostile {
     fn take(&mut self) -> Option<FrameHeader> {
         self.node.settle_down();
         self.link.rx.refresh().expect("an honest DPA");
-        let frame = self.link.rx.small.peek().expect("an honest DPA")?;
+        let frame = self.link.rx.small.peek_frame().expect("an honest DPA")?;
         self.link.rx.small.release(&frame);
         self.link.publish();
-        Some(frame)
+        Some(frame.header())
     }
 
     /// Its last frame closed it, by this rule, and cost nobody else anything.

@@ -39,16 +39,16 @@ impl Hostile {
             return false;
         }
         let mut taken = self.link.rx.refresh().expect("the DPA breaks no rules");
-        while let Ok(Some(frame)) = self.link.rx.bulk.peek() {
+        while let Ok(Some(frame)) = self.link.rx.bulk.peek_frame() {
             self.link.rx.bulk.release(&frame);
         }
-        while let Ok(Some(frame)) = self.link.rx.small.peek() {
+        while let Ok(Some(frame)) = self.link.rx.small.peek_frame() {
             self.link.rx.small.release(&frame);
-            if frame.kind == FrameKind::Request && self.withholds > 0 {
+            if frame.kind() == FrameKind::Request && self.withholds > 0 {
                 self.withholds -= 1;
-                self.write(&announcement(frame.token));
-            } else if frame.kind == FrameKind::Request && draw.once_in(2) {
-                self.write(&answer(frame.token));
+                self.write(&announcement(frame.token()));
+            } else if frame.kind() == FrameKind::Request && draw.once_in(2) {
+                self.write(&answer(frame.token()));
             }
         }
         if let Some(slot) = stolen.filter(|_| draw.once_in(64)) {

@@ -79,16 +79,16 @@ fn take_all(rx: &mut LinkRx, peer: &Scratch) -> Result<(), RingError> {
     rx.refresh()?;
     for ring in [&mut rx.bulk, &mut rx.small] {
         let mut taken = 0;
-        while let Some(header) = ring.peek()? {
+        while let Some(frame) = ring.peek_frame()? {
             let mut payload = Vec::new();
             // What was checked is what is used, whatever becomes of the original.
             let image = peer.image();
             peer.fill(&[0xff; 4096]);
-            ring.payload(&header).append_to(header.frame_len as usize, &mut payload);
-            assert_eq!(payload.len(), header.frame_len as usize);
-            ring.release(&header);
+            ring.payload(&frame).append_to(frame.frame_len() as usize, &mut payload);
+            assert_eq!(payload.len(), frame.frame_len() as usize);
+            ring.release(&frame);
             peer.fill(&image);
-            taken += 64 + header.frame_len;
+            taken += 64 + frame.frame_len();
         }
         assert!(taken <= PROFILE.small_bytes, "more than the ring holds");
     }

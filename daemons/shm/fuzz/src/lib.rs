@@ -20,7 +20,7 @@ pub mod seeds;
 mod sides;
 
 use cellmesh_shm::attach::{FromDpa, LANES_MAX, ToDpa};
-use cellmesh_shm::frame::{FrameHeader, FrameKind, FrameLimits, HEADER_WORDS, RingName, padded};
+use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind, FrameLimits, HEADER_WORDS, RingName, padded};
 use cellmesh_shm::ids::EndpointId;
 use cellmesh_shm::link::LinkSpec;
 use cellmesh_shm::profile::RingProfile;
@@ -49,7 +49,8 @@ pub fn frame(data: &[u8]) {
     });
     let ring = if ring & 1 == 0 { RingName::Small } else { RingName::Bulk };
     let limits = FrameLimits::new(ring, SPEC.generation, &PROFILE, SPEC.message_bytes_max);
-    let Ok(header) = FrameHeader::admit(&words, &limits) else { return };
+    let Ok(frame) = Frame::of(&words, &limits) else { return };
+    let header = frame.header();
     assert_eq!(header.encode(), words, "admitted as something else");
     assert!(
         header.kind == FrameKind::Pad || header.kind.is_chunk() == (ring == RingName::Bulk),

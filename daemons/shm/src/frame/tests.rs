@@ -22,7 +22,7 @@ fn request() -> FrameHeader {
 
 fn admit(header: FrameHeader) -> Result<FrameHeader, FrameError> {
     let ring = if header.kind.is_chunk() { RingName::Bulk } else { RingName::Small };
-    FrameHeader::admit(&header.encode(), &limits(ring))
+    Frame::of(&header.encode(), &limits(ring)).map(|frame| frame.header())
 }
 
 /// Every field of every kind comes back from its words.
@@ -86,7 +86,7 @@ fn broken_rules_are_named() {
         |h| (h.kind, h.frame_len, h.payload_len) = (FrameKind::RequestAnnounce, 0, (1 << 24) + 1),
         "RequestAnnounce of 16777217 bytes: must be 1 to 16777216",
     );
-    let on_bulk = FrameHeader::admit(&request().encode(), &limits(RingName::Bulk));
+    let on_bulk = Frame::of(&request().encode(), &limits(RingName::Bulk));
     assert_eq!(on_bulk.unwrap_err().to_string(), "frame kind Request on the bulk ring");
 }
 
@@ -96,7 +96,7 @@ fn foreign_bytes_are_refused() {
     let check = |word: usize, bits: u64, expected: &str| {
         let mut words = FrameHeader { payload_len: 120, frame_len: 120, ..request() }.encode();
         words[word] ^= bits;
-        let error = FrameHeader::admit(&words, &limits(RingName::Small)).unwrap_err();
+        let error = Frame::of(&words, &limits(RingName::Small)).unwrap_err();
         assert_eq!(error.to_string(), expected);
     };
     check(0, 0xc1, "frame version 0x0: must be 0xc1");
@@ -105,6 +105,6 @@ fn foreign_bytes_are_refused() {
     check(0, 0x00ff_0000, "fault 255: must be 0 to 9");
     check(6, 1 << 63, "frame word 6: reserved bits must be zero");
     check(7, 1, "frame word 7: reserved bits must be zero");
-    let zeros = FrameHeader::admit(&[0; HEADER_WORDS], &limits(RingName::Small));
+    let zeros = Frame::of(&[0; HEADER_WORDS], &limits(RingName::Small));
     assert_eq!(zeros, Err(FrameError::Version { found: 0 }));
 }

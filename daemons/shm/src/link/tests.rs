@@ -37,7 +37,8 @@ fn frames_cross_both_ways() {
     }
     for (side, token) in [(&mut far, 1), (&mut near, 2)] {
         assert_eq!(side.rx.refresh(), Ok(true));
-        let header = side.rx.small.peek().expect("an honest peer").expect("one frame");
+        let frame = side.rx.small.peek_frame().expect("an honest peer").expect("one frame");
+        let header = frame.header();
         assert_eq!((header.kind, header.token, header.generation), (FrameKind::Cancel, token, 3));
     }
 }
@@ -97,7 +98,8 @@ fn room_wakes_who_waits_for_it() {
         far.publish();
         far.sleep.announce(wants_room);
         assert_eq!(near.rx.refresh(), Ok(true));
-        near.rx.small.release(&header);
+        let frame = near.rx.small.peek_frame().expect("an honest peer").expect("one frame");
+        near.rx.small.release(&frame);
         assert!(near.publish());
         assert_eq!(bell_rings(&far), u64::from(wants_room));
     }

@@ -60,7 +60,7 @@ fn hostile_words_reach_the_other_side() {
     hostile.link.publish();
     scratch.store(scratch.frame_word(RingName::Small, 0) + 1, 6);
     assert!(near.rx.refresh().expect("a tail that can be"));
-    assert_eq!(near.rx.small.peek().expect("a frame that can be").map(|frame| frame.token), Some(6));
+    assert_eq!(near.rx.small.peek_frame().expect("a frame that can be").map(|frame| frame.token()), Some(6));
     scratch.store(scratch.tail_word(RingName::Small), 1 << 32);
     near.rx.refresh().expect_err("no counter");
 }

@@ -9,53 +9,54 @@ use super::calls::Call;
 use super::held::Held;
 use super::inbox::{BadChunk, Buffers};
 use super::{Arrived, Port, PortError};
-use crate::frame::{FrameHeader, FrameKind};
+use crate::frame::{Frame, FrameHeader, FrameKind};
 use crate::ids::{CallId, SlotId};
 use crate::message::{RequestMessage, ResponseMessage};
 
 impl Port {
     #[inline]
-    pub(super) fn on_small(&mut self, header: &FrameHeader) -> Result<Option<Arrived>, PortError> {
-        match header.kind {
-            FrameKind::Request => self.on_request(header).map(Some),
-            FrameKind::Response => Ok(self.on_response(header)),
-            FrameKind::RequestAnnounce => self.on_request_announce(header).map(|()| None),
-            FrameKind::ResponseAnnounce => self.on_response_announce(header).map(|()| None),
+    pub(super) fn on_small(&mut self, frame: &Frame) -> Result<Option<Arrived>, PortError> {
+        match frame.kind() {
+            FrameKind::Request => self.on_request(frame).map(Some),
+            FrameKind::Response => Ok(self.on_response(frame)),
+            FrameKind::RequestAnnounce => self.on_request_announce(frame).map(|()| None),
+            FrameKind::ResponseAnnounce => self.on_response_announce(frame).map(|()| None),
             FrameKind::RequestCredit | FrameKind::ResponseCredit => {
-                self.on_credit(header);
+                self.on_credit(frame);
                 Ok(None)
             }
-            FrameKind::Cancel => Ok(self.on_cancel(header)),
+            FrameKind::Cancel => Ok(self.on_cancel(frame)),
             FrameKind::RequestChunk
             | FrameKind::ResponseChunk
             | FrameKind::FlowInstall
             | FrameKind::FlowRemove
-            | FrameKind::Pad => Err(broken(header, "never sent to a port")),
+            | FrameKind::Pad => Err(broken(frame, "never sent to a port")),
         }
     }
 
     #[inline]
-    fn on_request(&mut self, header: &FrameHeader) -> Result<Arrived, PortError> {
-        let slot = SlotId::from_raw(header.token);
+    fn on_request(&mut self, frame: &Frame) -> Result<Arrived, PortError> {
+        let slot = SlotId::from_raw(frame.token());
         if !self.held.insert(slot, Held::Delivered) {
-            return Err(broken(header, "the slot is still held"));
+            return Err(broken(frame, "the slot is still held"));
         }
-        let buffers = self.inline_payload(header);
-        Ok(self.deliver_request(header, buffers))
+        let header = frame.header();
+        let buffers = self.inline_payload(&header, frame);
+        Ok(self.deliver_request(&header, buffers))
     }
 
-    fn on_request_announce(&mut self, header: &FrameHeader) -> Result<(), PortError> {
-        let assembly = self.inbox.announce(*header);
-        if self.held.insert(SlotId::from_raw(header.token), Held::Receiving(assembly)) {
+    fn on_request_announce(&mut self, frame: &Frame) -> Result<(), PortError> {
+        let assembly = self.inbox.announce(frame.header());
+        if self.held.insert(SlotId::from_raw(frame.token()), Held::Receiving(assembly)) {
             return Ok(());
         }
-        Err(broken(header, "the slot is still held"))
+        Err(broken(frame, "the slot is still held"))
     }
 
     /// The last word on a call, whatever state it is in.
     #[inline]
-    fn on_response(&mut self, header: &FrameHeader) -> Option<Arrived> {
-        let call = CallId::from_raw(header.token);
+    fn on_response(&mut self, frame: &Frame) -> Option<Arrived> {
+        let call = CallId::from_raw(frame.token());
         let Some(ended) = self.calls.close(call) else {
             self.stats.late_outcomes += 1;
             return None;
@@ -67,8 +68,9 @@ impl Port {
         if !self.is_wanted(&ended) {
             return None;
         }
-        let buffers = self.inline_payload(header);
-        Some(self.deliver_response(header, call, buffers))
+        let header = frame.header();
+        let buffers = self.inline_payload(&header, frame);
+        Some(self.deliver_response(&header, call, buffers))
     }
 
     /// Whether the outcome of this call is handed on. What is left of its request need not be sent any more.
@@ -81,38 +83,38 @@ impl Port {
         !ended.cancelled
     }
 
-    fn on_response_announce(&mut self, header: &FrameHeader) -> Result<(), PortError> {
-        let Some(call) = self.calls.get_mut(CallId::from_raw(header.token)) else {
+    fn on_response_announce(&mut self, frame: &Frame) -> Result<(), PortError> {
+        let Some(call) = self.calls.get_mut(CallId::from_raw(frame.token())) else {
             self.stats.late_outcomes += 1;
             return Ok(());
         };
         if call.receiving.is_some() {
-            return Err(broken(header, "announced twice"));
+            return Err(broken(frame, "announced twice"));
         }
         // A call that was given up takes nothing: the DPA's last word is on its way.
         if !call.cancelled {
-            call.receiving = Some(self.inbox.announce(*header));
+            call.receiving = Some(self.inbox.announce(frame.header()));
         }
         Ok(())
     }
 
-    fn on_credit(&mut self, header: &FrameHeader) {
-        let stream = if header.kind == FrameKind::RequestCredit {
-            self.calls.get_mut(CallId::from_raw(header.token)).and_then(|call| call.sending)
+    fn on_credit(&mut self, frame: &Frame) {
+        let stream = if frame.kind() == FrameKind::RequestCredit {
+            self.calls.get_mut(CallId::from_raw(frame.token())).and_then(|call| call.sending)
         } else {
-            match self.held.get_mut(SlotId::from_raw(header.token)) {
+            match self.held.get_mut(SlotId::from_raw(frame.token())) {
                 Some(Held::Sending(stream)) => Some(*stream),
                 _ => None,
             }
         };
         match stream {
-            Some(stream) => self.outbox.credit(stream, header.credit),
+            Some(stream) => self.outbox.credit(stream, frame.credit()),
             None => self.stats.late_credits += 1,
         }
     }
 
-    fn on_cancel(&mut self, header: &FrameHeader) -> Option<Arrived> {
-        let slot = SlotId::from_raw(header.token);
+    fn on_cancel(&mut self, frame: &Frame) -> Option<Arrived> {
+        let slot = SlotId::from_raw(frame.token());
         match self.held.remove(slot)? {
             Held::Delivered => return Some(Arrived::Cancelled { slot }),
             Held::Sending(stream) => self.outbox.drop_stream(stream),
@@ -125,24 +127,24 @@ impl Port {
     }
 
     #[inline]
-    pub(super) fn on_chunk(&mut self, header: &FrameHeader) -> Result<Option<Arrived>, PortError> {
-        let Some(assembly) = self.assembly_of(header) else {
+    pub(super) fn on_chunk(&mut self, frame: &Frame) -> Result<Option<Arrived>, PortError> {
+        let Some(assembly) = self.assembly_of(frame) else {
             self.stats.late_chunks += 1;
             return Ok(None);
         };
-        let words = self.link.rx.bulk.payload(header);
-        match self.inbox.take(assembly, header, words) {
+        let words = self.link.rx.bulk.payload(frame);
+        match self.inbox.take(assembly, frame, words) {
             Ok(true) => Ok(self.deliver_assembled(assembly)),
             Ok(false) => Ok(None),
-            Err(BadChunk) => Err(broken(header, "does not continue its message, or was not granted")),
+            Err(BadChunk) => Err(broken(frame, "does not continue its message, or was not granted")),
         }
     }
 
-    fn assembly_of(&mut self, header: &FrameHeader) -> Option<u32> {
-        if header.kind == FrameKind::ResponseChunk {
-            return self.calls.get_mut(CallId::from_raw(header.token))?.receiving;
+    fn assembly_of(&mut self, frame: &Frame) -> Option<u32> {
+        if frame.kind() == FrameKind::ResponseChunk {
+            return self.calls.get_mut(CallId::from_raw(frame.token()))?.receiving;
         }
-        match self.held.get_mut(SlotId::from_raw(header.token)) {
+        match self.held.get_mut(SlotId::from_raw(frame.token())) {
             Some(Held::Receiving(assembly)) => Some(*assembly),
             _ => None,
         }
@@ -161,9 +163,9 @@ impl Port {
     }
 
     #[inline]
-    fn inline_payload(&self, header: &FrameHeader) -> Buffers {
+    fn inline_payload(&self, header: &FrameHeader, frame: &Frame) -> Buffers {
         let mut buffers = Buffers::for_message(header);
-        buffers.append(header, 0, header.frame_len as usize, self.link.rx.small.payload(header));
+        buffers.append(header, 0, header.frame_len as usize, self.link.rx.small.payload(frame));
         buffers
     }
 
@@ -196,6 +198,6 @@ impl Port {
 }
 
 #[cold]
-fn broken(header: &FrameHeader, rule: &'static str) -> PortError {
-    PortError::Protocol { kind: header.kind, token: header.token, rule }
+fn broken(frame: &Frame, rule: &'static str) -> PortError {
+    PortError::Protocol { kind: frame.kind(), token: frame.token(), rule }
 }

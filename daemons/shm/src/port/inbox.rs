@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 
-use crate::frame::{FrameHeader, padded};
+use crate::frame::{Frame, FrameHeader, padded};
 use crate::segment::{WORD_BYTES, Words};
 use crate::slab::Slab;
 
@@ -120,25 +120,20 @@ impl Inbox {
     /// Takes a chunk. `Ok(true)`: the message is whole now.
     /// # Errors
     /// [`BadChunk`] if it was not granted, is out of order, or has the wrong length.
-    pub(super) fn take(
-        &mut self,
-        index: u32,
-        chunk: &FrameHeader,
-        words: Words<'_>,
-    ) -> Result<bool, BadChunk> {
+    pub(super) fn take(&mut self, index: u32, chunk: &Frame, words: Words<'_>) -> Result<bool, BadChunk> {
         let assembly = self.assemblies.get_mut(index);
         let at = u64::from(assembly.taken) * u64::from(self.chunk_bytes);
         let left = u64::from(assembly.header.payload_len).saturating_sub(at);
         let expected = left.min(u64::from(self.chunk_bytes));
         if assembly.taken >= assembly.granted
-            || chunk.seq != assembly.taken
-            || u64::from(chunk.frame_len) != expected
+            || chunk.seq() != assembly.taken
+            || u64::from(chunk.frame_len()) != expected
         {
             return Err(BadChunk);
         }
         if !assembly.unwanted {
             let at = usize::try_from(at).expect("less than payload_len, which is 32 bits");
-            assembly.buffers.append(&assembly.header, at, chunk.frame_len as usize, words);
+            assembly.buffers.append(&assembly.header, at, chunk.frame_len() as usize, words);
         }
         assembly.taken += 1;
         let whole = assembly.taken == assembly.chunks;

@@ -190,12 +190,12 @@ fn chunks_take_turns() {
     }
     far.publish();
     assert_eq!(poll(&mut port), None);
-    port.flush();
+    while port.flush().moved() {}
     far.rx.refresh().expect("an honest port");
     let mut order = Vec::new();
-    while let Some(chunk) = far.rx.bulk.peek().expect("an honest port") {
+    while let Some(chunk) = far.rx.bulk.peek_frame().expect("an honest port") {
         far.rx.bulk.release(&chunk);
-        order.push(chunk.token);
+        order.push(chunk.token());
     }
     assert_eq!(order, calls.repeat(4));
 }
@@ -310,8 +310,8 @@ fn fault_cuts_a_response_short() {
         port.flush();
         near.rx.refresh().expect("an honest port");
         let mut granted = 0;
-        while let Some(header) = near.rx.small.peek().expect("an honest port") {
-            granted += header.credit;
+        while let Some(header) = near.rx.small.peek_frame().expect("an honest port") {
+            granted += header.credit();
             near.rx.small.release(&header);
         }
         assert_eq!(granted, 8, "half of the ring, in round {round} too");

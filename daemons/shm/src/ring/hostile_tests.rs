@@ -134,7 +134,7 @@ fn decode(
     for _ in 0..frames {
         let words = next(&mut random);
         let ring = random.pick(&[RingName::Small, RingName::Small, RingName::Bulk]);
-        match FrameHeader::admit(&words, &limits(ring)) {
+        match Frame::of(&words, &limits(ring)) {
             Ok(header) => {
                 assert!(in_bounds(&words, ring), "{header:?} was accepted on the {ring} ring");
                 accepted += 1;
@@ -246,14 +246,14 @@ impl GarbageSegment {
     fn take_all(&mut self, random: &mut Random) -> Result<u64, RingError> {
         let mut taken = 0;
         self.consumer.refresh()?;
-        while let Some(header) = self.consumer.peek()? {
+        while let Some(frame) = self.consumer.peek_frame()? {
             // The peer changes the header after it was checked: what was checked is what counts.
             let at = self.place.word_of(self.consumer.head);
             self.peer.words()[at + 3].store(random.next(), Ordering::Relaxed);
             let mut payload = Vec::new();
-            self.consumer.payload(&header).append_to(header.frame_len as usize, &mut payload);
-            assert_eq!(payload.len(), header.frame_len as usize);
-            self.consumer.release(&header);
+            self.consumer.payload(&frame).append_to(frame.frame_len() as usize, &mut payload);
+            assert_eq!(payload.len(), frame.frame_len() as usize);
+            self.consumer.release(&frame);
             assert!(
                 self.consumer.tail.wrapping_sub(self.consumer.head) <= self.place.capacity,
                 "past the tail"

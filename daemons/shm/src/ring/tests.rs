@@ -52,10 +52,10 @@ impl TestRing {
     fn take_all(&mut self) -> Vec<Vec<u8>> {
         self.consumer.refresh().expect("an honest producer");
         let mut taken = Vec::new();
-        while let Some(header) = self.consumer.peek().expect("an honest producer") {
+        while let Some(frame) = self.consumer.peek_frame().expect("an honest producer") {
             let mut body = Vec::new();
-            self.consumer.payload(&header).append_to(header.frame_len as usize, &mut body);
-            self.consumer.release(&header);
+            self.consumer.payload(&frame).append_to(frame.frame_len() as usize, &mut body);
+            self.consumer.release(&frame);
             taken.push(body);
         }
         self.consumer.publish();
@@ -142,7 +142,7 @@ fn tail_past_capacity_closes_ring() {
     assert_eq!(error.to_string(), "small ring: tail 640 where 64 to 576 can be, in whole lines");
     ring.tails.words()[ring.place.tail_word].store(128, Ordering::Relaxed);
     assert_eq!(ring.consumer.refresh(), Err(error), "the error stays");
-    assert_eq!(ring.consumer.peek(), Err(error));
+    assert_eq!(ring.consumer.peek_frame(), Err(error));
 }
 
 /// What is published and not taken yet counts: a tail that is within the ring of itself, but not of the head, is refused.
@@ -194,7 +194,7 @@ fn frame_past_its_publication_closes_ring() {
     }
     ring.tails.words()[ring.place.tail_word].store(128, Ordering::Relaxed);
     assert_eq!(ring.consumer.refresh(), Ok(true));
-    let error = ring.consumer.peek().unwrap_err();
+    let error = ring.consumer.peek_frame().unwrap_err();
     assert_eq!(error.to_string(), "small ring: frame of 192 bytes where 128 are published");
 }
 
@@ -209,7 +209,7 @@ fn false_pad_closes_ring() {
         }
         ring.tails.words()[ring.place.tail_word].store(256, Ordering::Relaxed);
         assert_eq!(ring.consumer.refresh(), Ok(true));
-        let error = ring.consumer.peek().unwrap_err();
+        let error = ring.consumer.peek_frame().unwrap_err();
         let believed = !matches!(error, RingError::Frame { error: FrameError::Overrun { .. }, .. });
         assert!(!believed, "a pad of {frame_len} was believed: {error}");
     }
@@ -236,10 +236,10 @@ fn two_threads_pass_frames() {
         if !consumer.refresh().expect("an honest producer") {
             std::thread::yield_now();
         }
-        while let Some(header) = consumer.peek().expect("an honest producer") {
+        while let Some(frame) = consumer.peek_frame().expect("an honest producer") {
             let mut found = Vec::new();
-            consumer.payload(&header).append_to(header.frame_len as usize, &mut found);
-            consumer.release(&header);
+            consumer.payload(&frame).append_to(frame.frame_len() as usize, &mut found);
+            consumer.release(&frame);
             assert_eq!(found, body(taken));
             taken += 1;
         }
@@ -312,14 +312,14 @@ mod model {
         let seen = ring.consumer.refresh().expect("an honest producer");
         prop_assert_eq!(seen, queue.published > 0);
         for _ in 0..count {
-            let header = ring.consumer.peek().expect("an honest producer");
-            prop_assert_eq!(header.is_some(), queue.published > 0);
-            let Some(header) = header else { break };
+            let frame = ring.consumer.peek_frame().expect("an honest producer");
+            prop_assert_eq!(frame.is_some(), queue.published > 0);
+            let Some(frame) = frame else { break };
             let mut body = Vec::new();
-            ring.consumer.payload(&header).append_to(header.frame_len as usize, &mut body);
+            ring.consumer.payload(&frame).append_to(frame.frame_len() as usize, &mut body);
             prop_assert_eq!(Some(body), queue.written.pop_front());
             queue.published -= 1;
-            ring.consumer.release(&header);
+            ring.consumer.release(&frame);
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::frame::FrameKind;
+use crate::frame::{FrameKind, FrameLimits, RingName};
 
 const CHUNK: u32 = 64;
 const RING: u32 = 16;
@@ -21,6 +21,14 @@ fn credits(inbox: &mut Inbox) -> Vec<(u64, u32)> {
 fn take(inbox: &mut Inbox, index: u32, seq: u32) -> Result<bool, BadChunk> {
     let (_ours, words) = crate::segment::pair(CHUNK as usize).expect("memory");
     let chunk = FrameHeader { frame_len: CHUNK, seq, ..FrameHeader::new(FrameKind::RequestChunk, 0) };
+    let limits = FrameLimits {
+        ring: RingName::Bulk,
+        generation: 0,
+        frame_bytes_max: CHUNK,
+        message_bytes_max: u32::MAX,
+        credit_max: RING,
+    };
+    let chunk = Frame::of(&chunk.encode(), &limits).expect("a chunk");
     inbox.take(index, &chunk, words.words())
 }
 

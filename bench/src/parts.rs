@@ -160,6 +160,7 @@ fn setup(component: &Path, fresh_instances: bool) -> CellSetup {
         component: component.to_owned(),
         config: BTreeMap::new(),
         grants: Grants::default(),
+        egress_allow: Vec::new(),
         limits: CellLimits::default(),
         fresh_instances,
     }

@@ -93,5 +93,9 @@ pub fn routes(app: &App) -> anyhow::Result<Routes> {
     let names =
         app.services.iter().map(|service| service.setup.service.parse()).collect::<Result<Vec<_>, _>>()?;
     let entry = ServiceId(u16::try_from(app.entry).context("too many services")?);
-    Ok(Routes::new(names, entry)?)
+    let routes = Routes::new(names, entry)?;
+    Ok(match &app.namespace {
+        Some(namespace) => routes.in_namespace(namespace),
+        None => routes,
+    })
 }

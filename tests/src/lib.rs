@@ -17,6 +17,7 @@ mod places;
 mod process;
 mod reply;
 mod run;
+pub mod upstream;
 mod wire;
 
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use places::{Placement, cell, cells_dir, placement, program, shared_cache_di
 pub use process::{Ended, Usage, until};
 pub use reply::Reply;
 pub use run::Run;
+pub use upstream::Upstream;
 pub use wire::Wire;
 
 /// Longer than anything here takes, also on a busy machine; only a hang gets there.

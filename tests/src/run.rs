@@ -108,6 +108,14 @@ impl Run {
         self
     }
 
+    /// Split in any case, with a worker for each of these lists of services.
+    #[must_use]
+    pub fn workers(mut self, services: &[&[&str]]) -> Self {
+        self.workers = services.iter().map(|names| names.iter().map(ToString::to_string).collect()).collect();
+        self.split = true;
+        self
+    }
+
     /// With no more than so many descriptors.
     #[must_use]
     pub fn descriptors_max(mut self, count: u32) -> Self {

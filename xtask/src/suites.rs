@@ -27,8 +27,8 @@ const LIGHT: [&str; 7] = [
 const HEAVY: [&str; 3] = ["cellmesh", "cellmesh-bench", "cellmesh-tests"];
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
-const IN_BOTH_PLACEMENTS: [&str; 8] =
-    ["bridge", "cells", "chain", "contract", "drain", "faults", "http", "soak"];
+const IN_BOTH_PLACEMENTS: [&str; 9] =
+    ["bridge", "cells", "chain", "contract", "drain", "egress", "faults", "http", "soak"];
 
 /// Some tests that belong together, and what they need.
 enum Suite {

@@ -2,8 +2,12 @@
 //!
 //! Times are texts such as `"30s"`, sizes such as `"16MiB"` ([`crate::units`]). Unknown keys are refused.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use serde::Deserialize;
 
+use crate::egress::hosts::{Authority, HostPattern};
 use crate::units::{ByteSize, TimeSpan};
 
 /// Least head that hyper can be told to accept. Source: hyper's minimum buffer.
@@ -61,6 +65,76 @@ pub struct DpuConfig {
     pub json_timeout: TimeSpan,
     /// Deepest nesting of a JSON object.
     pub json_depth_max: u16,
+    /// `[dpu.egress]`.
+    pub egress: EgressConfig,
+}
+
+/// `[dpu.egress]`: calls off this node.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct EgressConfig {
+    /// Whether a service of the application that has no worker here is called elsewhere: at the host that the cell's URL
+    /// names, else at its own name.
+    pub services_elsewhere: bool,
+    /// Where hosts are, instead of asking the system's resolver: `"name" = "address:port"`. A service that is named here and
+    /// has no worker on this node is called there.
+    pub hosts: BTreeMap<String, SocketAddr>,
+    /// Hosts that speak HTTP/2 without being asked (prior knowledge); others are spoken to in HTTP/1.1.
+    pub http2: Vec<String>,
+    /// From a name to a connection; 504 after it.
+    pub connect_timeout: TimeSpan,
+    /// From the call to the last byte of its answer; 504 after it, or at the request's own deadline if that is sooner.
+    pub try_timeout: TimeSpan,
+    /// A connection without a request is closed after this.
+    pub idle_timeout: TimeSpan,
+    /// Connections without a request that are kept for each host.
+    pub idle_connections_max: u32,
+    /// Hosts beyond the services of the application that its cells may call: what any of them may. Not a key of its own:
+    /// see `cell.egress.allow`.
+    #[serde(skip)]
+    pub allow: Vec<HostPattern>,
+}
+
+impl Default for EgressConfig {
+    fn default() -> Self {
+        Self {
+            services_elsewhere: false,
+            hosts: BTreeMap::new(),
+            http2: Vec::new(),
+            connect_timeout: TimeSpan::secs(2),
+            try_timeout: TimeSpan::secs(30),
+            idle_timeout: TimeSpan::secs(60),
+            idle_connections_max: 64,
+            allow: Vec::new(),
+        }
+    }
+}
+
+impl EgressConfig {
+    /// Whether a service of the application can be called off this node at all.
+    #[must_use]
+    pub fn leads_elsewhere(&self) -> bool {
+        self.services_elsewhere || !self.hosts.is_empty()
+    }
+
+    fn check(&self, errors: &mut Vec<ConfigError>) {
+        for (key, span) in [
+            ("egress.connect_timeout", self.connect_timeout),
+            ("egress.try_timeout", self.try_timeout),
+            ("egress.idle_timeout", self.idle_timeout),
+        ] {
+            check_time(errors, key, span);
+        }
+        let is_host = |host: &str| Authority::parse(host).is_some_and(|host| host.port.is_none());
+        for (key, hosts) in [
+            ("egress.hosts", self.hosts.keys().collect::<Vec<_>>()),
+            ("egress.http2", self.http2.iter().collect()),
+        ] {
+            for host in hosts {
+                check(errors, key, &Quoted(host), is_host(host), "a host name, without a port");
+            }
+        }
+    }
 }
 
 impl Default for DpuConfig {
@@ -87,6 +161,7 @@ impl Default for DpuConfig {
             json_bridge: true,
             json_timeout: TimeSpan::secs(5),
             json_depth_max: 64,
+            egress: EgressConfig::default(),
         }
     }
 }
@@ -111,6 +186,7 @@ impl DpuConfig {
         self.check_counts(&mut errors);
         self.check_times(&mut errors);
         self.check_sizes(&mut errors);
+        self.egress.check(&mut errors);
         errors
     }
 
@@ -146,8 +222,7 @@ impl DpuConfig {
             ("write_idle_timeout", self.write_idle_timeout),
             ("json_timeout", self.json_timeout),
         ] {
-            let right = TimeSpan::millis(1) <= span && span <= TimeSpan::secs(86_400);
-            check(errors, key, &Quoted(span), right, "from \"1ms\" to \"24h\"");
+            check_time(errors, key, span);
         }
     }
 
@@ -174,6 +249,11 @@ impl<T: std::fmt::Display> std::fmt::Display for Quoted<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "\"{}\"", self.0)
     }
+}
+
+fn check_time(errors: &mut Vec<ConfigError>, key: &'static str, span: TimeSpan) {
+    let right = TimeSpan::millis(1) <= span && span <= TimeSpan::secs(86_400);
+    check(errors, key, &Quoted(span), right, "from \"1ms\" to \"24h\"");
 }
 
 fn check(

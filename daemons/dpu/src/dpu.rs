@@ -16,6 +16,7 @@
 
 mod calls;
 mod connections;
+mod elsewhere;
 mod load;
 mod request;
 
@@ -40,6 +41,7 @@ pub(crate) use self::load::Received;
 use self::load::{Load, add};
 pub use self::request::Request;
 use crate::config::DpuConfig;
+use crate::egress::{ELSEWHERE, Egress};
 use crate::faults::Refusal;
 use crate::request_id::RequestIds;
 use crate::routes::Routes;
@@ -66,6 +68,7 @@ struct Shared {
     load: Load,
     connections: Connections,
     ids: RequestIds,
+    egress: Egress,
 }
 
 /// The way to the DPA, as long as there is one.
@@ -100,6 +103,12 @@ pub struct DpuStats {
     pub relayed: u64,
     /// Of these, in flight.
     pub relays_open: usize,
+    /// Calls off this node, ever: of workers and of clients.
+    pub egress_sent: u64,
+    /// Of these, without an answer of their callee.
+    pub egress_failed: u64,
+    /// Calls of workers that are on their way off this node.
+    pub egress_open: usize,
     /// Answers of cells that could not be sent as HTTP.
     pub bad_responses: u64,
 }
@@ -108,7 +117,9 @@ impl Dpu {
     /// A sidecar that serves `routes` and is not attached to a DPA: it answers 503 until [`Dpu::attach`].
     #[must_use]
     pub fn new(routes: Arc<Routes>, config: DpuConfig) -> Self {
+        let egress = Egress::new(&config.egress, config.body_bytes_max.as_len());
         Self(Rc::new(Shared {
+            egress,
             config,
             routes,
             link: RefCell::new(None),
@@ -141,6 +152,7 @@ impl Dpu {
         if self.0.link.borrow_mut().take().is_none() {
             return;
         }
+        self.0.egress.cancel_all();
         let calls = self.0.calls.borrow().all();
         for call in calls {
             self.settle(call, ResponseMessage::faulted(Fault::WorkerLost));
@@ -214,6 +226,7 @@ impl Dpu {
     #[must_use]
     pub fn stats(&self) -> DpuStats {
         let load = &self.0.load;
+        let (egress_sent, egress_failed) = self.0.egress.counts();
         let ended = load.answered.get() + load.refused.get() + load.abandoned.get();
         DpuStats {
             received: load.received.get(),
@@ -226,6 +239,9 @@ impl Dpu {
             connections_open: self.0.connections.open(),
             relayed: load.relayed.get(),
             relays_open: self.0.calls.borrow().relays(),
+            egress_sent,
+            egress_failed,
+            egress_open: self.0.egress.open(),
             bad_responses: load.bad_responses.get(),
         }
     }
@@ -257,6 +273,19 @@ impl Dpu {
     /// Sends `message` into the mesh and waits for the answer. One whose worker died with it is sent once more, to
     /// another, if config allows that and its method says that doing it twice is as good as once.
     pub(crate) async fn exchange(&self, message: RequestMessage) -> Result<ResponseMessage, Refusal> {
+        let spare = self.spare_of(&message);
+        let answer = self.exchange_here(message).await;
+        let nobody_here = match &answer {
+            Ok(answer) => answer.fault == Fault::NoWorker,
+            Err(refusal) => refusal.fault() == Fault::NoWorker,
+        };
+        match spare {
+            Some((host, message)) if nobody_here => Ok(self.0.egress.call_service(&host, message).await),
+            Some(_) | None => answer,
+        }
+    }
+
+    async fn exchange_here(&self, message: RequestMessage) -> Result<ResponseMessage, Refusal> {
         let may_repeat = self.0.config.retry_worker_lost && message.is_idempotent();
         let again = may_repeat.then(|| message.clone());
         let answer = self.call(message)?.await;
@@ -311,6 +340,7 @@ impl Dpu {
             Arrived::Cancelled { slot } => {
                 let call = self.0.calls.borrow_mut().abandon_relay(slot);
                 self.cancel(call);
+                self.0.egress.cancel(slot);
             }
         }
     }
@@ -319,15 +349,18 @@ impl Dpu {
         let settled = self.0.calls.borrow_mut().settle(call, message);
         match settled {
             Settled::Ingress(waker) => waker.into_iter().for_each(std::task::Waker::wake),
-            // Without a link the one who called is gone too.
-            Settled::Relay(slot, message) => self.with_port(|port| port.respond(slot, message)).unwrap_or(()),
+            Settled::Relay(slot, message) => self.relayed(slot, message),
             Settled::Nobody => {}
         }
     }
 
-    /// A worker's call whose flow is not installed: install it, and make this one call for the worker.
+    /// A worker's call whose flow is not installed: install it, and make this one call for the worker. A call to somebody
+    /// who is not of this node is made from here, always.
     fn relay(&self, slot: SlotId, message: RequestMessage) {
         add(&self.0.load.relayed, 1);
+        if message.service == ELSEWHERE {
+            return self.relay_elsewhere(slot, message);
+        }
         if let Err(refused) = self.try_relay(slot, message) {
             self.with_port(|port| port.respond(slot, ResponseMessage::faulted(refused)));
         }
@@ -335,14 +368,14 @@ impl Dpu {
 
     fn try_relay(&self, slot: SlotId, message: RequestMessage) -> Result<(), Fault> {
         let (service, deadline) = (message.service, message.deadline);
-        if self.0.calls.borrow().relays() >= self.0.config.relays_max as usize {
+        if self.relays() >= self.0.config.relays_max as usize {
             return Err(Fault::Overloaded);
         }
         let mut link = self.0.link.borrow_mut();
         let attached = link.as_mut().ok_or(Fault::Unroutable)?;
-        if !attached.numbers.contains(&Some(service)) {
-            return Err(Fault::Unroutable);
-        }
+        let ours = attached.numbers.iter().position(|number| *number == Some(service));
+        let ours = ours.ok_or(Fault::Unroutable)?;
+        self.keep_spare(slot, ours, &message);
         attached.port.install_flow(slot);
         let call = attached.port.call(message).map_err(|refused| fault_of(refused.why))?;
         self.0.calls.borrow_mut().open_relay(call, deadline, slot);

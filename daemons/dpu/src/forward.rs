@@ -14,9 +14,11 @@ use crate::faults::Refusal;
 use crate::request_id::ID_BYTES;
 
 const REQUEST_ID: &str = "x-request-id";
-const MESH_PREFIX: &str = "x-cellmesh-";
+pub(crate) const MESH_PREFIX: &str = "x-cellmesh-";
 /// Header that carries the code of an error made by the mesh.
 pub(crate) const ERROR_HEADER: &str = "x-cellmesh-error";
+/// Header by which one node tells another how many nodes a request came through.
+pub(crate) const HOPS_HEADER: &str = "x-cellmesh-hops";
 /// Header by which a client names the service that it wants.
 pub(crate) const SERVICE_HEADER: &str = "x-cellmesh-service";
 

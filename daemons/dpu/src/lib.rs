@@ -35,6 +35,7 @@
 //! ```
 
 pub mod config;
+pub mod egress;
 pub mod routes;
 pub mod units;
 

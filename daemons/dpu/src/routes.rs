@@ -40,7 +40,7 @@ pub enum RoutesError {
     /// Nothing to route to.
     #[error("no services: at least one is needed")]
     NoServices,
-    /// Service ids are 16 bits wide.
+    /// Service ids are 16 bits wide, and one of them means none of these.
     #[error("{found} services: at most {max} fit")]
     TooMany {
         /// How many were given.
@@ -71,6 +71,7 @@ pub enum RoutesError {
 pub struct Routes {
     services: Vec<ServiceName>,
     entry: ServiceId,
+    namespace: Option<Box<str>>,
     /// By lower-case name.
     by_name: HashMap<Box<str>, ServiceId>,
 }
@@ -134,7 +135,13 @@ impl Routes {
                 return Err(RoutesError::Duplicate { name: name.clone() });
             }
         }
-        Ok(Self { services, entry, by_name })
+        Ok(Self { services, entry, namespace: None, by_name })
+    }
+
+    /// These services are those of one namespace of a cluster: `s1.other` is none of them.
+    #[must_use]
+    pub fn in_namespace(self, namespace: &str) -> Self {
+        Self { namespace: Some(namespace.into()), ..self }
     }
 
     /// Where a request goes.
@@ -158,10 +165,17 @@ impl Routes {
         self.id_ignoring_case(name).filter(|id| self.services[usize::from(id.0)].as_str() == name)
     }
 
-    /// The service that a URL's host names, in any of the forms that a `Host` header takes.
+    /// The service that the host of a cell's URL names: `s1`, `s1.shop`, `s1.shop.svc`, `s1.shop.svc.cluster.local`, with or
+    /// without a port. Another namespace's `s1` is none of ours; without a namespace of our own, any is taken for it.
     #[must_use]
     pub fn id_of_host(&self, host: &str) -> Option<ServiceId> {
-        self.id_ignoring_case(host_label(host)?)
+        let id = self.id_ignoring_case(host_label(host)?)?;
+        let host = host.rsplit_once(':').map_or(host, |(name, _port)| name);
+        let mut labels = host.strip_suffix('.').unwrap_or(host).split('.').skip(1);
+        let Some(named) = labels.next() else { return Some(id) };
+        let is_ours = self.namespace.as_ref().is_none_or(|ours| ours.eq_ignore_ascii_case(named));
+        let in_cluster = labels.next().is_none_or(|label| label.eq_ignore_ascii_case("svc"));
+        (is_ours && in_cluster).then_some(id)
     }
 
     /// The service's name; `None` for an id that no service has.
@@ -198,7 +212,8 @@ impl Routes {
 }
 
 fn check_counts(services: &[ServiceName], entry: ServiceId) -> Result<(), RoutesError> {
-    const SERVICES_MAX: usize = 1 << 16;
+    // The last number is not a service's: `egress::ELSEWHERE`.
+    const SERVICES_MAX: usize = (1 << 16) - 1;
     if services.is_empty() {
         return Err(RoutesError::NoServices);
     }

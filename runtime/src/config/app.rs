@@ -17,6 +17,8 @@ use crate::host::CellSetup;
 pub struct App {
     /// Its name, for messages.
     pub name: String,
+    /// The namespace of a cluster that its services are in, where it is known.
+    pub namespace: Option<String>,
     /// Its services; a service's number is its place here.
     pub services: Vec<ServiceSpec>,
     /// The service that gets requests that name no other: a place in `services`.

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cellmesh_dpu::egress::hosts::HostPattern;
 use cellmesh_dpu::routes::ServiceName;
 use toml::de::DeTable;
 
@@ -58,15 +59,18 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     let name = root.text(&mut source, "name");
     let entry = root.text(&mut source, "entry");
     let listen = root.address(&mut source, "listen").unwrap_or(LISTEN_DEFAULT);
-    let dpu = ingress::read(&mut source, &mut root);
+    let mut dpu = ingress::read(&mut source, &mut root);
+    let namespace = root.text(&mut source, "namespace");
     let runtime = runtime(&mut source, &mut root);
     let files = if overrides.part == Part::Daemon { Files::Elsewhere } else { Files::Here };
     let services = services(&mut source, &mut root, path, files);
+    dpu.egress.allow = allowed_by_any(&services);
     let entry = entry_index(&mut source, &root, entry, &services);
     let node = node::read(&mut source, &mut root, &services);
     root.finish(&mut source);
     source.problems.or(|| App {
         name: name.unwrap_or_else(|| "cellmesh".into()),
+        namespace,
         services,
         entry,
         listen,
@@ -161,6 +165,7 @@ fn cell(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path, files
         None => BTreeMap::new(),
     };
     let grants = grants(source, table, folder, files);
+    let egress_allow = egress_allow(source, table);
     if let Some(bytes) = table.size(source, "memory_max", 1 << 20, 4 << 30) {
         limits.memory_bytes_max = to_usize(bytes);
     }
@@ -173,7 +178,15 @@ fn cell(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path, files
     let fresh_instances = table.choice(source, "instances", &["reuse", "fresh"]) == Some(1);
     let instances_max = table.number(source, "instances_max", 1, INSTANCES_MAX_MAX);
     let instances_max = instances_max.and_then(|n| u32::try_from(n).ok()).unwrap_or(INSTANCES_MAX_DEFAULT);
-    let setup = CellSetup { service: Arc::from(""), component, config, grants, limits, fresh_instances };
+    let setup = CellSetup {
+        service: Arc::from(""),
+        component,
+        config,
+        grants,
+        egress_allow,
+        limits,
+        fresh_instances,
+    };
     (setup, instances_max)
 }
 
@@ -191,6 +204,40 @@ fn component(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path, 
         source.note(line, table.path("component"), wrong, "name a .wasm file, relative to this one");
     }
     path
+}
+
+/// Hosts beyond the services of the application that the cell may call.
+fn egress_allow(source: &mut Source<'_>, table: &mut Table<'_, '_>) -> Vec<HostPattern> {
+    let Some(mut egress) = table.table(source, "egress") else { return Vec::new() };
+    let line = egress.line_of_key(source, "allow");
+    let mut allow = Vec::new();
+    for (index, text) in egress.text_list(source, "allow").unwrap_or_default().iter().enumerate() {
+        match text.parse::<HostPattern>() {
+            Ok(pattern) => allow.push(pattern),
+            Err(error) => {
+                let key = format!("{}[{index}]", egress.path("allow"));
+                source.note(
+                    line,
+                    key,
+                    error.to_string(),
+                    "name a host as in a URL, such as \"api.example.com:8080\"",
+                );
+            }
+        }
+    }
+    egress.finish(source);
+    allow
+}
+
+/// What the network side lets through: it knows callers by their node, not by their cell.
+fn allowed_by_any(services: &[ServiceSpec]) -> Vec<HostPattern> {
+    let mut allow = Vec::new();
+    for pattern in services.iter().flat_map(|spec| &spec.setup.egress_allow) {
+        if !allow.contains(pattern) {
+            allow.push(pattern.clone());
+        }
+    }
+    allow
 }
 
 fn grants(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path, files: Files) -> Grants {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cellmesh_dpu::egress::hosts::HostPattern;
 use wasmtime::component::Linker;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
@@ -70,6 +71,8 @@ pub struct CellSetup {
     pub config: BTreeMap<String, String>,
     /// What it may do.
     pub grants: Grants,
+    /// Hosts beyond the services of its application that it may call.
+    pub egress_allow: Vec<HostPattern>,
     /// What it may use.
     pub limits: CellLimits,
     /// A new instance for every call instead of one that is used again.

@@ -1,6 +1,8 @@
 //! Egress: from a request that a graph wants sent to a message for the DPA.
 
 use bytes::{Bytes, BytesMut};
+use cellmesh_dpu::egress::ELSEWHERE;
+use cellmesh_dpu::egress::hosts::{Authority, HostPattern};
 use cellmesh_dpu::{Routes, ServiceName};
 use cellmesh_graph::{StepIndex, StepResult};
 use cellmesh_shm::head::{HeadLimits, HeaderLines};
@@ -59,16 +61,18 @@ struct Target<'u> {
 
 /// The message for `outgoing`, caused by `cause`: its deadline, hops and tracing headers go with it.
 ///
+/// - `allow`: hosts beyond the services of the application that the cell may call.
 /// # Errors
 /// A step result that says what is wrong: 500 for a request that is none, 503 for a service that nobody serves.
 pub(super) fn message(
     outgoing: Outgoing,
     cause: &RequestMessage,
     routes: &Routes,
+    allow: &[HostPattern],
 ) -> Result<RequestMessage, Box<StepResult>> {
     let bad = |text: String| Box::new(StepResult::failure(500, text));
     let target = target(&outgoing.url).map_err(bad)?;
-    let service = routes.id_of_host(target.host).ok_or_else(|| Box::new(no_service(target.host)))?;
+    let service = destination(target.host, routes, allow).ok_or_else(|| Box::new(no_service(target.host)))?;
     if !is_token(&outgoing.method) {
         return Err(bad(format!(
             "method {:?}: must be an HTTP method",
@@ -81,6 +85,15 @@ pub(super) fn message(
     Ok(compose(service, &target, outgoing.method, outgoing.headers, outgoing.body, cause))
 }
 
+/// A host that config names is what it names, whatever our services are called.
+fn destination(host: &str, routes: &Routes, allow: &[HostPattern]) -> Option<ServiceId> {
+    let is_allowed = || {
+        let authority = Authority::parse(host);
+        authority.is_some_and(|authority| allow.iter().any(|pattern| pattern.matches(authority)))
+    };
+    if !allow.is_empty() && is_allowed() { Some(ELSEWHERE) } else { routes.id_of_host(host) }
+}
+
 fn compose(
     service: ServiceId,
     target: &Target<'_>,
@@ -90,11 +103,17 @@ fn compose(
     cause: &RequestMessage,
 ) -> RequestMessage {
     let headers = finish_head(headers, cause.headers());
-    let (method_len, target_len) = (short(method.len()), short(target.path.len()));
-    let mut head =
-        BytesMut::with_capacity(method.len() + target.path.len() + headers.len() + target.host.len() + 8);
+    let mut head = BytesMut::with_capacity(
+        method.len() + target.path.len() + headers.len() + 2 * target.host.len() + 16,
+    );
     head.extend_from_slice(&method);
+    if service == ELSEWHERE {
+        // As to a proxy: the whole URL.
+        head.extend_from_slice(b"http://");
+        head.extend_from_slice(target.host.as_bytes());
+    }
     head.extend_from_slice(target.path.as_bytes());
+    let (method_len, target_len) = (short(method.len()), short(head.len() - method.len()));
     if HeaderLines(&headers).get("host").is_none() {
         head.extend_from_slice(b"host: ");
         head.extend_from_slice(target.host.as_bytes());
@@ -118,8 +137,8 @@ pub(super) fn answer(message: ResponseMessage, service: Option<&ServiceName>) ->
         return StepResult::answer(message.status, message.head, message.body);
     }
     let fault = message.fault;
-    let service = service.map_or("?", ServiceName::as_str);
-    StepResult::failure(fault.status(), format!("call to service {service}: {}", describe(fault)))
+    let callee = service.map_or("a host off this node".into(), |name| format!("service {name}"));
+    StepResult::failure(fault.status(), format!("call to {callee}: {}", describe(fault)))
 }
 
 /// What it means that the port did not take a call.
@@ -148,7 +167,12 @@ fn describe(fault: Fault) -> &'static str {
 }
 
 fn no_service(host: &str) -> StepResult {
-    StepResult::failure(503, format!("no worker for service {host:?}"))
+    StepResult::failure(
+        503,
+        format!(
+            "no worker for service {host:?}: it is no service of this application, and not in the cell's egress.allow"
+        ),
+    )
 }
 
 /// Takes a URL apart: `http://service/path?query`, with or without the scheme.

@@ -12,12 +12,14 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use super::io::Standing;
 use crate::dpu::Dpu;
 use crate::faults::Refusal;
-use crate::forward::{Head, HeadWriter, SERVICE_HEADER};
+use crate::forward::{HOPS_HEADER, Head, HeadWriter, SERVICE_HEADER};
 use crate::routes::RouteQuery;
 
 /// A head that was checked: where it goes, and what the cell will see of it.
 pub(super) struct Checked {
     pub(super) service: ServiceId,
+    /// Nodes that the request came through.
+    pub(super) hops: u8,
     pub(super) head: Head,
 }
 
@@ -30,7 +32,7 @@ pub(super) fn check(dpu: &Dpu, parts: &Parts, standing: &Standing) -> Result<Che
     refuse_excess(dpu, parts)?;
     let host = host(parts)?;
     let service = route(dpu, parts, host)?;
-    Ok(Checked { service, head: rewrite(dpu, parts, host)? })
+    Ok(Checked { service, hops: hops(parts)?, head: rewrite(dpu, parts, host)? })
 }
 
 fn refuse_ambiguity(parts: &Parts, standing: &Standing) -> Result<(), Refusal> {
@@ -100,6 +102,13 @@ fn route(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<ServiceId, Refu
     let service = parts.headers.get(SERVICE_HEADER).map(|value| value.to_str().unwrap_or("?"));
     let query = RouteQuery { host, service, path: target(parts) };
     dpu.routes().route(query).map_err(Refusal::UnknownService)
+}
+
+/// What the node that called us says; a client that says so without being one harms itself alone.
+fn hops(parts: &Parts) -> Result<u8, Refusal> {
+    let Some(said) = parts.headers.get(HOPS_HEADER) else { return Ok(0) };
+    let hops = said.to_str().ok().and_then(|text| text.parse().ok());
+    hops.ok_or_else(|| bad("x-cellmesh-hops must be a number from 0 to 255"))
 }
 
 fn rewrite(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<Head, Refusal> {

@@ -193,14 +193,14 @@ async fn answer(
     body: Incoming,
 ) -> Result<Answer, Refusal> {
     received.admit()?;
-    let check::Checked { service, head } = check::check(dpu, parts, standing)?;
+    let check::Checked { service, hops, head } = check::check(dpu, parts, standing)?;
     let deadline = Nanos::now().saturating_add(dpu.config().request_timeout.0);
     let body = body::read(dpu, received, body).await?;
     received.dispatch()?;
     let message = RequestMessage {
         service,
         deadline,
-        hops: 0,
+        hops,
         method_len: head.method_len,
         target_len: head.target_len,
         head: head.bytes,

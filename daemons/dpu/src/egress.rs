@@ -1,0 +1,356 @@
+//! Off this node: calls of cells that no worker here answers, over HTTP.
+//!
+//! ```text
+//! worker --> DPA --sidecar_sq--> pump --spawn--> task: connect, send, read --wake--> pump --sidecar_cq--> DPA --> worker
+//! ```
+//!
+//! - Two kinds: a host that is not of this application and that config allows ([`ELSEWHERE`]), and a service of the
+//!   application that has no worker here, where config says how to find it elsewhere.
+//! - A call is a task of its own with bounds on time and bytes: none waits for another.
+//! - Whatever fails is an answer with a status and a text that says what, never silence: 502 if the host was not reached
+//!   or said nothing that can be passed on, 504 if it was late, 508 if the call went through too many nodes.
+//! - Connections are kept and used again; those of one host are its own.
+//! - A request that was sent is not sent again: whether it may is the caller's policy.
+
+mod connect;
+pub mod hosts;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::head::{HeadLimits, HeaderLines, is_hop_by_hop};
+use cellmesh_shm::ids::{ServiceId, SlotId};
+use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
+use http::header::HOST;
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use self::connect::{ConnectError, Connector};
+use self::hosts::Authority;
+use crate::config::EgressConfig;
+use crate::forward::{ERROR_HEADER, HOPS_HEADER, MESH_PREFIX};
+
+/// The service of a call to a host that is not of this application. Its target is a whole URL.
+pub const ELSEWHERE: ServiceId = ServiceId(u16::MAX);
+
+/// Calls between nodes that one request may lead to, one after another. Source: the DPA's own default for a node.
+const HOPS_MAX: u8 = 16;
+
+/// The way off this node of one lane.
+pub(crate) struct Egress {
+    config: EgressConfig,
+    body_bytes_max: usize,
+    http1: Client<Connector, Full<Bytes>>,
+    http2: Client<Connector, Full<Bytes>>,
+    /// Calls of workers on their way, by their slot.
+    open: RefCell<HashMap<SlotId, AbortHandle>>,
+    /// What to send off the node if nobody here answers it.
+    spares: RefCell<HashMap<SlotId, (String, RequestMessage)>>,
+    sent: Cell<u64>,
+    failed: Cell<u64>,
+}
+
+/// Whom a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Callee {
+    /// A node of the same application: its word for what went wrong is ours.
+    Node,
+    /// Anybody.
+    Host,
+}
+
+/// Why a call off the node has no answer of its callee.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Request(String),
+    #[error("host {0:?}: must be named in egress.allow")]
+    NotAllowed(String),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("{host}: {why}")]
+    Exchange { host: String, why: String },
+    #[error("{host}: no answer within {limit:?}")]
+    TimedOut { host: String, limit: Duration },
+    #[error("{host}: the answer is longer than {limit} bytes")]
+    TooLarge { host: String, limit: usize },
+    #[error("{host}: the answer cannot be passed on: {why}")]
+    Answer { host: String, why: String },
+    #[error("too many hops: is there a loop?")]
+    Hops,
+}
+
+impl Failure {
+    fn status(&self) -> u16 {
+        match self {
+            Self::Request(_) => 500,
+            Self::NotAllowed(_) => 503,
+            Self::TimedOut { .. } | Self::Connect(ConnectError::TimedOut { .. }) => 504,
+            Self::Connect(_) | Self::Exchange { .. } | Self::TooLarge { .. } | Self::Answer { .. } => 502,
+            Self::Hops => 508,
+        }
+    }
+
+    /// For the header `x-cellmesh-error`.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "egress-request",
+            Self::NotAllowed(_) | Self::Connect(ConnectError::Inward { .. }) => "egress-not-allowed",
+            Self::Connect(ConnectError::Lookup { .. }) => "egress-lookup",
+            Self::Connect(ConnectError::TimedOut { .. }) | Self::TimedOut { .. } => "egress-timeout",
+            Self::Connect(ConnectError::Refused { .. } | ConnectError::NoHost) => "egress-connect",
+            Self::Exchange { .. } | Self::TooLarge { .. } | Self::Answer { .. } => "egress-answer",
+            Self::Hops => "hop-limit",
+        }
+    }
+
+    fn answer(&self) -> ResponseMessage {
+        let body = serde_json::json!({ "error": format!("call off this node: {self}") }).to_string();
+        let head = format!("content-type: application/json\nx-cellmesh-error: {}\n", self.code());
+        ResponseMessage { status: self.status(), fault: Fault::None, head: head.into(), body: body.into() }
+    }
+}
+
+impl Egress {
+    pub(crate) fn new(config: &EgressConfig, body_bytes_max: usize) -> Self {
+        let client = |http2: bool| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .timer(TokioTimer::new())
+                .pool_idle_timeout(config.idle_timeout.0)
+                .pool_max_idle_per_host(config.idle_connections_max as usize)
+                .http2_only(http2)
+                .set_host(false)
+                .build(Connector::new(config))
+        };
+        Self {
+            config: config.clone(),
+            body_bytes_max,
+            http1: client(false),
+            http2: client(true),
+            open: RefCell::default(),
+            spares: RefCell::default(),
+            sent: Cell::new(0),
+            failed: Cell::new(0),
+        }
+    }
+
+    /// Calls of workers on their way off this node.
+    pub(crate) fn open(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// Calls ever sent off this node, and those of them without an answer of their callee.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.sent.get(), self.failed.get())
+    }
+
+    /// Where a service without a worker here is called: at the host that a cell's message names, else at its own name; none
+    /// if config names no way to it.
+    pub(crate) fn host_of_service(&self, service: &str, message: Option<&RequestMessage>) -> Option<String> {
+        let named = message.and_then(|message| message.headers().get("host"));
+        let named = named.and_then(|host| std::str::from_utf8(host).ok()).unwrap_or(service);
+        let host = Authority::parse(named).map_or(service, |authority| authority.host);
+        let is_mapped = |host: &str| self.config.hosts.keys().any(|known| known.eq_ignore_ascii_case(host));
+        if is_mapped(service) && !is_mapped(host) {
+            return Some(service.to_owned());
+        }
+        (is_mapped(host) || self.config.services_elsewhere).then(|| named.to_owned())
+    }
+
+    /// Keeps what will be sent to `host` if there is no worker for it here.
+    pub(crate) fn keep_spare(&self, slot: SlotId, host: String, message: RequestMessage) {
+        self.spares.borrow_mut().insert(slot, (host, message));
+    }
+
+    pub(crate) fn take_spare(&self, slot: SlotId) -> Option<(String, RequestMessage)> {
+        self.spares.borrow_mut().remove(&slot)
+    }
+
+    pub(crate) fn begin(&self, slot: SlotId, task: AbortHandle) {
+        self.open.borrow_mut().insert(slot, task);
+    }
+
+    /// The call for `slot` has ended. Whether anybody still waits for it.
+    pub(crate) fn end(&self, slot: SlotId) -> bool {
+        self.open.borrow_mut().remove(&slot).is_some()
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn cancel(&self, slot: SlotId) {
+        self.take_spare(slot);
+        if let Some(task) = self.open.borrow_mut().remove(&slot) {
+            task.abort();
+        }
+    }
+
+    /// Nobody waits for any answer any more.
+    pub(crate) fn cancel_all(&self) {
+        self.spares.borrow_mut().clear();
+        self.open.borrow_mut().drain().for_each(|(_, task)| task.abort());
+    }
+
+    /// Calls a host that is not of this application. `message`: its target is a URL.
+    pub(crate) async fn call_elsewhere(&self, message: RequestMessage) -> ResponseMessage {
+        let url = String::from_utf8_lossy(message.target()).into_owned();
+        self.told(self.try_elsewhere(&url, &message).await)
+    }
+
+    async fn try_elsewhere(&self, url: &str, message: &RequestMessage) -> Result<ResponseMessage, Failure> {
+        let uri: Uri = url.parse().map_err(|_| Failure::Request(format!("{url:?} is no URL")))?;
+        let text = uri.authority().map_or("", http::uri::Authority::as_str);
+        let authority =
+            Authority::parse(text).ok_or_else(|| Failure::Request(format!("{text:?} is no host")))?;
+        // Workers check it too, each for its own cells; what they say is not believed.
+        if !self.config.allow.iter().any(|pattern| pattern.matches(authority)) {
+            return Err(Failure::NotAllowed(authority.to_string()));
+        }
+        self.exchange(
+            request(uri.clone(), message, text)?,
+            &authority.to_string(),
+            message.deadline,
+            Callee::Host,
+        )
+        .await
+    }
+
+    /// Calls a service of this application on another node, at `host`.
+    pub(crate) async fn call_service(&self, host: &str, message: RequestMessage) -> ResponseMessage {
+        self.told(self.try_service(host, &message).await)
+    }
+
+    async fn try_service(&self, host: &str, message: &RequestMessage) -> Result<ResponseMessage, Failure> {
+        if message.hops >= HOPS_MAX {
+            return Err(Failure::Hops);
+        }
+        let path = String::from_utf8_lossy(message.target());
+        let uri = Uri::builder().scheme("http").authority(host).path_and_query(&*path).build();
+        let uri = uri.map_err(|_| Failure::Request(format!("http://{host}{path} is no URL")))?;
+        let mut request = request(uri, message, host)?;
+        let hops = HeaderValue::from(u16::from(message.hops) + 1);
+        request.headers_mut().insert(HOPS_HEADER, hops);
+        self.exchange(request, host, message.deadline, Callee::Node).await
+    }
+
+    fn told(&self, outcome: Result<ResponseMessage, Failure>) -> ResponseMessage {
+        self.sent.set(self.sent.get() + 1);
+        outcome.unwrap_or_else(|failure| {
+            self.failed.set(self.failed.get() + 1);
+            tracing::debug!(%failure, "a call off this node failed");
+            failure.answer()
+        })
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        host: &str,
+        deadline: Nanos,
+        callee: Callee,
+    ) -> Result<ResponseMessage, Failure> {
+        let limit = deadline.saturating_since(Nanos::now()).min(self.config.try_timeout.0);
+        let name = host.split(':').next().unwrap_or(host);
+        let speaks_http2 = self.config.http2.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let client = if speaks_http2 { &self.http2 } else { &self.http1 };
+        let whole = async {
+            let response = client.request(request).await.map_err(|error| failed(host, error))?;
+            let is_node = callee == Callee::Node;
+            self.answer(host, response, |name| is_node && name == ERROR_HEADER).await
+        };
+        let host = || host.to_owned();
+        timeout(limit, whole).await.unwrap_or_else(|_| Err(Failure::TimedOut { host: host(), limit }))
+    }
+
+    /// `keeps`: headers of the mesh's own that are passed on all the same.
+    async fn answer(
+        &self,
+        host: &str,
+        response: Response<Incoming>,
+        keeps: impl Fn(&str) -> bool,
+    ) -> Result<ResponseMessage, Failure> {
+        let bad = |why: String| Failure::Answer { host: host.to_owned(), why };
+        let (parts, body) = response.into_parts();
+        let mut head = BytesMut::new();
+        for (name, value) in &parts.headers {
+            let name = name.as_str();
+            if !goes_on(name) && !keeps(name) {
+                continue;
+            }
+            head.extend_from_slice(name.as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\n");
+        }
+        HeaderLines(&head).check(HeadLimits::default()).map_err(|why| bad(why.to_string()))?;
+        let limit = self.body_bytes_max;
+        let body = Limited::new(body, limit).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                return Failure::TooLarge { host: host.to_owned(), limit };
+            }
+            Failure::Exchange { host: host.to_owned(), why: with_causes(&*error) }
+        })?;
+        let status = parts.status.as_u16();
+        Ok(ResponseMessage { status, fault: Fault::None, head: head.freeze(), body: body.to_bytes() })
+    }
+}
+
+/// Whether a header is neither of a single hop nor of the mesh.
+fn goes_on(name: &str) -> bool {
+    !is_hop_by_hop(name) && name != "content-length" && !name.starts_with(MESH_PREFIX)
+}
+
+/// The request as HTTP, without what belongs to a single hop or to the mesh.
+fn request(uri: Uri, message: &RequestMessage, host: &str) -> Result<Request<Full<Bytes>>, Failure> {
+    let bad = |what: &str| Failure::Request(format!("{what} cannot be sent as HTTP"));
+    let mut request = Request::new(Full::new(message.body.clone()));
+    *request.method_mut() = Method::from_bytes(message.method()).map_err(|_| bad("the method"))?;
+    *request.uri_mut() = uri;
+    let lines = message.headers();
+    lines.check(HeadLimits::default()).map_err(|why| Failure::Request(format!("bad header: {why}")))?;
+    for (name, value) in lines.iter() {
+        if !goes_on(name) {
+            continue;
+        }
+        let value = HeaderValue::from_bytes(value).map_err(|_| bad(&format!("header {name}")))?;
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad(&format!("header {name}")))?;
+        request.headers_mut().append(name, value);
+    }
+    if !request.headers().contains_key(HOST) {
+        let host = HeaderValue::from_str(host).map_err(|_| bad("the host"))?;
+        request.headers_mut().insert(HOST, host);
+    }
+    Ok(request)
+}
+
+/// Ours if the connection was not made, else HTTP's.
+fn failed(host: &str, error: hyper_util::client::legacy::Error) -> Failure {
+    let why = with_causes(&error);
+    let mut source: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<ConnectError>() {
+            return Failure::Connect(cause.again());
+        }
+        source = cause.source();
+    }
+    Failure::Exchange { host: host.to_owned(), why }
+}
+
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

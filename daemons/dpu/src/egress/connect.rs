@@ -1,0 +1,154 @@
+//! Connections to hosts off this node: from a name to an open socket. The one place where an address is judged.
+//!
+//! - A host of the static map is at the address that config names for it, whatever address that is.
+//! - Any other is looked up each time that a connection is made, and judged as it was found: the address that was judged
+//!   is the one that is connected to, so a resolver that changes its mind gains nothing.
+//! - Of several addresses those that may not be called are left out; the others are tried in turn.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tower_service::Service;
+
+use super::hosts::{Authority, HTTP_PORT, HostPattern, is_inward};
+use crate::config::EgressConfig;
+
+/// Names looked up at once; more wait. Each takes a thread of the system's resolver.
+const LOOKUPS_MAX: usize = 16;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The URL names no host.
+    #[error("no host")]
+    NoHost,
+    /// No address.
+    #[error("host {host:?} was not found: {source}")]
+    Lookup { host: String, source: io::Error },
+    /// Only addresses that cells may not call.
+    #[error("host {host:?} is at {address}, which no cell may call unless config names that address")]
+    Inward { host: String, address: IpAddr },
+    /// Nobody there.
+    #[error("{address} ({host:?}): {source}")]
+    Refused { host: String, address: SocketAddr, source: io::Error },
+    /// Nobody answered.
+    #[error("host {host:?}: no connection within {limit:?}")]
+    TimedOut { host: String, limit: std::time::Duration },
+}
+
+impl ConnectError {
+    /// The same error once more: the one that was made is inside another.
+    pub(super) fn again(&self) -> Self {
+        let same = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+        match self {
+            Self::NoHost => Self::NoHost,
+            Self::Lookup { host, source } => Self::Lookup { host: host.clone(), source: same(source) },
+            Self::Inward { host, address } => Self::Inward { host: host.clone(), address: *address },
+            Self::Refused { host, address, source } => {
+                Self::Refused { host: host.clone(), address: *address, source: same(source) }
+            }
+            Self::TimedOut { host, limit } => Self::TimedOut { host: host.clone(), limit: *limit },
+        }
+    }
+}
+
+/// Makes connections, as config allows.
+#[derive(Debug, Clone)]
+pub(super) struct Connector(Arc<Rules>);
+
+#[derive(Debug)]
+struct Rules {
+    /// By host in lower case.
+    hosts: BTreeMap<String, SocketAddr>,
+    allow: Vec<HostPattern>,
+    connect_timeout: std::time::Duration,
+    lookups: Semaphore,
+}
+
+impl Connector {
+    pub(super) fn new(config: &EgressConfig) -> Self {
+        let hosts =
+            config.hosts.iter().map(|(host, address)| (host.to_ascii_lowercase(), *address)).collect();
+        Self(Arc::new(Rules {
+            hosts,
+            allow: config.allow.clone(),
+            connect_timeout: config.connect_timeout.0,
+            lookups: Semaphore::new(LOOKUPS_MAX),
+        }))
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let rules = Arc::clone(&self.0);
+        Box::pin(async move {
+            let host = uri.host().ok_or(ConnectError::NoHost)?.trim_matches(['[', ']']);
+            let authority = Authority { host, port: uri.port_u16() };
+            let limit = rules.connect_timeout;
+            let connected = timeout(limit, rules.connect(authority)).await;
+            connected
+                .unwrap_or_else(|_| Err(ConnectError::TimedOut { host: host.to_owned(), limit }))
+                .map(TokioIo::new)
+        })
+    }
+}
+
+impl Rules {
+    async fn connect(&self, authority: Authority<'_>) -> Result<TcpStream, ConnectError> {
+        let mut last = None;
+        for address in self.addresses(authority).await? {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    // Worth a try: a socket that is gone says so when it is used.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Err(source) => {
+                    last = Some(ConnectError::Refused { host: authority.host.to_owned(), address, source });
+                }
+            }
+        }
+        Err(last.expect("there is an address, or an error that says why not"))
+    }
+
+    /// Where a host may be called; at least one.
+    async fn addresses(&self, authority: Authority<'_>) -> Result<Vec<SocketAddr>, ConnectError> {
+        let host = authority.host.strip_suffix('.').unwrap_or(authority.host).to_ascii_lowercase();
+        if let Some(address) = self.hosts.get(&host) {
+            return Ok(vec![*address]);
+        }
+        let failed = |source| ConnectError::Lookup { host: authority.host.to_owned(), source };
+        let _turn = self.lookups.acquire().await.expect("never closed");
+        let port = authority.port.unwrap_or(HTTP_PORT);
+        let found: Vec<SocketAddr> =
+            tokio::net::lookup_host((authority.host, port)).await.map_err(failed)?.collect();
+        let first = found.first().ok_or_else(|| failed(io::Error::other("it has no address")))?.ip();
+        let callable: Vec<SocketAddr> =
+            found.into_iter().filter(|address| self.may_call(address.ip())).collect();
+        if callable.is_empty() {
+            return Err(ConnectError::Inward { host: authority.host.to_owned(), address: first });
+        }
+        Ok(callable)
+    }
+
+    fn may_call(&self, address: IpAddr) -> bool {
+        !is_inward(address) || self.allow.iter().any(|pattern| pattern.names(address))
+    }
+}

@@ -1,0 +1,228 @@
+//! Names and addresses of hosts: what they look like, and which a cell may call. Pure.
+//!
+//! - Host names do not know upper and lower case, and a dot at the end means nothing here.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+
+/// Longest host name, in bytes. Source: RFC 1035, section 2.3.4.
+const HOST_BYTES_MAX: usize = 253;
+
+/// A host and the port that was named with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authority<'a> {
+    /// A name or an address, without the brackets of IPv6.
+    pub host: &'a str,
+    /// The port, where one was named.
+    pub port: Option<u16>,
+}
+
+impl<'a> Authority<'a> {
+    /// Takes `host`, `host:port`, `[v6]` or `[v6]:port` apart. `None`: it is none of these.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, after) = rest.split_once(']')?;
+                host.parse::<std::net::Ipv6Addr>().ok()?;
+                (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
+            }
+            None => match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            },
+        };
+        let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = match port {
+            Some(port) => Some(port.parse().ok().filter(|number| *number > 0 && digits(port))?),
+            None => None,
+        };
+        (is_host(host) || host.parse::<IpAddr>().is_ok()).then_some(Self { host, port })
+    }
+}
+
+impl fmt::Display for Authority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let brackets = self.host.contains(':');
+        f.write_str(if brackets { "[" } else { "" })?;
+        f.write_str(self.host)?;
+        f.write_str(if brackets { "]" } else { "" })?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    text.len() <= HOST_BYTES_MAX && text.split('.').all(is_label)
+}
+
+/// What a cell may call beyond the services of its application: `host`, `host:port`, or `*.domain` for all below it.
+/// Without a port all ports are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPattern {
+    /// In lower case, without a dot at the end. For `*.domain` it is `.domain`.
+    host: Box<str>,
+    port: Option<u16>,
+}
+
+/// Why a text is no [`HostPattern`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("host {found:?}: must be a host, host:port, or *.domain")]
+pub struct PatternError {
+    found: String,
+}
+
+impl FromStr for HostPattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        let bad = || PatternError { found: text.to_owned() };
+        let below = text.strip_prefix("*.");
+        let authority = Authority::parse(below.unwrap_or(text)).ok_or_else(bad)?;
+        let host = plain(authority.host);
+        if below.is_some() && host.parse::<IpAddr>().is_ok() {
+            return Err(bad());
+        }
+        let host = if below.is_some() { format!(".{host}") } else { host };
+        Ok(Self { host: host.into(), port: authority.port })
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPattern {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl HostPattern {
+    /// Whether `authority` is meant; without a port it is at the port of its scheme.
+    #[must_use]
+    pub fn matches(&self, authority: Authority<'_>) -> bool {
+        let host = plain(authority.host);
+        let is_host =
+            if self.host.starts_with('.') { host.ends_with(&*self.host) } else { host == *self.host };
+        is_host && self.port.is_none_or(|port| port == authority.port.unwrap_or(HTTP_PORT))
+    }
+
+    /// Whether this names exactly this address, and not a name behind which it was found.
+    #[must_use]
+    pub fn names(&self, address: IpAddr) -> bool {
+        self.host.parse() == Ok(address)
+    }
+}
+
+/// Where HTTP is spoken unless a port is named. Source: RFC 9110, section 4.2.1.
+pub const HTTP_PORT: u16 = 80;
+
+fn plain(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+/// Whether an address is of this machine or of its nearest neighbours, where nothing is that a cell should reach unless
+/// config names the address: this host, loopback, link-local (metadata services of clouds are there), multicast.
+///
+/// An IPv4 address that is written as IPv6 is judged as what it is. Source: IANA special-purpose address registries; the
+/// metadata address of AWS, `fd00:ec2::254`.
+#[must_use]
+pub fn is_inward(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || v4.octets()[0] == 0
+        }
+        IpAddr::V6(v6) => {
+            let embedded = v6.to_ipv4().map(IpAddr::V4).or_else(|| nat64(v6));
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
+                || embedded.is_some_and(is_inward)
+        }
+    }
+}
+
+/// The IPv4 address inside `64:ff9b::/96`. Source: RFC 6052.
+fn nat64(address: std::net::Ipv6Addr) -> Option<IpAddr> {
+    let bytes = address.octets();
+    let inside: [u8; 4] = bytes[12..].try_into().ok()?;
+    (bytes[..12] == [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]).then(|| IpAddr::from(inside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authority(text: &str) -> Authority<'_> {
+        Authority::parse(text).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    /// Hosts, addresses and ports; nothing else.
+    #[test]
+    fn authorities_are_taken_apart() {
+        assert_eq!(authority("a.b:80"), Authority { host: "a.b", port: Some(80) });
+        assert_eq!(authority("[::1]:8080"), Authority { host: "::1", port: Some(8080) });
+        assert_eq!(authority("10.0.0.1"), Authority { host: "10.0.0.1", port: None });
+        assert_eq!(authority("[fe80::1]:1").to_string(), "[fe80::1]:1");
+        for bad in [
+            "", ":80", "a:", "a:0", "a:+1", "a:99999", "a..b", "a b", "u@h", "::1", "[::1", "[a]", "a/b",
+            "[::1]x",
+        ] {
+            assert_eq!(Authority::parse(bad), None, "{bad}");
+        }
+    }
+
+    /// A pattern means what it names, at its port or at any.
+    #[test]
+    fn patterns_match_what_they_name() {
+        let matches = |pattern: &str, host: &str| {
+            pattern.parse::<HostPattern>().expect("a pattern").matches(authority(host))
+        };
+        assert!(matches("api.example.com", "API.example.com.:8443"));
+        assert!(matches("api.example.com:80", "api.example.com"));
+        assert!(!matches("api.example.com:80", "api.example.com:81"));
+        assert!(matches("*.example.com", "a.b.example.com"));
+        assert!(!matches("*.example.com", "example.com"));
+        assert!(!matches("*.example.com", "evilexample.com"));
+        assert!("*.10.0.0.1".parse::<HostPattern>().is_err());
+        assert!("*".parse::<HostPattern>().is_err());
+    }
+
+    /// However an inward address is written, it is one.
+    #[test]
+    fn inward_addresses_are_known() {
+        for address in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+        ] {
+            assert!(is_inward(address.parse().expect("an address")), "{address}");
+        }
+        for address in ["10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1", "::ffff:10.0.0.1"] {
+            assert!(!is_inward(address.parse().expect("an address")), "{address}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A host off the node: a server that a test holds in its hand.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::HANG;
+
+/// What a server writes to a request: its head, its body, and the stream to write to. `false` ends the connection.
+pub type Answer = fn(&str, &[u8], &mut TcpStream) -> bool;
+
+/// A server on a port of its own. Its threads end with their connections.
+#[derive(Debug)]
+pub struct Upstream {
+    address: SocketAddr,
+    seen: Arc<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    connections: AtomicUsize,
+    heads: Mutex<Vec<String>>,
+}
+
+impl Upstream {
+    /// Serves until the test ends.
+    #[must_use]
+    pub fn start(answer: Answer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let seen = Arc::new(Seen::default());
+        let in_thread = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                in_thread.connections.fetch_add(1, Ordering::Relaxed);
+                let seen = Arc::clone(&in_thread);
+                std::thread::spawn(move || serve(stream, answer, &seen));
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections that were made to it.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::Relaxed)
+    }
+
+    /// Heads of the requests that it was sent, in lower case.
+    #[must_use]
+    pub fn heads(&self) -> Vec<String> {
+        self.seen.heads.lock().expect("servers do not panic").clone()
+    }
+}
+
+/// An address at which nobody listens: a port that was just free.
+#[must_use]
+pub fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+fn serve(mut stream: TcpStream, answer: Answer, seen: &Seen) {
+    // A socket that is gone ends the loop below.
+    let _ = stream.set_read_timeout(Some(HANG));
+    let Ok(reading) = stream.try_clone() else { return };
+    let mut reader = BufReader::new(reading);
+    while let Some((head, body)) = request(&mut reader) {
+        seen.heads.lock().expect("servers do not panic").push(head.to_lowercase());
+        if !answer(&head, &body, &mut stream) {
+            return;
+        }
+    }
+}
+
+fn request(reader: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let lower = head.to_lowercase();
+    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let mut body = vec![0; length.map_or(0, |text| text.trim().parse().expect("a length"))];
+    reader.read_exact(&mut body).ok()?;
+    Some((head, body))
+}
+
+/// Writes a whole response with this body. Whether the connection can go on.
+pub fn reply(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8]) -> bool {
+    let head = format!("HTTP/1.1 {status} Said\r\n{headers}content-length: {}\r\n\r\n", body.len());
+    stream.write_all(&[head.as_bytes(), body].concat()).is_ok()
+}

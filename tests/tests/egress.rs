@@ -1,0 +1,239 @@
+//! Calls off this node: what a cell may call, what comes back, and what a host that misbehaves costs.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+
+use cellmesh_tests::upstream::{nobody, reply};
+use cellmesh_tests::{Node, Run, Upstream};
+
+/// A caller that may call `allow`, with one lane: its connections are counted.
+fn node(allow: &str, egress: &str) -> Node {
+    let toml = format!(
+        r#"
+        [dpu]
+        body_bytes_max = "64KiB"
+        [dpu.egress]
+        {egress}
+        [[cell]]
+        component = "{{cells}}/unruly.wasm"
+        services = ["caller"]
+        egress = {{ allow = [{allow}] }}
+        "#
+    );
+    Run::app(&toml).lanes(1).start()
+}
+
+/// What one call of the cell comes to.
+fn call(node: &Node, url: &str) -> (u16, String) {
+    let reply = node.connect().get("caller", &format!("/order?url={url}"));
+    (reply.status, reply.text().to_owned())
+}
+
+/// Does what the path says.
+fn deed(head: &str, body: &[u8], stream: &mut TcpStream) -> bool {
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let write = |stream: &mut TcpStream, bytes: &[u8]| stream.write_all(bytes).is_ok();
+    match path {
+        "/echo" => reply(stream, 200, "x-own: yes\r\n", body),
+        "/teapot" => reply(stream, 418, "", b"short and stout"),
+        "/cut" => {
+            write(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
+            false
+        }
+        "/rubbish" => {
+            write(stream, b"this is no HTTP\r\n\r\n");
+            false
+        }
+        "/silent" => true,
+        "/slow" => {
+            // A byte now and then, until nobody reads any more.
+            write(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n");
+            while write(stream, b".") {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            false
+        }
+        "/endless" => {
+            write(stream, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+            while write(stream, b"1000\r\n") && write(stream, &[b'.'; 0x1000]) && write(stream, b"\r\n") {}
+            false
+        }
+        "/storm" => {
+            let hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(100);
+            write(stream, &hints) && reply(stream, 200, "", b"at last")
+        }
+        "/long-head" => reply(stream, 200, &"x-line: 1\r\n".repeat(99 + 20), b""),
+        _ => reply(stream, 200, "", b"elsewhere"),
+    }
+}
+
+/// A host that config allows is called, with all that the cell says; its own answer comes back, and its connection is used
+/// again.
+#[test]
+fn allowed_host_is_called() {
+    let upstream = Upstream::start(deed);
+    let address = upstream.address();
+    let node = node(&format!("\"{address}\""), "");
+    let mut wire = node.connect();
+    for _ in 0..3 {
+        wire.send(format!(
+            "POST /order?url=http://{address}/echo HTTP/1.1\r\nhost: caller\r\ntraceparent: 00-abc-1\r\n\
+             x-request-id: r7\r\ncontent-length: 4\r\n\r\nbody"
+        ));
+        let reply = wire.reply().ok();
+        assert_eq!((reply.text(), reply.header("x-own")), ("body", Some("yes")));
+    }
+    assert_eq!(call(&node, &format!("http://{address}/teapot")), (418, "short and stout".into()));
+    let heads = upstream.heads();
+    assert_eq!((heads.len(), upstream.connections()), (4, 1));
+    let head = &heads[0];
+    assert!(head.starts_with("post /echo http/1.1\r\n"), "{head}");
+    for line in [format!("host: {address}"), "traceparent: 00-abc-1".into(), "x-request-id: r7".into()] {
+        assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} in {head}");
+    }
+    assert!(!head.contains("x-cellmesh"), "{head}");
+}
+
+/// A host by name, which config says where to find.
+#[test]
+fn static_map_says_where_a_host_is() {
+    let upstream = Upstream::start(deed);
+    let map = format!("hosts = {{ \"Stock.example\" = \"{}\" }}", upstream.address());
+    let node = node(r#""stock.example", "*.below.example""#, &map);
+    assert_eq!(call(&node, "http://stock.example:8080/x"), (200, "elsewhere".into()));
+    assert!(upstream.heads()[0].contains("\r\nhost: stock.example:8080\r\n"));
+}
+
+/// What config does not allow is not called, and the answer says what to write.
+#[test]
+fn other_hosts_are_not_called() {
+    let upstream = Upstream::start(deed);
+    let address = upstream.address();
+    let node = node(r#""api.example", "*.below.example""#, "");
+    for host in [address.to_string(), "below.example".into(), "evilbelow.example".into(), "caller2".into()] {
+        let (status, text) = call(&node, &format!("http://{host}/"));
+        assert_eq!(status, 503, "{host}");
+        assert!(text.contains(&host) && text.contains("egress.allow"), "{text}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+/// However an address of this machine is written: a name that leads to one is no permission for it.
+#[test]
+fn inward_addresses_are_not_called() {
+    let upstream = Upstream::start(deed);
+    let port = upstream.address().port();
+    let spellings = [
+        "localhost",
+        "localhost.",
+        "LOCALHOST",
+        "127.1",
+        "127.0.1",
+        "0x7f.0.0.1",
+        "0x7f000001",
+        "2130706433",
+        "017700000001",
+        "0177.0.0.1",
+        "0",
+        "0.0.0.0",
+        "127.0.0.2",
+    ];
+    let allow: Vec<String> = spellings.iter().map(|host| format!("\"{host}\"")).collect();
+    // 127.0.0.2 and 0.0.0.0 are named as addresses, so they may be called; the others are names.
+    let node = node(&allow[..11].join(", "), "");
+    for host in &spellings[..11] {
+        let (status, text) = call(&node, &format!("http://{host}:{port}/"));
+        assert!(status == 502 && text.contains(host.trim_end_matches('.')), "{host}: {status} {text}");
+    }
+    for host in ["[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "127.0.0.2"] {
+        let (status, text) = call(&node, &format!("http://{host}:{port}/"));
+        assert!(status == 503 && text.contains("egress.allow"), "{host}: {status} {text}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+/// Whatever a host does, the call ends with an answer that says what failed, and the next call is served.
+#[test]
+fn misbehaving_hosts_cost_their_call() {
+    let upstream = Upstream::start(deed);
+    let (address, closed) = (upstream.address(), nobody());
+    let node = node(
+        &format!(r#""{address}", "{closed}", "nowhere.invalid""#),
+        "try_timeout = \"500ms\"\nconnect_timeout = \"400ms\"",
+    );
+    let check = |url: &str, status: u16, says: &str| {
+        let (found, text) = call(&node, url);
+        assert!(found == status && text.contains(says), "{url}: {found} {text}");
+        assert_eq!(call(&node, &format!("http://{address}/next")), (200, "elsewhere".into()), "after {url}");
+    };
+    let at = |path: &str| format!("http://{address}{path}");
+    check(&format!("http://{closed}/"), 502, "refused");
+    check(&at("/cut"), 502, &address.to_string());
+    check(&at("/rubbish"), 502, &address.to_string());
+    check(&at("/silent"), 504, "no answer within");
+    check(&at("/slow"), 504, "no answer within");
+    check(&at("/endless"), 502, "longer than 65536 bytes");
+    check(&at("/long-head"), 502, "head is too large");
+    check(&at("/storm"), 200, "at last");
+    check("http://nowhere.invalid/", 502, "nowhere.invalid");
+}
+
+/// A host that is slow delays nobody else.
+#[test]
+fn slow_hosts_delay_nobody() {
+    let upstream = Upstream::start(deed);
+    let address = upstream.address();
+    let node = node(&format!("\"{address}\""), "");
+    let mut waiting = node.connect();
+    waiting.ask("GET", "caller", &format!("/order?url=http://{address}/silent"));
+    let mut wire = node.connect();
+    for _ in 0..20 {
+        assert_eq!(wire.get("caller", &format!("/order?url=http://{address}/")).text(), "elsewhere");
+    }
+    assert_eq!(node.connect().get("caller", "/").text(), "ok\n");
+}
+
+/// Two services, of which this node has workers for one; the other is where the map says.
+fn front_without_back(back: SocketAddr) -> Run {
+    let toml = format!(
+        r#"
+        [dpu.egress]
+        hosts = {{ back = "{back}" }}
+        [[cell]]
+        component = "{{cells}}/unruly.wasm"
+        services = ["front", "back"]
+        "#
+    );
+    Run::app(&toml).workers(&[&["front"]])
+}
+
+/// A service without a worker here is called on another node: for cells and for clients, with no more said to them.
+#[test]
+fn service_without_worker_is_called_on_another_node() {
+    let toml = "[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"back\"]";
+    let other = Run::app(toml).start();
+    let node = front_without_back(other.address()).start();
+    let reply = node.post("front", "/order?url=http://back/echo", "there and back").ok();
+    assert_eq!(reply.text(), "there and back");
+    assert_eq!(node.post("back", "/echo", "for a client").ok().text(), "for a client");
+    let missing = node.get("front", "/order?url=http://back/answer?status=404");
+    assert_eq!(missing.status, 404);
+    assert_eq!(other.stop().code, Some(0));
+    let reply = node.get("back", "/");
+    assert_eq!((reply.status, reply.header("x-cellmesh-error")), (502, Some("egress-connect")));
+}
+
+/// Nodes that send a request round in a circle end it.
+#[test]
+fn circle_of_nodes_ends() {
+    let address = nobody();
+    let node = front_without_back(address).listen(address).start();
+    for reply in [node.get("back", "/"), node.get("front", "/order?url=http://back/")] {
+        assert_eq!(
+            (reply.status, reply.header("x-cellmesh-error")),
+            (508, Some("hop-limit")),
+            "{}",
+            reply.text()
+        );
+    }
+}

@@ -1,4 +1,4 @@
-//! All tests, what is quick to build first, and one line at the end that says how they went.
+//! All tests, and one line at the end that says how they went.
 //!
 //! `cargo test`, not another runner: a machine with a Rust toolchain has it.
 
@@ -10,21 +10,6 @@ use anyhow::{Context, Result};
 use crate::summary::Summary;
 use crate::workspace::Workspace;
 use crate::{cells, command, fuzz};
-
-/// Crates that build without wasmtime.
-const LIGHT: [&str; 7] = [
-    "cellmesh-shm",
-    "cellmesh-graph",
-    "cellmesh-dpa",
-    "cellmesh-dpu",
-    "cellmesh-guest",
-    "cellmesh-guest-macros",
-    "xtask",
-];
-
-/// The crates above them. Built with one command line, so that all of them, and the binary that the
-/// end-to-end tests start, share one wasmtime with one set of features.
-const HEAVY: [&str; 3] = ["cellmesh", "cellmesh-bench", "cellmesh-tests"];
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
 const IN_BOTH_PLACEMENTS: [&str; 9] =
@@ -71,64 +56,48 @@ pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode>
 /// The long version of the chaos suite, one deed after the other, with its figures.
 pub(crate) fn chaos(workspace: &Workspace) -> Result<ExitCode> {
     let cells = cells::build(workspace)?;
-    command::run(workspace.cargo().args(["build", "--bins"]).args(packages(&HEAVY)))?;
+    command::run(workspace.cargo().args(["build", "--workspace", "--bins"]))?;
     let mut cargo = workspace.cargo();
-    cargo.args([
-        "test",
-        "--package",
-        "cellmesh-tests",
-        "--test",
-        "chaos",
-        "--",
-        "--test-threads=1",
-        "--nocapture",
-    ]);
+    cargo.args(["test", "--workspace", "--test", "chaos", "--", "--test-threads=1", "--nocapture"]);
     cargo.env("CELLMESH_BIN", workspace.target.join("debug/cellmesh")).env("CELLMESH_CELLS", cells);
     let sum = count(cargo.env("CELLMESH_CHAOS", "long"))?;
     println!("{sum}");
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// In the order in which they are most likely to tell something soon.
+/// In the order in which they are most likely to tell something soon. What cargo builds for the workspace it builds for all
+/// of it at once: for a part of it, with fewer features of what that depends on, it would build those once more.
 fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
     let bin = workspace.target.join("debug/cellmesh");
     let mut build = workspace.cargo();
-    // `--bins` beside `--tests`: the same features as in the tests below, and the plain binary too.
-    build.args(["build", "--bins", "--tests"]).args(packages(&HEAVY));
-    let mut heavy = workspace.cargo();
-    heavy.args(["test", "--no-fail-fast"]).args(packages(&HEAVY));
-    heavy.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells);
+    // `--bins` beside `--tests`: the plain binary too, which the end-to-end tests start.
+    build.args(["build", "--workspace", "--bins", "--tests"]);
+    let mut all = workspace.cargo();
+    all.args(["test", "--no-fail-fast", "--workspace"]);
+    all.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells);
     let mut split = workspace.cargo();
-    // All packages, as above: with fewer, cargo would build what they share once more with fewer features.
-    split.args(["test", "--no-fail-fast"]).args(packages(&HEAVY));
+    split.args(["test", "--no-fail-fast", "--workspace"]);
     split.args(IN_BOTH_PLACEMENTS.iter().flat_map(|name| ["--test", name]));
     split.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells).env("CELLMESH_PLACEMENT", "split");
-    let mut light = workspace.cargo();
-    light.args(["test", "--no-fail-fast"]).args(packages(&LIGHT));
     let cargo = |name, command| Suite::Cargo { name, command };
     vec![
-        cargo("crates without wasmtime", light),
         cargo("rings, every interleaving (loom)", models(workspace, "loom", "cellmesh-shm")),
         cargo("DPA and endpoints, random schedules (shuttle)", models(workspace, "shuttle", "cellmesh-dpa")),
         miri(workspace),
         Suite::Fuzz { name: "bytes of a peer, fuzzed" },
         cargo("cells, compiled for this machine", native_cells(workspace)),
-        cargo("runtime, build", build),
-        cargo("runtime and end to end", heavy),
+        cargo("workspace, build", build),
+        cargo("workspace and end to end", all),
         cargo("end to end, split into processes", split),
     ]
 }
 
-fn packages<'a>(names: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
-    names.iter().flat_map(|name| ["--package", name])
-}
-
-/// The models that need `--cfg <checker>`, in a test of that name. Flags and profile would rebuild everything else: each
-/// checker has a target folder of its own.
+/// The models that need `--cfg <checker>`, in a test of that name. Flags would rebuild everything else: each checker has a
+/// target folder of its own.
 fn models(workspace: &Workspace, checker: &str, package: &str) -> Command {
     let mut cargo = workspace.cargo();
     cargo
-        .args(["test", "--release", "--package", package, "--test", checker])
+        .args(["test", "--profile", "model", "--package", package, "--test", checker])
         .env("RUSTFLAGS", format!("--cfg {checker}"))
         .env("CARGO_TARGET_DIR", workspace.target.join(checker));
     cargo

@@ -1,6 +1,6 @@
 //! Random schedules of a DPA, a sidecar and two workers as threads, one of which is evicted and attached anew.
 //!
-//! `RUSTFLAGS="--cfg shuttle" cargo test -p cellmesh-dpa --release --test shuttle`; with `CELLMESH_SCHEDULES=100000` for
+//! `RUSTFLAGS="--cfg shuttle" cargo test --profile model -p cellmesh-dpa --test shuttle`; with `CELLMESH_SCHEDULES=100000` for
 //! so many random schedules.
 //!
 //! - Shuttle goes on with another thread before and after everything that the other side of a link can notice

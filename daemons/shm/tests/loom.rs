@@ -1,6 +1,6 @@
 //! Models of the protocols between the two sides of a link, in every order that the memory model allows.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p cellmesh-shm --release --test loom`
+//! `RUSTFLAGS="--cfg loom" cargo test --profile model -p cellmesh-shm --test loom`
 //!
 //! - The code under test is the ring and the sleep flag themselves, over words that loom watches.
 //! - A ring of two lines, at most four frames: every wrap, every full ring, every empty one.

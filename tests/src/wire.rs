@@ -136,8 +136,9 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 fn read_head(head: &str) -> Reply {
     let mut lines = head.lines();
     let first = lines.next().unwrap_or_default();
-    let status =
-        first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
+    // A client of 1.0 is answered in 1.0.
+    let rest = first.strip_prefix("HTTP/1.1 ").or_else(|| first.strip_prefix("HTTP/1.0 "));
+    let status = rest.and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
     let status = status.unwrap_or_else(|| panic!("no status line: {first:?}"));
     let header =
         |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));

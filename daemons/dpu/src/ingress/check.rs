@@ -1,8 +1,10 @@
 //! A request's head: is it one that we take, where does it go, and what of it goes on.
 //!
-//! What the parser lets through and we do not: two lengths on one request, no `Host` or several,
-//! a `Host` that is none, heads over our limits, protocols that we would have to switch to. All of it
-//! is refused, nothing is repaired.
+//! What the parser lets through and we do not: two lengths on one request, codings that we would have to undo,
+//! no `Host` or several, a `Host` that is none, a target in the wrong form, heads over our limits, protocols that
+//! we would have to switch to. All of it is refused, nothing is repaired.
+
+use std::borrow::Cow;
 
 use cellmesh_shm::ids::ServiceId;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
@@ -27,30 +29,68 @@ pub(super) struct Checked {
 ///
 /// - cost: one pass over the headers, one allocation.
 pub(super) fn check(dpu: &Dpu, parts: &Parts, standing: &Standing) -> Result<Checked, Refusal> {
-    refuse_ambiguity(parts, standing)?;
+    refuse_ambiguity(standing)?;
+    refuse_codings(parts)?;
     refuse_other_protocols(parts)?;
+    refuse_other_forms(parts)?;
     refuse_excess(dpu, parts)?;
     let host = host(parts)?;
     let service = route(dpu, parts, host)?;
     Ok(Checked { service, hops: hops(parts)?, head: rewrite(dpu, parts, host)? })
 }
 
-fn refuse_ambiguity(parts: &Parts, standing: &Standing) -> Result<(), Refusal> {
-    let both = parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH);
-    if both || standing.is_ambiguous() {
-        return Err(bad("a request has both content-length and transfer-encoding"));
+/// Also of use behind a body: what is wrong with trailers shows at their end.
+pub(super) fn refuse_ambiguity(standing: &Standing) -> Result<(), Refusal> {
+    if standing.is_ambiguous() {
+        return Err(bad(TWO_LENGTHS));
     }
     Ok(())
+}
+
+const TWO_LENGTHS: &str =
+    "a request has both content-length and transfer-encoding, or ends where others would not see its end";
+
+/// The parser has seen to it that the last coding is chunked. Source: RFC 9112, 6.1.
+fn refuse_codings(parts: &Parts) -> Result<(), Refusal> {
+    if !parts.headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    if parts.headers.contains_key(CONTENT_LENGTH) {
+        return Err(bad(TWO_LENGTHS));
+    }
+    let lines = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    let elements = lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii);
+    let (chunked, others): (Vec<&[u8]>, Vec<&[u8]>) = elements
+        .filter(|coding| !coding.is_empty())
+        .partition(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+    match (chunked.len(), others.len()) {
+        (2.., _) => Err(bad("a request is chunked more than once")),
+        (_, 1..) => Err(Refusal::NotImplemented("a transfer coding other than chunked")),
+        _ => Ok(()),
+    }
 }
 
 fn refuse_other_protocols(parts: &Parts) -> Result<(), Refusal> {
     if parts.method == Method::CONNECT {
         return Err(Refusal::NotImplemented("CONNECT"));
     }
-    // Other values are offers, such as h2c, that a server may ignore (RFC 9110, 7.8).
+    // Other values are offers, such as h2c, that a server may ignore; those of 1.0 it must (RFC 9110, 7.8).
     let websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
-    if parts.headers.get(UPGRADE).is_some_and(websocket) {
+    if parts.version == Version::HTTP_11 && parts.headers.get(UPGRADE).is_some_and(websocket) {
         return Err(Refusal::NotImplemented("WebSocket"));
+    }
+    Ok(())
+}
+
+/// A target is a path, a URL, or `*` with OPTIONS; CONNECT, which has another, is refused before.
+/// Source: RFC 9112, 3.2.
+fn refuse_other_forms(parts: &Parts) -> Result<(), Refusal> {
+    let is_http1 = parts.version <= Version::HTTP_11;
+    if is_http1 && parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
+        return Err(bad("the target is neither a path nor a URL"));
+    }
+    if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
+        return Err(bad("only OPTIONS may have the target *"));
     }
     Ok(())
 }
@@ -68,8 +108,11 @@ fn bad(why: &str) -> Refusal {
 }
 
 /// Path and query; what an absolute target says before them is the host's business.
-fn target(parts: &Parts) -> &str {
-    parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+fn target(parts: &Parts) -> Cow<'_, str> {
+    match parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str) {
+        query if query.starts_with('?') => Cow::Owned(format!("/{query}")), // of `http://host?query`
+        target => Cow::Borrowed(target),
+    }
 }
 
 /// The host that the request is for: of its target if that is absolute, else the one `Host` header.
@@ -81,26 +124,49 @@ fn host(parts: &Parts) -> Result<Option<&str>, Refusal> {
     }
     let named = first.map(host_text).transpose()?;
     match (parts.uri.authority(), named) {
+        (_, None) if parts.version == Version::HTTP_11 => Err(bad("a request has no host header")),
         (Some(authority), _) if authority.as_str().contains('@') => {
             Err(bad("a user name in the target is not allowed"))
         }
+        (Some(authority), _) if authority.host().is_empty() || !is_host(authority.as_str()) => {
+            Err(bad("the target has no host"))
+        }
         (Some(authority), _) => Ok(Some(authority.as_str())),
-        (None, None) if parts.version == Version::HTTP_11 => Err(bad("a request has no host header")),
         (None, named) => Ok(named),
     }
 }
 
 /// Source: RFC 9110, 7.2: what is in the header must be able to stand in a URL.
 fn host_text(value: &HeaderValue) -> Result<&str, Refusal> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&b);
-    let text = value.to_str().ok().filter(|text| text.bytes().all(allowed));
+    let text = value.to_str().ok().filter(|text| is_host(text));
     text.ok_or_else(|| bad("the host header is not a host"))
+}
+
+/// A name or an address, maybe a port. Source: RFC 3986, 3.2.2 and 3.2.3.
+fn is_host(text: &str) -> bool {
+    let ends_with_port = !text.ends_with(']');
+    let (host, port) = text.rsplit_once(':').filter(|_| ends_with_port).unwrap_or((text, ""));
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_known = match in_brackets {
+        Some(address) => !address.is_empty() && address.bytes().all(|b| b == b':' || is_of_name(b)),
+        None => host.bytes().all(is_of_name),
+    };
+    is_known && has_whole_escapes(host) && port.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
+}
+
+fn has_whole_escapes(text: &str) -> bool {
+    let mut digits = text.split('%').skip(1).map(|rest| rest.as_bytes().first_chunk::<2>());
+    digits.all(|digits| digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
 fn route(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<ServiceId, Refusal> {
     // A name that is no text is no service's name either.
     let service = parts.headers.get(SERVICE_HEADER).map(|value| value.to_str().unwrap_or("?"));
-    let query = RouteQuery { host, service, path: target(parts) };
+    let query = RouteQuery { host, service, path: &target(parts) };
     dpu.routes().route(query).map_err(Refusal::UnknownService)
 }
 
@@ -112,7 +178,7 @@ fn hops(parts: &Parts) -> Result<u8, Refusal> {
 }
 
 fn rewrite(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<Head, Refusal> {
-    let mut head = HeadWriter::new(parts.method.as_str(), target(parts))?;
+    let mut head = HeadWriter::new(parts.method.as_str(), &target(parts))?;
     if let Some(host) = host {
         head.pass("host", host.as_bytes());
     }

@@ -13,6 +13,8 @@
 //!
 //! - It decides nothing but "ambiguous" and "a head has begun". Where it is more lenient than the parser
 //!   the parser answers 400 and the connection ends; it stops watching then (`Lost`).
+//! - Where the parser reads on and this cannot, the connection is ambiguous too: a length in more bytes than are
+//!   kept, one behind `Transfer-Encoding` that is no number, a trailer that ends with LF alone.
 //! - Bounded: it keeps the first bytes of one line.
 //! - cost: one `memchr` per line of a head; nothing per byte of a body.
 
@@ -41,16 +43,24 @@ pub(crate) struct Framing {
     state: State,
     /// Start of a line whose end has not been read.
     line: Vec<u8>,
+    /// Whether that start, of which only the first bytes are kept, ends with CR.
+    ends_with_cr: bool,
     content_length: Option<u64>,
     chunked: bool,
 }
 
 impl Framing {
     pub(crate) fn new() -> Self {
-        Self { state: State::Head(false), line: Vec::new(), content_length: None, chunked: false }
+        Self {
+            state: State::Head(false),
+            line: Vec::new(),
+            ends_with_cr: false,
+            content_length: None,
+            chunked: false,
+        }
     }
 
-    /// A request with two lengths has been seen: nothing on this connection can be trusted any more.
+    /// A request whose end can be seen in two places: nothing on this connection can be trusted any more.
     pub(crate) fn is_ambiguous(&self) -> bool {
         self.state == State::Ambiguous
     }
@@ -92,32 +102,31 @@ impl Framing {
             return &[];
         };
         if self.line.is_empty() {
-            self.on_line(&bytes[..end]);
+            self.on_line(&bytes[..end], bytes[..end].ends_with(b"\r"));
         } else {
             self.keep(&bytes[..end]);
             let line = std::mem::take(&mut self.line);
-            self.on_line(&line);
+            self.on_line(&line, self.ends_with_cr);
         }
         &bytes[end + 1..]
     }
 
     fn keep(&mut self, bytes: &[u8]) {
+        self.ends_with_cr = bytes.last().map_or(self.ends_with_cr, |last| *last == b'\r');
         let room = LINE_KEPT_BYTES - self.line.len().min(LINE_KEPT_BYTES);
         self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn on_line(&mut self, line: &[u8]) {
+    fn on_line(&mut self, line: &[u8], has_cr: bool) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         self.state = match self.state {
             State::Head(false) if line.is_empty() => State::Head(false), // allowed before a request line
             State::Head(true) if line.is_empty() => self.after_head(),
             State::Head(false) => State::Head(true),
             State::Head(true) => self.on_header(line),
-            State::ChunkSize => chunk_size(line).map_or(State::Lost, |size| match size {
-                0 => State::Trailers,
-                size => State::ChunkData(size),
-            }),
+            State::ChunkSize => on_chunk_size(line),
             State::ChunkEnd => State::ChunkSize,
+            State::Trailers if !has_cr => State::Ambiguous, // hyper reads on to the next CRLF
             State::Trailers if line.is_empty() => State::Head(false),
             State::Trailers => State::Trailers,
             State::Sized(_) | State::ChunkData(_) | State::Ambiguous | State::Lost => State::Lost, // not in lines
@@ -127,7 +136,9 @@ impl Framing {
     fn on_header(&mut self, line: &[u8]) -> State {
         if let Some(value) = value_of(line, b"content-length:") {
             match decimal(value) {
+                _ if line.len() >= LINE_KEPT_BYTES => return State::Ambiguous,
                 Some(length) => self.content_length = Some(length),
+                None if self.chunked => return State::Ambiguous, // hyper ignores it
                 None => return State::Lost,
             }
         } else if value_of(line, b"transfer-encoding:").is_some() {
@@ -158,10 +169,20 @@ fn decimal(text: &[u8]) -> Option<u64> {
     valid.then(|| str::from_utf8(digits).ok()?.parse().ok()).flatten()
 }
 
-fn chunk_size(line: &[u8]) -> Option<u64> {
-    let size = line.split(|b| *b == b';').next()?.trim_ascii();
-    let valid = !size.is_empty() && size.iter().all(u8::is_ascii_hexdigit);
-    valid.then(|| u64::from_str_radix(str::from_utf8(size).ok()?, 16).ok()).flatten()
+fn on_chunk_size(line: &[u8]) -> State {
+    let size = line.split(|b| *b == b';').next().unwrap_or_default();
+    match hexadecimal(size) {
+        _ if size.len() >= LINE_KEPT_BYTES => State::Ambiguous,
+        Some(0) => State::Trailers,
+        Some(size) => State::ChunkData(size),
+        None => State::Lost,
+    }
+}
+
+fn hexadecimal(text: &[u8]) -> Option<u64> {
+    let digits = text.trim_ascii();
+    let valid = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
+    valid.then(|| u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()).flatten()
 }
 
 #[cfg(test)]

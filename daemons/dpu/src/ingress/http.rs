@@ -196,6 +196,7 @@ async fn answer(
     let check::Checked { service, hops, head } = check::check(dpu, parts, standing)?;
     let deadline = Nanos::now().saturating_add(dpu.config().request_timeout.0);
     let body = body::read(dpu, received, body).await?;
+    check::refuse_ambiguity(standing)?;
     received.dispatch()?;
     let message = RequestMessage {
         service,

@@ -38,7 +38,7 @@ pub(crate) struct Standing {
     in_flight: Cell<u32>,
     /// Requests begun, ever; to see that there was one since the last look.
     begun: Cell<u64>,
-    /// A request with two lengths was read.
+    /// A request was read whose end can be seen in two places.
     ambiguous: Cell<bool>,
 }
 

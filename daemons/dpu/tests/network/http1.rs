@@ -132,6 +132,18 @@ fn absolute_target_replaces_host() {
     });
 }
 
+/// A URL without a path means its root, also when it has a query.
+#[test]
+fn absolute_target_without_a_path_means_the_root() {
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        for (url, target) in [("http://s1", "/"), ("http://s1?x=y", "/?x=y"), ("http://s1/?x=y", "/?x=y")] {
+            client.send(format!("GET {url} HTTP/1.1\r\nhost: s1\r\n\r\n")).await;
+            assert_eq!(client.reply().await.text(), target, "{url}");
+        }
+    });
+}
+
 /// Each way of naming a service, and the entry for a request that names none.
 #[test]
 fn requests_reach_their_service() {
@@ -236,7 +248,7 @@ fn continue_is_said_when_the_body_is_wanted() {
     });
 }
 
-/// Protocols to switch to: WebSocket and CONNECT are refused, an offer of h2c is ignored.
+/// Protocols to switch to: WebSocket and CONNECT are refused, an offer of h2c or of HTTP/1.0 is ignored.
 #[test]
 fn other_protocols_are_refused_clearly() {
     check(async |node: Node| {
@@ -255,9 +267,11 @@ fn other_protocols_are_refused_clearly() {
             );
             client.expect_close().await;
         }
-        let mut client = Raw::connect(node.addr).await;
-        client.send(upgrade("h2c")).await;
-        assert_eq!(client.reply().await.text(), "hello");
+        for ignored in [upgrade("h2c"), upgrade("websocket").replace("HTTP/1.1", "HTTP/1.0")] {
+            let mut client = Raw::connect(node.addr).await;
+            client.send(&ignored).await;
+            assert_eq!(client.reply().await.text(), "hello", "{ignored}");
+        }
     });
 }
 

@@ -42,6 +42,27 @@ fn bodies_and_values_are_not_headers() {
     }
 }
 
+/// What the parser reads in its own way: a length that it ignores, one that is longer than what is kept, a line of
+/// trailers that goes on behind LF.
+#[test]
+fn what_can_be_read_in_two_ways_is_ambiguous() {
+    let (zeros, spaces) = ("0".repeat(80), " ".repeat(80));
+    let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n";
+    for text in [
+        format!("{chunked}Content-Length: x\r\n"),
+        format!("POST / HTTP/1.1\r\nContent-Length: {zeros}4\r\n"),
+        format!("POST / HTTP/1.1\r\nContent-Length:{spaces}4\r\n"),
+        format!("{chunked}\r\n{zeros}4\r\n"),
+        format!("{chunked}\r\n4{spaces}\r\n"),
+        format!("{chunked}\r\n0\r\nx: y\n"),
+        format!("{chunked}\r\n0\r\n\n"),
+    ] {
+        assert!(watch(&text).is_ambiguous(), "{text:?}");
+    }
+    let extension = format!("{chunked}\r\n4;{spaces}\r\nabcd\r\n0\r\n\r\n");
+    assert!(watch(&extension).is_at_rest());
+}
+
 /// The header timer runs from the first byte of a head to its last, and only then.
 #[test]
 fn inside_head_is_known() {

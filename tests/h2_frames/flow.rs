@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use cellmesh_tests::Run;
+
 use crate::cases::{ENDS_INSTEAD, ENDS_PROTOCOL, Expect, case, check, open};
 use crate::client::Client;
 use crate::frame::{
@@ -190,4 +192,35 @@ fn body_of_many_windows_passes_both_ways() {
     assert_eq!((answer.status, answer.body.len(), answer.is_whole), (200, body.len(), true));
     assert!(answer.body == body, "the body has changed");
     assert_eq!(client.get(3, "/").0, 200);
+}
+
+/// What clients do not take is bounded, and costs others no more than an error that says so; taken, it makes room again.
+#[test]
+fn answers_that_are_not_taken_are_bounded() {
+    const BYTES: usize = 400 * 1024;
+    let node = Run::app(
+        r#"
+        [dpu]
+        body_bytes_max = "1MiB"
+        answer_bytes_max = "1MiB"
+        [[cell]]
+        component = "{cells}/unruly.wasm"
+        services = ["s1"]
+        "#,
+    )
+    .lanes(1)
+    .start();
+    let mut client = Client::open_with(node.address(), &[(INITIAL_WINDOW_SIZE, 0)]);
+    let ask = |stream| headers(stream, END_BOTH, hpack::get(&format!("/do/big:{BYTES}")));
+    for (stream, status) in [(1, 200), (3, 200), (5, 503)] {
+        client.send(ask(stream));
+        client.until("a head", |seen| seen.answer(stream).is_some_and(|answer| answer.status == status));
+    }
+    assert_eq!(node.get("s1", "/").text(), "ok\n", "small answers still find room");
+    client.send(
+        [settings(&[(INITIAL_WINDOW_SIZE, WINDOW_MAX)]), window_update(0, WINDOW_MAX - WINDOW)].concat(),
+    );
+    assert_eq!((client.answer(1).1.len(), client.answer(3).1.len()), (BYTES, BYTES));
+    client.send(ask(7));
+    assert_eq!(client.answer(7), (200, "x".repeat(BYTES)));
 }

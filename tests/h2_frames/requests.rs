@@ -81,6 +81,7 @@ fn pseudo_headers_that_are_wrong_are_malformed() {
             get("8.3.1 no :path", &[METHOD, SCHEME, AUTHORITY], MALFORMED),
             get("8.3.1 none", &[("x-a", "1")], MALFORMED),
             get("8.3.1 empty :path", &[METHOD, SCHEME, AUTHORITY, (":path", "")], MALFORMED),
+            get("8.3.1 * for GET", &[METHOD, SCHEME, AUTHORITY, (":path", "*")], MALFORMED),
             get("8.3.1 :path without /", &[METHOD, SCHEME, AUTHORITY, (":path", "x")], MALFORMED),
             get("8.3.1 empty :method", &[(":method", ""), SCHEME, AUTHORITY, PATH], ENDS_INSTEAD),
             get("8.3.1 space in :method", &[(":method", "G T"), SCHEME, AUTHORITY, PATH], ENDS_INSTEAD),
@@ -213,4 +214,17 @@ fn heads_over_the_limits_are_answered() {
             ),
         ],
     );
+}
+
+/// RFC 9110, 9.3.2: the head that GET would have, and no content; of cells' answers and of the mesh's own.
+#[test]
+fn head_has_no_content() {
+    let node = node();
+    let mut client = Client::open(node.address());
+    for (stream, target, status) in [(1, "/do/big:12", 200), (3, "/do/trap", 500)] {
+        let head = [(":method", "HEAD"), (":scheme", "http"), (":authority", "s1"), (":path", target)];
+        client.send(headers(stream, END_BOTH, fields(&head)));
+        assert_eq!(client.answer(stream), (status, String::new()));
+    }
+    assert_eq!(client.get(5, "/"), (200, "ok\n".to_owned()));
 }

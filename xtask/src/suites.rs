@@ -12,9 +12,19 @@ use crate::workspace::Workspace;
 use crate::{cells, command, fuzz};
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
-const IN_BOTH_PLACEMENTS: [&str; 9] =
-const IN_BOTH_PLACEMENTS: [&str; 11] =
-    ["bridge", "cells", "chain", "contract", "drain", "egress", "faults", "h2_frames", "http", "raw_http1", "soak"];
+const IN_BOTH_PLACEMENTS: [&str; 11] = [
+    "bridge",
+    "cells",
+    "chain",
+    "contract",
+    "drain",
+    "egress",
+    "faults",
+    "h2_frames",
+    "http",
+    "raw_http1",
+    "soak",
+];
 
 /// Some tests that belong together, and what they need.
 enum Suite {

@@ -25,6 +25,9 @@ pub struct DpuConfig {
     pub body_bytes_max: ByteSize,
     /// Request bodies held at once, of all requests together; 503 beyond. Bounds the lane's memory.
     pub buffered_bytes_max: ByteSize,
+    /// Bytes of answers at once that HTTP clients have not taken yet, of all connections together; what comes on top is
+    /// answered 503. Bounds the lane's memory: an HTTP/2 client chooses how much of its answers it takes.
+    pub answer_bytes_max: ByteSize,
     /// Longest request head (request line and headers, with those added here); 431 beyond.
     pub head_bytes_max: ByteSize,
     /// Longest request target (path and query); 414 beyond.
@@ -143,6 +146,7 @@ impl Default for DpuConfig {
             request_timeout: TimeSpan::secs(30),
             body_bytes_max: ByteSize::mib(16),
             buffered_bytes_max: ByteSize::mib(256),
+            answer_bytes_max: ByteSize::mib(256),
             head_bytes_max: ByteSize::kib(16),
             target_bytes_max: ByteSize::kib(8),
             header_lines_max: 100,
@@ -230,6 +234,9 @@ impl DpuConfig {
         let (body, held) = (self.body_bytes_max, self.buffered_bytes_max);
         check(errors, "body_bytes_max", &Quoted(body), body <= ByteSize::mib(1024), "at most \"1GiB\"");
         check(errors, "buffered_bytes_max", &Quoted(held), held >= body, "at least dpu.body_bytes_max");
+        let answers = self.answer_bytes_max;
+        let right = answers >= body;
+        check(errors, "answer_bytes_max", &Quoted(answers), right, "at least dpu.body_bytes_max");
         let head = self.head_bytes_max;
         let right = HEAD_BYTES_LEAST <= head && head <= HEAD_BYTES_MOST;
         check(errors, "head_bytes_max", &Quoted(head), right, "from \"8KiB\" to \"16KiB\"");

@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 use self::calls::{Calls, Settled, Ticket};
 pub(crate) use self::connections::Connection;
 use self::connections::Connections;
-pub(crate) use self::load::Received;
+pub(crate) use self::load::{HeldAnswer, Received};
 use self::load::{Load, add};
 pub use self::request::Request;
 use crate::config::DpuConfig;
@@ -97,6 +97,8 @@ pub struct DpuStats {
     pub dispatched: u32,
     /// Bytes of request bodies held.
     pub buffered_bytes: u64,
+    /// Bytes of answers that clients have not taken yet.
+    pub answer_bytes: u64,
     /// Connections open.
     pub connections_open: u32,
     /// Calls between services that took the slow path, ever.
@@ -236,6 +238,7 @@ impl Dpu {
             in_flight: load.received.get() - ended,
             dispatched: load.dispatched.get(),
             buffered_bytes: load.buffered_bytes.get(),
+            answer_bytes: load.answer_bytes.get(),
             connections_open: self.0.connections.open(),
             relayed: load.relayed.get(),
             relays_open: self.0.calls.borrow().relays(),
@@ -264,6 +267,13 @@ impl Dpu {
 
     pub(crate) fn receive(&self) -> Received {
         Received::new(self.clone())
+    }
+
+    /// Counts an answer's bytes until its client has taken them.
+    /// # Errors
+    /// [`Refusal::Overloaded`] if that would be more than config allows.
+    pub(crate) fn hold_answer(&self, bytes: usize) -> Result<HeldAnswer, Refusal> {
+        HeldAnswer::new(self.clone(), bytes)
     }
 
     pub(crate) fn count_bad_response(&self) {

@@ -15,6 +15,7 @@ mod check;
 mod framing;
 mod http;
 mod io;
+mod reply_body;
 mod sniff;
 
 use tokio::net::TcpStream;

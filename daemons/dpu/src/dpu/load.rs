@@ -18,6 +18,8 @@ pub(super) struct Load {
     /// Given to the mesh and not ended.
     pub(super) dispatched: Cell<u32>,
     pub(super) buffered_bytes: Cell<u64>,
+    /// Of answers that clients have not taken yet.
+    pub(super) answer_bytes: Cell<u64>,
     pub(super) relayed: Cell<u64>,
     pub(super) bad_responses: Cell<u64>,
 }
@@ -95,6 +97,30 @@ impl Received {
     /// The mesh answered.
     pub(crate) fn refused(&mut self) {
         self.end = End::Refused;
+    }
+}
+
+/// Bytes of an answer that its client has not taken yet, for as long as this lives.
+pub(crate) struct HeldAnswer {
+    dpu: Dpu,
+    bytes: u64,
+}
+
+impl HeldAnswer {
+    pub(super) fn new(dpu: Dpu, bytes: usize) -> Result<Self, Refusal> {
+        let (held, bytes) = (&dpu.0.load.answer_bytes, bytes as u64);
+        if held.get() + bytes > dpu.0.config.answer_bytes_max.0 {
+            return Err(Refusal::Overloaded("bytes of answers that clients have not taken"));
+        }
+        held.set(held.get() + bytes);
+        Ok(Self { dpu, bytes })
+    }
+}
+
+impl Drop for HeldAnswer {
+    fn drop(&mut self) {
+        let held = &self.dpu.0.load.answer_bytes;
+        held.set(held.get() - self.bytes);
     }
 }
 

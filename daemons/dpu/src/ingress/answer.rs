@@ -3,34 +3,38 @@
 use bytes::Bytes;
 use cellmesh_shm::head::{HeadLimits, HeaderLines, is_tracing};
 use cellmesh_shm::message::{Fault, ResponseMessage};
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
-use http_body_util::Full;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
+use super::reply_body::ReplyBody;
 use crate::dpu::Dpu;
 use crate::faults::{Refusal, Refused};
 use crate::forward::{ERROR_HEADER, goes_back};
 
 /// A response with all of its body.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<ReplyBody>;
 
 /// What the cell of `service` answered.
 ///
 /// - cost: names of well-known headers and all values are not copied.
 /// # Errors
-/// [`Refusal::Mesh`] if it is a fault; [`Refusal::BadResponse`] if HTTP cannot say it.
-pub(super) fn of_cell(message: ResponseMessage, service: &str) -> Result<Answer, Refusal> {
+/// [`Refusal::Mesh`] if it is a fault; [`Refusal::BadResponse`] if HTTP cannot say it; [`Refusal::Overloaded`] if clients
+/// have not taken too many bytes of answers already.
+pub(super) fn of_cell(dpu: &Dpu, message: ResponseMessage, service: &str) -> Result<Answer, Refusal> {
     if message.fault != Fault::None {
         return Err(Refusal::Mesh { fault: message.fault, service: service.to_owned() });
     }
-    written(message).map_err(|why| Refusal::BadResponse { service: service.to_owned(), why })
+    let bad = |why| Refusal::BadResponse { service: service.to_owned(), why };
+    let status = final_status(message.status).map_err(bad)?;
+    let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
+    let body = if has_body { message.body.clone() } else { Bytes::new() };
+    let held = dpu.hold_answer(body.len())?;
+    written(&message, status, ReplyBody::counted(body, held)).map_err(bad)
 }
 
-fn written(message: ResponseMessage) -> Result<Answer, String> {
-    let status = final_status(message.status)?;
-    let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
-    let mut answer = Response::new(Full::new(if has_body { message.body } else { Bytes::new() }));
+fn written(message: &ResponseMessage, status: StatusCode, body: ReplyBody) -> Result<Answer, String> {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let lines = HeaderLines(&message.head);
     lines.check(HeadLimits::default()).map_err(|error| error.to_string())?;
@@ -42,6 +46,18 @@ fn written(message: ResponseMessage) -> Result<Answer, String> {
         answer.headers_mut().append(name, value);
     }
     Ok(answer)
+}
+
+/// The answer as its request allows it: over HTTP/2 hyper sends whatever body there is, over HTTP/1 it knows HEAD itself.
+pub(super) fn fit(answer: Answer, request: &Parts) -> Answer {
+    if request.method != Method::HEAD || request.version != Version::HTTP_2 {
+        return answer;
+    }
+    let (mut head, body) = answer.into_parts();
+    if body.len() > 0 {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    Response::from_parts(head, ReplyBody::short(Bytes::new()))
 }
 
 /// Interim and made-up statuses cannot end a request.
@@ -64,7 +80,7 @@ pub(super) fn of_refusal(dpu: &Dpu, refusal: &Refusal, request: &Parts) -> Answe
 }
 
 fn written_refusal(refused: &Refused, version: Version) -> Answer {
-    let mut answer = Response::new(Full::new(refused.body()));
+    let mut answer = Response::new(ReplyBody::short(refused.body()));
     *answer.status_mut() = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -173,16 +173,17 @@ async fn serve_request(
     let _in_flight = standing.begin();
     let mut received = dpu.receive();
     let (parts, body) = request.into_parts();
-    match answer(&dpu, &mut received, &standing, &parts, body).await {
+    let answer = match answer(&dpu, &mut received, &standing, &parts, body).await {
         Ok(answer) => {
             received.answered();
-            Ok(answer)
+            answer
         }
         Err(refusal) => {
             received.refused();
-            Ok(answer::of_refusal(&dpu, &refusal, &parts))
+            answer::of_refusal(&dpu, &refusal, &parts)
         }
-    }
+    };
+    Ok(answer::fit(answer, &parts))
 }
 
 async fn answer(
@@ -209,5 +210,5 @@ async fn answer(
     };
     let message = dpu.exchange(message).await?;
     let name = dpu.routes().name(service).expect("the route came from this table");
-    answer::of_cell(message, name.as_str())
+    answer::of_cell(dpu, message, name.as_str())
 }

@@ -57,6 +57,9 @@ pub struct Run {
     /// Unix socket where processes of a node meet [default: /run/cellmesh/dpa.sock, or what the file says].
     #[arg(long, env = "CELLMESH_SOCKET")]
     pub socket: Option<PathBuf>,
+    /// Address of the admin port, with /livez and /readyz [default: none, or what the file says].
+    #[arg(long, env = "CELLMESH_ADMIN")]
+    pub admin: Option<SocketAddr>,
     /// Threads that serve requests [default: one for each processor; one of a daemon or a worker].
     #[arg(long, env = "CELLMESH_LANES", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub lanes: Option<u16>,
@@ -95,6 +98,7 @@ impl Run {
         Overrides {
             part,
             socket: self.socket.clone(),
+            admin: self.admin,
             worker_services: None,
             listen: self.listen,
             lanes: self.lanes.map(usize::from),

@@ -16,6 +16,7 @@
 use std::sync::Arc;
 
 use cellmesh_dpa::{Dpa, DpaConfig, DpaHost};
+use cellmesh_dpu::config::EgressConfig;
 use cellmesh_dpu::{Dpu, DpuConfig, Routes, ServiceName};
 use cellmesh_graph::Limits;
 use cellmesh_shm::clock::Nanos;
@@ -25,7 +26,9 @@ use cellmesh_shm::port::{Port, PortConfig, Progress};
 use cellmesh_shm::profile::RingProfile;
 use tokio::sync::Notify;
 
+use crate::admin::Health;
 use crate::call::LaneHandle;
+use crate::config::App;
 use crate::lane::Modules;
 use crate::pool::Pool;
 use crate::worker::{ServiceCell, Worker, WorkerParts};
@@ -67,7 +70,45 @@ pub struct Cohosted {
 pub struct Node {
     dpu: Dpu,
     dpa: DpaHost,
+    readiness: Readiness,
 }
+
+/// Tells whether every service has a worker, or a way to one elsewhere.
+#[derive(Debug)]
+pub struct Readiness {
+    health: Health,
+    elsewhere: EgressConfig,
+    /// Of the DPA's workers, when they were last looked at.
+    seen: Option<u64>,
+}
+
+impl Readiness {
+    /// Nothing is known yet: not ready.
+    #[must_use]
+    pub fn new(app: &App, health: Health) -> Self {
+        health.missing(SERVICES, "the DPA has not started");
+        Self { health, elsewhere: app.dpu.egress.clone(), seen: None }
+    }
+
+    /// Looks again if workers have come or gone. Cost otherwise: a comparison.
+    pub fn look(&mut self, dpa: &DpaHost) {
+        let version = dpa.workers_version();
+        if self.seen == Some(version) {
+            return;
+        }
+        self.seen = Some(version);
+        let mut missing = dpa.unserved();
+        missing.retain(|service| !self.elsewhere.leads_to(service));
+        if missing.is_empty() {
+            self.health.found(SERVICES);
+        } else {
+            self.health.missing(SERVICES, format!("no worker serves {}", missing.join(", ")));
+        }
+    }
+}
+
+/// What is missing while a service has no worker.
+const SERVICES: &str = "services";
 
 /// Why a lane has no modules.
 #[derive(Debug, thiserror::Error)]
@@ -186,10 +227,11 @@ impl Node {
         dpu: DpuConfig,
         dpa: DpaHost,
         calls_max: u32,
+        readiness: Readiness,
     ) -> Result<Self, CohostError> {
         let sidecar = dpa.attach_sidecar(RingProfile::default());
         let sidecar = sidecar.map_err(|source| CohostError::Attach { who: "sidecar", source })?;
-        Ok(Self { dpu: attached(routes, dpu, open(sidecar, "sidecar")?, calls_max), dpa })
+        Ok(Self { dpu: attached(routes, dpu, open(sidecar, "sidecar")?, calls_max), dpa, readiness })
     }
 
     /// The network side.
@@ -204,6 +246,7 @@ impl Modules for Node {
         let mut progress = self.dpu.pump(now);
         progress |= self.dpa.pump(now);
         progress |= self.dpu.pump(now);
+        self.readiness.look(&self.dpa);
         Ok(progress)
     }
 

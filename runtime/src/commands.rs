@@ -25,6 +25,8 @@ use anyhow::Context;
 use cellmesh_dpu::Acceptor;
 use cellmesh_shm::attach::LANES_MAX;
 
+use crate::admin::metrics::{self, Asked};
+use crate::admin::{self, Health};
 use crate::config::RuntimeSettings;
 use crate::lanes::Lanes;
 
@@ -42,14 +44,55 @@ fn attached_lanes(settings: &RuntimeSettings) -> anyhow::Result<usize> {
 }
 
 /// Serves until a signal, then drains. Connections are accepted while the lanes drain: their requests are told 503.
-fn serve(acceptor: Acceptor, lanes: Lanes, drain_timeout: Duration) -> anyhow::Result<()> {
+fn serve(acceptor: Acceptor, lanes: Lanes, drain_timeout: Duration, admin: Admin) -> anyhow::Result<()> {
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
+        let health = admin.serve();
         let accepting = tokio::spawn(acceptor.run());
-        let served = lanes.serve(drain_timeout).await;
+        let served = lanes.serve(drain_timeout, &health).await;
         accepting.abort();
         served
     })
+}
+
+/// The admin port of a process, if it has one.
+struct Admin {
+    listener: Option<TcpListener>,
+    health: Health,
+    lanes: Vec<metrics::Lane>,
+}
+
+impl Admin {
+    /// # Errors
+    /// When the address cannot be bound.
+    fn bind(address: Option<SocketAddr>) -> anyhow::Result<Self> {
+        Ok(Self { listener: address.map(bind).transpose()?, health: Health::default(), lanes: Vec::new() })
+    }
+
+    /// For whoever knows what is missing.
+    fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// A lane that can be asked.
+    fn lane(&mut self) -> Asked {
+        let (lane, asked) = metrics::lane();
+        self.lanes.push(lane);
+        asked
+    }
+
+    /// Answers from now on, as long as the runtime that this is called in runs.
+    fn serve(self) -> Health {
+        if let Some(listener) = self.listener {
+            let health = self.health.clone();
+            tokio::spawn(async move {
+                if let Err(error) = admin::serve(listener, health, self.lanes).await {
+                    tracing::error!(%error, "the admin port cannot be served");
+                }
+            });
+        }
+        self.health
+    }
 }
 
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

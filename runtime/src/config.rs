@@ -41,6 +41,8 @@ pub struct Overrides {
     pub worker_services: Option<Vec<String>>,
     /// Address to listen on.
     pub listen: Option<std::net::SocketAddr>,
+    /// Address of the admin port.
+    pub admin: Option<std::net::SocketAddr>,
     /// Number of lanes.
     pub lanes: Option<usize>,
     /// Folder of the artifact cache.

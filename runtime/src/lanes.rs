@@ -11,6 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Barrier, mpsc, watch};
 use tokio::task::LocalSet;
 
+use crate::admin::Health;
+
 /// Time between the order to stop and the end of a lane: it only has to be woken up.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -108,11 +110,12 @@ impl Lanes {
     ///
     /// # Errors
     /// When a lane fails.
-    pub async fn serve(mut self, drain_timeout: Duration) -> anyhow::Result<()> {
+    pub async fn serve(mut self, drain_timeout: Duration, health: &Health) -> anyhow::Result<()> {
         tokio::select! {
             name = stop_signal() => tracing::info!(signal = name?, "draining"),
             ended = self.ended.recv() => bail!(lane_failed(ended)),
         }
+        health.drain();
         self.drain(drain_timeout).await;
         Ok(())
     }

@@ -9,6 +9,7 @@
 //!
 //! `ARCHITECTURE.md` has the whole picture and the way of a request from file to file.
 
+pub mod admin;
 pub mod attachment;
 pub mod call;
 pub mod cli;

@@ -53,6 +53,7 @@ handler_timout = "1s"
 [[cell]]
 services = ["a"]
 config = { key = 7 }
+egress = { allow = ["api.example.com", "http://x/"], deny = [] }
 grants = { scratch = "missing", sockets = true }
 "#;
     let ended = Run::file("app.toml", toml).end();
@@ -64,6 +65,7 @@ grants = { scratch = "missing", sockets = true }
         ["app.toml:4: colour", "unknown"],
         ["app.toml:7: dpu.body_bytes_max", "at most \"1GiB\""],
         ["app.toml: dpu.buffered_bytes_max", "at least dpu.body_bytes_max"],
+        ["app.toml: dpu.answer_bytes_max", "at least dpu.body_bytes_max"],
         ["app.toml:8: dpu.request_timeout", "30"],
         ["app.toml:9: dpu.requests", "requests_max"],
         ["app.toml:12: runtime.lanes", "from 1 to 256"],
@@ -76,13 +78,15 @@ grants = { scratch = "missing", sockets = true }
         ["cell[1].component", "is missing"],
         ["app.toml:23: cell[1].services[0]", "a is served twice"],
         ["app.toml:24: cell[1].config.key", "7"],
-        ["app.toml:25: cell[1].grants.scratch", "missing"],
-        ["app.toml:25: cell[1].grants.sockets", "unknown"],
+        ["app.toml:25: cell[1].egress.allow[1]", "must be a host, host:port, or *.domain"],
+        ["app.toml:25: cell[1].egress.deny", "unknown"],
+        ["app.toml:26: cell[1].grants.scratch", "missing"],
+        ["app.toml:26: cell[1].grants.sockets", "unknown"],
     ] {
         let found = ended.stderr.lines().any(|line| parts.iter().all(|part| line.contains(part)));
         assert!(found, "no line with {parts:?} in\n{}", ended.stderr);
     }
-    assert_eq!(ended.stderr.lines().count(), 20, "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 23, "{}", ended.stderr);
 }
 
 /// What is no TOML is told with its line.

@@ -10,6 +10,9 @@ use crate::{command, tidy, toolchain};
 /// Beside the lints of the manifest: a function fits a screen (its length is set in clippy.toml).
 const CLIPPY: [&str; 5] = ["--", "-D", "warnings", "-W", "clippy::too_many_lines"];
 
+/// Crates that build and test without wasmtime, which takes longer than all of them.
+const WITHOUT_WASMTIME: [&str; 4] = ["cellmesh-shm", "cellmesh-graph", "cellmesh-dpa", "cellmesh-dpu"];
+
 /// Says at the end which checks failed.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     toolchain::require_component(workspace, "fmt", "rustfmt")?;
@@ -17,6 +20,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     let mut failed = Vec::new();
     if tidy::run(workspace)? != ExitCode::SUCCESS {
         failed.push("tidy");
+    }
+    if !are_light(workspace)? {
+        failed.push("dependencies");
     }
     for (name, mut command) in commands(workspace) {
         if !command::status(&mut command)?.success() {
@@ -29,6 +35,20 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     }
     eprintln!("check: failed: {}", failed.join(", "));
     Ok(ExitCode::FAILURE)
+}
+
+/// Whether they are, tests included.
+fn are_light(workspace: &Workspace) -> Result<bool> {
+    let mut light = true;
+    for package in WITHOUT_WASMTIME {
+        let mut tree = workspace.cargo();
+        tree.args(["tree", "--locked", "--prefix", "none", "--edges", "all", "--package", package]);
+        if command::capture(&mut tree)?.lines().any(|line| line.starts_with("wasmtime ")) {
+            eprintln!("check: {package} depends on wasmtime: it must build and test without");
+            light = false;
+        }
+    }
+    Ok(light)
 }
 
 fn commands(workspace: &Workspace) -> Vec<(&'static str, Command)> {

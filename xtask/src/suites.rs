@@ -12,7 +12,8 @@ use crate::workspace::Workspace;
 use crate::{cells, command, fuzz};
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
-const IN_BOTH_PLACEMENTS: [&str; 11] = [
+const IN_BOTH_PLACEMENTS: [&str; 12] = [
+    "admin",
     "bridge",
     "cells",
     "chain",

@@ -12,6 +12,8 @@ use cellmesh_shm::ids::{EndpointId, ServiceId};
 pub(crate) struct FlowTable {
     services: Vec<Service>,
     sidecars: Vec<EndpointId>,
+    /// Changes of who serves what.
+    version: u64,
     random: u64,
 }
 
@@ -46,10 +48,19 @@ impl Service {
 impl FlowTable {
     pub(crate) fn new(seed: u64) -> Self {
         // Zero is the one state that the generator never leaves.
-        Self { services: Vec::new(), sidecars: Vec::new(), random: seed | 1 }
+        Self { services: Vec::new(), sidecars: Vec::new(), version: 0, random: seed | 1 }
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(crate) fn is_served(&self, service: ServiceId) -> bool {
+        self.services.get(usize::from(service.0)).is_some_and(|service| !service.workers.is_empty())
     }
 
     pub(crate) fn add_worker(&mut self, worker: EndpointId, services: &[ServiceId]) {
+        self.version += 1;
         for id in services {
             let index = usize::from(id.0);
             if index >= self.services.len() {
@@ -68,6 +79,7 @@ impl FlowTable {
 
     /// Forgets an endpoint: its own entries, and all entries of each service that it was the last worker of.
     pub(crate) fn remove(&mut self, endpoint: EndpointId) {
+        self.version += 1;
         self.sidecars.retain(|sidecar| *sidecar != endpoint);
         for service in &mut self.services {
             service.workers.retain(|worker| *worker != endpoint);

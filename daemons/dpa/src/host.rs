@@ -170,6 +170,20 @@ impl DpaHost {
         self.0.dpa.borrow().live()
     }
 
+    /// A number that changes whenever a worker comes or goes.
+    #[must_use]
+    pub fn workers_version(&self) -> u64 {
+        self.0.dpa.borrow().workers_version()
+    }
+
+    /// Services without a worker, by name. Cost: a look at each.
+    #[must_use]
+    pub fn unserved(&self) -> Vec<String> {
+        let dpa = self.0.dpa.borrow();
+        let numbered = (0..=u16::MAX).map(ServiceId).zip(&self.0.services);
+        numbered.filter(|(id, _)| !dpa.is_served(*id)).map(|(_, name)| name.clone()).collect()
+    }
+
     /// See [`Dpa::stats`].
     #[must_use]
     pub fn stats(&self) -> DpaStats {

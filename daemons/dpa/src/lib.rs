@@ -224,6 +224,18 @@ impl Dpa {
         self.closed.pop_front()
     }
 
+    /// A number that changes whenever a worker comes or goes.
+    #[must_use]
+    pub fn workers_version(&self) -> u64 {
+        self.flows.version()
+    }
+
+    /// Whether a worker serves this service.
+    #[must_use]
+    pub fn is_served(&self, service: ServiceId) -> bool {
+        self.flows.is_served(service)
+    }
+
     /// Requests in custody now. Cost: a subtraction.
     #[must_use]
     pub fn live(&self) -> u32 {

@@ -6,17 +6,20 @@
 //!
 //! - A new connection goes to the lane with the fewest open ones. It stays there until it closes.
 //! - Running out of file descriptors is waited out, not spun on: what is open goes on.
-//! - At the cap a client is told 503 at once instead of waiting in the kernel's queue.
+//! - At the cap a client is told 503 at once instead of waiting in the kernel's queue; so is one whose address has as many
+//!   connections open as one may have, so that nobody takes all of them.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use crate::config::DpuConfig;
 use crate::dpu::Dpu;
 use crate::ingress::serve_connection;
 
@@ -26,17 +29,19 @@ const WAITING_MAX: usize = 64;
 /// First and longest pause after an accept that failed for want of a resource.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(10);
 const BACK_OFF_MOST: Duration = Duration::from_millis(500);
-/// What a client gets beyond the cap: before its request was read, so HTTP for everybody.
+/// What a client gets beyond a cap: before its request was read, so HTTP for everybody.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
     x-cellmesh-error: overloaded\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 33\r\n\r\n\
     {\"error\": \"too many connections\"}";
+const ADDRESS_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+    x-cellmesh-error: overloaded\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 51\r\n\r\n\
+    {\"error\": \"too many connections from your address\"}";
 
 /// Accepts connections and hands them to lanes.
 #[derive(Debug)]
 pub struct Acceptor {
     listener: StdListener,
-    lanes: Vec<LaneHandle>,
-    connections_max: u32,
+    lanes: Lanes,
 }
 
 #[derive(Debug)]
@@ -51,7 +56,7 @@ pub struct LaneIntake {
     accepted: mpsc::Receiver<Accepted>,
 }
 
-/// A connection on its way to its lane. Counts as open on that lane until it is dropped.
+/// A connection on its way to its lane. Counts as open on that lane and of its client until it is dropped.
 #[derive(Debug)]
 struct Accepted {
     stream: StdStream,
@@ -59,22 +64,81 @@ struct Accepted {
 }
 
 #[derive(Debug)]
-struct Counted(Arc<AtomicU32>);
+struct Counted {
+    lane: Arc<AtomicU32>,
+    _client: OfClient,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
         // Relaxed: the count steers, nothing is published through it.
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.lane.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Open connections of each client. Looked at when one is accepted and when one closes, and never on the way of a request.
+#[derive(Debug, Clone, Default)]
+struct Clients(Arc<Mutex<HashMap<IpAddr, u32>>>);
+
+/// One connection of a client, for as long as this lives.
+#[derive(Debug)]
+struct OfClient {
+    clients: Clients,
+    address: IpAddr,
+}
+
+impl Clients {
+    /// `None`: this client has `max` open.
+    fn open(&self, address: IpAddr, max: u32) -> Option<OfClient> {
+        let address = network(address);
+        let mut counts = self.counts();
+        let count = counts.entry(address).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(OfClient { clients: self.clone(), address })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for OfClient {
+    fn drop(&mut self) {
+        let mut counts = self.clients.counts();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Who counts as one client: an IPv4 address, or the network of 64 bits within which an IPv6 host chooses its own.
+/// Source: RFC 4291, section 2.5.1.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
     }
 }
 
 impl Acceptor {
     /// Distributes what arrives on `listener` over `lanes` lanes, of which all together keep at most
-    /// `connections_max` open. The intakes are in the order of the lanes.
+    /// `connections_max` open, and of one client `connections_per_address_max`. The intakes are in the order of the lanes.
     #[must_use]
-    pub fn new(listener: StdListener, lanes: usize, connections_max: u32) -> (Self, Vec<LaneIntake>) {
-        let (handles, intakes) = (0..lanes.max(1)).map(|_| lane()).unzip();
-        (Self { listener, lanes: handles, connections_max }, intakes)
+    pub fn new(listener: StdListener, lanes: usize, config: &DpuConfig) -> (Self, Vec<LaneIntake>) {
+        let (lanes, intakes) = (0..lanes.max(1)).map(|_| lane()).unzip();
+        let lanes = Lanes {
+            lanes,
+            clients: Clients::default(),
+            connections_max: config.connections_max,
+            connections_per_address_max: config.connections_per_address_max,
+        };
+        (Self { listener, lanes }, intakes)
     }
 
     /// Where this accepts.
@@ -89,16 +153,15 @@ impl Acceptor {
     /// # Errors
     /// If the listener cannot be used with tokio at all. Failing accepts are logged and waited out.
     pub async fn run(self) -> io::Result<()> {
-        let Self { listener, lanes, connections_max } = self;
+        let Self { listener, lanes } = self;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let lanes = Lanes { lanes, connections_max };
         let mut back_off = BACK_OFF_FIRST;
         loop {
             match listener.accept().await {
-                Ok((stream, _client)) => {
+                Ok((stream, client)) => {
                     back_off = BACK_OFF_FIRST;
-                    lanes.hand_over(stream).await;
+                    lanes.hand_over(stream, client.ip()).await;
                 }
                 Err(error) if is_of_client(&error) => {}
                 Err(error) => {
@@ -112,21 +175,28 @@ impl Acceptor {
 }
 
 /// The lanes that connections go to.
+#[derive(Debug)]
 struct Lanes {
     lanes: Vec<LaneHandle>,
+    clients: Clients,
     connections_max: u32,
+    connections_per_address_max: u32,
 }
 
 impl Lanes {
-    async fn hand_over(&self, stream: TcpStream) {
+    async fn hand_over(&self, stream: TcpStream, client: IpAddr) {
         if self.open() >= self.connections_max {
-            return refuse(&stream);
+            return refuse(&stream, FULL);
         }
+        let Some(client) = self.clients.open(client, self.connections_per_address_max) else {
+            return refuse(&stream, ADDRESS_FULL);
+        };
         let Ok(stream) = stream.into_std() else { return };
         let lane = self.lanes.iter().min_by_key(|lane| lane.open.load(Ordering::Relaxed));
         let lane = lane.expect("there is at least one lane");
         lane.open.fetch_add(1, Ordering::Relaxed);
-        let accepted = Accepted { stream, counted: Counted(Arc::clone(&lane.open)) };
+        let accepted =
+            Accepted { stream, counted: Counted { lane: Arc::clone(&lane.open), _client: client } };
         // A lane that has stopped drops its connections: nobody is left to serve them.
         drop(lane.accepted.send(accepted).await);
     }
@@ -160,9 +230,9 @@ impl LaneIntake {
     }
 }
 
-/// As much of [`FULL`] as goes without waiting: all of it, on a new connection.
-fn refuse(stream: &TcpStream) {
-    if let Err(error) = stream.try_write(FULL) {
+/// As much of `answer` as goes without waiting: all of it, on a new connection.
+fn refuse(stream: &TcpStream, answer: &[u8]) {
+    if let Err(error) = stream.try_write(answer) {
         tracing::debug!(%error, "a client left before it was refused");
     }
 }
@@ -173,4 +243,46 @@ fn is_of_client(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    /// A client has as many connections as it may, gets room back when one closes, and is forgotten when all are closed.
+    #[test]
+    fn clients_are_counted() {
+        let clients = Clients::default();
+        let first = clients.open(address("10.0.0.1"), 2).expect("room");
+        let second = clients.open(address("::ffff:10.0.0.1"), 2).expect("room");
+        assert!(clients.open(address("10.0.0.1"), 2).is_none());
+        assert!(clients.open(address("10.0.0.2"), 2).is_some());
+        drop(first);
+        let third = clients.open(address("10.0.0.1"), 2).expect("room again");
+        drop((second, third));
+        assert!(clients.counts().is_empty());
+    }
+
+    /// Hosts of IPv6 choose their own address within their network.
+    #[test]
+    fn networks_of_ipv6_are_one_client() {
+        let clients = Clients::default();
+        let _open = clients.open(address("2001:db8::1"), 1).expect("room");
+        assert!(clients.open(address("2001:db8::ffff:1"), 1).is_none());
+        assert!(clients.open(address("2001:db8:0:1::1"), 1).is_some());
+    }
+
+    /// Lengths are what they say.
+    #[test]
+    fn refusals_are_whole() {
+        for answer in [FULL, ADDRESS_FULL] {
+            let text = std::str::from_utf8(answer).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{text}");
+        }
+    }
 }

@@ -54,6 +54,9 @@ pub struct DpuConfig {
     pub retry_worker_lost: bool,
     /// Open connections of the whole process; more are answered 503 and closed.
     pub connections_max: u32,
+    /// Open connections of one client address of the whole process (an IPv6 network of 64 bits counts as one); more are
+    /// answered 503 and closed.
+    pub connections_per_address_max: u32,
     /// Streams open at once on one HTTP/2 connection.
     pub h2_streams_max: u32,
     /// HTTP/2 streams that the client reset before they were taken up; more close the connection.
@@ -120,6 +123,12 @@ impl EgressConfig {
         self.services_elsewhere || !self.hosts.is_empty()
     }
 
+    /// Whether this service can be called off this node.
+    #[must_use]
+    pub fn leads_to(&self, service: &str) -> bool {
+        self.services_elsewhere || self.hosts.keys().any(|host| host.eq_ignore_ascii_case(service))
+    }
+
     fn check(&self, errors: &mut Vec<ConfigError>) {
         for (key, span) in [
             ("egress.connect_timeout", self.connect_timeout),
@@ -159,6 +168,7 @@ impl Default for DpuConfig {
             relays_max: 1024,
             retry_worker_lost: false,
             connections_max: 16_384,
+            connections_per_address_max: 4096,
             h2_streams_max: 100,
             h2_pending_resets_max: 20,
             h2_local_resets_max: 64,
@@ -200,6 +210,7 @@ impl DpuConfig {
             ("requests_max", self.requests_max),
             ("relays_max", self.relays_max),
             ("connections_max", self.connections_max),
+            ("connections_per_address_max", self.connections_per_address_max),
             ("h2_streams_max", self.h2_streams_max),
             ("json_depth_max", u32::from(self.json_depth_max)),
         ] {

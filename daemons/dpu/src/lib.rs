@@ -19,7 +19,7 @@
 //! # use cellmesh_shm::{clock::Nanos, link::Link, port::Progress};
 //! # async fn lane(link: Link, routes: Arc<Routes>, services: Vec<&str>, listener: std::net::TcpListener) {
 //! let config = DpuConfig::default();
-//! let (acceptor, mut intakes) = Acceptor::new(listener, 1, config.connections_max);
+//! let (acceptor, mut intakes) = Acceptor::new(listener, 1, &config);
 //! let dpu = Dpu::new(routes, config);
 //! dpu.attach(link, 1024, services);
 //! let intake = intakes.remove(0).serve(dpu.clone());

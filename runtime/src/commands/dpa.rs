@@ -10,8 +10,9 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::port::Progress;
 use tokio::sync::Notify;
 
-use super::announce;
-use crate::cohost::dpa_config;
+use super::{Admin, announce};
+use crate::admin::metrics::Counts;
+use crate::cohost::{Readiness, dpa_config};
 use crate::config::App;
 use crate::lane::{self, Modules};
 use crate::lanes::{LaneMain, Lanes};
@@ -28,10 +29,16 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         "serving; Ctrl-C ends".into(),
     ]);
     let spin = app.runtime.spin;
+    let mut admin = Admin::bind(app.own_admin)?;
+    let asked = admin.lane();
+    let readiness = Readiness::new(app, admin.health());
     let main: LaneMain = Box::new(move |orders| {
         Box::pin(async move {
             let host = parts.host()?;
-            let mut modules = DpaLane { host: host.clone(), idle: Rc::default() };
+            let mut modules = DpaLane { host: host.clone(), idle: Rc::default(), readiness };
+            let counted = host.clone();
+            let counts = move || Counts { dpu: None, dpa: Some(counted.stats()) };
+            tokio::task::spawn_local(asked.answer(counts));
             let idle = Rc::clone(&modules.idle);
             let drain = async move {
                 while host.live() > 0 {
@@ -46,7 +53,10 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     });
     let lanes = Lanes::start(vec![main])?;
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    main.block_on(lanes.serve(app.runtime.drain_timeout))
+    main.block_on(async {
+        let health = admin.serve();
+        lanes.serve(app.runtime.drain_timeout, &health).await
+    })
 }
 
 /// What a DPA daemon is made of before its lane runs.
@@ -123,6 +133,7 @@ fn log_books(stats: &DpaStats) {
 struct DpaLane {
     host: DpaHost,
     idle: Rc<Notify>,
+    readiness: Readiness,
 }
 
 impl Modules for DpaLane {
@@ -131,6 +142,7 @@ impl Modules for DpaLane {
         if progress.moved() && self.host.live() == 0 {
             self.idle.notify_one();
         }
+        self.readiness.look(&self.host);
         Ok(progress)
     }
 

@@ -15,7 +15,8 @@ use cellmesh_shm::link::Link;
 use cellmesh_shm::port::Progress;
 use tokio::sync::{Notify, mpsc};
 
-use super::{announce, bind};
+use super::{Admin, announce, bind};
+use crate::admin::Health;
 use crate::attachment::{DpaSocket, LinkOrder, process_name};
 use crate::config::App;
 use crate::lane::{self, Modules};
@@ -24,6 +25,9 @@ use crate::mesh;
 
 /// Orders that a lane has not looked at yet.
 const ORDERS_MAX: usize = 8;
+
+/// What is missing while there is no DPA.
+const DPA: &str = "dpa";
 
 /// Serves `app` through the DPA that it attaches to, until SIGINT or SIGTERM, then drains.
 ///
@@ -34,7 +38,8 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
     let listener = bind(app.listen)?;
     let address = listener.local_addr()?;
-    let (acceptor, intakes) = Acceptor::new(listener, count, app.dpu.connections_max);
+    let mut admin = Admin::bind(app.own_admin)?;
+    let (acceptor, intakes) = Acceptor::new(listener, count, &app.dpu);
     let broke = Arc::new(Notify::new());
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
@@ -42,13 +47,14 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         let (sender, links) = mpsc::channel(ORDERS_MAX);
         orders_to.push(sender);
         let (routes, config, spin) = (Arc::clone(&routes), app.dpu.clone(), app.runtime.spin);
-        let broke = Arc::clone(&broke);
+        let (broke, asked) = (Arc::clone(&broke), admin.lane());
         mains.push(Box::new(move |orders| {
             Box::pin(async move {
                 let dpu = Dpu::new(routes, config);
                 let bells = Rc::new(BellWatch::new()?);
                 let mut modules = DpuLane { dpu: dpu.clone(), bells: Rc::clone(&bells), broke };
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
+                tokio::task::spawn_local(asked.answer_of(dpu.clone()));
                 tokio::task::spawn_local(follow(dpu.clone(), bells, links));
                 lane::run(&mut modules, spin, orders.until_drained(dpu)).await
             })
@@ -62,6 +68,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     announce::say(&lines);
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
+        let health = admin.serve();
         let accepting = tokio::spawn(acceptor.run());
         let hello = Hello {
             name: process_name("dpu"),
@@ -70,11 +77,13 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             lanes: u16::try_from(orders_to.len()).unwrap_or(u16::MAX),
             profile: None,
         };
-        let attaching = stay_attached(DpaSocket { path: app.node.socket.clone(), hello }, orders_to, broke);
+        let socket = DpaSocket { path: app.node.socket.clone(), hello };
+        let attaching = stay_attached(socket, orders_to, broke, health.clone());
         let attaching = tokio::spawn(attaching);
         let ended = tokio::select! {
             name = stop_signal() => {
                 tracing::info!(signal = name?, "draining");
+                health.drain();
                 lanes.drain(app.runtime.drain_timeout).await;
                 Ok(())
             }
@@ -87,9 +96,16 @@ pub fn run(app: &App) -> anyhow::Result<()> {
 }
 
 /// Attaches, tells the lanes, and does it again whenever the DPA has gone, or broke a rule on the link of one of them.
-async fn stay_attached(socket: DpaSocket, lanes: Vec<mpsc::Sender<LinkOrder>>, broke: Arc<Notify>) {
+async fn stay_attached(
+    socket: DpaSocket,
+    lanes: Vec<mpsc::Sender<LinkOrder>>,
+    broke: Arc<Notify>,
+    health: Health,
+) {
     loop {
+        health.missing(DPA, "not attached to one");
         let mut attached = socket.attach().await;
+        health.found(DPA);
         for (lane, link) in lanes.iter().zip(attached.links.drain(..)) {
             // A lane that has ended ends the process.
             let _ = lane.send(LinkOrder::Attach(Box::new(link), Arc::clone(&attached.node))).await;

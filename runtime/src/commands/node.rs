@@ -5,8 +5,9 @@ use std::sync::Arc;
 use cellmesh_dpu::Acceptor;
 
 use super::dpa::DpaParts;
-use super::{announce, bind};
-use crate::cohost::Node;
+use super::{Admin, announce, bind};
+use crate::admin::metrics::Counts;
+use crate::cohost::{Node, Readiness};
 use crate::config::App;
 use crate::lane;
 use crate::lanes::{LaneMain, Lanes};
@@ -20,15 +21,22 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
     let listener = bind(app.listen)?;
     let address = listener.local_addr()?;
+    let mut admin = Admin::bind(app.own_admin.or(app.admin))?;
     let dpa = DpaParts::bind(app)?;
-    let (acceptor, mut intakes) = Acceptor::new(listener, 1, app.dpu.connections_max);
+    let (acceptor, mut intakes) = Acceptor::new(listener, 1, &app.dpu);
     let (intake, config, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);
+    let readiness = Readiness::new(app, admin.health());
+    let asked = admin.lane();
     let main: LaneMain = Box::new(move |orders| {
         Box::pin(async move {
             let calls_max = dpa.calls_max();
-            let mut modules = Node::new(&routes, config, dpa.host()?, calls_max)?;
+            let host = dpa.host()?;
+            let mut modules = Node::new(&routes, config, host.clone(), calls_max, readiness)?;
             let dpu = modules.dpu().clone();
             tokio::task::spawn_local(intake.serve(dpu.clone()));
+            let counted = dpu.clone();
+            let counts = move || Counts { dpu: Some(counted.stats()), dpa: Some(host.stats()) };
+            tokio::task::spawn_local(asked.answer(counts));
             lane::run(&mut modules, spin, orders.until_drained(dpu)).await
         })
     });
@@ -39,5 +47,5 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     lines.extend(announce::tries(app, address));
     lines.push("serving; Ctrl-C drains and ends".into());
     announce::say(&lines);
-    super::serve(acceptor, lanes, app.runtime.drain_timeout)
+    super::serve(acceptor, lanes, app.runtime.drain_timeout, admin)
 }

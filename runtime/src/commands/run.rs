@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cellmesh_dpu::Acceptor;
 
-use super::{announce, bind};
+use super::{Admin, announce, bind};
 use crate::cohost::{Cohosted, LaneParts};
 use crate::config::App;
 use crate::lane;
@@ -22,7 +22,8 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
     let listener = bind(app.listen)?;
     let address = listener.local_addr()?;
-    let (acceptor, intakes) = Acceptor::new(listener, lanes, app.dpu.connections_max);
+    let mut admin = Admin::bind(app.own_admin.or(app.admin))?;
+    let (acceptor, intakes) = Acceptor::new(listener, lanes, &app.dpu);
     let mains = intakes.into_iter().zip(mesh.lanes).map(|(intake, services)| {
         let parts = LaneParts {
             routes: Arc::clone(&routes),
@@ -31,20 +32,23 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             pool: mesh.pool.clone(),
             idle_instances_max: mesh.idle_instances_max,
         };
+        let asked = admin.lane();
         let main: LaneMain = Box::new(move |orders| {
             Box::pin(async move {
                 let mut modules = Cohosted::new(parts)?;
                 let dpu = modules.dpu().clone();
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
+                tokio::task::spawn_local(asked.answer_of(dpu.clone()));
                 // Nobody rings for it but the network, which a spinning lane would not hear sooner.
                 lane::run(&mut modules, Duration::ZERO, orders.until_drained(dpu)).await
             })
         });
         main
     });
-    let lanes = Lanes::start(mains.collect())?;
+    let mains = mains.collect();
+    let lanes = Lanes::start(mains)?;
     announce(app, address);
-    super::serve(acceptor, lanes, app.runtime.drain_timeout)
+    super::serve(acceptor, lanes, app.runtime.drain_timeout, admin)
 }
 
 fn announce(app: &App, address: std::net::SocketAddr) {

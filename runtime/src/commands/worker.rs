@@ -24,7 +24,8 @@ use cellmesh_shm::link::{Link, LinkFds};
 use cellmesh_shm::port::{Port, Progress};
 use tokio::sync::{Notify, mpsc};
 
-use super::announce;
+use super::{Admin, announce};
+use crate::admin::Health;
 use crate::attachment::{Attachment, DpaSocket, LinkOrder, NodeServices, process_name};
 use crate::call::LaneHandle;
 use crate::cohost::worker_port_config;
@@ -37,6 +38,9 @@ use crate::worker::{ServiceCell, Worker, WorkerParts};
 
 /// Orders that a lane has not looked at yet.
 const ORDERS_MAX: usize = 8;
+
+/// What is missing while there is no DPA.
+const DPA: &str = "dpa";
 
 /// Serves the worker's services of `app` until SIGINT or SIGTERM, then finishes what it has.
 ///
@@ -85,9 +89,13 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         profile: app.node.worker_ring,
     };
     let socket = DpaSocket { path: app.node.socket_of_worker().clone(), hello };
-    let mut control = Control { socket, lanes: orders_to, events, drain_timeout: app.runtime.drain_timeout };
+    let admin = Admin::bind(app.own_admin)?;
+    let health = admin.health();
+    let mut control =
+        Control { health, socket, lanes: orders_to, events, drain_timeout: app.runtime.drain_timeout };
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
+        admin.serve();
         tokio::select! {
             served = control.serve() => served?,
             error = lanes.failed() => return Err(error),
@@ -107,6 +115,7 @@ enum LaneEvent {
 
 /// Takes all lanes of the process from DPA to DPA.
 struct Control {
+    health: Health,
     socket: DpaSocket,
     lanes: Vec<mpsc::Sender<LinkOrder>>,
     events: mpsc::Receiver<LaneEvent>,
@@ -118,6 +127,7 @@ impl Control {
     async fn serve(&mut self) -> anyhow::Result<()> {
         let mut stop = std::pin::pin!(stop_signal());
         loop {
+            self.health.missing(DPA, "not attached to one");
             let mut attached = tokio::select! {
                 attached = self.socket.attach() => attached,
                 name = &mut stop => {
@@ -129,6 +139,7 @@ impl Control {
                 // A lane that has ended ends the process.
                 let _ = lane.send(LinkOrder::Attach(Box::new(link), Arc::clone(&attached.node))).await;
             }
+            self.health.found(DPA);
             tokio::select! {
                 why = attached.ended() => tracing::warn!("detached from the DPA: {why}"),
                 Some(LaneEvent::Broke(why)) = self.events.recv() => {
@@ -136,6 +147,7 @@ impl Control {
                 }
                 name = &mut stop => {
                     tracing::info!(signal = name?, "draining");
+                    self.health.drain();
                     return self.finish(&attached).await;
                 }
             }

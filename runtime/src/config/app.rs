@@ -25,6 +25,10 @@ pub struct App {
     pub entry: usize,
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where the admin port of the process is that clients come to, if there is one.
+    pub admin: Option<SocketAddr>,
+    /// Where the admin port of this process is, whatever it is: several processes may read one file.
+    pub own_admin: Option<SocketAddr>,
     /// Limits of the ingress.
     pub dpu: DpuConfig,
     /// How its processes find each other, when there are several.
@@ -173,6 +177,7 @@ impl App {
         if let Some(listen) = overrides.listen {
             self.listen = listen;
         }
+        self.own_admin = overrides.admin;
         if let Some(lanes) = overrides.lanes {
             self.runtime.lanes = Some(lanes);
         }

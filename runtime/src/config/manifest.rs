@@ -60,6 +60,11 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     let entry = root.text(&mut source, "entry");
     let listen = root.address(&mut source, "listen").unwrap_or(LISTEN_DEFAULT);
     let mut dpu = ingress::read(&mut source, &mut root);
+    let admin = root.table(&mut source, "admin").and_then(|mut table| {
+        let listen = table.address(&mut source, "listen");
+        table.finish(&mut source);
+        listen
+    });
     let namespace = root.text(&mut source, "namespace");
     let runtime = runtime(&mut source, &mut root);
     let files = if overrides.part == Part::Daemon { Files::Elsewhere } else { Files::Here };
@@ -71,6 +76,8 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     source.problems.or(|| App {
         name: name.unwrap_or_else(|| "cellmesh".into()),
         namespace,
+        admin,
+        own_admin: None,
         services,
         entry,
         listen,

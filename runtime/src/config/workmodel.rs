@@ -47,6 +47,8 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         services: services(&model, &names, &component),
         listen: LISTEN_DEFAULT,
         namespace: None,
+        admin: None,
+        own_admin: None,
         dpu: DpuConfig::default(),
         node: NodeSettings::default(),
         runtime: RuntimeSettings::default(),

@@ -1,6 +1,7 @@
 use std::net::TcpListener;
 
 use cellmesh_dpu::{Acceptor, DpuConfig};
+use tokio::net::TcpSocket;
 use tokio::task::spawn_local;
 
 use crate::client::Raw;
@@ -13,7 +14,7 @@ fn connections_go_to_the_lane_with_the_fewest() {
         let second = Node::start(DpuConfig::default()).await;
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("bound");
-        let (acceptor, intakes) = Acceptor::new(listener, 2, 100);
+        let (acceptor, intakes) = Acceptor::new(listener, 2, &DpuConfig::default());
         for (intake, node) in intakes.into_iter().zip([&first, &second]) {
             spawn_local(intake.serve(node.dpu.clone()));
         }
@@ -39,7 +40,8 @@ fn connections_are_capped() {
     check_with(DpuConfig::default(), async |node: Node| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("bound");
-        let (acceptor, mut intakes) = Acceptor::new(listener, 1, 2);
+        let config = DpuConfig { connections_max: 2, ..DpuConfig::default() };
+        let (acceptor, mut intakes) = Acceptor::new(listener, 1, &config);
         spawn_local(intakes.remove(0).serve(node.dpu.clone()));
         spawn_local(acceptor.run());
         let mut kept = [Raw::connect(addr).await, Raw::connect(addr).await];
@@ -56,13 +58,39 @@ fn connections_are_capped() {
     });
 }
 
+/// An address that has as many connections as one may is told at once; others are served.
+#[test]
+fn connections_of_one_address_are_capped() {
+    check_with(DpuConfig::default(), async |node: Node| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let config = DpuConfig { connections_per_address_max: 2, ..DpuConfig::default() };
+        let (acceptor, mut intakes) = Acceptor::new(listener, 1, &config);
+        spawn_local(intakes.remove(0).serve(node.dpu.clone()));
+        spawn_local(acceptor.run());
+        let mut kept = [Raw::connect(addr).await, Raw::connect(addr).await];
+        for client in &mut kept {
+            assert_eq!(client.get("/hello").await.status, 200);
+        }
+        let reply = Raw::connect(addr).await.reply().await;
+        assert_eq!((reply.status, reply.error()), (503, "too many connections from your address".to_owned()));
+        let other = TcpSocket::new_v4().expect("a socket");
+        other.bind("127.0.0.2:0".parse().expect("an address")).expect("of this machine");
+        let mut other = Raw::on(other.connect(addr).await.expect("the node listens"));
+        assert_eq!(other.get("/hello").await.status, 200);
+        drop((kept, other));
+        node.settled().await;
+        assert_eq!(Raw::connect(addr).await.get("/hello").await.status, 200);
+    });
+}
+
 /// An acceptor that stops closes its port; what is open goes on.
 #[test]
 fn stopped_acceptor_closes_the_port() {
     check_with(DpuConfig::default(), async |node: Node| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("bound");
-        let (acceptor, mut intakes) = Acceptor::new(listener, 1, 100);
+        let (acceptor, mut intakes) = Acceptor::new(listener, 1, &DpuConfig::default());
         let serving = spawn_local(intakes.remove(0).serve(node.dpu.clone()));
         let accepting = spawn_local(acceptor.run());
         let mut client = Raw::connect(addr).await;

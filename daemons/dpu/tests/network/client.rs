@@ -53,7 +53,10 @@ impl Reply {
 
 impl Raw {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).await.expect("listening");
+        Self::on(TcpStream::connect(addr).await.expect("listening"))
+    }
+
+    pub(crate) fn on(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("connected");
         Self { stream, unread: Vec::new() }
     }

@@ -1,0 +1,220 @@
+//! Counters of all lanes as text for Prometheus.
+//!
+//! - Nothing is kept up to date for this: each lane is asked when somebody asks for the text, and answers between two pumps.
+//! - Names and units follow the conventions of Prometheus: base units, `_total` for what only grows.
+//! - `received = answered + refused + abandoned + inflight` holds in every answer.
+
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
+
+use cellmesh_dpa::DpaStats;
+use cellmesh_dpu::{Dpu, DpuStats};
+use cellmesh_shm::frame::FrameError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// Questions that wait for a lane.
+const QUESTIONS_MAX: usize = 4;
+
+/// What a lane knows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Of its DPU, if it has one.
+    pub dpu: Option<DpuStats>,
+    /// Of its DPA, if it can be asked.
+    pub dpa: Option<DpaStats>,
+}
+
+/// A lane's end: it is asked here.
+#[derive(Debug)]
+pub struct Asked(mpsc::Receiver<oneshot::Sender<Counts>>);
+
+/// The other end, for the admin port.
+#[derive(Debug, Clone)]
+pub struct Lane(mpsc::Sender<oneshot::Sender<Counts>>);
+
+/// Both ends of the way to a lane.
+#[must_use]
+pub fn lane() -> (Lane, Asked) {
+    let (ask, asked) = mpsc::channel(QUESTIONS_MAX);
+    (Lane(ask), Asked(asked))
+}
+
+impl Asked {
+    /// Answers until nobody can ask any more. Spawn it on the lane.
+    pub async fn answer(mut self, counts: impl Fn() -> Counts) {
+        while let Some(reply) = self.0.recv().await {
+            // Who does not wait any more needs no answer.
+            let _ = reply.send(counts());
+        }
+    }
+
+    /// As [`Asked::answer`], for a lane with nothing but this sidecar to ask.
+    pub async fn answer_of(self, dpu: Dpu) {
+        self.answer(|| Counts { dpu: Some(dpu.stats()), dpa: None }).await;
+    }
+}
+
+impl Lane {
+    /// What the lane knows now. `None`: it does not answer within `patience`.
+    pub(super) async fn ask(&self, patience: Duration) -> Option<Counts> {
+        let (reply, counts) = oneshot::channel();
+        let asked = async {
+            self.0.send(reply).await.ok()?;
+            counts.await.ok()
+        };
+        timeout(patience, asked).await.ok().flatten()
+    }
+}
+
+/// The text of a scrape.
+pub(super) fn text(lanes: &[Counts]) -> String {
+    let mut text = Text(String::new());
+    text.family("build_info", Kind::Gauge, "Constant 1; the version is in the label.");
+    text.sample(&format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1);
+    let dpus: Vec<DpuStats> = lanes.iter().filter_map(|lane| lane.dpu).collect();
+    if !dpus.is_empty() {
+        of_dpus(&mut text, &dpus);
+    }
+    let dpas: Vec<DpaStats> = lanes.iter().filter_map(|lane| lane.dpa).collect();
+    if !dpas.is_empty() {
+        of_dpas(&mut text, &dpas);
+    }
+    text.0
+}
+
+fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
+    let sum = |of: fn(&DpuStats) -> u64| dpus.iter().map(of).sum::<u64>();
+    for (name, help, value) in [
+        ("requests_received_total", "Requests whose head was read.", sum(|dpu| dpu.received)),
+        ("requests_answered_total", "Requests answered by a cell or a host.", sum(|dpu| dpu.answered)),
+        ("requests_refused_total", "Requests answered by the mesh with an error.", sum(|dpu| dpu.refused)),
+        ("requests_abandoned_total", "Requests whose client went away first.", sum(|dpu| dpu.abandoned)),
+        (
+            "calls_relayed_total",
+            "Calls of workers that the sidecar made or passed on.",
+            sum(|dpu| dpu.relayed),
+        ),
+        ("egress_calls_total", "Calls made off this node.", sum(|dpu| dpu.egress_sent)),
+        (
+            "egress_failures_total",
+            "Calls off this node without an answer of their callee.",
+            sum(|dpu| dpu.egress_failed),
+        ),
+        ("bad_responses_total", "Answers of cells that HTTP cannot say.", sum(|dpu| dpu.bad_responses)),
+    ] {
+        text.one(name, Kind::Counter, help, value);
+    }
+    for (name, help, value) in [
+        ("inflight_requests", "Requests received and not ended.", sum(|dpu| dpu.in_flight)),
+        ("connections_open", "Connections of clients.", sum(|dpu| dpu.connections_open.into())),
+        ("request_body_bytes", "Bytes of request bodies held.", sum(|dpu| dpu.buffered_bytes)),
+        ("answer_body_bytes", "Bytes of answers that clients have not taken.", sum(|dpu| dpu.answer_bytes)),
+        (
+            "egress_calls_open",
+            "Calls of workers on their way off this node.",
+            sum(|dpu| dpu.egress_open as u64),
+        ),
+    ] {
+        text.one(name, Kind::Gauge, help, value);
+    }
+}
+
+fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
+    let sum = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
+    for (name, help, value) in [
+        (
+            "custody_requests_total",
+            "Requests taken into custody or refused by the DPA.",
+            sum(|dpa| dpa.received),
+        ),
+        ("ring_frames_total", "Small frames passed on.", sum(|dpa| dpa.frames)),
+        ("ring_chunks_total", "Chunks of large messages passed on.", sum(|dpa| dpa.chunks)),
+        ("ring_full_total", "Frames that found a ring full and waited.", sum(|dpa| dpa.parked)),
+        (
+            "redispatched_total",
+            "Requests sent to another worker than the first.",
+            sum(|dpa| dpa.redispatched),
+        ),
+        ("late_responses_total", "Responses for no live request, dropped.", sum(|dpa| dpa.late_responses)),
+    ] {
+        text.one(name, Kind::Counter, help, value);
+    }
+    text.family("ring_rejected_frames_total", Kind::Counter, "Frames that were not believed, by rule.");
+    for (index, reason) in FrameError::REASONS.iter().enumerate() {
+        let count: u64 = dpas.iter().map(|dpa| dpa.rejected[index]).sum();
+        text.sample(&format!("ring_rejected_frames_total{{reason=\"{reason}\"}}"), count);
+    }
+    text.family("worker_evictions_total", Kind::Counter, "Endpoints that were closed, by reason.");
+    for (reason, count) in [
+        ("frame", dpas.iter().flat_map(|dpa| dpa.rejected).sum::<u64>()),
+        ("ring", sum(|dpa| dpa.corrupt_rings)),
+        ("rule", sum(|dpa| dpa.violations)),
+        ("stalled", sum(|dpa| dpa.stalled)),
+    ] {
+        text.sample(&format!("worker_evictions_total{{reason=\"{reason}\"}}"), count);
+    }
+    for (name, help, value) in [
+        ("custody_requests", "Requests in custody.", sum(|dpa| dpa.live.into())),
+        ("endpoints", "Lanes of workers and sidecars that are attached.", sum(|dpa| dpa.endpoints as u64)),
+        ("ring_parked_frames", "Frames that wait for room in a ring.", sum(|dpa| dpa.parked_now as u64)),
+    ] {
+        text.one(name, Kind::Gauge, help, value);
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+struct Text(String);
+
+impl Text {
+    fn one(&mut self, name: &str, kind: Kind, help: &str, value: u64) {
+        self.family(name, kind, help);
+        self.sample(name, value);
+    }
+
+    fn family(&mut self, name: &str, kind: Kind, help: &str) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        self.line(format_args!("# HELP cellmesh_{name} {help}"));
+        self.line(format_args!("# TYPE cellmesh_{name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, value: u64) {
+        self.line(format_args!("cellmesh_{name} {value}"));
+    }
+
+    fn line(&mut self, line: impl Display) {
+        writeln!(self.0, "{line}").expect("memory takes all text");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lanes are added up, and every family says what it is.
+    #[test]
+    fn lanes_are_summed() {
+        let dpu = DpuStats { received: 5, answered: 3, refused: 1, in_flight: 1, ..DpuStats::default() };
+        let lane = Counts { dpu: Some(dpu), dpa: Some(DpaStats { frames: 7, ..DpaStats::default() }) };
+        let text = text(&[lane, Counts { dpa: None, ..lane }]);
+        for line in [
+            "cellmesh_requests_received_total 10",
+            "# TYPE cellmesh_inflight_requests gauge",
+            "cellmesh_inflight_requests 2",
+            "cellmesh_ring_frames_total 7",
+            "cellmesh_ring_rejected_frames_total{reason=\"overrun\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        let names = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
+        assert_eq!(names("# HELP"), names("# TYPE"));
+    }
+}

@@ -146,7 +146,10 @@ impl Lanes {
 
 fn run(main: LaneMain, orders: Orders) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, main(orders))
+    let ended = LocalSet::new().block_on(&runtime, main(orders));
+    // Names that are still being looked up keep threads of its own; nobody waits for them.
+    runtime.shutdown_background();
+    ended
 }
 
 fn lane_failed(ended: Option<anyhow::Result<()>>) -> anyhow::Error {

@@ -139,13 +139,14 @@ fn inward_addresses_are_not_called() {
         "127.0.0.2",
     ];
     let allow: Vec<String> = spellings.iter().map(|host| format!("\"{host}\"")).collect();
-    // 127.0.0.2 and 0.0.0.0 are named as addresses, so they may be called; the others are names.
-    let node = node(&allow[..11].join(", "), "");
+    // 127.0.0.2 and 0.0.0.0 are named as addresses, so they may be called; the others are names. That one port of 127.0.0.1
+    // may be called helps neither them nor its other ports.
+    let node = node(&format!("{}, \"127.0.0.1:1\"", allow[..11].join(", ")), "");
     for host in &spellings[..11] {
         let (status, text) = call(&node, &format!("http://{host}:{port}/"));
         assert!(status == 502 && text.contains(host.trim_end_matches('.')), "{host}: {status} {text}");
     }
-    for host in ["[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "127.0.0.2"] {
+    for host in ["[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "127.0.0.2", "127.0.0.1"] {
         let (status, text) = call(&node, &format!("http://{host}:{port}/"));
         assert!(status == 503 && text.contains("egress.allow"), "{host}: {status} {text}");
     }
@@ -210,12 +211,15 @@ fn front_without_back(back: SocketAddr) -> Run {
 /// A service without a worker here is called on another node: for cells and for clients, with no more said to them.
 #[test]
 fn service_without_worker_is_called_on_another_node() {
-    let toml = "[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"back\"]";
+    let toml = "[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"first\", \"back\"]";
     let other = Run::app(toml).start();
     let node = front_without_back(other.address()).start();
     let reply = node.post("front", "/order?url=http://back/echo", "there and back").ok();
     assert_eq!(reply.text(), "there and back");
     assert_eq!(node.post("back", "/echo", "for a client").ok().text(), "for a client");
+    let mut wire = node.connect();
+    wire.send("GET /reflect HTTP/1.1\r\nhost: public.example\r\nx-cellmesh-service: back\r\n\r\n");
+    assert_eq!(wire.reply().ok().json()["service"], "back", "whatever else the client says");
     let missing = node.get("front", "/order?url=http://back/answer?status=404");
     assert_eq!(missing.status, 404);
     assert_eq!(other.stop().code, Some(0));

@@ -89,12 +89,12 @@ impl Dpa {
     fn take_turn(&mut self, from: EndpointId, now: Nanos) -> Result<bool, Violation> {
         let mut moved = self.unpark(from);
         let rx = &mut self.inlet(from).rx;
-        // A look before all that the last one has seen is through could see small frames whose chunks still wait.
-        if !rx.has_seen() && !rx.refresh()? {
+        // A look before all chunks that the last one has seen are through could see small frames whose chunks still wait.
+        if !rx.bulk.has_seen() && !rx.refresh()? {
             return Ok(moved);
         }
         let mut frame = Frame::EMPTY;
-        for _ in 0..self.config.chunks_per_turn {
+        for _ in 0..self.config.chunks_per_turn.max(1) {
             if !self.inlet(from).rx.bulk.peek(&mut frame)? {
                 break;
             }

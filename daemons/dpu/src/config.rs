@@ -79,8 +79,8 @@ pub struct DpuConfig {
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressConfig {
-    /// Whether a service of the application that has no worker here is called elsewhere: at the host that the cell's URL
-    /// names, else at its own name.
+    /// Whether a service of the application that has no worker here is called elsewhere: at its own name, at the port of the
+    /// cell's URL.
     pub services_elsewhere: bool,
     /// Where hosts are, instead of asking the system's resolver: `"name" = "address:port"`. A service that is named here and
     /// has no worker on this node is called there.

@@ -372,6 +372,7 @@ impl Dpu {
             return self.relay_elsewhere(slot, message);
         }
         if let Err(refused) = self.try_relay(slot, message) {
+            self.0.egress.take_spare(slot);
             self.with_port(|port| port.respond(slot, ResponseMessage::faulted(refused)));
         }
     }

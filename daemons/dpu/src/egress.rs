@@ -45,6 +45,10 @@ pub const ELSEWHERE: ServiceId = ServiceId(u16::MAX);
 /// Calls between nodes that one request may lead to, one after another. Source: the DPA's own default for a node.
 const HOPS_MAX: u8 = 16;
 
+/// A silent HTTP/2 peer is asked whether it is still there: every call to its host would go to it otherwise.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The way off this node of one lane.
 pub(crate) struct Egress {
     config: EgressConfig,
@@ -122,6 +126,7 @@ impl Failure {
 
 impl Egress {
     pub(crate) fn new(config: &EgressConfig, body_bytes_max: usize) -> Self {
+        let connector = Connector::new(config);
         let client = |http2: bool| {
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
@@ -129,8 +134,11 @@ impl Egress {
                 .pool_idle_timeout(config.idle_timeout.0)
                 .pool_max_idle_per_host(config.idle_connections_max as usize)
                 .http2_only(http2)
+                .http2_keep_alive_interval(PING_INTERVAL)
+                .http2_keep_alive_timeout(PING_TIMEOUT)
+                .http2_keep_alive_while_idle(true)
                 .set_host(false)
-                .build(Connector::new(config))
+                .build(connector.clone())
         };
         Self {
             config: config.clone(),
@@ -154,17 +162,19 @@ impl Egress {
         (self.sent.get(), self.failed.get())
     }
 
-    /// Where a service without a worker here is called: at the host that a cell's message names, else at its own name; none
-    /// if config names no way to it.
-    pub(crate) fn host_of_service(&self, service: &str, message: Option<&RequestMessage>) -> Option<String> {
-        let named = message.and_then(|message| message.headers().get("host"));
-        let named = named.and_then(|host| std::str::from_utf8(host).ok()).unwrap_or(service);
-        let host = Authority::parse(named).map_or(service, |authority| authority.host);
+    /// Where a service without a worker here is called; none if config names no way to it. `named`: the host that a cell's
+    /// URL named, which is known to mean this service.
+    ///
+    /// A cell has a say in the port, and in which entry of the static map is used. It is at the service's own name that the
+    /// call is made otherwise: what follows the name in `named` could lead anywhere.
+    pub(crate) fn host_of_service(&self, service: &str, named: Option<Authority<'_>>) -> Option<String> {
         let is_mapped = |host: &str| self.config.hosts.keys().any(|known| known.eq_ignore_ascii_case(host));
-        if is_mapped(service) && !is_mapped(host) {
-            return Some(service.to_owned());
+        if let Some(named) = named.filter(|named| is_mapped(named.host)) {
+            return Some(named.to_string());
         }
-        (is_mapped(host) || self.config.services_elsewhere).then(|| named.to_owned())
+        let port = named.and_then(|named| named.port);
+        let own = Authority { host: service, port }.to_string();
+        (is_mapped(service) || self.config.services_elsewhere).then_some(own)
     }
 
     /// Keeps what will be sent to `host` if there is no worker for it here.
@@ -207,6 +217,9 @@ impl Egress {
 
     async fn try_elsewhere(&self, url: &str, message: &RequestMessage) -> Result<ResponseMessage, Failure> {
         let uri: Uri = url.parse().map_err(|_| Failure::Request(format!("{url:?} is no URL")))?;
+        if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
+            return Err(Failure::Request(format!("{url:?}: must begin with http://")));
+        }
         let text = uri.authority().map_or("", http::uri::Authority::as_str);
         let authority =
             Authority::parse(text).ok_or_else(|| Failure::Request(format!("{text:?} is no host")))?;
@@ -258,7 +271,7 @@ impl Egress {
         callee: Callee,
     ) -> Result<ResponseMessage, Failure> {
         let limit = deadline.saturating_since(Nanos::now()).min(self.config.try_timeout.0);
-        let name = host.split(':').next().unwrap_or(host);
+        let name = Authority::parse(host).map_or(host, |authority| authority.host);
         let speaks_http2 = self.config.http2.iter().any(|known| known.eq_ignore_ascii_case(name));
         let client = if speaks_http2 { &self.http2 } else { &self.http1 };
         let whole = async {
@@ -313,21 +326,23 @@ fn request(uri: Uri, message: &RequestMessage, host: &str) -> Result<Request<Ful
     let bad = |what: &str| Failure::Request(format!("{what} cannot be sent as HTTP"));
     let mut request = Request::new(Full::new(message.body.clone()));
     *request.method_mut() = Method::from_bytes(message.method()).map_err(|_| bad("the method"))?;
+    if request.method() == Method::CONNECT {
+        return Err(bad("CONNECT"));
+    }
     *request.uri_mut() = uri;
     let lines = message.headers();
     lines.check(HeadLimits::default()).map_err(|why| Failure::Request(format!("bad header: {why}")))?;
     for (name, value) in lines.iter() {
-        if !goes_on(name) {
+        if !goes_on(name) || name == "host" {
             continue;
         }
         let value = HeaderValue::from_bytes(value).map_err(|_| bad(&format!("header {name}")))?;
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad(&format!("header {name}")))?;
         request.headers_mut().append(name, value);
     }
-    if !request.headers().contains_key(HOST) {
-        let host = HeaderValue::from_str(host).map_err(|_| bad("the host"))?;
-        request.headers_mut().insert(HOST, host);
-    }
+    // Whom the request goes to, and nobody else: what is behind a shared address is told apart by this header.
+    let host = HeaderValue::from_str(host).map_err(|_| bad("the host"))?;
+    request.headers_mut().insert(HOST, host);
     Ok(request)
 }
 
@@ -353,4 +368,29 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(config: EgressConfig, named: Option<&str>) -> Option<String> {
+        let egress = Egress::new(&config, 0);
+        egress.host_of_service("back", named.map(|named| Authority::parse(named).expect("a host")))
+    }
+
+    /// A service is called at its own name, or where the map says, whatever a cell puts behind that name.
+    #[test]
+    fn services_are_called_at_their_own_names() {
+        let elsewhere = || EgressConfig { services_elsewhere: true, ..EgressConfig::default() };
+        let address = "10.0.0.7:80".parse().expect("an address");
+        let mapped =
+            |name: &str| EgressConfig { hosts: [(name.into(), address)].into(), ..EgressConfig::default() };
+        assert_eq!(host(EgressConfig::default(), Some("back")), None);
+        assert_eq!(host(elsewhere(), None).as_deref(), Some("back"));
+        assert_eq!(host(elsewhere(), Some("back.shop.svc.evil.example:8080")).as_deref(), Some("back:8080"));
+        assert_eq!(host(mapped("Back"), Some("back.shop")).as_deref(), Some("back"));
+        assert_eq!(host(mapped("back.shop"), Some("back.shop:1")).as_deref(), Some("back.shop:1"));
+        assert_eq!(host(mapped("other"), Some("back")), None);
+    }
 }

@@ -5,6 +5,7 @@ use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use tokio::task::spawn_local;
 
 use super::Dpu;
+use crate::egress::hosts::Authority;
 
 impl Dpu {
     /// Calls of workers that are being made here, to whomever.
@@ -28,10 +29,17 @@ impl Dpu {
     pub(super) fn keep_spare(&self, slot: SlotId, service: usize, message: &RequestMessage) {
         if self.0.config.egress.leads_elsewhere()
             && let Some(name) = self.0.routes.services().get(service)
-            && let Some(host) = self.0.egress.host_of_service(name.as_str(), Some(message))
+            && let Some(host) = self.0.egress.host_of_service(name.as_str(), self.named(service, message))
         {
             self.0.egress.keep_spare(slot, host, message.clone());
         }
+    }
+
+    /// The host that a cell's message names, if it means this service: a cell may write what it likes there.
+    fn named<'m>(&self, service: usize, message: &'m RequestMessage) -> Option<Authority<'m>> {
+        let named = message.headers().get("host").and_then(|host| std::str::from_utf8(host).ok())?;
+        let meant = self.0.routes.id_of_host(named)?;
+        Authority::parse(named).filter(|_| usize::from(meant.0) == service)
     }
 
     /// A call made for a worker has its outcome. Without a link the one who called is gone too.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -71,7 +71,7 @@ struct Rules {
     hosts: BTreeMap<String, SocketAddr>,
     allow: Vec<HostPattern>,
     connect_timeout: std::time::Duration,
-    lookups: Semaphore,
+    lookups: Arc<Semaphore>,
 }
 
 impl Connector {
@@ -82,7 +82,7 @@ impl Connector {
             hosts,
             allow: config.allow.clone(),
             connect_timeout: config.connect_timeout.0,
-            lookups: Semaphore::new(LOOKUPS_MAX),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
         }))
     }
 }
@@ -135,20 +135,28 @@ impl Rules {
             return Ok(vec![*address]);
         }
         let failed = |source| ConnectError::Lookup { host: authority.host.to_owned(), source };
-        let _turn = self.lookups.acquire().await.expect("never closed");
-        let port = authority.port.unwrap_or(HTTP_PORT);
-        let found: Vec<SocketAddr> =
-            tokio::net::lookup_host((authority.host, port)).await.map_err(failed)?.collect();
+        let turn = Arc::clone(&self.lookups).acquire_owned().await.expect("never closed");
+        let name = (authority.host.to_owned(), authority.port.unwrap_or(HTTP_PORT));
+        // Its thread goes on when nobody waits any more, and keeps its turn until then.
+        let looking = tokio::task::spawn_blocking(move || {
+            let found = name.to_socket_addrs().map(Vec::from_iter);
+            drop(turn);
+            found
+        });
+        let found = looking.await.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
         let first = found.first().ok_or_else(|| failed(io::Error::other("it has no address")))?.ip();
         let callable: Vec<SocketAddr> =
-            found.into_iter().filter(|address| self.may_call(address.ip())).collect();
+            found.into_iter().filter(|address| self.may_call(address.ip(), authority)).collect();
         if callable.is_empty() {
             return Err(ConnectError::Inward { host: authority.host.to_owned(), address: first });
         }
         Ok(callable)
     }
 
-    fn may_call(&self, address: IpAddr) -> bool {
-        !is_inward(address) || self.allow.iter().any(|pattern| pattern.names(address))
+    /// An inward address only if the URL itself names it and config allows just that: a name that leads there is no
+    /// permission, whoever else may call it.
+    fn may_call(&self, address: IpAddr, authority: Authority<'_>) -> bool {
+        let is_named = || authority.host.parse() == Ok(address);
+        !is_inward(address) || (is_named() && self.allow.iter().any(|pattern| pattern.matches(authority)))
     }
 }

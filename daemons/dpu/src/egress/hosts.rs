@@ -3,7 +3,7 @@
 //! - Host names do not know upper and lower case, and a dot at the end means nothing here.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
@@ -27,7 +27,7 @@ impl<'a> Authority<'a> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, after) = rest.split_once(']')?;
-                host.parse::<std::net::Ipv6Addr>().ok()?;
+                host.parse::<Ipv6Addr>().ok()?;
                 (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
             }
             None => match text.split_once(':') {
@@ -111,12 +111,6 @@ impl HostPattern {
             if self.host.starts_with('.') { host.ends_with(&*self.host) } else { host == *self.host };
         is_host && self.port.is_none_or(|port| port == authority.port.unwrap_or(HTTP_PORT))
     }
-
-    /// Whether this names exactly this address, and not a name behind which it was found.
-    #[must_use]
-    pub fn names(&self, address: IpAddr) -> bool {
-        self.host.parse() == Ok(address)
-    }
 }
 
 /// Where HTTP is spoken unless a port is named. Source: RFC 9110, section 4.2.1.
@@ -126,13 +120,24 @@ fn plain(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-/// Whether an address is of this machine or of its nearest neighbours, where nothing is that a cell should reach unless
-/// config names the address: this host, loopback, link-local (metadata services of clouds are there), multicast.
+/// Where metadata services of clouds are, beside link-local addresses: Azure, Alibaba, Oracle; AWS and Google in IPv6.
+const METADATA: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Whether nothing is at an address that a cell should reach unless config names it: this host, loopback, link-local,
+/// multicast, metadata services of clouds.
 ///
-/// An IPv4 address that is written as IPv6 is judged as what it is. Source: IANA special-purpose address registries; the
-/// metadata address of AWS, `fd00:ec2::254`.
+/// An IPv4 address that is written as IPv6 is judged as what it is. Source: IANA special-purpose address registries.
 #[must_use]
 pub fn is_inward(address: IpAddr) -> bool {
+    if METADATA.contains(&address) {
+        return true;
+    }
     match address {
         IpAddr::V4(v4) => {
             v4.is_loopback()
@@ -142,22 +147,28 @@ pub fn is_inward(address: IpAddr) -> bool {
                 || v4.octets()[0] == 0
         }
         IpAddr::V6(v6) => {
-            let embedded = v6.to_ipv4().map(IpAddr::V4).or_else(|| nat64(v6));
+            let embedded = v6.to_ipv4().map(IpAddr::V4).or_else(|| translated(v6));
             v6.is_loopback()
                 || v6.is_unspecified()
                 || v6.is_multicast()
                 || v6.is_unicast_link_local()
-                || v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
+                || v6.segments()[0] & 0xffc0 == 0xfec0
                 || embedded.is_some_and(is_inward)
         }
     }
 }
 
-/// The IPv4 address inside `64:ff9b::/96`. Source: RFC 6052.
-fn nat64(address: std::net::Ipv6Addr) -> Option<IpAddr> {
+/// The IPv4 address that a translator takes out of an IPv6 address: `64:ff9b::/96` and `64:ff9b:1::/48` (RFC 6052 and
+/// RFC 8215, in its last bytes), `2002::/16` (RFC 3056).
+fn translated(address: Ipv6Addr) -> Option<IpAddr> {
     let bytes = address.octets();
-    let inside: [u8; 4] = bytes[12..].try_into().ok()?;
-    (bytes[..12] == [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]).then(|| IpAddr::from(inside))
+    let at = match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => 12,
+        [0x2002, ..] => 2,
+        _ => return None,
+    };
+    let inside: [u8; 4] = bytes[at..at + 4].try_into().ok()?;
+    Some(IpAddr::from(inside))
 }
 
 #[cfg(test)]
@@ -218,6 +229,11 @@ mod tests {
             "::ffff:169.254.169.254",
             "::127.0.0.1",
             "64:ff9b::7f00:1",
+            "64:ff9b:1::7f00:1",
+            "2002:7f00:1::",
+            "fec0::1",
+            "168.63.129.16",
+            "fd20:ce::254",
         ] {
             assert!(is_inward(address.parse().expect("an address")), "{address}");
         }

@@ -242,8 +242,33 @@ impl Frame {
     #[must_use]
     #[inline(always)]
     pub fn header(&self) -> FrameHeader {
-        let fault = Fault::from_number(self.words[0].to_le_bytes()[2]).expect("it was admitted");
-        FrameHeader::of_words(self.kind, fault, &self.words)
+        self.taken_apart(Fault::from_number(self.fault_number()).expect("it was admitted"))
+    }
+
+    #[inline(always)]
+    const fn fault_number(&self) -> u8 {
+        self.words[0].to_le_bytes()[2]
+    }
+
+    #[inline(always)]
+    const fn taken_apart(&self, fault: Fault) -> FrameHeader {
+        FrameHeader {
+            kind: self.kind,
+            fault,
+            hops: self.hops(),
+            status: self.status(),
+            service: self.service(),
+            token: self.token(),
+            deadline: self.deadline(),
+            payload_len: self.payload_len(),
+            frame_len: self.frame_len(),
+            method_len: half(self.words[4], 0),
+            target_len: half(self.words[4], 1),
+            headers_len: upper(self.words[4]),
+            seq: self.seq(),
+            generation: upper(self.words[5]),
+            credit: self.credit(),
+        }
     }
 
     /// The frame for a receiver that calls what it is about `token`, unchanged otherwise.
@@ -328,27 +353,6 @@ impl FrameHeader {
     #[inline]
     pub const fn body_len(&self) -> u64 {
         (self.payload_len as u64).saturating_sub(padded(self.head_len()))
-    }
-
-    #[inline(always)]
-    const fn of_words(kind: FrameKind, fault: Fault, words: &[u64; HEADER_WORDS]) -> Self {
-        Self {
-            kind,
-            fault,
-            hops: words[0].to_le_bytes()[3],
-            status: half(words[0], 2),
-            service: ServiceId(half(words[0], 3)),
-            token: words[1],
-            deadline: Nanos(words[2]),
-            payload_len: lower(words[3]),
-            frame_len: upper(words[3]),
-            method_len: half(words[4], 0),
-            target_len: half(words[4], 1),
-            headers_len: upper(words[4]),
-            seq: lower(words[5]),
-            generation: upper(words[5]),
-            credit: lower(words[6]),
-        }
     }
 
     /// As it lies in the ring.

@@ -85,61 +85,76 @@ pub(super) fn text(lanes: &[Counts]) -> String {
 
 fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
     let sum = |of: fn(&DpuStats) -> u64| dpus.iter().map(of).sum::<u64>();
-    for (name, help, value) in [
-        ("requests_received_total", "Requests whose head was read.", sum(|dpu| dpu.received)),
-        ("requests_answered_total", "Requests answered by a cell or a host.", sum(|dpu| dpu.answered)),
-        ("requests_refused_total", "Requests answered by the mesh with an error.", sum(|dpu| dpu.refused)),
-        ("requests_abandoned_total", "Requests whose client went away first.", sum(|dpu| dpu.abandoned)),
-        (
-            "calls_relayed_total",
-            "Calls of workers that the sidecar made or passed on.",
-            sum(|dpu| dpu.relayed),
-        ),
-        ("egress_calls_total", "Calls made off this node.", sum(|dpu| dpu.egress_sent)),
-        (
-            "egress_failures_total",
-            "Calls off this node without an answer of their callee.",
-            sum(|dpu| dpu.egress_failed),
-        ),
-        ("bad_responses_total", "Answers of cells that HTTP cannot say.", sum(|dpu| dpu.bad_responses)),
-    ] {
-        text.one(name, Kind::Counter, help, value);
-    }
-    for (name, help, value) in [
-        ("inflight_requests", "Requests received and not ended.", sum(|dpu| dpu.in_flight)),
-        ("connections_open", "Connections of clients.", sum(|dpu| dpu.connections_open.into())),
-        ("request_body_bytes", "Bytes of request bodies held.", sum(|dpu| dpu.buffered_bytes)),
-        ("answer_body_bytes", "Bytes of answers that clients have not taken.", sum(|dpu| dpu.answer_bytes)),
-        (
-            "egress_calls_open",
-            "Calls of workers on their way off this node.",
-            sum(|dpu| dpu.egress_open as u64),
-        ),
-    ] {
-        text.one(name, Kind::Gauge, help, value);
-    }
+    text.all(
+        Kind::Counter,
+        &[
+            ("requests_received_total", "Requests whose head was read.", sum(|dpu| dpu.received)),
+            ("requests_answered_total", "Requests answered by a cell or a host.", sum(|dpu| dpu.answered)),
+            (
+                "requests_refused_total",
+                "Requests answered by the mesh with an error.",
+                sum(|dpu| dpu.refused),
+            ),
+            ("requests_abandoned_total", "Requests whose client went away first.", sum(|dpu| dpu.abandoned)),
+            (
+                "calls_relayed_total",
+                "Calls of workers that the sidecar made or passed on.",
+                sum(|dpu| dpu.relayed),
+            ),
+            ("egress_calls_total", "Calls made off this node.", sum(|dpu| dpu.egress_sent)),
+            (
+                "egress_failures_total",
+                "Calls off this node without an answer of their callee.",
+                sum(|dpu| dpu.egress_failed),
+            ),
+            ("bad_responses_total", "Answers of cells that HTTP cannot say.", sum(|dpu| dpu.bad_responses)),
+        ],
+    );
+    text.all(
+        Kind::Gauge,
+        &[
+            ("inflight_requests", "Requests received and not ended.", sum(|dpu| dpu.in_flight)),
+            ("connections_open", "Connections of clients.", sum(|dpu| dpu.connections_open.into())),
+            ("request_body_bytes", "Bytes of request bodies held.", sum(|dpu| dpu.buffered_bytes)),
+            (
+                "answer_body_bytes",
+                "Bytes of answers that clients have not taken.",
+                sum(|dpu| dpu.answer_bytes),
+            ),
+            (
+                "egress_calls_open",
+                "Calls of workers on their way off this node.",
+                sum(|dpu| dpu.egress_open as u64),
+            ),
+        ],
+    );
 }
 
 fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     let sum = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
-    for (name, help, value) in [
-        (
-            "custody_requests_total",
-            "Requests taken into custody or refused by the DPA.",
-            sum(|dpa| dpa.received),
-        ),
-        ("ring_frames_total", "Small frames passed on.", sum(|dpa| dpa.frames)),
-        ("ring_chunks_total", "Chunks of large messages passed on.", sum(|dpa| dpa.chunks)),
-        ("ring_full_total", "Frames that found a ring full and waited.", sum(|dpa| dpa.parked)),
-        (
-            "redispatched_total",
-            "Requests sent to another worker than the first.",
-            sum(|dpa| dpa.redispatched),
-        ),
-        ("late_responses_total", "Responses for no live request, dropped.", sum(|dpa| dpa.late_responses)),
-    ] {
-        text.one(name, Kind::Counter, help, value);
-    }
+    text.all(
+        Kind::Counter,
+        &[
+            (
+                "custody_requests_total",
+                "Requests taken into custody or refused by the DPA.",
+                sum(|dpa| dpa.received),
+            ),
+            ("ring_frames_total", "Small frames passed on.", sum(|dpa| dpa.frames)),
+            ("ring_chunks_total", "Chunks of large messages passed on.", sum(|dpa| dpa.chunks)),
+            ("ring_full_total", "Frames that found a ring full and waited.", sum(|dpa| dpa.parked)),
+            (
+                "redispatched_total",
+                "Requests sent to another worker than the first.",
+                sum(|dpa| dpa.redispatched),
+            ),
+            (
+                "late_responses_total",
+                "Responses for no live request, dropped.",
+                sum(|dpa| dpa.late_responses),
+            ),
+        ],
+    );
     text.family("ring_rejected_frames_total", Kind::Counter, "Frames that were not believed, by rule.");
     for (index, reason) in FrameError::REASONS.iter().enumerate() {
         let count: u64 = dpas.iter().map(|dpa| dpa.rejected[index]).sum();
@@ -154,13 +169,18 @@ fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     ] {
         text.sample(&format!("worker_evictions_total{{reason=\"{reason}\"}}"), count);
     }
-    for (name, help, value) in [
-        ("custody_requests", "Requests in custody.", sum(|dpa| dpa.live.into())),
-        ("endpoints", "Lanes of workers and sidecars that are attached.", sum(|dpa| dpa.endpoints as u64)),
-        ("ring_parked_frames", "Frames that wait for room in a ring.", sum(|dpa| dpa.parked_now as u64)),
-    ] {
-        text.one(name, Kind::Gauge, help, value);
-    }
+    text.all(
+        Kind::Gauge,
+        &[
+            ("custody_requests", "Requests in custody.", sum(|dpa| dpa.live.into())),
+            (
+                "endpoints",
+                "Lanes of workers and sidecars that are attached.",
+                sum(|dpa| dpa.endpoints as u64),
+            ),
+            ("ring_parked_frames", "Frames that wait for room in a ring.", sum(|dpa| dpa.parked_now as u64)),
+        ],
+    );
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -172,9 +192,12 @@ enum Kind {
 struct Text(String);
 
 impl Text {
-    fn one(&mut self, name: &str, kind: Kind, help: &str, value: u64) {
-        self.family(name, kind, help);
-        self.sample(name, value);
+    /// Families of one sample each: name, help, value.
+    fn all(&mut self, kind: Kind, families: &[(&str, &str, u64)]) {
+        for (name, help, value) in families {
+            self.family(name, kind, help);
+            self.sample(name, *value);
+        }
     }
 
     fn family(&mut self, name: &str, kind: Kind, help: &str) {

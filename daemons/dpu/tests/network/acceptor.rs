@@ -1,4 +1,4 @@
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use cellmesh_dpu::{Acceptor, DpuConfig};
 use tokio::net::TcpSocket;
@@ -34,20 +34,25 @@ fn connections_go_to_the_lane_with_the_fewest() {
     });
 }
 
+/// An acceptor with this config, and two connections to it that are served.
+async fn full(node: &Node, config: DpuConfig) -> (SocketAddr, [Raw; 2]) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    let (acceptor, mut intakes) = Acceptor::new(listener, 1, &config);
+    spawn_local(intakes.remove(0).serve(node.dpu.clone()));
+    spawn_local(acceptor.run());
+    let mut kept = [Raw::connect(addr).await, Raw::connect(addr).await];
+    for client in &mut kept {
+        assert_eq!(client.get("/hello").await.status, 200);
+    }
+    (addr, kept)
+}
+
 /// Beyond the cap a client is told at once; a connection that closes makes room.
 #[test]
 fn connections_are_capped() {
     check_with(DpuConfig::default(), async |node: Node| {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let addr = listener.local_addr().expect("bound");
-        let config = DpuConfig { connections_max: 2, ..DpuConfig::default() };
-        let (acceptor, mut intakes) = Acceptor::new(listener, 1, &config);
-        spawn_local(intakes.remove(0).serve(node.dpu.clone()));
-        spawn_local(acceptor.run());
-        let mut kept = [Raw::connect(addr).await, Raw::connect(addr).await];
-        for client in &mut kept {
-            assert_eq!(client.get("/hello").await.status, 200);
-        }
+        let (addr, kept) = full(&node, DpuConfig { connections_max: 2, ..DpuConfig::default() }).await;
         let mut refused = Raw::connect(addr).await;
         let reply = refused.reply().await;
         assert_eq!((reply.status, reply.error()), (503, "too many connections".to_owned()));
@@ -62,16 +67,8 @@ fn connections_are_capped() {
 #[test]
 fn connections_of_one_address_are_capped() {
     check_with(DpuConfig::default(), async |node: Node| {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let addr = listener.local_addr().expect("bound");
-        let config = DpuConfig { connections_per_address_max: 2, ..DpuConfig::default() };
-        let (acceptor, mut intakes) = Acceptor::new(listener, 1, &config);
-        spawn_local(intakes.remove(0).serve(node.dpu.clone()));
-        spawn_local(acceptor.run());
-        let mut kept = [Raw::connect(addr).await, Raw::connect(addr).await];
-        for client in &mut kept {
-            assert_eq!(client.get("/hello").await.status, 200);
-        }
+        let (addr, kept) =
+            full(&node, DpuConfig { connections_per_address_max: 2, ..DpuConfig::default() }).await;
         let reply = Raw::connect(addr).await.reply().await;
         assert_eq!((reply.status, reply.error()), (503, "too many connections from your address".to_owned()));
         let other = TcpSocket::new_v4().expect("a socket");

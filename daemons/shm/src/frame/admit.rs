@@ -185,12 +185,16 @@ impl Frame {
         for (index, copy) in self.words.iter_mut().enumerate() {
             *copy = word(index);
         }
-        self.kind = FrameHeader::check(&self.words, limits)?.kind;
-        Ok(())
+        let header = self.decode()?;
+        if header.generation != limits.generation {
+            return Err(FrameError::Generation { found: header.generation, expected: limits.generation });
+        }
+        if header.kind.is_chunk() != (limits.ring == RingName::Bulk) {
+            return Err(FrameError::Ring { kind: header.kind, ring: limits.ring });
+        }
+        header.check_lengths(limits)
     }
-}
 
-impl Frame {
     /// A header that lies in words of our own.
     /// # Errors
     /// As [`Frame::admit`].
@@ -199,37 +203,24 @@ impl Frame {
         frame.admit(|index| words[index], limits)?;
         Ok(frame)
     }
-}
-
-impl FrameHeader {
-    /// Checks a copy of a header and takes it apart.
-    #[inline(always)]
-    fn check(words: &[u64; HEADER_WORDS], limits: &FrameLimits) -> Result<Self, FrameError> {
-        let header = Self::decode(words)?;
-        if header.generation != limits.generation {
-            return Err(FrameError::Generation { found: header.generation, expected: limits.generation });
-        }
-        if header.kind.is_chunk() != (limits.ring == RingName::Bulk) {
-            return Err(FrameError::Ring { kind: header.kind, ring: limits.ring });
-        }
-        header.check_lengths(limits)?;
-        Ok(header)
-    }
 
     #[inline(always)]
-    fn decode(words: &[u64; HEADER_WORDS]) -> Result<Self, FrameError> {
-        let [version, kind, fault, ..] = words[0].to_le_bytes();
+    fn decode(&mut self) -> Result<FrameHeader, FrameError> {
+        let [version, kind, ..] = self.words[0].to_le_bytes();
         if version != FRAME_VERSION {
             return Err(FrameError::Version { found: version });
         }
-        if words[6] >> 32 != 0 || words[7] != 0 {
-            return Err(FrameError::Reserved { word: if words[7] == 0 { 6 } else { 7 } });
+        let [.., credit, last] = self.words;
+        if credit >> 32 != 0 || last != 0 {
+            return Err(FrameError::Reserved { word: if last == 0 { 6 } else { 7 } });
         }
-        let kind = FrameKind::from_number(kind).ok_or(FrameError::Kind { found: kind })?;
-        let fault = Fault::from_number(fault).ok_or(FrameError::Fault { found: fault })?;
-        Ok(Self::of_words(kind, fault, words))
+        self.kind = FrameKind::from_number(kind).ok_or(FrameError::Kind { found: kind })?;
+        let fault = self.fault_number();
+        Ok(self.taken_apart(Fault::from_number(fault).ok_or(FrameError::Fault { found: fault })?))
     }
+}
 
+impl FrameHeader {
     #[inline(always)]
     fn check_lengths(&self, limits: &FrameLimits) -> Result<(), FrameError> {
         match self.kind {

@@ -257,6 +257,29 @@ fn chunk_in_time_is_seen() {
     assert_eq!(hostile.assert_open().stalled, 0);
 }
 
+/// Chunks go one in a turn, and the small frames that were sent behind them wait until they are through.
+#[test]
+fn small_frames_wait_for_the_chunks_before_them() {
+    let mut hostile = Hostile::new();
+    hostile.node.call(SIDECAR, request(S, text("x")));
+    let token = hostile.take().expect("a request").token;
+    hostile.send(&FrameHeader { payload_len: 300_000, ..frame(FrameKind::ResponseAnnounce, token) });
+    assert_eq!(hostile.take().expect("credit").kind, FrameKind::ResponseCredit);
+    for seq in 0..3 {
+        let chunk = FrameHeader { frame_len: 16320, seq, ..frame(FrameKind::ResponseChunk, token) };
+        assert_eq!(hostile.link.tx.bulk.push(&chunk, Payload::Parts(&[], &[0; 16320])), Ok(true));
+    }
+    assert_eq!(hostile.link.tx.small.push(&own_request(7), Payload::Empty), Ok(true));
+    hostile.link.publish();
+    let before = hostile.node.dpa.stats();
+    for turn in 1..=3 {
+        hostile.node.dpa.pump(hostile.node.now);
+        let stats = hostile.node.dpa.stats();
+        let moved = (stats.chunks - before.chunks, stats.received - before.received);
+        assert_eq!(moved, (turn, u64::from(turn == 3)));
+    }
+}
+
 /// A receiver that grants all of its ring and never takes a chunk keeps its own messages waiting, nobody else's.
 #[test]
 fn never_taking_chunks_harms_nobody_else() {

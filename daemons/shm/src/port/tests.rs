@@ -393,3 +393,33 @@ fn late_frames_are_dropped() {
     let expected = PortStats { late_outcomes: 2, late_credits: 2, late_chunks: 1, ..PortStats::default() };
     assert_eq!(port.stats(), expected);
 }
+
+/// Chunks are taken one in a turn, and the small frames that were sent behind them wait until they are through.
+#[test]
+fn small_frames_wait_for_the_chunks_before_them() {
+    let (near, mut far) = link();
+    let mut port = Port::new(near, PortConfig::default());
+    let large = port.call(request(Bytes::new())).expect("few calls").raw();
+    let small = port.call(request(Bytes::new())).expect("few calls");
+    let announce = FrameHeader {
+        status: 200,
+        payload_len: 300_000,
+        ..FrameHeader::new(FrameKind::ResponseAnnounce, large)
+    };
+    assert_eq!(far.tx.small.push(&announce, Payload::Empty), Ok(true));
+    far.publish();
+    assert_eq!(poll(&mut port), None);
+    assert!(port.flush().moved(), "credit goes out");
+    let frame_len = far.spec.profile.chunk_payload_bytes();
+    for seq in 0..2 {
+        let chunk = FrameHeader { frame_len, seq, ..FrameHeader::new(FrameKind::ResponseChunk, large) };
+        let bytes = vec![0; frame_len as usize];
+        assert_eq!(far.tx.bulk.push(&chunk, Payload::Parts(&[], &bytes)), Ok(true));
+    }
+    let last = FrameHeader::faulted(small.raw(), Fault::NoWorker);
+    assert_eq!(far.tx.small.push(&last, Payload::Empty), Ok(true));
+    far.publish();
+    assert_eq!(poll(&mut port), None, "the second chunk waits, and so does what is behind it");
+    assert!(port.flush().moved(), "there is more to take");
+    assert!(matches!(poll(&mut port), Some(Arrived::Response { call, .. }) if call == small));
+}

@@ -12,6 +12,8 @@
 //!   exists to any of them. What a side may only read it gets as [`Words`], which cannot store.
 //! - Seals come before hand-over: the size can never change (a shrunk file would kill the reader with SIGBUS), and
 //!   `FUTURE_WRITE` makes our own mapping the last writable one of an outgoing segment, whoever re-opens the file.
+//! - A mapping is a page longer than its file, and the file cannot grow: a read past the end, which no code here does,
+//!   would end this process and not give it somebody else's bytes.
 //! - All pages are touched before hand-over, so that being out of memory is an error here and not a signal later.
 //! - Words are read on read-only pages with relaxed loads only: those are the ones that the language allows there
 //!   (`std::sync::atomic`, "Atomic accesses to read-only memory"); a fence behind the load orders it.
@@ -306,7 +308,8 @@ mod in_memfd {
     }
 
     impl Mapping {
-        /// `map` holds at least `bytes`: the kernel mapped exactly what it was asked for.
+        /// `map` holds at least `bytes`: the kernel mapped exactly what it was asked for. The file has so many: we made it
+        /// so, or checked it.
         fn of(map: MmapRaw, bytes: usize) -> Self {
             assert!(map.len() >= bytes, "mmap returned less than it was asked for");
             Self { memory: Arc::new(map), words: bytes / WORD_BYTES }
@@ -334,13 +337,19 @@ mod in_memfd {
     const NAME: &str = "cellmesh-segment";
 
     fn map_writable(fd: BorrowedFd<'_>, bytes: usize) -> Result<MmapRaw, SegmentError> {
-        let map = MmapOptions::new().len(bytes).populate().map_raw(fd.as_raw_fd());
+        let map = MmapOptions::new().len(guarded(bytes)).populate().map_raw(fd.as_raw_fd());
         map.map_err(|source| SegmentError::System { step: "mapping for writing", bytes, source })
     }
 
     fn map_read_only(fd: BorrowedFd<'_>, bytes: usize) -> Result<MmapRaw, SegmentError> {
-        let map = MmapOptions::new().len(bytes).populate().map_raw_read_only(fd.as_raw_fd());
+        let map = MmapOptions::new().len(guarded(bytes)).populate().map_raw_read_only(fd.as_raw_fd());
         map.map_err(|source| SegmentError::System { step: "mapping for reading", bytes, source })
+    }
+
+    /// What is mapped of a segment: its pages, and one behind them that no file has. Touching that one is SIGBUS.
+    fn guarded(bytes: usize) -> usize {
+        let page = rustix::param::page_size();
+        bytes.next_multiple_of(page) + page
     }
 
     /// A second open file of the same memory that was never opened for writing.

@@ -50,6 +50,7 @@ fn copy_past_the_end_panics() {
 #[cfg(not(miri))]
 mod sealed {
     use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
 
     use rustix::fs::{FallocateFlags, Mode, OFlags, SealFlags};
     use rustix::io::Errno;
@@ -88,6 +89,27 @@ mod sealed {
         let mut seen = Vec::new();
         mapped.words().append_to(10, &mut seen);
         assert_eq!(seen, b"still ours");
+    }
+
+    /// Behind either mapping is a page that nobody can read: the kernel has nothing to give for it.
+    #[test]
+    fn nothing_is_behind_a_mapping() {
+        let memory = std::fs::File::open("/proc/self/mem").expect("Linux");
+        for bytes in [BYTES, BYTES - 64] {
+            let (writer, reader) = pair(bytes).expect("memory");
+            store_bytes(&writer.words()[bytes / WORD_BYTES - 1..], b"the last");
+            for words in [writer.words(), reader.words().0] {
+                let begin = words.as_ptr().addr() as u64;
+                let mut read = [0; WORD_BYTES];
+                memory.read_exact_at(&mut read, begin + bytes as u64 - 8).expect("its own memory");
+                assert_eq!(&read, b"the last");
+                let page = rustix::param::page_size() as u64;
+                for behind in [begin + BYTES as u64, begin + BYTES as u64 + page - 8] {
+                    let error = memory.read_at(&mut read, behind).expect_err("no page of the file");
+                    assert_eq!(Errno::from_io_error(&error), Some(Errno::IO));
+                }
+            }
+        }
     }
 
     /// A hole punched by the writer reads as zeros: harmless, and the reader lives.

@@ -12,6 +12,7 @@
 //! - A short version runs with all tests. `cargo xtask chaos` runs the long one, with the numbers that
 //!   `docs/reliability.md` quotes.
 
+mod books;
 mod load;
 mod mesh;
 mod rounds;

@@ -47,6 +47,8 @@ pub(crate) struct Mesh {
     pub(crate) dpa: Process,
     pub(crate) dpu: Process,
     pub(crate) workers: Vec<Process>,
+    /// Admin ports of the DPU and the DPA.
+    pub(crate) admins: [SocketAddr; 2],
     dir: TempDir,
     shared_memory: Vec<PathBuf>,
 }
@@ -81,9 +83,11 @@ impl Mesh {
         let workers = ["offers", "price", "stock", "echo"].into_iter();
         let workers = workers.flat_map(|service| std::iter::repeat_n(service, REPLICAS));
         let workers = workers.map(|service| start("worker", &["--service", service])).collect();
-        let dpu = start("dpu", &["--listen", &address.to_string()]);
-        let dpa = start("dpa", &[]);
-        let mesh = Self { address, dpa, dpu, workers, dir, shared_memory };
+        let admins = [free_address(), free_address()];
+        let [of_dpu, of_dpa] = admins.map(|admin| admin.to_string());
+        let dpu = start("dpu", &["--listen", &address.to_string(), "--admin", &of_dpu]);
+        let dpa = start("dpa", &["--admin", &of_dpa]);
+        let mesh = Self { address, dpa, dpu, workers, admins, dir, shared_memory };
         mesh.until_attached(0);
         mesh
     }
@@ -199,7 +203,14 @@ impl Drop for Process {
 
 fn spawn(args: &[String]) -> (Child, Log) {
     let mut command = Command::new(program());
-    for name in ["RUST_LOG", "CELLMESH_LISTEN", "CELLMESH_LANES", "CELLMESH_CACHE_DIR", "CELLMESH_SOCKET"] {
+    for name in [
+        "RUST_LOG",
+        "CELLMESH_ADMIN",
+        "CELLMESH_LISTEN",
+        "CELLMESH_LANES",
+        "CELLMESH_CACHE_DIR",
+        "CELLMESH_SOCKET",
+    ] {
         command.env_remove(name);
     }
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

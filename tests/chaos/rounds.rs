@@ -10,17 +10,21 @@ use cellmesh_shm::frame::{FrameHeader, FrameKind};
 use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::link::Link;
 use cellmesh_shm::ring::Payload;
-use cellmesh_tests::until;
+use cellmesh_tests::{Usage, until};
 use rustix::process::Signal;
 
+use crate::books::Books;
 use crate::load::{Load, Outcome, Request};
 use crate::mesh::Mesh;
 
 /// Right answers in a row that mean that the service is back.
 const BACK: usize = 10;
 
-/// Anonymous memory that a process may have more than after its first round. Allocators keep what was freed.
+/// Anonymous memory that a process may have more than after its first round. The DPU and the cells behind it hold 16 MiB
+/// bodies, several at once, and their allocators keep what was freed.
 const GROWTH_BYTES_MAX: u64 = 96 << 20;
+/// The same of a DPA, which holds no bodies: a page here and there, and 1 %.
+const DPA_GROWTH_BYTES_MAX: u64 = 1 << 20;
 
 /// More than a ring holds.
 const GARBAGE_FRAMES: u64 = 200;
@@ -62,6 +66,7 @@ pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut mesh = Mesh::start(deed.stall_timeout());
     let load = Load::start(mesh.address);
+    let books = Books::watch(mesh.admins);
     until_back(&load);
     let mut windows = Vec::with_capacity(rounds);
     let mut baseline = None;
@@ -73,6 +78,8 @@ pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
         baseline.get_or_insert_with(|| mesh.usage());
     }
     let requests = load.stop();
+    let balanced = books.stop();
+    assert!(balanced > 0, "the books were never read");
     // One that is stopped between publishing and ringing rings when it goes on.
     if !matches!(deed, Deed::StopWorker | Deed::StopDpa) {
         mesh.assert_no_bell_missed();
@@ -82,8 +89,9 @@ pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
         assert_eq!(closed_endpoints(&mesh), 0, "somebody was taken for dead");
     }
     check_requests(deed, &requests, &windows);
-    check_usage(&mesh, &baseline.expect("at least one round"));
+    let growth = check_usage(&mesh, &baseline.expect("at least one round"));
     report(deed, &requests, &windows);
+    println!("{deed:?}: the books balanced in {balanced} readings; {growth}");
     mesh.end();
 }
 
@@ -233,14 +241,26 @@ fn check_requests(deed: Deed, requests: &[Request], windows: &[Window]) {
     }
 }
 
-/// Nobody holds more descriptors than after the first round, nor much more memory.
-fn check_usage(mesh: &Mesh, baseline: &[cellmesh_tests::Usage]) {
-    let sum = |usage: &[cellmesh_tests::Usage]| usage.iter().map(|usage| usage.descriptors).sum::<usize>();
-    until("as many descriptors as after the first round", || sum(&mesh.usage()) <= sum(baseline));
-    for (now, then) in mesh.usage().iter().zip(baseline) {
+/// Nobody holds more descriptors and segments than after the first round, nor much more memory. How much more, as text.
+fn check_usage(mesh: &Mesh, baseline: &[Usage]) -> String {
+    let sum = |usage: &[Usage], of: fn(&Usage) -> usize| usage.iter().map(of).sum::<usize>();
+    for (what, of) in [
+        ("descriptors", (|usage| usage.descriptors) as fn(&Usage) -> usize),
+        ("segments", |usage| usage.segments),
+    ] {
+        let most = sum(baseline, of);
+        until(&format!("as many {what} as after the first round"), || sum(&mesh.usage(), of) <= most);
+    }
+    let now = mesh.usage();
+    for (now, then) in now.iter().zip(baseline) {
         let most = then.anonymous_bytes + GROWTH_BYTES_MAX;
         assert!(now.anonymous_bytes <= most, "{now:?} after {then:?}");
     }
+    let of_dpa = |usage: &[Usage]| usage.last().expect("a mesh has a DPA").anonymous_bytes;
+    let most = of_dpa(baseline) / 100 * 101 + DPA_GROWTH_BYTES_MAX;
+    assert!(of_dpa(&now) <= most, "the DPA: {now:?} after {baseline:?}");
+    let mib = |usage: &[Usage]| usage.iter().map(|usage| usage.anonymous_bytes >> 20).collect::<Vec<_>>();
+    format!("MiB of workers, DPU, DPA: {:?} after the first round, {:?} at the end", mib(baseline), mib(&now))
 }
 
 /// Median, 99th percentile and most of some times.

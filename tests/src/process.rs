@@ -25,6 +25,8 @@ pub struct Usage {
     pub descriptors: usize,
     /// Threads.
     pub threads: usize,
+    /// Segments of shared memory that are mapped.
+    pub segments: usize,
 }
 
 impl std::ops::Add for Usage {
@@ -35,6 +37,7 @@ impl std::ops::Add for Usage {
             anonymous_bytes: self.anonymous_bytes + other.anonymous_bytes,
             descriptors: self.descriptors + other.descriptors,
             threads: self.threads + other.threads,
+            segments: self.segments + other.segments,
         }
     }
 }
@@ -44,7 +47,13 @@ impl Usage {
     #[must_use]
     pub fn of(pid: u32) -> Self {
         let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
-        Self { anonymous_bytes: anonymous_bytes(pid), descriptors: count("fd"), threads: count("task") }
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
+        Self {
+            anonymous_bytes: anonymous_bytes(pid),
+            descriptors: count("fd"),
+            threads: count("task"),
+            segments: maps.lines().filter(|line| line.contains("cellmesh-segment")).count(),
+        }
     }
 }
 

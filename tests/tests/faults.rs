@@ -393,6 +393,39 @@ fn log_flood_is_cut() {
     assert_eq!(node.log().messages_of("service", "good"), ["\"line 0\""]);
 }
 
+/// Endless loops in handlers, steps and builders, mixed with good requests on the same connections: each is cut at its
+/// limit and answered, none costs another request anything. A thousand in each place (C-1).
+#[test]
+fn loops_in_a_row_are_cut_one_by_one() {
+    const LOOPS: usize = 1000;
+    const CLIENTS: usize = 4;
+    let node = node_with("handler_timeout = \"10ms\"\nstep_timeout = \"10ms\"");
+    assert_eq!(node.get("bad", "/do/loop").status, 504);
+    let before = node.usage();
+    std::thread::scope(|clients| {
+        for place in ["/do", "/step", "/builder"] {
+            for _ in 0..CLIENTS {
+                let node = &node;
+                clients.spawn(move || loop_and_work(node, &format!("{place}/loop"), LOOPS / CLIENTS));
+            }
+        }
+    });
+    node.until("as many descriptors as before", |node| node.usage().descriptors <= before.descriptors);
+    let grown = node.usage().anonymous_bytes.saturating_sub(before.anonymous_bytes);
+    assert!(grown < 64 << 20, "{grown} bytes more");
+}
+
+/// So many loops, each with a good request of another service behind it.
+fn loop_and_work(node: &Node, path: &str, loops: usize) {
+    let mut wire = node.connect();
+    for _ in 0..loops {
+        let reply = wire.get("bad", path);
+        assert_eq!(reply.status, 504, "{}", reply.text());
+        assert!(reply.error().contains("past its time limit"), "{}", reply.error());
+        assert_eq!(wire.get("good", "/step/nothing").status, 200);
+    }
+}
+
 /// Many faults at once, in all places, leave the node as it was.
 #[test]
 fn storm_of_faults_passes() {

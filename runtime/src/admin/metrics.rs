@@ -2,7 +2,8 @@
 //!
 //! - Nothing is kept up to date for this: each lane is asked when somebody asks for the text, and answers between two pumps.
 //! - Names and units follow the conventions of Prometheus: base units, `_total` for what only grows.
-//! - `received = answered + refused + abandoned + inflight` holds in every answer.
+//! - `received = answered + refused + abandoned + inflight` holds in every answer, and of the DPA
+//!   `requests = answered + faulted + abandoned + in custody`.
 
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use cellmesh_dpa::DpaStats;
 use cellmesh_dpu::{Dpu, DpuStats};
 use cellmesh_shm::frame::FrameError;
+use cellmesh_shm::message::Fault;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -140,6 +142,8 @@ fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
                 "Requests taken into custody or refused by the DPA.",
                 sum(|dpa| dpa.received),
             ),
+            ("custody_answered_total", "Of these, answered by their callee.", sum(|dpa| dpa.answered)),
+            ("custody_abandoned_total", "Of these, given up by their caller.", sum(|dpa| dpa.abandoned)),
             ("ring_frames_total", "Small frames passed on.", sum(|dpa| dpa.frames)),
             ("ring_chunks_total", "Chunks of large messages passed on.", sum(|dpa| dpa.chunks)),
             ("ring_full_total", "Frames that found a ring full and waited.", sum(|dpa| dpa.parked)),
@@ -155,6 +159,11 @@ fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
             ),
         ],
     );
+    text.family("custody_faulted_total", Kind::Counter, "Of these, answered by the DPA itself, by fault.");
+    for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::None) {
+        let count: u64 = dpas.iter().map(|dpa| dpa.faulted_for(fault)).sum();
+        text.sample(&format!("custody_faulted_total{{fault=\"{}\"}}", fault.code()), count);
+    }
     text.family("ring_rejected_frames_total", Kind::Counter, "Frames that were not believed, by rule.");
     for (index, reason) in FrameError::REASONS.iter().enumerate() {
         let count: u64 = dpas.iter().map(|dpa| dpa.rejected[index]).sum();

@@ -12,6 +12,8 @@ mod cacheline;
 mod contract;
 mod footprint;
 mod guest;
+mod hostile;
+mod load;
 mod machine;
 mod parts;
 mod plots;
@@ -39,6 +41,8 @@ enum Benchmark {
     Footprint(footprint::Options),
     /// Requests per second and processor time per request, next to native servers.
     Serve(serve::Options),
+    /// What honest workers lose beside a hostile one.
+    Hostile(hostile::Options),
     /// The graph engine, a call of a cell, a fresh instance, a load from the cache.
     Parts(parts::Options),
     /// What a message costs between two cells, without cells, next to TCP.
@@ -46,6 +50,9 @@ enum Benchmark {
     /// The other side of a ring, started by `transport`.
     #[command(hide = true)]
     RingPeer(transport::RingPeer),
+    /// A hostile worker, started by `hostile`.
+    #[command(hide = true)]
+    HostilePeer(hostile::HostilePeer),
     /// A native server, started by `serve`.
     #[command(hide = true)]
     NativeService(serve::NativeService),
@@ -57,9 +64,11 @@ fn main() -> Result<()> {
         Benchmark::Contract(options) => contract::run(&options)?,
         Benchmark::Serve(options) => serve::run(&options)?,
         Benchmark::Footprint(options) => footprint::run(&options)?,
+        Benchmark::Hostile(options) => hostile::run(&options)?,
         Benchmark::Parts(options) => parts::run(&options)?,
         Benchmark::Transport(options) => transport::run(&options)?,
         Benchmark::RingPeer(peer) => return peer.serve(),
+        Benchmark::HostilePeer(peer) => return peer.attack(),
         Benchmark::NativeService(service) => return service.serve(),
     };
     print!("{report}");

@@ -23,6 +23,7 @@ pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
     callees: Vec<Server>,
+    socket: Option<PathBuf>,
     /// The folder of its config.
     _folder: Option<tempfile::TempDir>,
 }
@@ -61,7 +62,14 @@ impl Server {
             let child = worker.args(["--service", service]).stdout(Stdio::null()).spawn()?;
             workers.push(Self::running(child, NOWHERE, None));
         }
-        Ok(Self::start(node, Some(folder))?.with(workers))
+        let mut server = Self::start(node, Some(folder))?.with(workers);
+        server.socket = Some(socket);
+        Ok(server)
+    }
+
+    /// Where workers attach to it, if it is split.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
     }
 
     /// Waits until a `GET` is answered with 200.
@@ -107,7 +115,7 @@ impl Server {
 
     /// A process that listens at `address`.
     fn running(child: Child, address: SocketAddr, folder: Option<tempfile::TempDir>) -> Self {
-        Self { child, address, callees: Vec::new(), _folder: folder }
+        Self { child, address, callees: Vec::new(), socket: None, _folder: folder }
     }
 
     /// The same server; `callees` belong to it from now on.

@@ -11,7 +11,6 @@
 
 mod curve;
 mod haproxy;
-mod load;
 mod native;
 mod wasmtime;
 
@@ -24,11 +23,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use self::wasmtime::Instances;
+use crate::load::{Done, Load};
 use crate::process::{Server, cellmesh, cells, free_address};
 use crate::turns::{Series, median_ratio, quantile, spread};
 use crate::{machine, plots};
 use haproxy::Hop;
-use load::Load;
 pub(crate) use native::NativeService;
 
 /// How long and how often.
@@ -345,7 +344,7 @@ fn measure(case: &mut Case, options: &Options) -> Result<Vec<Figures>> {
 }
 
 impl Figures {
-    fn push(&mut self, done: &load::Done, cpu: Duration) {
+    fn push(&mut self, done: &Done, cpu: Duration) {
         let requests = done.latencies_us.len() as f64;
         self.requests_per_s.push(requests / done.time.as_secs_f64());
         self.cpu_us_per_request.push(cpu.as_secs_f64() * 1e6 / requests);

@@ -13,24 +13,24 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// What to send, and for how long.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
-    pub(super) address: SocketAddr,
-    pub(super) path: &'static str,
-    pub(super) connections: usize,
-    pub(super) time: Duration,
+pub(crate) struct Load {
+    pub(crate) address: SocketAddr,
+    pub(crate) path: &'static str,
+    pub(crate) connections: usize,
+    pub(crate) time: Duration,
 }
 
 /// What came of it. Every request was answered 200, or there is no result at all.
 #[derive(Debug)]
-pub(super) struct Done {
-    pub(super) time: Duration,
+pub(crate) struct Done {
+    pub(crate) time: Duration,
     /// One for each request, from its first byte sent to its last byte received.
-    pub(super) latencies_us: Vec<f64>,
+    pub(crate) latencies_us: Vec<f64>,
 }
 
 impl Load {
     /// Runs on one thread, so that it takes one processor at the most.
-    pub(super) fn run(self) -> Result<Done> {
+    pub(crate) fn run(self) -> Result<Done> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             let start = Instant::now();
             let mut clients = JoinSet::new();

@@ -30,7 +30,7 @@ use crate::ingress::Client;
 
 /// Serves a connection whose first byte is an object's.
 pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
-    let mut inbox = Inbox::new(dpu.config());
+    let mut inbox = Inbox::new(&dpu.settings().config);
     loop {
         let mut received = dpu.receive();
         let object = match received.admit() {
@@ -67,19 +67,19 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
 }
 
 async fn call(dpu: &Dpu, received: &mut Received, object: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let request::Asked { service, head, body } = request::read(dpu, object)?;
+    let request::Asked { service, head, body } = request::read(received, object)?;
     received.dispatch()?;
     let message = RequestMessage {
         service,
-        deadline: Nanos::now().saturating_add(dpu.config().request_timeout.0),
+        deadline: Nanos::now().saturating_add(received.settings().config.request_timeout.0),
         hops: 0,
         method_len: head.method_len,
         target_len: head.target_len,
         head: head.bytes,
         body,
     };
-    let message = dpu.exchange(message).await?;
-    let name = dpu.routes().name(service).expect("the route came from this table").as_str();
+    let message = dpu.exchange(received.settings(), message).await?;
+    let name = received.settings().routes.name(service).expect("the route came from this table").as_str();
     if message.fault != Fault::None {
         return Err(Refusal::Mesh { fault: message.fault, service: name.to_owned() });
     }

@@ -19,6 +19,7 @@ mod connections;
 mod elsewhere;
 mod load;
 mod request;
+mod settings;
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -40,6 +41,7 @@ use self::connections::Connections;
 pub(crate) use self::load::{HeldAnswer, Received};
 use self::load::{Load, add};
 pub use self::request::Request;
+pub(crate) use self::settings::Settings;
 use crate::config::DpuConfig;
 use crate::egress::{ELSEWHERE, Egress};
 use crate::faults::Refusal;
@@ -60,8 +62,9 @@ const ASSEMBLIES: u64 = 4;
 pub struct Dpu(Rc<Shared>);
 
 struct Shared {
-    config: DpuConfig,
-    routes: Arc<Routes>,
+    settings: RefCell<Rc<Settings>>,
+    /// What a link is made for, whatever config says later.
+    port: PortConfig,
     link: RefCell<Option<Attachment>>,
     calls: RefCell<Calls>,
     work: Notify,
@@ -119,17 +122,17 @@ impl Dpu {
     /// A sidecar that serves `routes` and is not attached to a DPA: it answers 503 until [`Dpu::attach`].
     #[must_use]
     pub fn new(routes: Arc<Routes>, config: DpuConfig) -> Self {
-        let egress = Egress::new(&config.egress, config.body_bytes_max.as_len());
+        let port = port_config(&config);
         Self(Rc::new(Shared {
-            egress,
-            config,
-            routes,
+            settings: RefCell::new(Rc::new(Settings::new(routes, config))),
+            port,
             link: RefCell::new(None),
             calls: RefCell::new(Calls::new()),
             work: Notify::new(),
             load: Load::default(),
             connections: Connections::default(),
             ids: RequestIds::new(),
+            egress: Egress::default(),
         }))
     }
 
@@ -138,13 +141,15 @@ impl Dpu {
     /// - `services`: names of the services of the DPA at its other end; a service's number there is its place.
     pub fn attach<'n>(&self, link: Link, calls_max: u32, services: impl IntoIterator<Item = &'n str>) {
         self.detach();
-        let mut numbers = vec![None; self.0.routes.services().len()];
+        let routes = Arc::clone(&self.0.settings.borrow().routes);
+        let mut numbers = vec![None; routes.services().len()];
         for (number, name) in (0..=u16::MAX).zip(services) {
-            if let Some(ours) = self.0.routes.id(name) {
+            if let Some(ours) = routes.id(name) {
                 numbers[usize::from(ours.0)] = Some(ServiceId(number));
             }
         }
-        let port = Port::new(link, port_config(&self.0.config, calls_max));
+        let config = PortConfig { calls_max: self.0.port.calls_max.min(calls_max), ..self.0.port };
+        let port = Port::new(link, config);
         *self.0.link.borrow_mut() = Some(Attachment { port, numbers });
         self.0.work.notify_one();
     }
@@ -249,14 +254,6 @@ impl Dpu {
         }
     }
 
-    pub(crate) fn config(&self) -> &DpuConfig {
-        &self.0.config
-    }
-
-    pub(crate) fn routes(&self) -> &Routes {
-        &self.0.routes
-    }
-
     pub(crate) fn ids(&self) -> &RequestIds {
         &self.0.ids
     }
@@ -269,34 +266,35 @@ impl Dpu {
         Received::new(self.clone())
     }
 
-    /// Counts an answer's bytes until its client has taken them.
-    /// # Errors
-    /// [`Refusal::Overloaded`] if that would be more than config allows.
-    pub(crate) fn hold_answer(&self, bytes: usize) -> Result<HeldAnswer, Refusal> {
-        HeldAnswer::new(self.clone(), bytes)
-    }
-
     pub(crate) fn count_bad_response(&self) {
         add(&self.0.load.bad_responses, 1);
     }
 
     /// Sends `message` into the mesh and waits for the answer. One whose worker died with it is sent once more, to
     /// another, if config allows that and its method says that doing it twice is as good as once.
-    pub(crate) async fn exchange(&self, message: RequestMessage) -> Result<ResponseMessage, Refusal> {
-        let spare = self.spare_of(&message);
-        let answer = self.exchange_here(message).await;
+    pub(crate) async fn exchange(
+        &self,
+        settings: &Settings,
+        message: RequestMessage,
+    ) -> Result<ResponseMessage, Refusal> {
+        let spare = settings.spare_of(&message);
+        let answer = self.exchange_here(settings, message).await;
         let nobody_here = match &answer {
             Ok(answer) => answer.fault == Fault::NoWorker,
             Err(refusal) => refusal.fault() == Fault::NoWorker,
         };
         match spare {
-            Some((host, message)) if nobody_here => Ok(self.0.egress.call_service(&host, message).await),
+            Some(spare) if nobody_here => Ok(self.0.egress.call_service(spare).await),
             Some(_) | None => answer,
         }
     }
 
-    async fn exchange_here(&self, message: RequestMessage) -> Result<ResponseMessage, Refusal> {
-        let may_repeat = self.0.config.retry_worker_lost && message.is_idempotent();
+    async fn exchange_here(
+        &self,
+        settings: &Settings,
+        message: RequestMessage,
+    ) -> Result<ResponseMessage, Refusal> {
+        let may_repeat = settings.config.retry_worker_lost && message.is_idempotent();
         let again = may_repeat.then(|| message.clone());
         let answer = self.call(message)?.await;
         match again {
@@ -321,7 +319,8 @@ impl Dpu {
     }
 
     fn refusal(&self, service: ServiceId, fault: Fault) -> Refusal {
-        let service = self.0.routes.name(service).map(ToString::to_string).unwrap_or_default();
+        let service =
+            self.0.settings.borrow().routes.name(service).map(ToString::to_string).unwrap_or_default();
         Refusal::Mesh { fault, service }
     }
 
@@ -379,7 +378,7 @@ impl Dpu {
 
     fn try_relay(&self, slot: SlotId, message: RequestMessage) -> Result<(), Fault> {
         let (service, deadline) = (message.service, message.deadline);
-        if self.relays() >= self.0.config.relays_max as usize {
+        if self.has_no_room_for_relay() {
             return Err(Fault::Overloaded);
         }
         let mut link = self.0.link.borrow_mut();
@@ -423,10 +422,10 @@ fn grace_ns() -> u64 {
     u64::try_from(DEADLINE_GRACE.as_nanos()).expect("a fraction of a second")
 }
 
-fn port_config(config: &DpuConfig, calls_max: u32) -> PortConfig {
+fn port_config(config: &DpuConfig) -> PortConfig {
     let message_bytes_max = config.body_bytes_max.0 + HEAD_ROOM_BYTES + config.head_bytes_max.0;
     PortConfig {
-        calls_max: config.requests_max.saturating_add(config.relays_max).min(calls_max),
+        calls_max: config.requests_max.saturating_add(config.relays_max),
         message_bytes_max: u32::try_from(message_bytes_max).unwrap_or(u32::MAX),
         assembly_bytes_max: message_bytes_max * ASSEMBLIES,
     }

@@ -18,6 +18,7 @@ pub mod hosts;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::error::Error;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -49,18 +50,36 @@ const HOPS_MAX: u8 = 16;
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way off this node of one lane.
+/// Calls of one lane off this node.
+#[derive(Default)]
 pub(crate) struct Egress {
-    config: EgressConfig,
-    body_bytes_max: usize,
-    http1: Client<Connector, Full<Bytes>>,
-    http2: Client<Connector, Full<Bytes>>,
     /// Calls of workers on their way, by their slot.
     open: RefCell<HashMap<SlotId, AbortHandle>>,
     /// What to send off the node if nobody here answers it.
-    spares: RefCell<HashMap<SlotId, (String, RequestMessage)>>,
+    spares: RefCell<HashMap<SlotId, Spare>>,
     sent: Cell<u64>,
     failed: Cell<u64>,
+}
+
+/// What config says of calls off this node, and the connections that were made by it.
+pub(crate) struct EgressClients {
+    config: EgressConfig,
+    body_bytes_max: usize,
+    connections: Rc<Connections>,
+}
+
+/// To all hosts.
+struct Connections {
+    http1: Client<Connector, Full<Bytes>>,
+    http2: Client<Connector, Full<Bytes>>,
+}
+
+/// A request to a service, as it is sent off the node if nobody here answers it.
+pub(crate) struct Spare {
+    pub(crate) host: String,
+    pub(crate) message: RequestMessage,
+    /// As config was when the request came.
+    pub(crate) clients: Rc<EgressClients>,
 }
 
 /// Whom a call is for.
@@ -124,7 +143,7 @@ impl Failure {
     }
 }
 
-impl Egress {
+impl EgressClients {
     pub(crate) fn new(config: &EgressConfig, body_bytes_max: usize) -> Self {
         let connector = Connector::new(config);
         let client = |http2: bool| {
@@ -140,26 +159,18 @@ impl Egress {
                 .set_host(false)
                 .build(connector.clone())
         };
-        Self {
-            config: config.clone(),
-            body_bytes_max,
-            http1: client(false),
-            http2: client(true),
-            open: RefCell::default(),
-            spares: RefCell::default(),
-            sent: Cell::new(0),
-            failed: Cell::new(0),
-        }
+        let connections = Connections { http1: client(false), http2: client(true) };
+        Self { config: config.clone(), body_bytes_max, connections: Rc::new(connections) }
     }
 
-    /// Calls of workers on their way off this node.
-    pub(crate) fn open(&self) -> usize {
-        self.open.borrow().len()
+    /// The same connections, for answers of another length.
+    pub(crate) fn with_body_bytes_max(&self, body_bytes_max: usize) -> Self {
+        Self { config: self.config.clone(), body_bytes_max, connections: Rc::clone(&self.connections) }
     }
 
-    /// Calls ever sent off this node, and those of them without an answer of their callee.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.sent.get(), self.failed.get())
+    #[cfg(test)]
+    pub(crate) fn shares_connections_with(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.connections, &other.connections)
     }
 
     /// Where a service without a worker here is called; none if config names no way to it. `named`: the host that a cell's
@@ -175,44 +186,6 @@ impl Egress {
         let port = named.and_then(|named| named.port);
         let own = Authority { host: service, port }.to_string();
         (is_mapped(service) || self.config.services_elsewhere).then_some(own)
-    }
-
-    /// Keeps what will be sent to `host` if there is no worker for it here.
-    pub(crate) fn keep_spare(&self, slot: SlotId, host: String, message: RequestMessage) {
-        self.spares.borrow_mut().insert(slot, (host, message));
-    }
-
-    pub(crate) fn take_spare(&self, slot: SlotId) -> Option<(String, RequestMessage)> {
-        self.spares.borrow_mut().remove(&slot)
-    }
-
-    pub(crate) fn begin(&self, slot: SlotId, task: AbortHandle) {
-        self.open.borrow_mut().insert(slot, task);
-    }
-
-    /// The call for `slot` has ended. Whether anybody still waits for it.
-    pub(crate) fn end(&self, slot: SlotId) -> bool {
-        self.open.borrow_mut().remove(&slot).is_some()
-    }
-
-    /// Nobody waits for the answer any more.
-    pub(crate) fn cancel(&self, slot: SlotId) {
-        self.take_spare(slot);
-        if let Some(task) = self.open.borrow_mut().remove(&slot) {
-            task.abort();
-        }
-    }
-
-    /// Nobody waits for any answer any more.
-    pub(crate) fn cancel_all(&self) {
-        self.spares.borrow_mut().clear();
-        self.open.borrow_mut().drain().for_each(|(_, task)| task.abort());
-    }
-
-    /// Calls a host that is not of this application. `message`: its target is a URL.
-    pub(crate) async fn call_elsewhere(&self, message: RequestMessage) -> ResponseMessage {
-        let url = String::from_utf8_lossy(message.target()).into_owned();
-        self.told(self.try_elsewhere(&url, &message).await)
     }
 
     async fn try_elsewhere(&self, url: &str, message: &RequestMessage) -> Result<ResponseMessage, Failure> {
@@ -236,11 +209,6 @@ impl Egress {
         .await
     }
 
-    /// Calls a service of this application on another node, at `host`.
-    pub(crate) async fn call_service(&self, host: &str, message: RequestMessage) -> ResponseMessage {
-        self.told(self.try_service(host, &message).await)
-    }
-
     async fn try_service(&self, host: &str, message: &RequestMessage) -> Result<ResponseMessage, Failure> {
         if message.hops >= HOPS_MAX {
             return Err(Failure::Hops);
@@ -254,15 +222,6 @@ impl Egress {
         self.exchange(request, host, message.deadline, Callee::Node).await
     }
 
-    fn told(&self, outcome: Result<ResponseMessage, Failure>) -> ResponseMessage {
-        self.sent.set(self.sent.get() + 1);
-        outcome.unwrap_or_else(|failure| {
-            self.failed.set(self.failed.get() + 1);
-            tracing::debug!(%failure, "a call off this node failed");
-            failure.answer()
-        })
-    }
-
     async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
@@ -273,7 +232,7 @@ impl Egress {
         let limit = deadline.saturating_since(Nanos::now()).min(self.config.try_timeout.0);
         let name = Authority::parse(host).map_or(host, |authority| authority.host);
         let speaks_http2 = self.config.http2.iter().any(|known| known.eq_ignore_ascii_case(name));
-        let client = if speaks_http2 { &self.http2 } else { &self.http1 };
+        let client = if speaks_http2 { &self.connections.http2 } else { &self.connections.http1 };
         let whole = async {
             let response = client.request(request).await.map_err(|error| failed(host, error))?;
             let is_node = callee == Callee::Node;
@@ -313,6 +272,74 @@ impl Egress {
         })?;
         let status = parts.status.as_u16();
         Ok(ResponseMessage { status, fault: Fault::None, head: head.freeze(), body: body.to_bytes() })
+    }
+}
+
+impl Egress {
+    /// Calls of workers on their way off this node.
+    pub(crate) fn open(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// Calls ever sent off this node, and those of them without an answer of their callee.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.sent.get(), self.failed.get())
+    }
+
+    /// Keeps what will be sent if there is no worker for it here.
+    pub(crate) fn keep_spare(&self, slot: SlotId, spare: Spare) {
+        self.spares.borrow_mut().insert(slot, spare);
+    }
+
+    pub(crate) fn take_spare(&self, slot: SlotId) -> Option<Spare> {
+        self.spares.borrow_mut().remove(&slot)
+    }
+
+    pub(crate) fn begin(&self, slot: SlotId, task: AbortHandle) {
+        self.open.borrow_mut().insert(slot, task);
+    }
+
+    /// The call for `slot` has ended. Whether anybody still waits for it.
+    pub(crate) fn end(&self, slot: SlotId) -> bool {
+        self.open.borrow_mut().remove(&slot).is_some()
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn cancel(&self, slot: SlotId) {
+        self.take_spare(slot);
+        if let Some(task) = self.open.borrow_mut().remove(&slot) {
+            task.abort();
+        }
+    }
+
+    /// Nobody waits for any answer any more.
+    pub(crate) fn cancel_all(&self) {
+        self.spares.borrow_mut().clear();
+        self.open.borrow_mut().drain().for_each(|(_, task)| task.abort());
+    }
+
+    /// Calls a host that is not of this application. `message`: its target is a URL.
+    pub(crate) async fn call_elsewhere(
+        &self,
+        clients: &EgressClients,
+        message: RequestMessage,
+    ) -> ResponseMessage {
+        let url = String::from_utf8_lossy(message.target()).into_owned();
+        self.told(clients.try_elsewhere(&url, &message).await)
+    }
+
+    /// Calls a service of this application on another node.
+    pub(crate) async fn call_service(&self, spare: Spare) -> ResponseMessage {
+        self.told(spare.clients.try_service(&spare.host, &spare.message).await)
+    }
+
+    fn told(&self, outcome: Result<ResponseMessage, Failure>) -> ResponseMessage {
+        self.sent.set(self.sent.get() + 1);
+        outcome.unwrap_or_else(|failure| {
+            self.failed.set(self.failed.get() + 1);
+            tracing::debug!(%failure, "a call off this node failed");
+            failure.answer()
+        })
     }
 }
 
@@ -375,8 +402,8 @@ mod tests {
     use super::*;
 
     fn host(config: EgressConfig, named: Option<&str>) -> Option<String> {
-        let egress = Egress::new(&config, 0);
-        egress.host_of_service("back", named.map(|named| Authority::parse(named).expect("a host")))
+        let clients = EgressClients::new(&config, 0);
+        clients.host_of_service("back", named.map(|named| Authority::parse(named).expect("a host")))
     }
 
     /// A service is called at its own name, or where the map says, whatever a cell puts behind that name.

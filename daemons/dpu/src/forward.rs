@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use cellmesh_shm::head::is_hop_by_hop;
 
-use crate::dpu::Dpu;
+use crate::dpu::Received;
 use crate::faults::Refusal;
 use crate::request_id::ID_BYTES;
 
@@ -66,13 +66,13 @@ impl HeadWriter {
     /// The head, with a request id if it had none.
     /// # Errors
     /// 431 if it is over the limits with what was added here: cells are promised that it is not.
-    pub(crate) fn finish(mut self, dpu: &Dpu) -> Result<Head, Refusal> {
+    pub(crate) fn finish(mut self, received: &Received) -> Result<Head, Refusal> {
         if !self.has_request_id {
             let mut text = [0; ID_BYTES];
-            let id = dpu.ids().next(&mut text);
+            let id = received.ids().next(&mut text);
             self.line(REQUEST_ID, id.as_bytes());
         }
-        let config = dpu.config();
+        let config = &received.settings().config;
         if self.lines > usize::from(config.header_lines_max)
             || self.bytes.len() > config.head_bytes_max.as_len()
         {

@@ -37,8 +37,9 @@ pub async fn serve_connection(dpu: Dpu, tcp: TcpStream) {
         tracing::debug!(%error, "the connection was closed before it was served");
         return;
     }
-    let mut io = ClientIo::new(tcp, dpu.config());
-    match sniff::protocol(&mut io, &connection, dpu.config()).await {
+    let settings = dpu.settings();
+    let mut io = ClientIo::new(tcp, &settings.config);
+    match sniff::protocol(&mut io, &connection, &settings.config).await {
         None => {}
         Some(Protocol::Json) => bridge::serve(&dpu, io).await,
         Some(Protocol::Http1) => http::serve_http1(&dpu, io, &connection).await,

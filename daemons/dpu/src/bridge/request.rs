@@ -19,7 +19,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use crate::dpu::Dpu;
+use crate::dpu::Received;
 use crate::faults::Refusal;
 use crate::forward::{Head, HeadWriter};
 use crate::routes::{RouteQuery, Routes, UnknownService};
@@ -53,17 +53,17 @@ struct Object<'a> {
 /// Reads one object.
 /// # Errors
 /// 400 saying what is wrong, 413, 414, 431, 503 for a service that does not exist.
-pub(super) fn read(dpu: &Dpu, object: &[u8]) -> Result<Asked, Refusal> {
+pub(super) fn read(received: &Received, object: &[u8]) -> Result<Asked, Refusal> {
     let object: Object<'_> = serde_json::from_slice(object).map_err(|error| bad(&error))?;
-    let limit = dpu.config().body_bytes_max;
+    let limit = received.settings().config.body_bytes_max;
     let body = object.body.as_deref().unwrap_or_default();
     if body.len() as u64 > limit.0 {
         return Err(Refusal::BodyTooLarge { limit });
     }
     let url = object.url.as_deref().map(read_url).transpose()?;
     let target = target(&object, url.as_ref())?;
-    let service = route(dpu.routes(), &object, url.as_ref(), target.as_str())?;
-    let head = head(dpu, &object, service, target.as_str())?;
+    let service = route(&received.settings().routes, &object, url.as_ref(), target.as_str())?;
+    let head = head(received, &object, service, target.as_str())?;
     Ok(Asked { service, head, body: Bytes::copy_from_slice(body.as_bytes()) })
 }
 
@@ -107,8 +107,8 @@ fn route(
     routes.route(query).map_err(Refusal::UnknownService)
 }
 
-fn head(dpu: &Dpu, object: &Object<'_>, service: ServiceId, target: &str) -> Result<Head, Refusal> {
-    let limit = dpu.config().target_bytes_max;
+fn head(received: &Received, object: &Object<'_>, service: ServiceId, target: &str) -> Result<Head, Refusal> {
+    let limit = received.settings().config.target_bytes_max;
     if target.len() > limit.as_len() {
         return Err(Refusal::TargetTooLong { limit });
     }
@@ -117,13 +117,13 @@ fn head(dpu: &Dpu, object: &Object<'_>, service: ServiceId, target: &str) -> Res
     let lines = object.headers.as_ref().map_or(&[][..], |headers| &headers.0);
     let mut head = HeadWriter::new(method.as_str(), target)?;
     if !lines.iter().any(|(name, _)| name == HOST) {
-        let name = dpu.routes().name(service).expect("the route came from this table");
+        let name = received.settings().routes.name(service).expect("the route came from this table");
         head.pass(HOST.as_str(), name.as_str().as_bytes());
     }
     for (name, value) in lines {
         head.pass(name.as_str(), value.as_bytes());
     }
-    head.finish(dpu)
+    head.finish(received)
 }
 
 /// The `headers` object, in its order, checked.

@@ -4,9 +4,12 @@
 //! is counted from its head to its end by a guard, so no path can forget to give back what it took.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
-use super::Dpu;
+use super::{Dpu, Settings};
 use crate::faults::Refusal;
+use crate::request_id::RequestIds;
+use crate::units::ByteSize;
 
 /// Counters of one lane.
 #[derive(Debug, Default)]
@@ -40,6 +43,8 @@ enum End {
 /// A request, from its head to its end.
 pub(crate) struct Received {
     dpu: Dpu,
+    /// What config said when it began.
+    settings: Rc<Settings>,
     buffered_bytes: u64,
     dispatched: bool,
     end: End,
@@ -48,7 +53,8 @@ pub(crate) struct Received {
 impl Received {
     pub(super) fn new(dpu: Dpu) -> Self {
         add(&dpu.0.load.received, 1);
-        Self { dpu, buffered_bytes: 0, dispatched: false, end: End::Abandoned }
+        let settings = dpu.settings();
+        Self { dpu, settings, buffered_bytes: 0, dispatched: false, end: End::Abandoned }
     }
 
     /// Whether this request may begin. Asked once, before its body is read: what began before a drain
@@ -61,7 +67,7 @@ impl Received {
     }
 
     fn check_room(&self) -> Result<(), Refusal> {
-        if self.dpu.0.load.dispatched.get() >= self.dpu.0.config.requests_max {
+        if self.dpu.0.load.dispatched.get() >= self.settings.config.requests_max {
             return Err(Refusal::Overloaded("requests in flight"));
         }
         Ok(())
@@ -81,12 +87,29 @@ impl Received {
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
         let held = &self.dpu.0.load.buffered_bytes;
         let total = held.get() + bytes as u64;
-        if total > self.dpu.0.config.buffered_bytes_max.0 {
+        if total > self.settings.config.buffered_bytes_max.0 {
             return Err(Refusal::Overloaded("bytes of request bodies held"));
         }
         held.set(total);
         self.buffered_bytes += bytes as u64;
         Ok(())
+    }
+
+    /// Counts the answer's bytes until its client has taken them.
+    /// # Errors
+    /// [`Refusal::Overloaded`] if that would be more than config allows.
+    pub(crate) fn hold_answer(&self, bytes: usize) -> Result<HeldAnswer, Refusal> {
+        HeldAnswer::new(self.dpu.clone(), bytes, self.settings.config.answer_bytes_max)
+    }
+
+    /// What config said when this request began: it holds to its end.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where its id comes from if its client gave it none.
+    pub(crate) fn ids(&self) -> &RequestIds {
+        self.dpu.ids()
     }
 
     /// A cell answered.
@@ -107,9 +130,9 @@ pub(crate) struct HeldAnswer {
 }
 
 impl HeldAnswer {
-    pub(super) fn new(dpu: Dpu, bytes: usize) -> Result<Self, Refusal> {
+    fn new(dpu: Dpu, bytes: usize, bytes_max: ByteSize) -> Result<Self, Refusal> {
         let (held, bytes) = (&dpu.0.load.answer_bytes, bytes as u64);
-        if held.get() + bytes > dpu.0.config.answer_bytes_max.0 {
+        if held.get() + bytes > bytes_max.0 {
             return Err(Refusal::Overloaded("bytes of answers that clients have not taken"));
         }
         held.set(held.get() + bytes);

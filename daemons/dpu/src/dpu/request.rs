@@ -42,7 +42,7 @@ impl Dpu {
 
     fn send(&self, received: &mut Received, message: RequestMessage) -> Result<Call, Refusal> {
         received.admit()?;
-        let limit = self.config().body_bytes_max;
+        let limit = received.settings().config.body_bytes_max;
         if message.body.len() as u64 > limit.0 {
             return Err(Refusal::BodyTooLarge { limit });
         }

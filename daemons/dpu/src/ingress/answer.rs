@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use super::reply_body::ReplyBody;
-use crate::dpu::Dpu;
+use crate::dpu::{Dpu, Received};
 use crate::faults::{Refusal, Refused};
 use crate::forward::{ERROR_HEADER, goes_back};
 
@@ -21,7 +21,11 @@ pub(super) type Answer = Response<ReplyBody>;
 /// # Errors
 /// [`Refusal::Mesh`] if it is a fault; [`Refusal::BadResponse`] if HTTP cannot say it; [`Refusal::Overloaded`] if clients
 /// have not taken too many bytes of answers already.
-pub(super) fn of_cell(dpu: &Dpu, mut message: ResponseMessage, service: &str) -> Result<Answer, Refusal> {
+pub(super) fn of_cell(
+    received: &Received,
+    mut message: ResponseMessage,
+    service: &str,
+) -> Result<Answer, Refusal> {
     if message.fault != Fault::None {
         return Err(Refusal::Mesh { fault: message.fault, service: service.to_owned() });
     }
@@ -29,7 +33,7 @@ pub(super) fn of_cell(dpu: &Dpu, mut message: ResponseMessage, service: &str) ->
     let status = final_status(message.status).map_err(bad)?;
     let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
     let body = if has_body { std::mem::take(&mut message.body) } else { Bytes::new() };
-    let held = dpu.hold_answer(body.len())?;
+    let held = received.hold_answer(body.len())?;
     written(&message, status, ReplyBody::counted(body, held)).map_err(bad)
 }
 

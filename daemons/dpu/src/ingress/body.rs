@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
 
-use crate::dpu::{Dpu, Received};
+use crate::dpu::Received;
 use crate::faults::Refusal;
 
 /// A promise of more than this is believed when the bytes are there.
@@ -20,18 +20,19 @@ const PROMISE_BELIEVED_BYTES: u64 = 64 * 1024;
 /// The whole body, within the time that a request has.
 ///
 /// - cost: a body of one piece is not copied; a longer one is copied once.
-pub(super) async fn read(dpu: &Dpu, received: &mut Received, mut body: Incoming) -> Result<Bytes, Refusal> {
+pub(super) async fn read(received: &mut Received, mut body: Incoming) -> Result<Bytes, Refusal> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    let limit = dpu.config().body_bytes_max;
+    let config = &received.settings().config;
+    let (limit, idle) = (config.body_bytes_max, config.body_idle_timeout.0);
+    let until = Instant::now() + config.request_timeout.0;
     if body.size_hint().lower() > limit.0 {
         return Err(Refusal::BodyTooLarge { limit });
     }
-    let until = Instant::now() + dpu.config().request_timeout.0;
     let mut pieces = Pieces::default();
     while !body.is_end_stream() {
-        let Some(piece) = next_piece(&mut body, dpu.config().body_idle_timeout.0, until).await? else {
+        let Some(piece) = next_piece(&mut body, idle, until).await? else {
             break;
         };
         if (pieces.len() + piece.len()) as u64 > limit.0 {

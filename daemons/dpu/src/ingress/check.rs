@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::io::Standing;
-use crate::dpu::Dpu;
+use crate::dpu::Received;
 use crate::faults::Refusal;
 use crate::forward::{HOPS_HEADER, Head, HeadWriter, SERVICE_HEADER};
 use crate::routes::RouteQuery;
@@ -28,15 +28,15 @@ pub(super) struct Checked {
 /// Checks, routes and rewrites a head.
 ///
 /// - cost: one pass over the headers, one allocation.
-pub(super) fn check(dpu: &Dpu, parts: &Parts, standing: &Standing) -> Result<Checked, Refusal> {
+pub(super) fn check(received: &Received, parts: &Parts, standing: &Standing) -> Result<Checked, Refusal> {
     refuse_ambiguity(standing)?;
     refuse_codings(parts)?;
     refuse_other_protocols(parts)?;
     refuse_other_forms(parts)?;
-    refuse_excess(dpu, parts)?;
+    refuse_excess(received, parts)?;
     let host = host(parts)?;
-    let service = route(dpu, parts, host)?;
-    Ok(Checked { service, hops: hops(parts)?, head: rewrite(dpu, parts, host)? })
+    let service = route(received, parts, host)?;
+    Ok(Checked { service, hops: hops(parts)?, head: rewrite(received, parts, host)? })
 }
 
 /// Also of use behind a body: what is wrong with trailers shows at their end.
@@ -95,8 +95,8 @@ fn refuse_other_forms(parts: &Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn refuse_excess(dpu: &Dpu, parts: &Parts) -> Result<(), Refusal> {
-    let limit = dpu.config().target_bytes_max;
+fn refuse_excess(received: &Received, parts: &Parts) -> Result<(), Refusal> {
+    let limit = received.settings().config.target_bytes_max;
     if target(parts).len() > limit.as_len() {
         return Err(Refusal::TargetTooLong { limit });
     }
@@ -163,11 +163,11 @@ fn has_whole_escapes(text: &str) -> bool {
     digits.all(|digits| digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
-fn route(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<ServiceId, Refusal> {
+fn route(received: &Received, parts: &Parts, host: Option<&str>) -> Result<ServiceId, Refusal> {
     // A name that is no text is no service's name either.
     let service = parts.headers.get(SERVICE_HEADER).map(|value| value.to_str().unwrap_or("?"));
     let query = RouteQuery { host, service, path: &target(parts) };
-    dpu.routes().route(query).map_err(Refusal::UnknownService)
+    received.settings().routes.route(query).map_err(Refusal::UnknownService)
 }
 
 /// What the node that called us says; a client that says so without being one harms itself alone.
@@ -177,7 +177,7 @@ fn hops(parts: &Parts) -> Result<u8, Refusal> {
     hops.ok_or_else(|| bad("x-cellmesh-hops must be a number from 0 to 255"))
 }
 
-fn rewrite(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<Head, Refusal> {
+fn rewrite(received: &Received, parts: &Parts, host: Option<&str>) -> Result<Head, Refusal> {
     let mut head = HeadWriter::new(parts.method.as_str(), &target(parts))?;
     if let Some(host) = host {
         head.pass("host", host.as_bytes());
@@ -193,7 +193,7 @@ fn rewrite(dpu: &Dpu, parts: &Parts, host: Option<&str>) -> Result<Head, Refusal
     if cookies_in_parts {
         head.pass("cookie", &joined_cookies(&parts.headers));
     }
-    head.finish(dpu)
+    head.finish(received)
 }
 
 /// HTTP/2 clients may send one cookie per line. Source: RFC 9113, 8.2.3.

@@ -44,7 +44,7 @@ pub(super) async fn serve_http1(dpu: &Dpu, mut io: ClientIo, connection: &Connec
     io.expect_http1();
     let (standing, departure) = (io.standing(), io.departure());
     let service = service_fn(|request| serve_request(dpu.clone(), Rc::clone(&standing), request));
-    let mut http = http1_builder(dpu.config()).serve_connection(TokioIo::new(io), service);
+    let mut http = http1_builder(&dpu.settings().config).serve_connection(TokioIo::new(io), service);
     let mut ending = false;
     let served = poll_fn(|cx| {
         // hyper first: a request that has arrived is answered, also while draining.
@@ -70,8 +70,9 @@ pub(super) async fn serve_http2(dpu: &Dpu, io: ClientIo, connection: &Connection
     let in_service = Rc::clone(&standing);
     let in_dpu = dpu.clone();
     let service = service_fn(move |request| serve_request(in_dpu.clone(), Rc::clone(&in_service), request));
-    let mut http = http2_builder(dpu.config()).serve_connection(TokioIo::new(io), service);
-    let mut idle = Idle::new(dpu.config().keep_alive_idle_timeout.0, standing);
+    let settings = dpu.settings();
+    let mut http = http2_builder(&settings.config).serve_connection(TokioIo::new(io), service);
+    let mut idle = Idle::new(settings.config.keep_alive_idle_timeout.0, standing);
     let mut ending = false;
     let served = poll_fn(|cx| {
         loop {
@@ -194,9 +195,9 @@ async fn answer(
     body: Incoming,
 ) -> Result<Answer, Refusal> {
     received.admit()?;
-    let check::Checked { service, hops, head } = check::check(dpu, parts, standing)?;
-    let deadline = Nanos::now().saturating_add(dpu.config().request_timeout.0);
-    let body = body::read(dpu, received, body).await?;
+    let check::Checked { service, hops, head } = check::check(received, parts, standing)?;
+    let deadline = Nanos::now().saturating_add(received.settings().config.request_timeout.0);
+    let body = body::read(received, body).await?;
     check::refuse_ambiguity(standing)?;
     received.dispatch()?;
     let message = RequestMessage {
@@ -208,7 +209,7 @@ async fn answer(
         head: head.bytes,
         body,
     };
-    let message = dpu.exchange(message).await?;
-    let name = dpu.routes().name(service).expect("the route came from this table");
-    answer::of_cell(dpu, message, name.as_str())
+    let message = dpu.exchange(received.settings(), message).await?;
+    let name = received.settings().routes.name(service).expect("the route came from this table");
+    answer::of_cell(received, message, name.as_str())
 }

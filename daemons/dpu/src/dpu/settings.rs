@@ -1,0 +1,99 @@
+//! What one lane was told by config: replaced as a whole while it serves, and read once for each request.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Dpu;
+use crate::config::DpuConfig;
+use crate::egress::EgressClients;
+use crate::routes::Routes;
+
+/// All that config says to a lane.
+pub(crate) struct Settings {
+    pub(crate) config: DpuConfig,
+    pub(crate) routes: Arc<Routes>,
+    /// The way off this node.
+    pub(crate) clients: Rc<EgressClients>,
+}
+
+impl Settings {
+    pub(super) fn new(routes: Arc<Routes>, config: DpuConfig) -> Self {
+        let clients = Rc::new(EgressClients::new(&config.egress, config.body_bytes_max.as_len()));
+        Self { config, routes, clients }
+    }
+
+    /// These in the place of `old` ones: connections off this node are kept where config says the same of them.
+    fn instead_of(old: &Self, routes: Arc<Routes>, config: DpuConfig) -> Self {
+        if config.egress != old.config.egress {
+            return Self::new(routes, config);
+        }
+        let clients = Rc::new(old.clients.with_body_bytes_max(config.body_bytes_max.as_len()));
+        Self { config, routes, clients }
+    }
+}
+
+impl Dpu {
+    /// What config says now. Whoever asks more than once about one thing keeps the result.
+    ///
+    /// - cost: a count of references that only this lane uses.
+    pub(crate) fn settings(&self) -> Rc<Settings> {
+        Rc::clone(&self.0.settings.borrow())
+    }
+
+    /// From now on requests begin with these settings. One in flight goes on with those that it began with, and a
+    /// connection with the limits of its own: those of heads, idleness, HTTP/2 and the JSON bridge.
+    ///
+    /// - `routes`: the same services in the same order; entry and namespace may be others.
+    /// - The link to the DPA takes what it was made for: messages of the first `body_bytes_max`, and as many calls as the
+    ///   first `requests_max` and `relays_max` together.
+    /// - Connections off this node are begun anew if `config.egress` is another; calls on the old ones end as they would have.
+    pub fn reconfigure(&self, routes: Arc<Routes>, config: DpuConfig) {
+        let mut settings = self.0.settings.borrow_mut();
+        assert_eq!(
+            settings.routes.services(),
+            routes.services(),
+            "a lane serves the same services all its life"
+        );
+        let new = Settings::instead_of(&settings, routes, config);
+        *settings = Rc::new(new);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cellmesh_shm::ids::ServiceId;
+
+    use super::*;
+    use crate::config::EgressConfig;
+    use crate::units::ByteSize;
+
+    fn routes(entry: u16) -> Arc<Routes> {
+        let services = ["s0", "s1"].map(|name| name.parse().expect("a name")).into();
+        Arc::new(Routes::new(services, ServiceId(entry)).expect("valid routes"))
+    }
+
+    /// A request goes on with what it began with; the next begins with what is new.
+    #[test]
+    fn requests_keep_what_they_began_with() {
+        let dpu = Dpu::new(routes(0), DpuConfig::default());
+        let begun = dpu.receive();
+        dpu.reconfigure(routes(1), DpuConfig { body_bytes_max: ByteSize(8), ..DpuConfig::default() });
+        let next = dpu.receive();
+        let of = |settings: &Settings| (settings.routes.entry().0, settings.config.body_bytes_max);
+        assert_eq!(of(begun.settings()), (0, ByteSize::mib(16)));
+        assert_eq!(of(next.settings()), (1, ByteSize(8)));
+    }
+
+    /// Connections off this node are kept until config says something else of them.
+    #[test]
+    fn clients_are_made_anew_only_for_another_egress() {
+        let dpu = Dpu::new(routes(0), DpuConfig::default());
+        let first = dpu.settings();
+        dpu.reconfigure(routes(0), DpuConfig { body_bytes_max: ByteSize(8), ..DpuConfig::default() });
+        let smaller = dpu.settings();
+        assert!(smaller.clients.shares_connections_with(&first.clients));
+        let egress = EgressConfig { services_elsewhere: true, ..EgressConfig::default() };
+        dpu.reconfigure(routes(0), DpuConfig { egress, ..DpuConfig::default() });
+        assert!(!dpu.settings().clients.shares_connections_with(&first.clients));
+    }
+}

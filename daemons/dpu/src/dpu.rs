@@ -18,9 +18,11 @@ mod calls;
 mod connections;
 mod elsewhere;
 mod load;
+mod relay;
 mod request;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,8 +43,9 @@ pub(crate) use self::load::{HeldAnswer, Received};
 use self::load::{Load, add};
 pub use self::request::Request;
 use crate::config::DpuConfig;
-use crate::egress::{ELSEWHERE, Egress};
+use crate::egress::Egress;
 use crate::faults::Refusal;
+use crate::policy::{HeadView, Permit, Policies};
 use crate::request_id::RequestIds;
 use crate::routes::Routes;
 
@@ -69,6 +72,9 @@ struct Shared {
     connections: Connections,
     ids: RequestIds,
     egress: Egress,
+    policies: Policies,
+    /// What calls of workers have taken of the policies.
+    permits: RefCell<HashMap<SlotId, Permit>>,
 }
 
 /// The way to the DPA, as long as there is one.
@@ -120,8 +126,11 @@ impl Dpu {
     #[must_use]
     pub fn new(routes: Arc<Routes>, config: DpuConfig) -> Self {
         let egress = Egress::new(&config.egress, config.body_bytes_max.as_len());
+        let policies = Policies::new(&config.services, &routes);
         Self(Rc::new(Shared {
             egress,
+            policies,
+            permits: RefCell::default(),
             config,
             routes,
             link: RefCell::new(None),
@@ -155,6 +164,7 @@ impl Dpu {
             return;
         }
         self.0.egress.cancel_all();
+        self.0.permits.borrow_mut().clear();
         let calls = self.0.calls.borrow().all();
         for call in calls {
             self.settle(call, ResponseMessage::faulted(Fault::WorkerLost));
@@ -172,7 +182,7 @@ impl Dpu {
     ///
     /// - cost: idle, one load of the peer's counter per ring and one comparison with the clock.
     pub fn pump(&self, now: Nanos) -> Progress {
-        let mut progress = self.take_arrived();
+        let mut progress = self.take_arrived(now);
         progress |= self.give_up_late(now);
         progress |= self.with_port(Port::flush).unwrap_or_default();
         progress
@@ -261,6 +271,14 @@ impl Dpu {
         &self.0.ids
     }
 
+    /// Whether the policy of a service lets a request go on, what it has taken then, and until when it has time.
+    pub(crate) fn admit(&self, service: ServiceId, head: HeadView<'_>) -> Result<(Permit, Nanos), Refusal> {
+        let now = Nanos::now();
+        let permit = self.0.policies.admit(service, head, now)?;
+        let deadline = permit.deadline(now, now.saturating_add(self.0.config.request_timeout.0));
+        Ok((permit, deadline))
+    }
+
     pub(crate) fn open_connection(&self) -> Connection {
         Connection::new(self.clone())
     }
@@ -325,13 +343,13 @@ impl Dpu {
         Refusal::Mesh { fault, service }
     }
 
-    fn take_arrived(&self) -> Progress {
+    fn take_arrived(&self, now: Nanos) -> Progress {
         let mut progress = Progress::Idle;
         for _ in 0..ARRIVALS_PER_TURN {
             let Some(arrived) = self.with_port(Port::poll) else { return progress };
             match arrived {
                 Ok(None) => return progress,
-                Ok(Some(arrived)) => self.on_arrived(arrived),
+                Ok(Some(arrived)) => self.on_arrived(arrived, now),
                 Err(error) => {
                     tracing::error!(%error, "the DPA broke a rule of the rings; requests in flight end with an error");
                     self.detach();
@@ -343,15 +361,11 @@ impl Dpu {
         progress
     }
 
-    fn on_arrived(&self, arrived: Arrived) {
+    fn on_arrived(&self, arrived: Arrived, now: Nanos) {
         match arrived {
             Arrived::Response { call, message } => self.settle(call, message),
-            Arrived::Request { slot, message } => self.relay(slot, message),
-            Arrived::Cancelled { slot } => {
-                let call = self.0.calls.borrow_mut().abandon_relay(slot);
-                self.cancel(call);
-                self.0.egress.cancel(slot);
-            }
+            Arrived::Request { slot, message } => self.relay(slot, message, now),
+            Arrived::Cancelled { slot } => self.end_relay(slot),
         }
     }
 
@@ -362,35 +376,6 @@ impl Dpu {
             Settled::Relay(slot, message) => self.relayed(slot, message),
             Settled::Nobody => {}
         }
-    }
-
-    /// A worker's call whose flow is not installed: install it, and make this one call for the worker. A call to somebody
-    /// who is not of this node is made from here, always.
-    fn relay(&self, slot: SlotId, message: RequestMessage) {
-        add(&self.0.load.relayed, 1);
-        if message.service == ELSEWHERE {
-            return self.relay_elsewhere(slot, message);
-        }
-        if let Err(refused) = self.try_relay(slot, message) {
-            self.0.egress.take_spare(slot);
-            self.with_port(|port| port.respond(slot, ResponseMessage::faulted(refused)));
-        }
-    }
-
-    fn try_relay(&self, slot: SlotId, message: RequestMessage) -> Result<(), Fault> {
-        let (service, deadline) = (message.service, message.deadline);
-        if self.relays() >= self.0.config.relays_max as usize {
-            return Err(Fault::Overloaded);
-        }
-        let mut link = self.0.link.borrow_mut();
-        let attached = link.as_mut().ok_or(Fault::Unroutable)?;
-        let ours = attached.numbers.iter().position(|number| *number == Some(service));
-        let ours = ours.ok_or(Fault::Unroutable)?;
-        self.keep_spare(slot, ours, &message);
-        attached.port.install_flow(slot);
-        let call = attached.port.call(message).map_err(|refused| fault_of(refused.why))?;
-        self.0.calls.borrow_mut().open_relay(call, deadline, slot);
-        Ok(())
     }
 
     fn give_up_late(&self, now: Nanos) -> Progress {

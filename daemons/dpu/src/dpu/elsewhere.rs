@@ -1,6 +1,6 @@
 //! Calls off this node: when one is made, and who gets its answer.
 
-use cellmesh_shm::ids::SlotId;
+use cellmesh_shm::ids::{ServiceId, SlotId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use tokio::task::spawn_local;
 
@@ -26,9 +26,9 @@ impl Dpu {
     }
 
     /// Keeps a worker's call for the case that nobody here answers it. `service`: our own number.
-    pub(super) fn keep_spare(&self, slot: SlotId, service: usize, message: &RequestMessage) {
+    pub(super) fn keep_spare(&self, slot: SlotId, service: ServiceId, message: &RequestMessage) {
         if self.0.config.egress.leads_elsewhere()
-            && let Some(name) = self.0.routes.services().get(service)
+            && let Some(name) = self.0.routes.name(service)
             && let Some(host) = self.0.egress.host_of_service(name.as_str(), self.named(service, message))
         {
             self.0.egress.keep_spare(slot, host, message.clone());
@@ -36,10 +36,10 @@ impl Dpu {
     }
 
     /// The host that a cell's message names, if it means this service: a cell may write what it likes there.
-    fn named<'m>(&self, service: usize, message: &'m RequestMessage) -> Option<Authority<'m>> {
+    fn named<'m>(&self, service: ServiceId, message: &'m RequestMessage) -> Option<Authority<'m>> {
         let named = message.headers().get("host").and_then(|host| std::str::from_utf8(host).ok())?;
         let meant = self.0.routes.id_of_host(named)?;
-        Authority::parse(named).filter(|_| usize::from(meant.0) == service)
+        Authority::parse(named).filter(|_| meant == service)
     }
 
     /// A call made for a worker has its outcome. Without a link the one who called is gone too.
@@ -49,7 +49,7 @@ impl Dpu {
                 let dpu = self.clone();
                 self.send_off(slot, async move { dpu.0.egress.call_service(&host, spare).await });
             }
-            Some(_) | None => self.with_port(|port| port.respond(slot, message)).unwrap_or(()),
+            Some(_) | None => self.respond(slot, message),
         }
     }
 
@@ -57,7 +57,7 @@ impl Dpu {
     pub(super) fn relay_elsewhere(&self, slot: SlotId, message: RequestMessage) {
         if self.relays() >= self.0.config.relays_max as usize {
             let answer = ResponseMessage::faulted(Fault::Overloaded);
-            return self.with_port(|port| port.respond(slot, answer)).unwrap_or(());
+            return self.respond(slot, answer);
         }
         let dpu = self.clone();
         self.send_off(slot, async move { dpu.0.egress.call_elsewhere(message).await });
@@ -69,7 +69,7 @@ impl Dpu {
         let task = spawn_local(async move {
             let answer = call.await;
             if dpu.0.egress.end(slot) {
-                dpu.with_port(|port| port.respond(slot, answer));
+                dpu.respond(slot, answer);
                 dpu.0.work.notify_one();
             }
         });

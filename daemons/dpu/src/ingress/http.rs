@@ -1,6 +1,6 @@
 //! HTTP connections: hyper reads and writes, this says what each request becomes.
 //!
-//! accept, shed, check, route, body, call, answer - in [`answer`], in this order.
+//! accept, shed, check, route, admit, body, call, answer - in [`answer`], in this order.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::RequestMessage;
 use http::Request;
 use http::request::Parts;
@@ -195,11 +194,11 @@ async fn answer(
 ) -> Result<Answer, Refusal> {
     received.admit()?;
     let check::Checked { service, hops, head } = check::check(dpu, parts, standing)?;
-    let deadline = Nanos::now().saturating_add(dpu.config().request_timeout.0);
-    let body = body::read(dpu, received, body).await?;
+    let (permit, deadline) = dpu.admit(service, head.view())?;
+    let body = body::read(dpu, received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;
     received.dispatch()?;
-    let message = RequestMessage {
+    let mut message = RequestMessage {
         service,
         deadline,
         hops,
@@ -208,7 +207,9 @@ async fn answer(
         head: head.bytes,
         body,
     };
-    let message = dpu.exchange(message).await?;
+    permit.on_request(&mut message);
+    let mut message = dpu.exchange(message).await?;
+    permit.on_answer(&mut message);
     let name = dpu.routes().name(service).expect("the route came from this table");
     answer::of_cell(dpu, message, name.as_str())
 }

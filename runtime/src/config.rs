@@ -11,6 +11,7 @@ mod manifest;
 mod node;
 mod problems;
 mod reader;
+mod service;
 mod workmodel;
 
 use std::path::{Path, PathBuf};

@@ -19,7 +19,6 @@ mod request;
 mod scanner;
 
 use bytes::Bytes;
-use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::{Fault, RequestMessage};
 use tokio::io::AsyncWriteExt;
 
@@ -68,17 +67,20 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
 
 async fn call(dpu: &Dpu, received: &mut Received, object: &[u8]) -> Result<Vec<u8>, Refusal> {
     let request::Asked { service, head, body } = request::read(received, object)?;
+    let (permit, deadline) = received.settings().admit(service, head.view())?;
     received.dispatch()?;
-    let message = RequestMessage {
+    let mut message = RequestMessage {
         service,
-        deadline: Nanos::now().saturating_add(received.settings().config.request_timeout.0),
+        deadline,
         hops: 0,
         method_len: head.method_len,
         target_len: head.target_len,
         head: head.bytes,
         body,
     };
-    let message = dpu.exchange(received.settings(), message).await?;
+    permit.on_request(&mut message);
+    let mut message = dpu.exchange(received.settings(), message).await?;
+    permit.on_answer(&mut message);
     let name = received.settings().routes.name(service).expect("the route came from this table").as_str();
     if message.fault != Fault::None {
         return Err(Refusal::Mesh { fault: message.fault, service: name.to_owned() });

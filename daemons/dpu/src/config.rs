@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use crate::egress::hosts::{Authority, HostPattern};
+use crate::policy::ServicePolicy;
 use crate::units::{ByteSize, TimeSpan};
 
 /// Least head that hyper can be told to accept. Source: hyper's minimum buffer.
@@ -73,6 +74,9 @@ pub struct DpuConfig {
     pub json_depth_max: u16,
     /// `[dpu.egress]`.
     pub egress: EgressConfig,
+    /// `[service.NAME]`, by the service's name. Not a key of its own.
+    #[serde(skip)]
+    pub services: BTreeMap<String, ServicePolicy>,
 }
 
 /// `[dpu.egress]`: calls off this node.
@@ -176,6 +180,7 @@ impl Default for DpuConfig {
             json_timeout: TimeSpan::secs(5),
             json_depth_max: 64,
             egress: EgressConfig::default(),
+            services: BTreeMap::new(),
         }
     }
 }

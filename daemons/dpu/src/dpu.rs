@@ -18,10 +18,12 @@ mod calls;
 mod connections;
 mod elsewhere;
 mod load;
+mod relay;
 mod request;
 mod settings;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,8 +45,9 @@ use self::load::{Load, add};
 pub use self::request::Request;
 pub(crate) use self::settings::Settings;
 use crate::config::DpuConfig;
-use crate::egress::{ELSEWHERE, Egress};
+use crate::egress::Egress;
 use crate::faults::Refusal;
+use crate::policy::Permit;
 use crate::request_id::RequestIds;
 use crate::routes::Routes;
 
@@ -72,6 +75,8 @@ struct Shared {
     connections: Connections,
     ids: RequestIds,
     egress: Egress,
+    /// What calls of workers have taken of the policies.
+    permits: RefCell<HashMap<SlotId, Permit>>,
 }
 
 /// The way to the DPA, as long as there is one.
@@ -126,6 +131,7 @@ impl Dpu {
         Self(Rc::new(Shared {
             settings: RefCell::new(Rc::new(Settings::new(routes, config))),
             port,
+            permits: RefCell::default(),
             link: RefCell::new(None),
             calls: RefCell::new(Calls::new()),
             work: Notify::new(),
@@ -160,6 +166,7 @@ impl Dpu {
             return;
         }
         self.0.egress.cancel_all();
+        self.0.permits.borrow_mut().clear();
         let calls = self.0.calls.borrow().all();
         for call in calls {
             self.settle(call, ResponseMessage::faulted(Fault::WorkerLost));
@@ -177,7 +184,7 @@ impl Dpu {
     ///
     /// - cost: idle, one load of the peer's counter per ring and one comparison with the clock.
     pub fn pump(&self, now: Nanos) -> Progress {
-        let mut progress = self.take_arrived();
+        let mut progress = self.take_arrived(now);
         progress |= self.give_up_late(now);
         progress |= self.with_port(Port::flush).unwrap_or_default();
         progress
@@ -324,13 +331,13 @@ impl Dpu {
         Refusal::Mesh { fault, service }
     }
 
-    fn take_arrived(&self) -> Progress {
+    fn take_arrived(&self, now: Nanos) -> Progress {
         let mut progress = Progress::Idle;
         for _ in 0..ARRIVALS_PER_TURN {
             let Some(arrived) = self.with_port(Port::poll) else { return progress };
             match arrived {
                 Ok(None) => return progress,
-                Ok(Some(arrived)) => self.on_arrived(arrived),
+                Ok(Some(arrived)) => self.on_arrived(arrived, now),
                 Err(error) => {
                     tracing::error!(%error, "the DPA broke a rule of the rings; requests in flight end with an error");
                     self.detach();
@@ -342,15 +349,11 @@ impl Dpu {
         progress
     }
 
-    fn on_arrived(&self, arrived: Arrived) {
+    fn on_arrived(&self, arrived: Arrived, now: Nanos) {
         match arrived {
             Arrived::Response { call, message } => self.settle(call, message),
-            Arrived::Request { slot, message } => self.relay(slot, message),
-            Arrived::Cancelled { slot } => {
-                let call = self.0.calls.borrow_mut().abandon_relay(slot);
-                self.cancel(call);
-                self.0.egress.cancel(slot);
-            }
+            Arrived::Request { slot, message } => self.relay(slot, message, now),
+            Arrived::Cancelled { slot } => self.end_relay(slot),
         }
     }
 
@@ -361,35 +364,6 @@ impl Dpu {
             Settled::Relay(slot, message) => self.relayed(slot, message),
             Settled::Nobody => {}
         }
-    }
-
-    /// A worker's call whose flow is not installed: install it, and make this one call for the worker. A call to somebody
-    /// who is not of this node is made from here, always.
-    fn relay(&self, slot: SlotId, message: RequestMessage) {
-        add(&self.0.load.relayed, 1);
-        if message.service == ELSEWHERE {
-            return self.relay_elsewhere(slot, message);
-        }
-        if let Err(refused) = self.try_relay(slot, message) {
-            self.0.egress.take_spare(slot);
-            self.with_port(|port| port.respond(slot, ResponseMessage::faulted(refused)));
-        }
-    }
-
-    fn try_relay(&self, slot: SlotId, message: RequestMessage) -> Result<(), Fault> {
-        let (service, deadline) = (message.service, message.deadline);
-        if self.has_no_room_for_relay() {
-            return Err(Fault::Overloaded);
-        }
-        let mut link = self.0.link.borrow_mut();
-        let attached = link.as_mut().ok_or(Fault::Unroutable)?;
-        let ours = attached.numbers.iter().position(|number| *number == Some(service));
-        let ours = ours.ok_or(Fault::Unroutable)?;
-        self.keep_spare(slot, ours, &message);
-        attached.port.install_flow(slot);
-        let call = attached.port.call(message).map_err(|refused| fault_of(refused.why))?;
-        self.0.calls.borrow_mut().open_relay(call, deadline, slot);
-        Ok(())
     }
 
     fn give_up_late(&self, now: Nanos) -> Progress {

@@ -5,8 +5,9 @@
 //! text here and nowhere else. HTTP and the JSON bridge only differ in how they write it down.
 
 use bytes::Bytes;
-use cellmesh_shm::message::Fault;
+use cellmesh_shm::message::{Fault, ResponseMessage};
 
+use crate::forward::ERROR_HEADER;
 use crate::routes::UnknownService;
 use crate::units::ByteSize;
 
@@ -60,6 +61,15 @@ impl Refused {
     /// `{"error": "..."}`.
     pub(crate) fn body(&self) -> Bytes {
         Bytes::from(serde_json::json!({ "error": self.text }).to_string())
+    }
+
+    /// As an answer to a call of a cell.
+    pub(crate) fn message(&self) -> ResponseMessage {
+        let mut head = format!("content-type: application/json\n{ERROR_HEADER}: {}\n", self.code);
+        if let Some(seconds) = self.retry_after_s {
+            head.push_str(&format!("retry-after: {seconds}\n"));
+        }
+        ResponseMessage { status: self.status, fault: Fault::None, head: head.into(), body: self.body() }
     }
 }
 

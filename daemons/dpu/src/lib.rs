@@ -8,7 +8,7 @@
 //! - [`serve_connection`]: one connection, HTTP/1.1, HTTP/2 or JSON.
 //! - [`Routes`]: which service a request is for.
 //! - [`Dpu`]: one lane's sidecar, pumped by the lane; [`Dpu::request`] is for clients in the same process.
-//! - [`DpuConfig`]: every limit.
+//! - [`DpuConfig`]: every limit; [`policy`]: what one service asks for.
 //!
 //! It owns everything that needs to understand a request, and sees workers only through the ring to
 //! the DPA. A lane wires it up so:
@@ -36,6 +36,7 @@
 
 pub mod config;
 pub mod egress;
+pub mod policy;
 pub mod routes;
 pub mod units;
 

@@ -2,7 +2,7 @@
 //! reported with its line.
 
 use cellmesh_dpu::config::DpuConfig;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
 use super::reader::{Source, Table};
@@ -10,19 +10,7 @@ use super::reader::{Source, Table};
 /// Reads the section, if it is there.
 pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> DpuConfig {
     let Some(table) = root.table(source, "dpu") else { return DpuConfig::default() };
-    let mut right = toml::Table::new();
-    for (key, value) in table.entries() {
-        let line = source.line_of(key.span().start);
-        let name = key.get_ref().to_string();
-        let one = toml::Table::from_iter([(name.clone(), plain(value.get_ref()))]);
-        match DpuConfig::deserialize(one.clone()) {
-            Ok(_) => right.extend(one),
-            Err(error) => {
-                source.note(Some(line), table.path(&name), error.message().trim(), "see docs/config.md")
-            }
-        }
-    }
-    let config = DpuConfig::deserialize(right).unwrap_or_default();
+    let config: DpuConfig = keys(source, &table);
     for error in config.validate() {
         let line = table.line_of_key(source, error.key);
         source.note(
@@ -33,6 +21,23 @@ pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> DpuConf
         );
     }
     config
+}
+
+/// A table as a type of another crate that has a default for each key. A key that does not fit is noted and left out.
+pub(super) fn keys<T: DeserializeOwned + Default>(source: &mut Source<'_>, table: &Table<'_, '_>) -> T {
+    let mut right = toml::Table::new();
+    for (key, value) in table.entries() {
+        let line = source.line_of(key.span().start);
+        let name = key.get_ref().to_string();
+        let one = toml::Table::from_iter([(name.clone(), plain(value.get_ref()))]);
+        match T::deserialize(one.clone()) {
+            Ok(_) => right.extend(one),
+            Err(error) => {
+                source.note(Some(line), table.path(&name), error.message().trim(), "see docs/config.md")
+            }
+        }
+    }
+    T::deserialize(right).unwrap_or_default()
 }
 
 /// A value without its place in the file.

@@ -24,7 +24,7 @@ use toml::de::DeTable;
 use super::app::{App, RuntimeSettings, ServiceSpec};
 use super::problems::{Problem, Problems};
 use super::reader::{Source, Table};
-use super::{Overrides, Part, ingress, node};
+use super::{Overrides, Part, ingress, node, service};
 use crate::host::{CellLimits, CellSetup, Grants, Scratch};
 
 /// The port of the seed system, which its clients know.
@@ -70,6 +70,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     let files = if overrides.part == Part::Daemon { Files::Elsewhere } else { Files::Here };
     let services = services(&mut source, &mut root, path, files);
     dpu.egress.allow = allowed_by_any(&services);
+    dpu.services = service::read(&mut source, &mut root, &services);
     let entry = entry_index(&mut source, &root, entry, &services);
     let node = node::read(&mut source, &mut root, &services);
     root.finish(&mut source);

@@ -127,6 +127,20 @@ impl<'t, 'i> Table<'t, 'i> {
         tables
     }
 
+    /// All sub-tables, for tables whose keys are the user's: name and table of each.
+    pub(super) fn named_tables(&mut self, source: &mut Source<'_>) -> Vec<(String, Table<'t, 'i>)> {
+        let mut tables = Vec::new();
+        for (key, value) in self.table {
+            let name = key.get_ref().to_string();
+            let (at, line) = (self.path(&name), source.line_of(key.span().start));
+            match value.get_ref().as_table() {
+                Some(table) => tables.push((name, Table { at, table, line, known: Vec::new() })),
+                None => self.wrong(source, &name, value, "write a table"),
+            }
+        }
+        tables
+    }
+
     /// All keys and their texts, for tables whose keys are the user's.
     pub(super) fn texts(&mut self, source: &mut Source<'_>) -> Vec<(String, String)> {
         let mut texts = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use cellmesh_shm::ids::SlotId;
+use cellmesh_shm::ids::{ServiceId, SlotId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use tokio::task::spawn_local;
 
@@ -22,10 +22,15 @@ impl Dpu {
     }
 
     /// Keeps a worker's call for the case that nobody here answers it. `service`: our own number.
-    pub(super) fn keep_spare(&self, slot: SlotId, service: usize, message: &RequestMessage) {
-        let settings = self.0.settings.borrow();
+    pub(super) fn keep_spare(
+        &self,
+        settings: &Settings,
+        slot: SlotId,
+        service: ServiceId,
+        message: &RequestMessage,
+    ) {
         if settings.config.egress.leads_elsewhere()
-            && let Some(name) = settings.routes.services().get(service)
+            && let Some(name) = settings.routes.name(service)
             && let Some(spare) = settings.spare(name.as_str(), settings.named(service, message), message)
         {
             self.0.egress.keep_spare(slot, spare);
@@ -39,7 +44,7 @@ impl Dpu {
                 let dpu = self.clone();
                 self.send_off(slot, async move { dpu.0.egress.call_service(spare).await });
             }
-            Some(_) | None => self.with_port(|port| port.respond(slot, message)).unwrap_or(()),
+            Some(_) | None => self.respond(slot, message),
         }
     }
 
@@ -47,7 +52,7 @@ impl Dpu {
     pub(super) fn relay_elsewhere(&self, slot: SlotId, message: RequestMessage) {
         if self.has_no_room_for_relay() {
             let answer = ResponseMessage::faulted(Fault::Overloaded);
-            return self.with_port(|port| port.respond(slot, answer)).unwrap_or(());
+            return self.respond(slot, answer);
         }
         let (dpu, settings) = (self.clone(), self.settings());
         self.send_off(slot, async move { dpu.0.egress.call_elsewhere(&settings.clients, message).await });
@@ -59,7 +64,7 @@ impl Dpu {
         let task = spawn_local(async move {
             let answer = call.await;
             if dpu.0.egress.end(slot) {
-                dpu.with_port(|port| port.respond(slot, answer));
+                dpu.respond(slot, answer);
                 dpu.0.work.notify_one();
             }
         });
@@ -84,9 +89,9 @@ impl Settings {
     }
 
     /// The host that a cell's message names, if it means this service: a cell may write what it likes there.
-    fn named<'m>(&self, service: usize, message: &'m RequestMessage) -> Option<Authority<'m>> {
+    fn named<'m>(&self, service: ServiceId, message: &'m RequestMessage) -> Option<Authority<'m>> {
         let named = message.headers().get("host").and_then(|host| std::str::from_utf8(host).ok())?;
         let meant = self.routes.id_of_host(named)?;
-        Authority::parse(named).filter(|_| usize::from(meant.0) == service)
+        Authority::parse(named).filter(|_| meant == service)
     }
 }

@@ -7,16 +7,19 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
 use super::{Call, Dpu, Received};
 use crate::faults::Refusal;
+use crate::policy::{HeadView, Permit};
 
 /// A request that is on its way; ready with its answer. Dropping it cancels the request.
 ///
 /// The answer always comes: of the service, or a fault at the latest soon after the deadline.
 pub struct Request {
     call: Call,
+    permit: Permit,
     received: Received,
 }
 
@@ -32,7 +35,7 @@ impl Dpu {
     pub fn request(&self, message: RequestMessage) -> Result<Request, Fault> {
         let mut received = self.receive();
         match self.send(&mut received, message) {
-            Ok(call) => Ok(Request { call, received }),
+            Ok((call, permit)) => Ok(Request { call, permit, received }),
             Err(refusal) => {
                 received.refused();
                 Err(refusal.fault())
@@ -40,15 +43,19 @@ impl Dpu {
         }
     }
 
-    fn send(&self, received: &mut Received, message: RequestMessage) -> Result<Call, Refusal> {
+    fn send(&self, received: &mut Received, mut message: RequestMessage) -> Result<(Call, Permit), Refusal> {
         received.admit()?;
+        let now = Nanos::now();
+        let permit = received.settings().policies.admit(message.service, HeadView::of(&message), now)?;
+        message.deadline = permit.deadline(now, message.deadline);
         let limit = received.settings().config.body_bytes_max;
         if message.body.len() as u64 > limit.0 {
             return Err(Refusal::BodyTooLarge { limit });
         }
         received.hold(message.body.len())?;
         received.dispatch()?;
-        self.call(message)
+        permit.on_request(&mut message);
+        Ok((self.call(message)?, permit))
     }
 }
 
@@ -56,8 +63,9 @@ impl Future for Request {
     type Output = ResponseMessage;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ResponseMessage> {
-        let answer = Pin::new(&mut self.call).poll(cx);
-        if let Poll::Ready(message) = &answer {
+        let mut answer = Pin::new(&mut self.call).poll(cx);
+        if let Poll::Ready(message) = &mut answer {
+            self.permit.on_answer(message);
             if message.fault == Fault::None {
                 self.received.answered();
             } else {
@@ -73,7 +81,6 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use cellmesh_shm::clock::Nanos;
     use cellmesh_shm::ids::ServiceId;
 
     use super::*;

@@ -3,9 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ids::ServiceId;
+
 use super::Dpu;
 use crate::config::DpuConfig;
 use crate::egress::EgressClients;
+use crate::faults::Refusal;
+use crate::policy::{HeadView, Permit, Policies};
 use crate::routes::Routes;
 
 /// All that config says to a lane.
@@ -14,12 +19,26 @@ pub(crate) struct Settings {
     pub(crate) routes: Arc<Routes>,
     /// The way off this node.
     pub(crate) clients: Rc<EgressClients>,
+    pub(crate) policies: Policies,
 }
 
 impl Settings {
     pub(super) fn new(routes: Arc<Routes>, config: DpuConfig) -> Self {
         let clients = Rc::new(EgressClients::new(&config.egress, config.body_bytes_max.as_len()));
-        Self { config, routes, clients }
+        Self::with(routes, config, clients)
+    }
+
+    fn with(routes: Arc<Routes>, config: DpuConfig, clients: Rc<EgressClients>) -> Self {
+        let policies = Policies::new(&config.services, &routes);
+        Self { config, routes, clients, policies }
+    }
+
+    /// Whether the policy of a service lets a request go on, what it has taken then, and until when it has time.
+    pub(crate) fn admit(&self, service: ServiceId, head: HeadView<'_>) -> Result<(Permit, Nanos), Refusal> {
+        let now = Nanos::now();
+        let permit = self.policies.admit(service, head, now)?;
+        let deadline = permit.deadline(now, now.saturating_add(self.config.request_timeout.0));
+        Ok((permit, deadline))
     }
 
     /// These in the place of `old` ones: connections off this node are kept where config says the same of them.
@@ -28,7 +47,7 @@ impl Settings {
             return Self::new(routes, config);
         }
         let clients = Rc::new(old.clients.with_body_bytes_max(config.body_bytes_max.as_len()));
-        Self { config, routes, clients }
+        Self::with(routes, config, clients)
     }
 }
 
@@ -46,6 +65,7 @@ impl Dpu {
     /// - `routes`: the same services in the same order; entry and namespace may be others.
     /// - The link to the DPA takes what it was made for: messages of the first `body_bytes_max`, and as many calls as the
     ///   first `requests_max` and `relays_max` together.
+    /// - Flow entries of services that have a policy now are withdrawn: the next call to one is decided here.
     /// - Connections off this node are begun anew if `config.egress` is another; calls on the old ones end as they would have.
     pub fn reconfigure(&self, routes: Arc<Routes>, config: DpuConfig) {
         let mut settings = self.0.settings.borrow_mut();
@@ -56,13 +76,24 @@ impl Dpu {
         );
         let new = Settings::instead_of(&settings, routes, config);
         *settings = Rc::new(new);
+        self.withdraw_flows(&settings);
+    }
+
+    /// Calls to services with policy must come here, also those that went from worker to worker so far.
+    fn withdraw_flows(&self, settings: &Settings) {
+        let mut link = self.0.link.borrow_mut();
+        let Some(attached) = link.as_mut() else { return };
+        for (ours, number) in (0..=u16::MAX).zip(&attached.numbers) {
+            if let Some(number) = number.filter(|_| settings.policies.of(ServiceId(ours)).is_some()) {
+                attached.port.remove_flow(number);
+            }
+        }
+        self.0.work.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use cellmesh_shm::ids::ServiceId;
-
     use super::*;
     use crate::config::EgressConfig;
     use crate::units::ByteSize;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use cellmesh_shm::clock::Nanos;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
@@ -17,19 +18,23 @@ use crate::faults::Refusal;
 /// A promise of more than this is believed when the bytes are there.
 const PROMISE_BELIEVED_BYTES: u64 = 64 * 1024;
 
-/// The whole body, within the time that a request has.
+/// The whole body, within the time that the request has.
 ///
 /// - cost: a body of one piece is not copied; a longer one is copied once.
-pub(super) async fn read(received: &mut Received, mut body: Incoming) -> Result<Bytes, Refusal> {
+pub(super) async fn read(
+    received: &mut Received,
+    mut body: Incoming,
+    deadline: Nanos,
+) -> Result<Bytes, Refusal> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
     let config = &received.settings().config;
     let (limit, idle) = (config.body_bytes_max, config.body_idle_timeout.0);
-    let until = Instant::now() + config.request_timeout.0;
     if body.size_hint().lower() > limit.0 {
         return Err(Refusal::BodyTooLarge { limit });
     }
+    let until = Instant::now() + deadline.saturating_since(Nanos::now());
     let mut pieces = Pieces::default();
     while !body.is_end_stream() {
         let Some(piece) = next_piece(&mut body, idle, until).await? else {

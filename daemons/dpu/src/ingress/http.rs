@@ -1,6 +1,6 @@
 //! HTTP connections: hyper reads and writes, this says what each request becomes.
 //!
-//! accept, shed, check, route, body, call, answer - in [`answer`], in this order.
+//! accept, shed, check, route, admit, body, call, answer - in [`answer`], in this order.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::RequestMessage;
 use http::Request;
 use http::request::Parts;
@@ -196,11 +195,11 @@ async fn answer(
 ) -> Result<Answer, Refusal> {
     received.admit()?;
     let check::Checked { service, hops, head } = check::check(received, parts, standing)?;
-    let deadline = Nanos::now().saturating_add(received.settings().config.request_timeout.0);
-    let body = body::read(received, body).await?;
+    let (permit, deadline) = received.settings().admit(service, head.view())?;
+    let body = body::read(received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;
     received.dispatch()?;
-    let message = RequestMessage {
+    let mut message = RequestMessage {
         service,
         deadline,
         hops,
@@ -209,7 +208,9 @@ async fn answer(
         head: head.bytes,
         body,
     };
-    let message = dpu.exchange(received.settings(), message).await?;
+    permit.on_request(&mut message);
+    let mut message = dpu.exchange(received.settings(), message).await?;
+    permit.on_answer(&mut message);
     let name = received.settings().routes.name(service).expect("the route came from this table");
     answer::of_cell(received, message, name.as_str())
 }

@@ -10,5 +10,6 @@ mod http2;
 mod json;
 mod limits;
 mod node;
+mod policy;
 mod relay;
 mod smuggling;

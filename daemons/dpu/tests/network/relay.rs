@@ -10,7 +10,7 @@ use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use crate::node::{Node, check, check_with};
 
 /// A call of the worker.
-fn call(node: &Node, service: u16, target: &str, body: Bytes) -> CallId {
+pub(crate) fn call(node: &Node, service: u16, target: &str, body: Bytes) -> CallId {
     let head = HeadBuilder::request("POST", target).expect("a head").finish_request();
     let message = RequestMessage {
         service: ServiceId(service),
@@ -26,7 +26,7 @@ fn call(node: &Node, service: u16, target: &str, body: Bytes) -> CallId {
     called
 }
 
-async fn answer_of(node: &Node, call: CallId) -> ResponseMessage {
+pub(crate) async fn answer_of(node: &Node, call: CallId) -> ResponseMessage {
     node.until(|node| node.worker.borrow().answers.iter().any(|(found, _)| *found == call)).await;
     let mut worker = node.worker.borrow_mut();
     let place = worker.answers.iter().position(|(found, _)| *found == call).expect("it is there");

@@ -45,7 +45,7 @@ pub use self::request::Request;
 use crate::config::DpuConfig;
 use crate::egress::Egress;
 use crate::faults::Refusal;
-use crate::policy::{HeadView, Permit, Policies};
+use crate::policy::{HeadView, Permit, Policies, PolicyStats};
 use crate::request_id::RequestIds;
 use crate::routes::Routes;
 
@@ -257,6 +257,12 @@ impl Dpu {
             egress_open: self.0.egress.open(),
             bad_responses: load.bad_responses.get(),
         }
+    }
+
+    /// The counters of the policies of services now.
+    #[must_use]
+    pub fn policy_stats(&self) -> Vec<PolicyStats> {
+        self.0.policies.stats()
     }
 
     pub(crate) fn config(&self) -> &DpuConfig {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cellmesh_shm::message::{Fault, ResponseMessage};
 
 use crate::forward::ERROR_HEADER;
+use crate::policy::Denied;
 use crate::routes::UnknownService;
 use crate::units::ByteSize;
 
@@ -37,6 +38,8 @@ pub(crate) enum Refusal {
     Draining,
     /// The ring to the DPA is closed.
     Detached,
+    /// The policy of `service` says no.
+    Denied { denied: Denied, service: String },
     /// The mesh gave up on the call to `service`.
     Mesh { fault: Fault, service: String },
     /// What the cell of `service` answered cannot be sent as HTTP; says why.
@@ -101,6 +104,7 @@ impl Refusal {
             Self::Detached => {
                 refused(503, "detached", "this server is not attached to its node".to_owned()).retrying()
             }
+            Self::Denied { denied, service } => of_policy(denied, service),
             Self::Mesh { fault, service } => of_mesh(*fault, service),
             Self::BadResponse { service, why } => refused(
                 502,
@@ -118,7 +122,7 @@ impl Refusal {
             Self::Mesh { fault, .. } => *fault,
             Self::BodyTooLarge { .. } | Self::HeadTooLarge | Self::TargetTooLong { .. } => Fault::TooLarge,
             Self::UnknownService(_) => Fault::NoWorker,
-            Self::Overloaded(_) | Self::Draining => Fault::Overloaded,
+            Self::Overloaded(_) | Self::Draining | Self::Denied { .. } => Fault::Overloaded,
             Self::Detached => Fault::Unroutable,
             Self::BadRequest(_) | Self::BodyTooSlow | Self::NotImplemented(_) | Self::BadResponse { .. } => {
                 Fault::Internal
@@ -138,6 +142,15 @@ impl Refused {
 
     fn retrying(self) -> Self {
         Self { retry_after_s: Some(RETRY_AFTER_S), ..self }
+    }
+}
+
+fn of_policy(denied: &Denied, service: &str) -> Refused {
+    match denied {
+        Denied::InFlight => {
+            refused(503, "overloaded", format!("too many requests of service \"{service}\" in flight"))
+                .retrying()
+        }
     }
 }
 

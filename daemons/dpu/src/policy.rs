@@ -14,6 +14,9 @@
 //!   no flow entry, so that each of them comes here.
 //! - Not here: what is done when a request that was sent fails.
 
+mod in_flight;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -23,8 +26,9 @@ use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::Deserialize;
 
+use self::in_flight::{InFlight, Place};
 use crate::faults::Refusal;
-use crate::routes::Routes;
+use crate::routes::{Routes, ServiceName};
 use crate::units::TimeSpan;
 
 /// `[service.NAME]`: policy of one service. Every key is optional; without any, nothing is decided.
@@ -33,7 +37,27 @@ use crate::units::TimeSpan;
 pub struct ServicePolicy {
     /// From a request's head to its answer; 504 after it. Shortens `dpu.request_timeout`, never lengthens it.
     pub timeout: Option<TimeSpan>,
+    /// Requests sent and not answered at once, of all lanes of the process together; more are answered 503 with `retry-after`.
+    pub in_flight_max: Option<u32>,
+    /// What the lanes of the process count together. Not a key.
+    #[serde(skip)]
+    pub counts: NodeCounts,
 }
+
+/// What the lanes of a process count together for one service: clones of a policy share it. It is no setting, so all are
+/// equal.
+#[derive(Debug, Clone, Default)]
+pub struct NodeCounts {
+    in_flight: InFlight,
+}
+
+impl PartialEq for NodeCounts {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for NodeCounts {}
 
 /// A value of `[service.NAME]` that cannot work: the key, what was found, what would be right.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -52,11 +76,17 @@ impl ServicePolicy {
     #[must_use]
     pub fn validate(&self) -> Vec<PolicyError> {
         let mut errors = Vec::new();
-        if let Some(timeout) = self.timeout
-            && !(TimeSpan::millis(1) <= timeout && timeout <= TimeSpan::secs(86_400))
-        {
-            let right = "from \"1ms\" to \"24h\"".to_owned();
-            errors.push(PolicyError { key: "timeout", found: format!("\"{timeout}\""), right });
+        let mut check = |key, found: String, ok: bool, right: &str| {
+            if !ok {
+                errors.push(PolicyError { key, found, right: right.to_owned() });
+            }
+        };
+        if let Some(timeout) = self.timeout {
+            let right = TimeSpan::millis(1) <= timeout && timeout <= TimeSpan::secs(86_400);
+            check("timeout", format!("\"{timeout}\""), right, "from \"1ms\" to \"24h\"");
+        }
+        if let Some(max) = self.in_flight_max {
+            check("in_flight_max", max.to_string(), max > 0, "at least 1");
         }
         errors
     }
@@ -66,6 +96,36 @@ impl ServicePolicy {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Why a policy refuses a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// As many as may be are in flight.
+    InFlight,
+}
+
+impl Denied {
+    /// Its name in metrics.
+    const REASONS: [&str; 1] = ["in-flight"];
+
+    /// Its place in [`Denied::REASONS`].
+    fn reason(&self) -> usize {
+        match self {
+            Self::InFlight => 0,
+        }
+    }
+}
+
+/// What a lane counts for the policy of one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyStats {
+    /// The service.
+    pub service: String,
+    /// Requests that were refused, ever: reason and count.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Requests of this lane in flight that count for `in_flight_max`.
+    pub in_flight: u64,
 }
 
 /// What is decided by: a request's head as the service would see it.
@@ -92,8 +152,11 @@ pub(crate) struct Policies {
 
 impl Policies {
     pub(crate) fn new(services: &BTreeMap<String, ServicePolicy>, routes: &Routes) -> Self {
-        let of = |name: &str| services.get(name).filter(|settings| !settings.is_empty());
-        let policies = routes.services().iter().map(|name| of(name.as_str()).map(Policy::new));
+        let policy = |name: &ServiceName| {
+            let settings = services.get(name.as_str()).filter(|settings| !settings.is_empty())?;
+            Some(Policy::new(name, settings))
+        };
+        let policies = routes.services().iter().map(policy);
         let mut by_service: Vec<Option<Rc<Policy>>> = policies.collect();
         if by_service.iter().all(Option::is_none) {
             by_service.clear();
@@ -104,6 +167,11 @@ impl Policies {
     /// The policy of a service, if it has one. `service`: its place in [`Routes`].
     pub(crate) fn of(&self, service: ServiceId) -> Option<&Rc<Policy>> {
         self.by_service.get(usize::from(service.0))?.as_ref()
+    }
+
+    /// What was counted, of each service with policy.
+    pub(crate) fn stats(&self) -> Vec<PolicyStats> {
+        self.by_service.iter().flatten().map(|policy| policy.stats()).collect()
     }
 
     /// See [`Policy::admit`]; a service without policy takes everything.
@@ -120,25 +188,55 @@ impl Policies {
 /// The policy of one service on one lane.
 #[derive(Debug)]
 pub(crate) struct Policy {
+    service: ServiceName,
     settings: ServicePolicy,
+    refused: [Cell<u64>; Denied::REASONS.len()],
+    in_flight: Cell<u64>,
 }
 
 impl Policy {
-    fn new(settings: &ServicePolicy) -> Rc<Self> {
-        Rc::new(Self { settings: settings.clone() })
+    fn new(service: &ServiceName, settings: &ServicePolicy) -> Rc<Self> {
+        Rc::new(Self {
+            service: service.clone(),
+            settings: settings.clone(),
+            refused: Default::default(),
+            in_flight: Cell::new(0),
+        })
     }
 
-    /// Whether a request may go on.
-    #[expect(clippy::unnecessary_wraps, reason = "checks follow")]
+    /// Whether a request may go on. Its body is not needed for that.
     fn admit(self: &Rc<Self>, _head: HeadView<'_>, _now: Nanos) -> Result<Permit, Refusal> {
-        Ok(Permit { policy: Some(Rc::clone(self)) })
+        self.check_room().map_err(|denied| self.refusal(denied))?;
+        Ok(Permit { policy: Some(Rc::clone(self)), place: None })
+    }
+
+    fn check_room(&self) -> Result<(), Denied> {
+        let max = self.settings.in_flight_max;
+        let has_room = max.is_none_or(|max| self.settings.counts.in_flight.has_room(max));
+        if has_room { Ok(()) } else { Err(Denied::InFlight) }
+    }
+
+    fn refusal(&self, denied: Denied) -> Refusal {
+        let count = &self.refused[denied.reason()];
+        count.set(count.get() + 1);
+        Refusal::Denied { denied, service: self.service.to_string() }
+    }
+
+    fn stats(&self) -> PolicyStats {
+        let refused = Denied::REASONS.iter().zip(&self.refused);
+        PolicyStats {
+            service: self.service.to_string(),
+            refused: refused.map(|(reason, count)| (*reason, count.get())).collect(),
+            in_flight: self.in_flight.get(),
+        }
     }
 }
 
-/// A request that may go on, of a service with policy or without.
+/// A request that may go on, of a service with policy or without. What it has taken is given back when this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Permit {
     policy: Option<Rc<Policy>>,
+    place: Option<Place>,
 }
 
 impl Permit {
@@ -148,13 +246,31 @@ impl Permit {
         timeout.map_or(deadline, |timeout| deadline.min(now.saturating_add(timeout.0)))
     }
 
-    /// What the request becomes on its way out. Called once, when its body is there.
-    #[expect(clippy::unused_self, reason = "what it does follows")]
-    pub(crate) fn on_request(&self, _message: &mut RequestMessage) {}
+    /// The request, whose body is there, is about to be sent: takes a place in flight, and makes of the message what the
+    /// service is to see. Called once.
+    /// # Errors
+    /// A refusal if there is no place any more.
+    pub(crate) fn dispatch(&mut self, _message: &mut RequestMessage) -> Result<(), Refusal> {
+        let Some(policy) = &self.policy else { return Ok(()) };
+        if let Some(max) = policy.settings.in_flight_max {
+            let place = policy.settings.counts.in_flight.take(max);
+            self.place = Some(place.ok_or_else(|| policy.refusal(Denied::InFlight))?);
+            policy.in_flight.set(policy.in_flight.get() + 1);
+        }
+        Ok(())
+    }
 
     /// What the answer of the service becomes on its way back; what the mesh says instead stays as it is.
     #[expect(clippy::unused_self, reason = "what it does follows")]
     pub(crate) fn on_answer(&self, _message: &mut ResponseMessage) {}
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let (Some(policy), Some(_place)) = (&self.policy, &self.place) {
+            policy.in_flight.set(policy.in_flight.get() - 1);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -192,8 +308,15 @@ mod tests {
     /// A time of nothing is refused with what would be right.
     #[test]
     fn values_have_bounds() {
-        let policy = ServicePolicy { timeout: Some(TimeSpan::millis(0)) };
+        let policy = ServicePolicy {
+            timeout: Some(TimeSpan::millis(0)),
+            in_flight_max: Some(0),
+            ..ServicePolicy::default()
+        };
         let errors: Vec<String> = policy.validate().iter().map(ToString::to_string).collect();
-        assert_eq!(errors, ["timeout = \"0ms\": must be from \"1ms\" to \"24h\""]);
+        assert_eq!(
+            errors,
+            ["timeout = \"0ms\": must be from \"1ms\" to \"24h\"", "in_flight_max = 0: must be at least 1"]
+        );
     }
 }

@@ -11,6 +11,7 @@ use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use super::load::add;
 use super::{Dpu, fault_of};
 use crate::egress::ELSEWHERE;
+use crate::faults::Refusal;
 use crate::policy::{HeadView, Permit};
 
 impl Dpu {
@@ -44,11 +45,8 @@ impl Dpu {
         match self.0.policies.of(ours) {
             None => attached.port.install_flow(slot),
             Some(_) => {
-                let permit = self.0.policies.admit(ours, HeadView::of(&message), now);
-                let permit = permit.map_err(|refusal| refusal.describe().message())?;
-                message.deadline = permit.deadline(now, message.deadline);
-                permit.on_request(&mut message);
-                self.keep_permit(slot, permit);
+                let permit = self.admit_relay(ours, &mut message, now);
+                self.keep_permit(slot, permit.map_err(|refusal| refusal.describe().message())?);
             }
         }
         self.keep_spare(slot, ours, &message);
@@ -56,6 +54,18 @@ impl Dpu {
         let call = attached.port.call(message).map_err(|refused| faulted(fault_of(refused.why)))?;
         self.0.calls.borrow_mut().open_relay(call, deadline, slot);
         Ok(())
+    }
+
+    fn admit_relay(
+        &self,
+        service: ServiceId,
+        message: &mut RequestMessage,
+        now: Nanos,
+    ) -> Result<Permit, Refusal> {
+        let mut permit = self.0.policies.admit(service, HeadView::of(message), now)?;
+        message.deadline = permit.deadline(now, message.deadline);
+        permit.dispatch(message)?;
+        Ok(permit)
     }
 
     fn keep_permit(&self, slot: SlotId, permit: Permit) {

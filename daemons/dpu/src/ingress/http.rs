@@ -194,7 +194,7 @@ async fn answer(
 ) -> Result<Answer, Refusal> {
     received.admit()?;
     let check::Checked { service, hops, head } = check::check(dpu, parts, standing)?;
-    let (permit, deadline) = dpu.admit(service, head.view())?;
+    let (mut permit, deadline) = dpu.admit(service, head.view())?;
     let body = body::read(dpu, received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;
     received.dispatch()?;
@@ -207,7 +207,7 @@ async fn answer(
         head: head.bytes,
         body,
     };
-    permit.on_request(&mut message);
+    permit.dispatch(&mut message)?;
     let mut message = dpu.exchange(message).await?;
     permit.on_answer(&mut message);
     let name = dpu.routes().name(service).expect("the route came from this table");

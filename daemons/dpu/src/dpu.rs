@@ -20,6 +20,8 @@ mod elsewhere;
 mod load;
 mod relay;
 mod request;
+mod tasks;
+mod tries;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -42,6 +44,7 @@ use self::connections::Connections;
 pub(crate) use self::load::{HeldAnswer, Received};
 use self::load::{Load, add};
 pub use self::request::Request;
+use self::tasks::Tasks;
 use crate::config::DpuConfig;
 use crate::egress::Egress;
 use crate::faults::Refusal;
@@ -72,6 +75,10 @@ struct Shared {
     connections: Connections,
     ids: RequestIds,
     egress: Egress,
+    /// Calls of workers on their way off this node.
+    sent_off: Tasks,
+    /// Calls of workers to services with a policy for their tries.
+    tried: Tasks,
     policies: Policies,
     /// What calls of workers have taken of the policies.
     permits: RefCell<HashMap<SlotId, Permit>>,
@@ -129,6 +136,8 @@ impl Dpu {
         let policies = Policies::new(&config.services, &routes);
         Self(Rc::new(Shared {
             egress,
+            sent_off: Tasks::default(),
+            tried: Tasks::default(),
             policies,
             permits: RefCell::default(),
             config,
@@ -163,7 +172,7 @@ impl Dpu {
         if self.0.link.borrow_mut().take().is_none() {
             return;
         }
-        self.0.egress.cancel_all();
+        self.cancel_all_tasks();
         self.0.permits.borrow_mut().clear();
         let calls = self.0.calls.borrow().all();
         for call in calls {
@@ -251,10 +260,10 @@ impl Dpu {
             answer_bytes: load.answer_bytes.get(),
             connections_open: self.0.connections.open(),
             relayed: load.relayed.get(),
-            relays_open: self.0.calls.borrow().relays(),
+            relays_open: self.0.calls.borrow().relays() + self.0.tried.open(),
             egress_sent,
             egress_failed,
-            egress_open: self.0.egress.open(),
+            egress_open: self.0.sent_off.open(),
             bad_responses: load.bad_responses.get(),
         }
     }
@@ -304,29 +313,10 @@ impl Dpu {
         add(&self.0.load.bad_responses, 1);
     }
 
-    /// Sends `message` into the mesh and waits for the answer. One whose worker died with it is sent once more, to
-    /// another, if config allows that and its method says that doing it twice is as good as once.
+    /// Sends a client's `message` into the mesh and waits for the answer.
     pub(crate) async fn exchange(&self, message: RequestMessage) -> Result<ResponseMessage, Refusal> {
-        let spare = self.spare_of(&message);
-        let answer = self.exchange_here(message).await;
-        let nobody_here = match &answer {
-            Ok(answer) => answer.fault == Fault::NoWorker,
-            Err(refusal) => refusal.fault() == Fault::NoWorker,
-        };
-        match spare {
-            Some((host, message)) if nobody_here => Ok(self.0.egress.call_service(&host, message).await),
-            Some(_) | None => answer,
-        }
-    }
-
-    async fn exchange_here(&self, message: RequestMessage) -> Result<ResponseMessage, Refusal> {
-        let may_repeat = self.0.config.retry_worker_lost && message.is_idempotent();
-        let again = may_repeat.then(|| message.clone());
-        let answer = self.call(message)?.await;
-        match again {
-            Some(message) if answer.fault == Fault::WorkerLost => Ok(self.call(message)?.await),
-            Some(_) | None => Ok(answer),
-        }
+        let host = self.host_for_client(message.service);
+        self.exchange_to(message, host).await
     }
 
     /// Sends `message` into the mesh. The answer always comes: a fault at the latest after the deadline.

@@ -10,7 +10,7 @@
 //! - Whatever fails is an answer with a status and a text that says what, never silence: 502 if the host was not reached
 //!   or said nothing that can be passed on, 504 if it was late, 508 if the call went through too many nodes.
 //! - Connections are kept and used again; those of one host are its own.
-//! - A request that was sent is not sent again: whether it may is the caller's policy.
+//! - A request that was sent is not sent again here: whether it may is the policy of its service ([`crate::policy`]).
 
 mod connect;
 pub mod hosts;
@@ -31,13 +31,13 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use self::connect::{ConnectError, Connector};
 use self::hosts::Authority;
 use crate::config::EgressConfig;
 use crate::forward::{ERROR_HEADER, HOPS_HEADER, MESH_PREFIX};
+use crate::policy::retry::{Outcome, Trigger};
 
 /// The service of a call to a host that is not of this application. Its target is a whole URL.
 pub const ELSEWHERE: ServiceId = ServiceId(u16::MAX);
@@ -55,8 +55,6 @@ pub(crate) struct Egress {
     body_bytes_max: usize,
     http1: Client<Connector, Full<Bytes>>,
     http2: Client<Connector, Full<Bytes>>,
-    /// Calls of workers on their way, by their slot.
-    open: RefCell<HashMap<SlotId, AbortHandle>>,
     /// What to send off the node if nobody here answers it.
     spares: RefCell<HashMap<SlotId, (String, RequestMessage)>>,
     sent: Cell<u64>,
@@ -117,6 +115,23 @@ impl Failure {
         }
     }
 
+    /// To a policy. An answer that cannot be passed on would be the same the next time.
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Connect(
+                ConnectError::Lookup { .. } | ConnectError::Refused { .. } | ConnectError::TimedOut { .. },
+            ) => Outcome::Failed(Trigger::Connect),
+            Self::TimedOut { .. } => Outcome::Failed(Trigger::Timeout),
+            Self::Exchange { .. } => Outcome::Failed(Trigger::Reset),
+            Self::Request(_)
+            | Self::NotAllowed(_)
+            | Self::Connect(ConnectError::Inward { .. } | ConnectError::NoHost)
+            | Self::TooLarge { .. }
+            | Self::Answer { .. }
+            | Self::Hops => Outcome::Final,
+        }
+    }
+
     fn answer(&self) -> ResponseMessage {
         let body = serde_json::json!({ "error": format!("call off this node: {self}") }).to_string();
         let head = format!("content-type: application/json\nx-cellmesh-error: {}\n", self.code());
@@ -145,16 +160,10 @@ impl Egress {
             body_bytes_max,
             http1: client(false),
             http2: client(true),
-            open: RefCell::default(),
             spares: RefCell::default(),
             sent: Cell::new(0),
             failed: Cell::new(0),
         }
-    }
-
-    /// Calls of workers on their way off this node.
-    pub(crate) fn open(&self) -> usize {
-        self.open.borrow().len()
     }
 
     /// Calls ever sent off this node, and those of them without an answer of their callee.
@@ -186,33 +195,14 @@ impl Egress {
         self.spares.borrow_mut().remove(&slot)
     }
 
-    pub(crate) fn begin(&self, slot: SlotId, task: AbortHandle) {
-        self.open.borrow_mut().insert(slot, task);
-    }
-
-    /// The call for `slot` has ended. Whether anybody still waits for it.
-    pub(crate) fn end(&self, slot: SlotId) -> bool {
-        self.open.borrow_mut().remove(&slot).is_some()
-    }
-
-    /// Nobody waits for the answer any more.
-    pub(crate) fn cancel(&self, slot: SlotId) {
-        self.take_spare(slot);
-        if let Some(task) = self.open.borrow_mut().remove(&slot) {
-            task.abort();
-        }
-    }
-
-    /// Nobody waits for any answer any more.
-    pub(crate) fn cancel_all(&self) {
+    pub(crate) fn clear_spares(&self) {
         self.spares.borrow_mut().clear();
-        self.open.borrow_mut().drain().for_each(|(_, task)| task.abort());
     }
 
     /// Calls a host that is not of this application. `message`: its target is a URL.
     pub(crate) async fn call_elsewhere(&self, message: RequestMessage) -> ResponseMessage {
         let url = String::from_utf8_lossy(message.target()).into_owned();
-        self.told(self.try_elsewhere(&url, &message).await)
+        self.told(self.try_elsewhere(&url, &message).await).0
     }
 
     async fn try_elsewhere(&self, url: &str, message: &RequestMessage) -> Result<ResponseMessage, Failure> {
@@ -236,8 +226,12 @@ impl Egress {
         .await
     }
 
-    /// Calls a service of this application on another node, at `host`.
-    pub(crate) async fn call_service(&self, host: &str, message: RequestMessage) -> ResponseMessage {
+    /// Calls a service of this application on another node, at `host`. The answer, and what that is to a policy.
+    pub(crate) async fn call_service(
+        &self,
+        host: &str,
+        message: RequestMessage,
+    ) -> (ResponseMessage, Outcome) {
         self.told(self.try_service(host, &message).await)
     }
 
@@ -254,13 +248,19 @@ impl Egress {
         self.exchange(request, host, message.deadline, Callee::Node).await
     }
 
-    fn told(&self, outcome: Result<ResponseMessage, Failure>) -> ResponseMessage {
+    fn told(&self, outcome: Result<ResponseMessage, Failure>) -> (ResponseMessage, Outcome) {
         self.sent.set(self.sent.get() + 1);
-        outcome.unwrap_or_else(|failure| {
-            self.failed.set(self.failed.get() + 1);
-            tracing::debug!(%failure, "a call off this node failed");
-            failure.answer()
-        })
+        match outcome {
+            Ok(answer) => {
+                let outcome = Outcome::Answered(answer.status);
+                (answer, outcome)
+            }
+            Err(failure) => {
+                self.failed.set(self.failed.get() + 1);
+                tracing::debug!(%failure, "a call off this node failed");
+                (failure.answer(), failure.outcome())
+            }
+        }
     }
 
     async fn exchange(

@@ -4,6 +4,8 @@
 //! [`Refusal`], and a refusal becomes a status, a code for the header `x-cellmesh-error` and a
 //! text here and nowhere else. HTTP and the JSON bridge only differ in how they write it down.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cellmesh_shm::message::{Fault, ResponseMessage};
 
@@ -40,6 +42,8 @@ pub(crate) enum Refusal {
     Detached,
     /// The policy of `service` says no.
     Denied { denied: Denied, service: String },
+    /// Calls to `service` only failed: none is made for so long.
+    CircuitOpen { service: String, after: Duration },
     /// The mesh gave up on the call to `service`.
     Mesh { fault: Fault, service: String },
     /// What the cell of `service` answered cannot be sent as HTTP; says why.
@@ -105,6 +109,7 @@ impl Refusal {
                 refused(503, "detached", "this server is not attached to its node".to_owned()).retrying()
             }
             Self::Denied { denied, service } => of_policy(denied, service),
+            Self::CircuitOpen { service, after } => circuit_open(service, *after),
             Self::Mesh { fault, service } => of_mesh(*fault, service),
             Self::BadResponse { service, why } => refused(
                 502,
@@ -122,7 +127,9 @@ impl Refusal {
             Self::Mesh { fault, .. } => *fault,
             Self::BodyTooLarge { .. } | Self::HeadTooLarge | Self::TargetTooLong { .. } => Fault::TooLarge,
             Self::UnknownService(_) => Fault::NoWorker,
-            Self::Overloaded(_) | Self::Draining | Self::Denied { .. } => Fault::Overloaded,
+            Self::Overloaded(_) | Self::Draining | Self::Denied { .. } | Self::CircuitOpen { .. } => {
+                Fault::Overloaded
+            }
             Self::Detached => Fault::Unroutable,
             Self::BadRequest(_) | Self::BodyTooSlow | Self::NotImplemented(_) | Self::BadResponse { .. } => {
                 Fault::Internal
@@ -152,6 +159,13 @@ fn of_policy(denied: &Denied, service: &str) -> Refused {
                 .retrying()
         }
     }
+}
+
+fn circuit_open(service: &str, after: Duration) -> Refused {
+    let text = format!("service \"{service}\" has failed too often and is left alone for now");
+    let whole_seconds = u32::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+    let retry_after_s = Some(whole_seconds.max(RETRY_AFTER_S));
+    Refused { retry_after_s, ..refused(503, "circuit-open", text) }
 }
 
 fn of_mesh(fault: Fault, service: &str) -> Refused {

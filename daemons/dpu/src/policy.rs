@@ -12,11 +12,18 @@
 //! - Decisions are functions of a request's head, the time and the state here: no clock and no I/O.
 //! - A service without policy has no entry: it costs one look at an empty list. Calls of cells to a service with policy get
 //!   no flow entry, so that each of them comes here.
-//! - Not here: what is done when a request that was sent fails.
+//! - What is done when a request that was sent fails or is slow: `tries`, and the files beside it.
 
+mod backoff;
+pub mod breaker;
+mod budget;
+pub mod hedge;
 mod in_flight;
+mod problems;
+pub mod retry;
+mod tries;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -26,7 +33,13 @@ use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::Deserialize;
 
+use self::breaker::BreakerPolicy;
+use self::hedge::HedgePolicy;
 use self::in_flight::{InFlight, Place};
+use self::problems::Problems;
+use self::retry::RetryPolicy;
+pub(crate) use self::tries::Tries;
+pub use self::tries::TryCounts;
 use crate::faults::Refusal;
 use crate::routes::{Routes, ServiceName};
 use crate::units::TimeSpan;
@@ -39,6 +52,14 @@ pub struct ServicePolicy {
     pub timeout: Option<TimeSpan>,
     /// Requests sent and not answered at once, of all lanes of the process together; more are answered 503 with `retry-after`.
     pub in_flight_max: Option<u32>,
+    /// From a call to its answer; the call is given up after it, and may be tried again. Shortens `timeout`.
+    pub try_timeout: Option<TimeSpan>,
+    /// What is tried again.
+    pub retry: Option<RetryPolicy>,
+    /// When the service is left alone.
+    pub breaker: Option<BreakerPolicy>,
+    /// When a second call is made because the first is slow.
+    pub hedge: Option<HedgePolicy>,
     /// What the lanes of the process count together. Not a key.
     #[serde(skip)]
     pub counts: NodeCounts,
@@ -88,7 +109,24 @@ impl ServicePolicy {
         if let Some(max) = self.in_flight_max {
             check("in_flight_max", max.to_string(), max > 0, "at least 1");
         }
-        errors
+        let mut problems = Problems(errors);
+        self.check_tries(&mut problems);
+        problems.0
+    }
+
+    fn check_tries(&self, problems: &mut Problems) {
+        if let Some(try_timeout) = self.try_timeout {
+            problems.check_time("try_timeout", try_timeout);
+        }
+        if let Some(retry) = &self.retry {
+            retry.check(problems);
+        }
+        if let Some(breaker) = &self.breaker {
+            breaker.check(problems);
+        }
+        if let Some(hedge) = &self.hedge {
+            hedge.check(problems);
+        }
     }
 
     /// Whether nothing is asked for: the service is then as one without a table.
@@ -126,6 +164,8 @@ pub struct PolicyStats {
     pub refused: Vec<(&'static str, u64)>,
     /// Requests of this lane in flight that count for `in_flight_max`.
     pub in_flight: u64,
+    /// What became of its tries, if there is a policy for them.
+    pub tries: Option<TryCounts>,
 }
 
 /// What is decided by: a request's head as the service would see it.
@@ -192,6 +232,7 @@ pub(crate) struct Policy {
     settings: ServicePolicy,
     refused: [Cell<u64>; Denied::REASONS.len()],
     in_flight: Cell<u64>,
+    tries: Option<RefCell<Tries>>,
 }
 
 impl Policy {
@@ -201,7 +242,13 @@ impl Policy {
             settings: settings.clone(),
             refused: Default::default(),
             in_flight: Cell::new(0),
+            tries: Tries::new(settings).map(RefCell::new),
         })
+    }
+
+    /// What is done when a call fails or is slow, if anything.
+    pub(crate) fn tries(&self) -> Option<&RefCell<Tries>> {
+        self.tries.as_ref()
     }
 
     /// Whether a request may go on. Its body is not needed for that.
@@ -228,6 +275,7 @@ impl Policy {
             service: self.service.to_string(),
             refused: refused.map(|(reason, count)| (*reason, count.get())).collect(),
             in_flight: self.in_flight.get(),
+            tries: self.tries().map(|tries| tries.borrow().counts()),
         }
     }
 }

@@ -9,7 +9,8 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use cellmesh_dpa::DpaStats;
-use cellmesh_dpu::policy::PolicyStats;
+use cellmesh_dpu::policy::breaker::BreakerState;
+use cellmesh_dpu::policy::{PolicyStats, TryCounts};
 use cellmesh_dpu::{Dpu, DpuStats};
 use cellmesh_shm::frame::FrameError;
 use tokio::sync::{mpsc, oneshot};
@@ -89,6 +90,7 @@ pub(super) fn text(lanes: &[Counts]) -> String {
         of_dpus(&mut text, &dpus);
     }
     of_policies(&mut text, lanes);
+    of_tries(&mut text, lanes);
     let dpas: Vec<DpaStats> = lanes.iter().filter_map(|lane| lane.dpa).collect();
     if !dpas.is_empty() {
         of_dpas(&mut text, &dpas);
@@ -165,6 +167,44 @@ fn of_policies(text: &mut Text, lanes: &[Counts]) {
         text.sample(&format!("policy_inflight_requests{{service=\"{service}\"}}"), count);
     }
 }
+
+/// Services with a policy for their tries: each once, all lanes together.
+fn of_tries(text: &mut Text, lanes: &[Counts]) {
+    let mut services: BTreeMap<&str, Vec<&TryCounts>> = BTreeMap::new();
+    for policy in lanes.iter().flat_map(|lane| &lane.policies) {
+        if let Some(tries) = &policy.tries {
+            services.entry(&policy.service).or_default().push(tries);
+        }
+    }
+    if services.is_empty() {
+        return;
+    }
+    for (name, kind, help, of) in TRIES {
+        text.family(name, kind, help);
+        for (service, lanes) in &services {
+            let sum = lanes.iter().map(|counts| of(counts)).sum();
+            text.sample(&format!("{name}{{service=\"{service}\"}}"), sum);
+        }
+    }
+}
+
+type TryFamily = (&'static str, Kind, &'static str, fn(&TryCounts) -> u64);
+
+const TRIES: [TryFamily; 7] = [
+    ("policy_retries_total", Kind::Counter, "Calls made once more because one had failed.", |c| c.retries),
+    ("policy_retries_refused_total", Kind::Counter, "Retries that the budget has refused.", |c| {
+        c.retries_refused
+    }),
+    ("circuit_open", Kind::Gauge, "Lanes that leave the service alone, or ask with one call.", |c| {
+        u64::from(c.circuit != BreakerState::Closed)
+    }),
+    ("circuit_openings_total", Kind::Counter, "Times that the circuit opened.", |c| c.circuit_openings),
+    ("circuit_refused_total", Kind::Counter, "Requests refused because the circuit is open.", |c| {
+        c.circuit_refused
+    }),
+    ("policy_hedges_total", Kind::Counter, "Second calls made because the first was slow.", |c| c.hedges),
+    ("policy_hedges_won_total", Kind::Counter, "Second calls whose answer came first.", |c| c.hedges_won),
+];
 
 fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     let sum = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
@@ -262,7 +302,9 @@ mod tests {
     #[test]
     fn lanes_are_summed() {
         let dpu = DpuStats { received: 5, answered: 3, refused: 1, in_flight: 1, ..DpuStats::default() };
-        let policy = PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1 };
+        let tries = Some(TryCounts { retries: 4, circuit: BreakerState::Open, ..TryCounts::default() });
+        let policy =
+            PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1, tries };
         let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
         let lane = Counts { dpu: Some(dpu), policies: vec![policy], dpa };
         let text = text(&[Counts { dpa: None, ..lane.clone() }, lane]);
@@ -273,6 +315,8 @@ mod tests {
             "cellmesh_ring_frames_total 7",
             "cellmesh_policy_refused_total{service=\"s\",reason=\"in-flight\"} 4",
             "cellmesh_policy_inflight_requests{service=\"s\"} 2",
+            "cellmesh_policy_retries_total{service=\"s\"} 8",
+            "cellmesh_circuit_open{service=\"s\"} 2",
             "cellmesh_ring_rejected_frames_total{reason=\"overrun\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");

@@ -4,35 +4,33 @@ use cellmesh_shm::ids::{ServiceId, SlotId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use tokio::task::spawn_local;
 
-use super::Dpu;
+use super::tasks::Tasks;
+use super::{Dpu, Shared};
 use crate::egress::hosts::Authority;
 
 impl Dpu {
     /// Calls of workers that are being made here, to whomever.
     pub(super) fn relays(&self) -> usize {
-        self.0.calls.borrow().relays() + self.0.egress.open()
+        self.0.calls.borrow().relays() + self.0.sent_off.open() + self.0.tried.open()
     }
 
-    /// What an ingress request becomes if nobody here answers it: a host, and the message once more. None if config names
-    /// no way.
-    pub(super) fn spare_of(&self, message: &RequestMessage) -> Option<(String, RequestMessage)> {
+    /// Where a client's request goes if nobody here answers it. None if config names no way.
+    pub(super) fn host_for_client(&self, service: ServiceId) -> Option<String> {
         if !self.0.config.egress.leads_elsewhere() {
             return None;
         }
-        let name = self.0.routes.name(message.service)?;
+        let name = self.0.routes.name(service)?;
         // What the client called us is not where the service is.
-        let host = self.0.egress.host_of_service(name.as_str(), None)?;
-        Some((host, message.clone()))
+        self.0.egress.host_of_service(name.as_str(), None)
     }
 
-    /// Keeps a worker's call for the case that nobody here answers it. `service`: our own number.
-    pub(super) fn keep_spare(&self, slot: SlotId, service: ServiceId, message: &RequestMessage) {
-        if self.0.config.egress.leads_elsewhere()
-            && let Some(name) = self.0.routes.name(service)
-            && let Some(host) = self.0.egress.host_of_service(name.as_str(), self.named(service, message))
-        {
-            self.0.egress.keep_spare(slot, host, message.clone());
+    /// Where a worker's call goes if nobody here answers it. `service`: our own number.
+    pub(super) fn host_for_worker(&self, service: ServiceId, message: &RequestMessage) -> Option<String> {
+        if !self.0.config.egress.leads_elsewhere() {
+            return None;
         }
+        let name = self.0.routes.name(service)?;
+        self.0.egress.host_of_service(name.as_str(), self.named(service, message))
     }
 
     /// The host that a cell's message names, if it means this service: a cell may write what it likes there.
@@ -47,7 +45,7 @@ impl Dpu {
         match self.0.egress.take_spare(slot) {
             Some((host, spare)) if message.fault == Fault::NoWorker => {
                 let dpu = self.clone();
-                self.send_off(slot, async move { dpu.0.egress.call_service(&host, spare).await });
+                self.send_off(slot, async move { dpu.0.egress.call_service(&host, spare).await.0 });
             }
             Some(_) | None => self.respond(slot, message),
         }
@@ -63,16 +61,39 @@ impl Dpu {
         self.send_off(slot, async move { dpu.0.egress.call_elsewhere(message).await });
     }
 
-    /// Makes a call in a task of its own, which ends when nobody waits for it any more.
     fn send_off(&self, slot: SlotId, call: impl Future<Output = ResponseMessage> + 'static) {
+        self.run(slot, |shared| &shared.sent_off, call);
+    }
+
+    /// Makes a call in a task of its own, which ends when nobody waits for it any more.
+    pub(super) fn run(
+        &self,
+        slot: SlotId,
+        tasks: fn(&Shared) -> &Tasks,
+        call: impl Future<Output = ResponseMessage> + 'static,
+    ) {
         let dpu = self.clone();
         let task = spawn_local(async move {
             let answer = call.await;
-            if dpu.0.egress.end(slot) {
+            if tasks(&dpu.0).end(slot) {
                 dpu.respond(slot, answer);
                 dpu.0.work.notify_one();
             }
         });
-        self.0.egress.begin(slot, task.abort_handle());
+        tasks(&self.0).begin(slot, task.abort_handle());
+    }
+
+    /// Nobody waits for what is done for `slot` in a task.
+    pub(super) fn cancel_tasks(&self, slot: SlotId) {
+        self.0.egress.take_spare(slot);
+        self.0.sent_off.cancel(slot);
+        self.0.tried.cancel(slot);
+    }
+
+    /// Nobody waits for what is done in tasks.
+    pub(super) fn cancel_all_tasks(&self) {
+        self.0.egress.clear_spares();
+        self.0.sent_off.cancel_all();
+        self.0.tried.cancel_all();
     }
 }

@@ -49,7 +49,15 @@ impl Dpu {
                 self.keep_permit(slot, permit.map_err(|refusal| refusal.describe().message())?);
             }
         }
-        self.keep_spare(slot, ours, &message);
+        let host = self.host_for_worker(ours, &message);
+        if self.0.policies.of(ours).is_some_and(|policy| policy.tries().is_some()) {
+            message.service = ours;
+            self.relay_tries(slot, message, host);
+            return Ok(());
+        }
+        if let Some(host) = host {
+            self.0.egress.keep_spare(slot, host, message.clone());
+        }
         let deadline = message.deadline;
         let call = attached.port.call(message).map_err(|refused| faulted(fault_of(refused.why)))?;
         self.0.calls.borrow_mut().open_relay(call, deadline, slot);
@@ -84,7 +92,7 @@ impl Dpu {
     pub(super) fn end_relay(&self, slot: SlotId) {
         let call = self.0.calls.borrow_mut().abandon_relay(slot);
         self.cancel(call);
-        self.0.egress.cancel(slot);
+        self.cancel_tasks(slot);
         self.0.permits.borrow_mut().remove(&slot);
     }
 }

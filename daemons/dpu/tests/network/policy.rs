@@ -10,7 +10,7 @@ use crate::node::{Node, check_with};
 use crate::relay::{answer_of, call};
 
 /// A node whose service `s1` has this policy.
-fn check_policy(policy: &str, test: impl AsyncFnOnce(Node)) {
+pub(crate) fn check_policy(policy: &str, test: impl AsyncFnOnce(Node)) {
     let policy: ServicePolicy = serde_json::from_str(policy).expect("a policy");
     assert_eq!(policy.validate(), []);
     let config = DpuConfig { services: [("s1".to_owned(), policy)].into(), ..DpuConfig::default() };

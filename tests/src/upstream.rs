@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use crate::HANG;
 
 /// What a server writes to a request: its head, its body, and the stream to write to. `false` ends the connection.
-pub type Answer = fn(&str, &[u8], &mut TcpStream) -> bool;
+pub trait Answer: Fn(&str, &[u8], &mut TcpStream) -> bool + Send + Sync + 'static {}
+
+impl<F: Fn(&str, &[u8], &mut TcpStream) -> bool + Send + Sync + 'static> Answer for F {}
 
 /// A server on a port of its own. Its threads end with their connections.
 #[derive(Debug)]
@@ -26,7 +28,8 @@ struct Seen {
 impl Upstream {
     /// Serves until the test ends.
     #[must_use]
-    pub fn start(answer: Answer) -> Self {
+    pub fn start(answer: impl Answer) -> Self {
+        let answer = Arc::new(answer);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let seen = Arc::new(Seen::default());
@@ -34,8 +37,8 @@ impl Upstream {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 in_thread.connections.fetch_add(1, Ordering::Relaxed);
-                let seen = Arc::clone(&in_thread);
-                std::thread::spawn(move || serve(stream, answer, &seen));
+                let (seen, answer) = (Arc::clone(&in_thread), Arc::clone(&answer));
+                std::thread::spawn(move || serve(stream, &*answer, &seen));
             }
         });
         Self { address, seen }
@@ -66,7 +69,7 @@ pub fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
-fn serve(mut stream: TcpStream, answer: Answer, seen: &Seen) {
+fn serve(mut stream: TcpStream, answer: &impl Answer, seen: &Seen) {
     // A socket that is gone ends the loop below.
     let _ = stream.set_read_timeout(Some(HANG));
     let Ok(reading) = stream.try_clone() else { return };

@@ -1,9 +1,10 @@
 //! Policy of a service: what is decided before a request is sent, for clients and for calls of cells.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
-use cellmesh_tests::{Node, Run, Upstream};
+use cellmesh_tests::upstream::nobody;
+use cellmesh_tests::{Node, Run, Upstream, Wire, until};
 
 /// A host that answers nothing.
 fn silent(_head: &str, _body: &[u8], stream: &mut TcpStream) -> bool {
@@ -44,4 +45,39 @@ fn slow_service_is_cut_off_alone() {
         assert!(line.starts_with("504 "), "{line}");
     }
     assert_eq!(node.get("back", "/").ok().text(), "ok\n");
+}
+
+/// A counter of the node.
+fn metric(admin: SocketAddr, name: &str) -> u64 {
+    let mut wire = Wire::connect(admin);
+    wire.send("GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    let reply = wire.reply().ok();
+    let value = reply.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in {}", reply.text())).parse().expect("a number")
+}
+
+/// The bound is that of the node, whichever lanes and callers there are: what is beyond it is told to come back.
+#[test]
+fn in_flight_bound_holds_for_the_node() {
+    let (admin, upstream) = (nobody(), Upstream::start(silent));
+    let run = app("in_flight_max = 3", &format!("\"{}\"", upstream.address()));
+    let node = run.arg("--admin").arg(&admin.to_string()).start();
+    let path = format!("/order?url=http://{}/", upstream.address());
+    let mut waiting: Vec<Wire> = (0..3).map(|_| node.connect()).collect();
+    for wire in &mut waiting {
+        wire.ask("GET", "back", &path);
+    }
+    until("three in flight", || metric(admin, "cellmesh_policy_inflight_requests{service=\"back\"}") == 3);
+    let others: Vec<Wire> = (0..4).map(|_| node.connect()).collect();
+    for mut wire in others {
+        let reply = wire.get("back", "/");
+        assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{}", reply.text());
+        assert_eq!(wire.get("front", "/").ok().text(), "ok\n", "on the same lane");
+    }
+    let line = by_front(&node, "/");
+    assert!(line.starts_with("503 "), "{line}");
+    drop(waiting);
+    until("none in flight", || metric(admin, "cellmesh_policy_inflight_requests{service=\"back\"}") == 0);
+    assert_eq!(node.get("back", "/").ok().text(), "ok\n");
+    assert!(metric(admin, "cellmesh_policy_refused_total{service=\"back\",reason=\"in-flight\"}") >= 4);
 }

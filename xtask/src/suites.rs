@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 use crate::{cells, command, fuzz};
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
-const IN_BOTH_PLACEMENTS: [&str; 13] = [
+const IN_BOTH_PLACEMENTS: [&str; 14] = [
     "admin",
     "bridge",
     "cells",
@@ -25,6 +25,7 @@ const IN_BOTH_PLACEMENTS: [&str; 13] = [
     "http",
     "policy",
     "raw_http1",
+    "retries",
     "soak",
 ];
 

@@ -67,7 +67,7 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
 
 async fn call(dpu: &Dpu, received: &mut Received, object: &[u8]) -> Result<Vec<u8>, Refusal> {
     let request::Asked { service, head, body } = request::read(received, object)?;
-    let (permit, deadline) = received.settings().admit(service, head.view())?;
+    let (mut permit, deadline) = received.settings().admit(service, head.view())?;
     received.dispatch()?;
     let mut message = RequestMessage {
         service,
@@ -78,7 +78,7 @@ async fn call(dpu: &Dpu, received: &mut Received, object: &[u8]) -> Result<Vec<u
         head: head.bytes,
         body,
     };
-    permit.on_request(&mut message);
+    permit.dispatch(&mut message)?;
     let mut message = dpu.exchange(received.settings(), message).await?;
     permit.on_answer(&mut message);
     let name = received.settings().routes.name(service).expect("the route came from this table").as_str();

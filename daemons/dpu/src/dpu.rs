@@ -21,6 +21,8 @@ mod load;
 mod relay;
 mod request;
 mod settings;
+mod tasks;
+mod tries;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -44,10 +46,11 @@ pub(crate) use self::load::{HeldAnswer, Received};
 use self::load::{Load, add};
 pub use self::request::Request;
 pub(crate) use self::settings::Settings;
+use self::tasks::Tasks;
 use crate::config::DpuConfig;
 use crate::egress::Egress;
 use crate::faults::Refusal;
-use crate::policy::Permit;
+use crate::policy::{Permit, PolicyStats};
 use crate::request_id::RequestIds;
 use crate::routes::Routes;
 
@@ -75,6 +78,10 @@ struct Shared {
     connections: Connections,
     ids: RequestIds,
     egress: Egress,
+    /// Calls of workers on their way off this node.
+    sent_off: Tasks,
+    /// Calls of workers to services with a policy for their tries.
+    tried: Tasks,
     /// What calls of workers have taken of the policies.
     permits: RefCell<HashMap<SlotId, Permit>>,
 }
@@ -131,6 +138,8 @@ impl Dpu {
         Self(Rc::new(Shared {
             settings: RefCell::new(Rc::new(Settings::new(routes, config))),
             port,
+            sent_off: Tasks::default(),
+            tried: Tasks::default(),
             permits: RefCell::default(),
             link: RefCell::new(None),
             calls: RefCell::new(Calls::new()),
@@ -165,7 +174,7 @@ impl Dpu {
         if self.0.link.borrow_mut().take().is_none() {
             return;
         }
-        self.0.egress.cancel_all();
+        self.cancel_all_tasks();
         self.0.permits.borrow_mut().clear();
         let calls = self.0.calls.borrow().all();
         for call in calls {
@@ -253,12 +262,18 @@ impl Dpu {
             answer_bytes: load.answer_bytes.get(),
             connections_open: self.0.connections.open(),
             relayed: load.relayed.get(),
-            relays_open: self.0.calls.borrow().relays(),
+            relays_open: self.0.calls.borrow().relays() + self.0.tried.open(),
             egress_sent,
             egress_failed,
-            egress_open: self.0.egress.open(),
+            egress_open: self.0.sent_off.open(),
             bad_responses: load.bad_responses.get(),
         }
+    }
+
+    /// The counters of the policies of services now.
+    #[must_use]
+    pub fn policy_stats(&self) -> Vec<PolicyStats> {
+        self.0.settings.borrow().policies.stats()
     }
 
     pub(crate) fn ids(&self) -> &RequestIds {
@@ -277,37 +292,14 @@ impl Dpu {
         add(&self.0.load.bad_responses, 1);
     }
 
-    /// Sends `message` into the mesh and waits for the answer. One whose worker died with it is sent once more, to
-    /// another, if config allows that and its method says that doing it twice is as good as once.
+    /// Sends a client's `message` into the mesh and waits for the answer.
     pub(crate) async fn exchange(
         &self,
         settings: &Settings,
         message: RequestMessage,
     ) -> Result<ResponseMessage, Refusal> {
-        let spare = settings.spare_of(&message);
-        let answer = self.exchange_here(settings, message).await;
-        let nobody_here = match &answer {
-            Ok(answer) => answer.fault == Fault::NoWorker,
-            Err(refusal) => refusal.fault() == Fault::NoWorker,
-        };
-        match spare {
-            Some(spare) if nobody_here => Ok(self.0.egress.call_service(spare).await),
-            Some(_) | None => answer,
-        }
-    }
-
-    async fn exchange_here(
-        &self,
-        settings: &Settings,
-        message: RequestMessage,
-    ) -> Result<ResponseMessage, Refusal> {
-        let may_repeat = settings.config.retry_worker_lost && message.is_idempotent();
-        let again = may_repeat.then(|| message.clone());
-        let answer = self.call(message)?.await;
-        match again {
-            Some(message) if answer.fault == Fault::WorkerLost => Ok(self.call(message)?.await),
-            Some(_) | None => Ok(answer),
-        }
+        let host = settings.host_for_client(message.service);
+        self.exchange_to(settings, message, host).await
     }
 
     /// Sends `message` into the mesh. The answer always comes: a fault at the latest after the deadline.

@@ -10,7 +10,7 @@
 //! - Whatever fails is an answer with a status and a text that says what, never silence: 502 if the host was not reached
 //!   or said nothing that can be passed on, 504 if it was late, 508 if the call went through too many nodes.
 //! - Connections are kept and used again; those of one host are its own.
-//! - A request that was sent is not sent again: whether it may is the caller's policy.
+//! - A request that was sent is not sent again here: whether it may is the policy of its service ([`crate::policy`]).
 
 mod connect;
 pub mod hosts;
@@ -32,13 +32,13 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use self::connect::{ConnectError, Connector};
 use self::hosts::Authority;
 use crate::config::EgressConfig;
 use crate::forward::{ERROR_HEADER, HOPS_HEADER, MESH_PREFIX};
+use crate::policy::retry::{Outcome, Trigger};
 
 /// The service of a call to a host that is not of this application. Its target is a whole URL.
 pub const ELSEWHERE: ServiceId = ServiceId(u16::MAX);
@@ -53,8 +53,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Calls of one lane off this node.
 #[derive(Default)]
 pub(crate) struct Egress {
-    /// Calls of workers on their way, by their slot.
-    open: RefCell<HashMap<SlotId, AbortHandle>>,
     /// What to send off the node if nobody here answers it.
     spares: RefCell<HashMap<SlotId, Spare>>,
     sent: Cell<u64>,
@@ -133,6 +131,23 @@ impl Failure {
             Self::Connect(ConnectError::Refused { .. } | ConnectError::NoHost) => "egress-connect",
             Self::Exchange { .. } | Self::TooLarge { .. } | Self::Answer { .. } => "egress-answer",
             Self::Hops => "hop-limit",
+        }
+    }
+
+    /// To a policy. An answer that cannot be passed on would be the same the next time.
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Connect(
+                ConnectError::Lookup { .. } | ConnectError::Refused { .. } | ConnectError::TimedOut { .. },
+            ) => Outcome::Failed(Trigger::Connect),
+            Self::TimedOut { .. } => Outcome::Failed(Trigger::Timeout),
+            Self::Exchange { .. } => Outcome::Failed(Trigger::Reset),
+            Self::Request(_)
+            | Self::NotAllowed(_)
+            | Self::Connect(ConnectError::Inward { .. } | ConnectError::NoHost)
+            | Self::TooLarge { .. }
+            | Self::Answer { .. }
+            | Self::Hops => Outcome::Final,
         }
     }
 
@@ -276,11 +291,6 @@ impl EgressClients {
 }
 
 impl Egress {
-    /// Calls of workers on their way off this node.
-    pub(crate) fn open(&self) -> usize {
-        self.open.borrow().len()
-    }
-
     /// Calls ever sent off this node, and those of them without an answer of their callee.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.sent.get(), self.failed.get())
@@ -295,27 +305,8 @@ impl Egress {
         self.spares.borrow_mut().remove(&slot)
     }
 
-    pub(crate) fn begin(&self, slot: SlotId, task: AbortHandle) {
-        self.open.borrow_mut().insert(slot, task);
-    }
-
-    /// The call for `slot` has ended. Whether anybody still waits for it.
-    pub(crate) fn end(&self, slot: SlotId) -> bool {
-        self.open.borrow_mut().remove(&slot).is_some()
-    }
-
-    /// Nobody waits for the answer any more.
-    pub(crate) fn cancel(&self, slot: SlotId) {
-        self.take_spare(slot);
-        if let Some(task) = self.open.borrow_mut().remove(&slot) {
-            task.abort();
-        }
-    }
-
-    /// Nobody waits for any answer any more.
-    pub(crate) fn cancel_all(&self) {
+    pub(crate) fn clear_spares(&self) {
         self.spares.borrow_mut().clear();
-        self.open.borrow_mut().drain().for_each(|(_, task)| task.abort());
     }
 
     /// Calls a host that is not of this application. `message`: its target is a URL.
@@ -325,21 +316,32 @@ impl Egress {
         message: RequestMessage,
     ) -> ResponseMessage {
         let url = String::from_utf8_lossy(message.target()).into_owned();
-        self.told(clients.try_elsewhere(&url, &message).await)
+        self.told(clients.try_elsewhere(&url, &message).await).0
     }
 
-    /// Calls a service of this application on another node.
-    pub(crate) async fn call_service(&self, spare: Spare) -> ResponseMessage {
-        self.told(spare.clients.try_service(&spare.host, &spare.message).await)
+    /// Calls a service of this application on another node, at `host`. The answer, and what that is to a policy.
+    pub(crate) async fn call_service(
+        &self,
+        clients: &EgressClients,
+        host: &str,
+        message: RequestMessage,
+    ) -> (ResponseMessage, Outcome) {
+        self.told(clients.try_service(host, &message).await)
     }
 
-    fn told(&self, outcome: Result<ResponseMessage, Failure>) -> ResponseMessage {
+    fn told(&self, outcome: Result<ResponseMessage, Failure>) -> (ResponseMessage, Outcome) {
         self.sent.set(self.sent.get() + 1);
-        outcome.unwrap_or_else(|failure| {
-            self.failed.set(self.failed.get() + 1);
-            tracing::debug!(%failure, "a call off this node failed");
-            failure.answer()
-        })
+        match outcome {
+            Ok(answer) => {
+                let outcome = Outcome::Answered(answer.status);
+                (answer, outcome)
+            }
+            Err(failure) => {
+                self.failed.set(self.failed.get() + 1);
+                tracing::debug!(%failure, "a call off this node failed");
+                (failure.answer(), failure.outcome())
+            }
+        }
     }
 }
 

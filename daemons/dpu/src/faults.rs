@@ -4,10 +4,13 @@
 //! [`Refusal`], and a refusal becomes a status, a code for the header `x-cellmesh-error` and a
 //! text here and nowhere else. HTTP and the JSON bridge only differ in how they write it down.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cellmesh_shm::message::{Fault, ResponseMessage};
 
 use crate::forward::ERROR_HEADER;
+use crate::policy::Denied;
 use crate::routes::UnknownService;
 use crate::units::ByteSize;
 
@@ -37,6 +40,10 @@ pub(crate) enum Refusal {
     Draining,
     /// The ring to the DPA is closed.
     Detached,
+    /// The policy of `service` says no.
+    Denied { denied: Denied, service: String },
+    /// Calls to `service` only failed: none is made for so long.
+    CircuitOpen { service: String, after: Duration },
     /// The mesh gave up on the call to `service`.
     Mesh { fault: Fault, service: String },
     /// What the cell of `service` answered cannot be sent as HTTP; says why.
@@ -101,6 +108,8 @@ impl Refusal {
             Self::Detached => {
                 refused(503, "detached", "this server is not attached to its node".to_owned()).retrying()
             }
+            Self::Denied { denied, service } => of_policy(denied, service),
+            Self::CircuitOpen { service, after } => circuit_open(service, *after),
             Self::Mesh { fault, service } => of_mesh(*fault, service),
             Self::BadResponse { service, why } => refused(
                 502,
@@ -118,7 +127,9 @@ impl Refusal {
             Self::Mesh { fault, .. } => *fault,
             Self::BodyTooLarge { .. } | Self::HeadTooLarge | Self::TargetTooLong { .. } => Fault::TooLarge,
             Self::UnknownService(_) => Fault::NoWorker,
-            Self::Overloaded(_) | Self::Draining => Fault::Overloaded,
+            Self::Overloaded(_) | Self::Draining | Self::Denied { .. } | Self::CircuitOpen { .. } => {
+                Fault::Overloaded
+            }
             Self::Detached => Fault::Unroutable,
             Self::BadRequest(_) | Self::BodyTooSlow | Self::NotImplemented(_) | Self::BadResponse { .. } => {
                 Fault::Internal
@@ -139,6 +150,22 @@ impl Refused {
     fn retrying(self) -> Self {
         Self { retry_after_s: Some(RETRY_AFTER_S), ..self }
     }
+}
+
+fn of_policy(denied: &Denied, service: &str) -> Refused {
+    match denied {
+        Denied::InFlight => {
+            refused(503, "overloaded", format!("too many requests of service \"{service}\" in flight"))
+                .retrying()
+        }
+    }
+}
+
+fn circuit_open(service: &str, after: Duration) -> Refused {
+    let text = format!("service \"{service}\" has failed too often and is left alone for now");
+    let whole_seconds = u32::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+    let retry_after_s = Some(whole_seconds.max(RETRY_AFTER_S));
+    Refused { retry_after_s, ..refused(503, "circuit-open", text) }
 }
 
 fn of_mesh(fault: Fault, service: &str) -> Refused {

@@ -12,8 +12,18 @@
 //! - Decisions are functions of a request's head, the time and the state here: no clock and no I/O.
 //! - A service without policy has no entry: it costs one look at an empty list. Calls of cells to a service with policy get
 //!   no flow entry, so that each of them comes here.
-//! - Not here: what is done when a request that was sent fails.
+//! - What is done when a request that was sent fails or is slow: `tries`, and the files beside it.
 
+mod backoff;
+pub mod breaker;
+mod budget;
+pub mod hedge;
+mod in_flight;
+mod problems;
+pub mod retry;
+mod tries;
+
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -23,8 +33,15 @@ use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::Deserialize;
 
+use self::breaker::BreakerPolicy;
+use self::hedge::HedgePolicy;
+use self::in_flight::{InFlight, Place};
+use self::problems::Problems;
+use self::retry::RetryPolicy;
+pub(crate) use self::tries::Tries;
+pub use self::tries::TryCounts;
 use crate::faults::Refusal;
-use crate::routes::Routes;
+use crate::routes::{Routes, ServiceName};
 use crate::units::TimeSpan;
 
 /// `[service.NAME]`: policy of one service. Every key is optional; without any, nothing is decided.
@@ -33,7 +50,35 @@ use crate::units::TimeSpan;
 pub struct ServicePolicy {
     /// From a request's head to its answer; 504 after it. Shortens `dpu.request_timeout`, never lengthens it.
     pub timeout: Option<TimeSpan>,
+    /// Requests sent and not answered at once, of all lanes of the process together; more are answered 503 with `retry-after`.
+    pub in_flight_max: Option<u32>,
+    /// From a call to its answer; the call is given up after it, and may be tried again. Shortens `timeout`.
+    pub try_timeout: Option<TimeSpan>,
+    /// What is tried again.
+    pub retry: Option<RetryPolicy>,
+    /// When the service is left alone.
+    pub breaker: Option<BreakerPolicy>,
+    /// When a second call is made because the first is slow.
+    pub hedge: Option<HedgePolicy>,
+    /// What the lanes of the process count together. Not a key.
+    #[serde(skip)]
+    pub counts: NodeCounts,
 }
+
+/// What the lanes of a process count together for one service: clones of a policy share it. It is no setting, so all are
+/// equal.
+#[derive(Debug, Clone, Default)]
+pub struct NodeCounts {
+    in_flight: InFlight,
+}
+
+impl PartialEq for NodeCounts {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for NodeCounts {}
 
 /// A value of `[service.NAME]` that cannot work: the key, what was found, what would be right.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -52,13 +97,36 @@ impl ServicePolicy {
     #[must_use]
     pub fn validate(&self) -> Vec<PolicyError> {
         let mut errors = Vec::new();
-        if let Some(timeout) = self.timeout
-            && !(TimeSpan::millis(1) <= timeout && timeout <= TimeSpan::secs(86_400))
-        {
-            let right = "from \"1ms\" to \"24h\"".to_owned();
-            errors.push(PolicyError { key: "timeout", found: format!("\"{timeout}\""), right });
+        let mut check = |key, found: String, ok: bool, right: &str| {
+            if !ok {
+                errors.push(PolicyError { key, found, right: right.to_owned() });
+            }
+        };
+        if let Some(timeout) = self.timeout {
+            let right = TimeSpan::millis(1) <= timeout && timeout <= TimeSpan::secs(86_400);
+            check("timeout", format!("\"{timeout}\""), right, "from \"1ms\" to \"24h\"");
         }
-        errors
+        if let Some(max) = self.in_flight_max {
+            check("in_flight_max", max.to_string(), max > 0, "at least 1");
+        }
+        let mut problems = Problems(errors);
+        self.check_tries(&mut problems);
+        problems.0
+    }
+
+    fn check_tries(&self, problems: &mut Problems) {
+        if let Some(try_timeout) = self.try_timeout {
+            problems.check_time("try_timeout", try_timeout);
+        }
+        if let Some(retry) = &self.retry {
+            retry.check(problems);
+        }
+        if let Some(breaker) = &self.breaker {
+            breaker.check(problems);
+        }
+        if let Some(hedge) = &self.hedge {
+            hedge.check(problems);
+        }
     }
 
     /// Whether nothing is asked for: the service is then as one without a table.
@@ -66,6 +134,38 @@ impl ServicePolicy {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Why a policy refuses a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// As many as may be are in flight.
+    InFlight,
+}
+
+impl Denied {
+    /// Its name in metrics.
+    const REASONS: [&str; 1] = ["in-flight"];
+
+    /// Its place in [`Denied::REASONS`].
+    fn reason(&self) -> usize {
+        match self {
+            Self::InFlight => 0,
+        }
+    }
+}
+
+/// What a lane counts for the policy of one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyStats {
+    /// The service.
+    pub service: String,
+    /// Requests that were refused, ever: reason and count.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Requests of this lane in flight that count for `in_flight_max`.
+    pub in_flight: u64,
+    /// What became of its tries, if there is a policy for them.
+    pub tries: Option<TryCounts>,
 }
 
 /// What is decided by: a request's head as the service would see it.
@@ -92,8 +192,20 @@ pub(crate) struct Policies {
 
 impl Policies {
     pub(crate) fn new(services: &BTreeMap<String, ServicePolicy>, routes: &Routes) -> Self {
-        let of = |name: &str| services.get(name).filter(|settings| !settings.is_empty());
-        let policies = routes.services().iter().map(|name| of(name.as_str()).map(Policy::new));
+        Self::default().followed_by(services, routes)
+    }
+
+    /// Other policies of the same services, in the place of these. One that says the same stays, with all that it has counted
+    /// and learned.
+    pub(crate) fn followed_by(&self, services: &BTreeMap<String, ServicePolicy>, routes: &Routes) -> Self {
+        let known =
+            |name: &ServiceName| self.by_service.iter().flatten().find(|policy| policy.service == *name);
+        let policy = |name: &ServiceName| {
+            let settings = services.get(name.as_str()).filter(|settings| !settings.is_empty())?;
+            let same = known(name).filter(|policy| policy.settings == *settings);
+            Some(same.map_or_else(|| Policy::new(name, settings), Rc::clone))
+        };
+        let policies = routes.services().iter().map(policy);
         let mut by_service: Vec<Option<Rc<Policy>>> = policies.collect();
         if by_service.iter().all(Option::is_none) {
             by_service.clear();
@@ -104,6 +216,11 @@ impl Policies {
     /// The policy of a service, if it has one. `service`: its place in [`Routes`].
     pub(crate) fn of(&self, service: ServiceId) -> Option<&Rc<Policy>> {
         self.by_service.get(usize::from(service.0))?.as_ref()
+    }
+
+    /// What was counted, of each service with policy.
+    pub(crate) fn stats(&self) -> Vec<PolicyStats> {
+        self.by_service.iter().flatten().map(|policy| policy.stats()).collect()
     }
 
     /// See [`Policy::admit`]; a service without policy takes everything.
@@ -120,25 +237,63 @@ impl Policies {
 /// The policy of one service on one lane.
 #[derive(Debug)]
 pub(crate) struct Policy {
+    service: ServiceName,
     settings: ServicePolicy,
+    refused: [Cell<u64>; Denied::REASONS.len()],
+    in_flight: Cell<u64>,
+    tries: Option<RefCell<Tries>>,
 }
 
 impl Policy {
-    fn new(settings: &ServicePolicy) -> Rc<Self> {
-        Rc::new(Self { settings: settings.clone() })
+    fn new(service: &ServiceName, settings: &ServicePolicy) -> Rc<Self> {
+        Rc::new(Self {
+            service: service.clone(),
+            settings: settings.clone(),
+            refused: Default::default(),
+            in_flight: Cell::new(0),
+            tries: Tries::new(settings).map(RefCell::new),
+        })
     }
 
-    /// Whether a request may go on.
-    #[expect(clippy::unnecessary_wraps, reason = "checks follow")]
+    /// What is done when a call fails or is slow, if anything.
+    pub(crate) fn tries(&self) -> Option<&RefCell<Tries>> {
+        self.tries.as_ref()
+    }
+
+    /// Whether a request may go on. Its body is not needed for that.
     fn admit(self: &Rc<Self>, _head: HeadView<'_>, _now: Nanos) -> Result<Permit, Refusal> {
-        Ok(Permit { policy: Some(Rc::clone(self)) })
+        self.check_room().map_err(|denied| self.refusal(denied))?;
+        Ok(Permit { policy: Some(Rc::clone(self)), place: None })
+    }
+
+    fn check_room(&self) -> Result<(), Denied> {
+        let max = self.settings.in_flight_max;
+        let has_room = max.is_none_or(|max| self.settings.counts.in_flight.has_room(max));
+        if has_room { Ok(()) } else { Err(Denied::InFlight) }
+    }
+
+    fn refusal(&self, denied: Denied) -> Refusal {
+        let count = &self.refused[denied.reason()];
+        count.set(count.get() + 1);
+        Refusal::Denied { denied, service: self.service.to_string() }
+    }
+
+    fn stats(&self) -> PolicyStats {
+        let refused = Denied::REASONS.iter().zip(&self.refused);
+        PolicyStats {
+            service: self.service.to_string(),
+            refused: refused.map(|(reason, count)| (*reason, count.get())).collect(),
+            in_flight: self.in_flight.get(),
+            tries: self.tries().map(|tries| tries.borrow().counts()),
+        }
     }
 }
 
-/// A request that may go on, of a service with policy or without.
+/// A request that may go on, of a service with policy or without. What it has taken is given back when this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Permit {
     policy: Option<Rc<Policy>>,
+    place: Option<Place>,
 }
 
 impl Permit {
@@ -148,13 +303,31 @@ impl Permit {
         timeout.map_or(deadline, |timeout| deadline.min(now.saturating_add(timeout.0)))
     }
 
-    /// What the request becomes on its way out. Called once, when its body is there.
-    #[expect(clippy::unused_self, reason = "what it does follows")]
-    pub(crate) fn on_request(&self, _message: &mut RequestMessage) {}
+    /// The request, whose body is there, is about to be sent: takes a place in flight, and makes of the message what the
+    /// service is to see. Called once.
+    /// # Errors
+    /// A refusal if there is no place any more.
+    pub(crate) fn dispatch(&mut self, _message: &mut RequestMessage) -> Result<(), Refusal> {
+        let Some(policy) = &self.policy else { return Ok(()) };
+        if let Some(max) = policy.settings.in_flight_max {
+            let place = policy.settings.counts.in_flight.take(max);
+            self.place = Some(place.ok_or_else(|| policy.refusal(Denied::InFlight))?);
+            policy.in_flight.set(policy.in_flight.get() + 1);
+        }
+        Ok(())
+    }
 
     /// What the answer of the service becomes on its way back; what the mesh says instead stays as it is.
     #[expect(clippy::unused_self, reason = "what it does follows")]
     pub(crate) fn on_answer(&self, _message: &mut ResponseMessage) {}
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let (Some(policy), Some(_place)) = (&self.policy, &self.place) {
+            policy.in_flight.set(policy.in_flight.get() - 1);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -189,11 +362,33 @@ mod tests {
         assert!(policies(r#"{"s1": {"timeout": "1s"}}"#).of(ServiceId(1)).is_some());
     }
 
+    /// A policy that says the same after a change of others goes on; one that says something else begins anew.
+    #[test]
+    fn unchanged_policies_stay() {
+        let services = ["s0", "s1"].map(|name| name.parse().expect("a name")).to_vec();
+        let routes = Routes::new(services, ServiceId(0)).expect("valid routes");
+        let read = |text| serde_json::from_str(text).expect("policies");
+        let first = Policies::new(&read(r#"{"s0": {"timeout": "1s"}, "s1": {"timeout": "1s"}}"#), &routes);
+        let next = first.followed_by(&read(r#"{"s0": {"timeout": "1s"}, "s1": {"timeout": "2s"}}"#), &routes);
+        let is_same = |service| {
+            let of = |policies: &Policies| Rc::clone(policies.of(ServiceId(service)).expect("a policy"));
+            Rc::ptr_eq(&of(&first), &of(&next))
+        };
+        assert_eq!([is_same(0), is_same(1)], [true, false]);
+    }
+
     /// A time of nothing is refused with what would be right.
     #[test]
     fn values_have_bounds() {
-        let policy = ServicePolicy { timeout: Some(TimeSpan::millis(0)) };
+        let policy = ServicePolicy {
+            timeout: Some(TimeSpan::millis(0)),
+            in_flight_max: Some(0),
+            ..ServicePolicy::default()
+        };
         let errors: Vec<String> = policy.validate().iter().map(ToString::to_string).collect();
-        assert_eq!(errors, ["timeout = \"0ms\": must be from \"1ms\" to \"24h\""]);
+        assert_eq!(
+            errors,
+            ["timeout = \"0ms\": must be from \"1ms\" to \"24h\"", "in_flight_max = 0: must be at least 1"]
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! Sizes and times as config files write them: `"16MiB"`, `"250ms"`.
+//! Sizes, times and shares as config files write them: `"16MiB"`, `"250ms"`, `0.2`.
 //!
-//! - Text with a unit only. A bare number is refused, because a reader cannot tell what it counts.
+//! - Sizes and times are text with a unit only. A bare number is refused, because a reader cannot tell what it counts.
 //! - Integers only: `"1.5s"` is `"1500ms"`.
 //! - What is parsed is printed the same way, so `config show` can be pasted back.
 
@@ -17,6 +17,10 @@ pub struct ByteSize(pub u64);
 /// A span of time, in whole milliseconds: `"250ms"`, `"30s"`, `"5m"`, `"1h"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimeSpan(pub Duration);
+
+/// A share of a whole, from 0 to 1, in thousandths: `0.2`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ratio(u32);
 
 /// Why a text is no [`ByteSize`] or [`TimeSpan`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -62,6 +66,20 @@ impl TimeSpan {
     #[must_use]
     pub const fn millis(count: u64) -> Self {
         Self(Duration::from_millis(count))
+    }
+}
+
+impl Ratio {
+    /// `count` thousandths; more than a whole is a whole.
+    #[must_use]
+    pub const fn thousandths(count: u32) -> Self {
+        if count > 1000 { Self(1000) } else { Self(count) }
+    }
+
+    /// This share of `count`, rounded down.
+    #[must_use]
+    pub fn of(self, count: u64) -> u64 {
+        count / 1000 * u64::from(self.0) + count % 1000 * u64::from(self.0) / 1000
     }
 }
 
@@ -148,6 +166,17 @@ impl<'de> Deserialize<'de> for TimeSpan {
     }
 }
 
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let share = f64::deserialize(from)?;
+        if !(0.0..=1.0).contains(&share) {
+            return Err(D::Error::invalid_value(Unexpected::Float(share), &"a share from 0.0 to 1.0"));
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1000")]
+        Ok(Self((share * 1000.0).round() as u32))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,5 +215,17 @@ mod tests {
         );
         let error = serde_json::from_str::<ByteSize>("16").unwrap_err().to_string();
         assert!(error.contains("a text with a unit"), "{error}");
+    }
+    /// A share is a number from 0 to 1, and of a count it is rounded down.
+    #[test]
+    fn shares_are_rounded_down() {
+        let read = |text| serde_json::from_str::<Ratio>(text);
+        for (text, of_99) in [("0", 0), ("0.2", 19), ("0.999", 98), ("1", 99), ("1.0", 99)] {
+            assert_eq!(read(text).expect("a share").of(99), of_99, "{text}");
+        }
+        assert_eq!(Ratio::thousandths(500).of(u64::MAX), u64::MAX / 2);
+        for text in ["1.1", "-0.1", "\"0.2\""] {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 }

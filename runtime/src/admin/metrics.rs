@@ -5,10 +5,13 @@
 //! - `received = answered + refused + abandoned + inflight` holds in every answer, and of the DPA
 //!   `requests = answered + faulted + abandoned + in custody`.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use cellmesh_dpa::DpaStats;
+use cellmesh_dpu::policy::breaker::BreakerState;
+use cellmesh_dpu::policy::{PolicyStats, TryCounts};
 use cellmesh_dpu::{Dpu, DpuStats};
 use cellmesh_shm::frame::FrameError;
 use cellmesh_shm::message::Fault;
@@ -19,12 +22,22 @@ use tokio::time::timeout;
 const QUESTIONS_MAX: usize = 4;
 
 /// What a lane knows.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Counts {
     /// Of its DPU, if it has one.
     pub dpu: Option<DpuStats>,
+    /// Of the policies of services on its DPU.
+    pub policies: Vec<PolicyStats>,
     /// Of its DPA, if it can be asked.
     pub dpa: Option<DpaStats>,
+}
+
+impl Counts {
+    /// What this sidecar knows.
+    #[must_use]
+    pub fn of_dpu(dpu: &Dpu) -> Self {
+        Self { dpu: Some(dpu.stats()), policies: dpu.policy_stats(), dpa: None }
+    }
 }
 
 /// A lane's end: it is asked here.
@@ -53,7 +66,7 @@ impl Asked {
 
     /// As [`Asked::answer`], for a lane with nothing but this sidecar to ask.
     pub async fn answer_of(self, dpu: Dpu) {
-        self.answer(|| Counts { dpu: Some(dpu.stats()), dpa: None }).await;
+        self.answer(|| Counts::of_dpu(&dpu)).await;
     }
 }
 
@@ -78,6 +91,8 @@ pub(super) fn text(lanes: &[Counts]) -> String {
     if !dpus.is_empty() {
         of_dpus(&mut text, &dpus);
     }
+    of_policies(&mut text, lanes);
+    of_tries(&mut text, lanes);
     let dpas: Vec<DpaStats> = lanes.iter().filter_map(|lane| lane.dpa).collect();
     if !dpas.is_empty() {
         of_dpas(&mut text, &dpas);
@@ -131,6 +146,67 @@ fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
         ],
     );
 }
+
+/// Counters of services with policy: each service once, all lanes together.
+fn of_policies(text: &mut Text, lanes: &[Counts]) {
+    let (mut refused, mut in_flight) = (BTreeMap::new(), BTreeMap::new());
+    for policy in lanes.iter().flat_map(|lane| &lane.policies) {
+        *in_flight.entry(&policy.service).or_insert(0) += policy.in_flight;
+        for (reason, count) in &policy.refused {
+            *refused.entry((&policy.service, *reason)).or_insert(0) += count;
+        }
+    }
+    if in_flight.is_empty() {
+        return;
+    }
+    text.family("policy_refused_total", Kind::Counter, "Requests refused by the policy of their service.");
+    for ((service, reason), count) in refused {
+        let labels = format!("service=\"{service}\",reason=\"{reason}\"");
+        text.sample(&format!("policy_refused_total{{{labels}}}"), count);
+    }
+    text.family("policy_inflight_requests", Kind::Gauge, "Requests that count for in_flight_max.");
+    for (service, count) in in_flight {
+        text.sample(&format!("policy_inflight_requests{{service=\"{service}\"}}"), count);
+    }
+}
+
+/// Services with a policy for their tries: each once, all lanes together.
+fn of_tries(text: &mut Text, lanes: &[Counts]) {
+    let mut services: BTreeMap<&str, Vec<&TryCounts>> = BTreeMap::new();
+    for policy in lanes.iter().flat_map(|lane| &lane.policies) {
+        if let Some(tries) = &policy.tries {
+            services.entry(&policy.service).or_default().push(tries);
+        }
+    }
+    if services.is_empty() {
+        return;
+    }
+    for (name, kind, help, of) in TRIES {
+        text.family(name, kind, help);
+        for (service, lanes) in &services {
+            let sum = lanes.iter().map(|counts| of(counts)).sum();
+            text.sample(&format!("{name}{{service=\"{service}\"}}"), sum);
+        }
+    }
+}
+
+type TryFamily = (&'static str, Kind, &'static str, fn(&TryCounts) -> u64);
+
+const TRIES: [TryFamily; 7] = [
+    ("policy_retries_total", Kind::Counter, "Calls made once more because one had failed.", |c| c.retries),
+    ("policy_retries_refused_total", Kind::Counter, "Retries that the budget has refused.", |c| {
+        c.retries_refused
+    }),
+    ("circuit_open", Kind::Gauge, "Lanes that leave the service alone, or ask with one call.", |c| {
+        u64::from(c.circuit != BreakerState::Closed)
+    }),
+    ("circuit_openings_total", Kind::Counter, "Times that the circuit opened.", |c| c.circuit_openings),
+    ("circuit_refused_total", Kind::Counter, "Requests refused because the circuit is open.", |c| {
+        c.circuit_refused
+    }),
+    ("policy_hedges_total", Kind::Counter, "Second calls made because the first was slow.", |c| c.hedges),
+    ("policy_hedges_won_total", Kind::Counter, "Second calls whose answer came first.", |c| c.hedges_won),
+];
 
 fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     let sum = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
@@ -235,13 +311,21 @@ mod tests {
     #[test]
     fn lanes_are_summed() {
         let dpu = DpuStats { received: 5, answered: 3, refused: 1, in_flight: 1, ..DpuStats::default() };
-        let lane = Counts { dpu: Some(dpu), dpa: Some(DpaStats { frames: 7, ..DpaStats::default() }) };
-        let text = text(&[lane, Counts { dpa: None, ..lane }]);
+        let tries = Some(TryCounts { retries: 4, circuit: BreakerState::Open, ..TryCounts::default() });
+        let policy =
+            PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1, tries };
+        let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
+        let lane = Counts { dpu: Some(dpu), policies: vec![policy], dpa };
+        let text = text(&[Counts { dpa: None, ..lane.clone() }, lane]);
         for line in [
             "cellmesh_requests_received_total 10",
             "# TYPE cellmesh_inflight_requests gauge",
             "cellmesh_inflight_requests 2",
             "cellmesh_ring_frames_total 7",
+            "cellmesh_policy_refused_total{service=\"s\",reason=\"in-flight\"} 4",
+            "cellmesh_policy_inflight_requests{service=\"s\"} 2",
+            "cellmesh_policy_retries_total{service=\"s\"} 8",
+            "cellmesh_circuit_open{service=\"s\"} 2",
             "cellmesh_ring_rejected_frames_total{reason=\"overrun\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");

@@ -37,7 +37,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             let host = parts.host()?;
             let mut modules = DpaLane { host: host.clone(), idle: Rc::default(), readiness };
             let counted = host.clone();
-            let counts = move || Counts { dpu: None, dpa: Some(counted.stats()) };
+            let counts = move || Counts { dpa: Some(counted.stats()), ..Counts::default() };
             tokio::task::spawn_local(asked.answer(counts));
             let idle = Rc::clone(&modules.idle);
             let drain = async move {

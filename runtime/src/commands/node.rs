@@ -35,7 +35,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             let dpu = modules.dpu().clone();
             tokio::task::spawn_local(intake.serve(dpu.clone()));
             let counted = dpu.clone();
-            let counts = move || Counts { dpu: Some(counted.stats()), dpa: Some(host.stats()) };
+            let counts = move || Counts { dpa: Some(host.stats()), ..Counts::of_dpu(&counted) };
             tokio::task::spawn_local(asked.answer(counts));
             lane::run(&mut modules, spin, orders.until_drained(dpu)).await
         })

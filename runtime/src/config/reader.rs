@@ -69,9 +69,15 @@ impl<'t, 'i> Table<'t, 'i> {
         self.table.iter()
     }
 
-    /// The line of a key, if it is there.
+    /// The line of a key, if it is there; of `table.key`, that of the table if the key is not.
     pub(super) fn line_of_key(&self, source: &Source<'_>, key: &str) -> Option<usize> {
-        self.table.get_key_value(key).map(|(key, _)| source.line_of(key.span().start))
+        let (mut table, mut line) = (Some(self.table), None);
+        for part in key.split('.') {
+            let Some((name, value)) = table.and_then(|table| table.get_key_value(part)) else { break };
+            line = Some(source.line_of(name.span().start));
+            table = value.get_ref().as_table();
+        }
+        line
     }
 
     /// Whether the key is there, with whatever value.

@@ -106,6 +106,28 @@ fn policies_are_read_by_service() {
     }
 }
 
+/// What a policy says of tries is checked with the line of the key, or of its table.
+#[test]
+fn policies_of_tries_are_checked() {
+    let cell = "[[cell]]\ncomponent = \"hello.wasm\"\nservices = [\"hello\", \"hi\"]\n";
+    let right = "[service.hi]\nretry = { on = [\"timeout\", 503], budget_ratio = 0.5 }\nbreaker = {}\n";
+    let app = read("app.toml", &format!("{cell}{right}")).expect("valid");
+    assert_eq!(app.dpu.services["hi"].retry.as_ref().expect("set").on.len(), 2);
+    assert_eq!(app.dpu.services["hi"].breaker.expect("set").failures_max, 5);
+    let wrong = "[service.hello]\nretry = { on = [600] }\nhedge = { percentile = 100 }\n\
+                 [service.hi.retry]\nbackoff = \"1s\"\n[service.hi.breaker]\nfailure = 1\n";
+    let problems = read("app.toml", &format!("{cell}{wrong}")).expect_err("mistakes");
+    for part in [
+        "FILE:5: service.hello.retry: ",
+        "or a status from 400 to 599",
+        "FILE:6: service.hello.hedge.percentile: 100 does not fit; must be from 1 to 99",
+        "FILE:7: service.hi.retry.backoff_max: \"250ms\" does not fit; must be at least retry.backoff",
+        "FILE:9: service.hi.breaker: unknown field `failure`",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{part:?} is not in {problems:#?}");
+    }
+}
+
 /// What is not TOML is told with its line.
 #[test]
 fn broken_toml_is_told_with_its_line() {

@@ -1,19 +1,18 @@
 //! Calls off this node: when one is made, and who gets its answer.
 
-use std::rc::Rc;
-
 use cellmesh_shm::ids::{ServiceId, SlotId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use tokio::task::spawn_local;
 
-use super::{Dpu, Settings};
+use super::tasks::Tasks;
+use super::{Dpu, Settings, Shared};
 use crate::egress::Spare;
 use crate::egress::hosts::Authority;
 
 impl Dpu {
     /// Calls of workers that are being made here, to whomever.
     pub(super) fn relays(&self) -> usize {
-        self.0.calls.borrow().relays() + self.0.egress.open()
+        self.0.calls.borrow().relays() + self.0.sent_off.open() + self.0.tried.open()
     }
 
     /// Whether as many calls of workers are being made here as may be.
@@ -21,28 +20,15 @@ impl Dpu {
         self.relays() >= self.0.settings.borrow().config.relays_max as usize
     }
 
-    /// Keeps a worker's call for the case that nobody here answers it. `service`: our own number.
-    pub(super) fn keep_spare(
-        &self,
-        settings: &Settings,
-        slot: SlotId,
-        service: ServiceId,
-        message: &RequestMessage,
-    ) {
-        if settings.config.egress.leads_elsewhere()
-            && let Some(name) = settings.routes.name(service)
-            && let Some(spare) = settings.spare(name.as_str(), settings.named(service, message), message)
-        {
-            self.0.egress.keep_spare(slot, spare);
-        }
-    }
-
     /// A call made for a worker has its outcome. Without a link the one who called is gone too.
     pub(super) fn relayed(&self, slot: SlotId, message: ResponseMessage) {
         match self.0.egress.take_spare(slot) {
             Some(spare) if message.fault == Fault::NoWorker => {
                 let dpu = self.clone();
-                self.send_off(slot, async move { dpu.0.egress.call_service(spare).await });
+                self.send_off(slot, async move {
+                    let Spare { clients, host, message } = spare;
+                    dpu.0.egress.call_service(&clients, &host, message).await.0
+                });
             }
             Some(_) | None => self.respond(slot, message),
         }
@@ -58,34 +44,61 @@ impl Dpu {
         self.send_off(slot, async move { dpu.0.egress.call_elsewhere(&settings.clients, message).await });
     }
 
-    /// Makes a call in a task of its own, which ends when nobody waits for it any more.
     fn send_off(&self, slot: SlotId, call: impl Future<Output = ResponseMessage> + 'static) {
+        self.run(slot, |shared| &shared.sent_off, call);
+    }
+
+    /// Makes a call in a task of its own, which ends when nobody waits for it any more.
+    pub(super) fn run(
+        &self,
+        slot: SlotId,
+        tasks: fn(&Shared) -> &Tasks,
+        call: impl Future<Output = ResponseMessage> + 'static,
+    ) {
         let dpu = self.clone();
         let task = spawn_local(async move {
             let answer = call.await;
-            if dpu.0.egress.end(slot) {
+            if tasks(&dpu.0).end(slot) {
                 dpu.respond(slot, answer);
                 dpu.0.work.notify_one();
             }
         });
-        self.0.egress.begin(slot, task.abort_handle());
+        tasks(&self.0).begin(slot, task.abort_handle());
+    }
+
+    /// Nobody waits for what is done for `slot` in a task.
+    pub(super) fn cancel_tasks(&self, slot: SlotId) {
+        self.0.egress.take_spare(slot);
+        self.0.sent_off.cancel(slot);
+        self.0.tried.cancel(slot);
+    }
+
+    /// Nobody waits for what is done in tasks.
+    pub(super) fn cancel_all_tasks(&self) {
+        self.0.egress.clear_spares();
+        self.0.sent_off.cancel_all();
+        self.0.tried.cancel_all();
     }
 }
 
 impl Settings {
-    /// What an ingress request becomes if nobody here answers it. None if config names no way.
-    pub(super) fn spare_of(&self, message: &RequestMessage) -> Option<Spare> {
+    /// Where a client's request goes if nobody here answers it. None if config names no way.
+    pub(super) fn host_for_client(&self, service: ServiceId) -> Option<String> {
         if !self.config.egress.leads_elsewhere() {
             return None;
         }
-        let name = self.routes.name(message.service)?;
+        let name = self.routes.name(service)?;
         // What the client called us is not where the service is.
-        self.spare(name.as_str(), None, message)
+        self.clients.host_of_service(name.as_str(), None)
     }
 
-    fn spare(&self, service: &str, named: Option<Authority<'_>>, message: &RequestMessage) -> Option<Spare> {
-        let host = self.clients.host_of_service(service, named)?;
-        Some(Spare { host, message: message.clone(), clients: Rc::clone(&self.clients) })
+    /// Where a worker's call goes if nobody here answers it. `service`: our own number.
+    pub(super) fn host_for_worker(&self, service: ServiceId, message: &RequestMessage) -> Option<String> {
+        if !self.config.egress.leads_elsewhere() {
+            return None;
+        }
+        let name = self.routes.name(service)?;
+        self.clients.host_of_service(name.as_str(), self.named(service, message))
     }
 
     /// The host that a cell's message names, if it means this service: a cell may write what it likes there.

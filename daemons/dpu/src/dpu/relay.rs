@@ -4,13 +4,16 @@
 //! - A service with policy gets none, so that each call comes here and is admitted or refused.
 //! - What a call has taken of a policy is kept by its slot, and given back with its answer, or when nobody waits any more.
 
+use std::rc::Rc;
+
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{ServiceId, SlotId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
 use super::load::add;
-use super::{Dpu, fault_of};
-use crate::egress::ELSEWHERE;
+use super::{Dpu, Settings, fault_of};
+use crate::egress::{ELSEWHERE, Spare};
+use crate::faults::Refusal;
 use crate::policy::{HeadView, Permit};
 
 impl Dpu {
@@ -45,14 +48,20 @@ impl Dpu {
         match settings.policies.of(ours) {
             None => attached.port.install_flow(slot),
             Some(_) => {
-                let permit = settings.policies.admit(ours, HeadView::of(&message), now);
-                let permit = permit.map_err(|refusal| refusal.describe().message())?;
-                message.deadline = permit.deadline(now, message.deadline);
-                permit.on_request(&mut message);
-                self.keep_permit(slot, permit);
+                let permit = admit_relay(&settings, ours, &mut message, now);
+                self.keep_permit(slot, permit.map_err(|refusal| refusal.describe().message())?);
             }
         }
-        self.keep_spare(&settings, slot, ours, &message);
+        let host = settings.host_for_worker(ours, &message);
+        if settings.policies.of(ours).is_some_and(|policy| policy.tries().is_some()) {
+            message.service = ours;
+            self.relay_tries(settings, slot, message, host);
+            return Ok(());
+        }
+        if let Some(host) = host {
+            let clients = Rc::clone(&settings.clients);
+            self.0.egress.keep_spare(slot, Spare { host, message: message.clone(), clients });
+        }
         let deadline = message.deadline;
         let call = attached.port.call(message).map_err(|refused| faulted(fault_of(refused.why)))?;
         self.0.calls.borrow_mut().open_relay(call, deadline, slot);
@@ -75,9 +84,21 @@ impl Dpu {
     pub(super) fn end_relay(&self, slot: SlotId) {
         let call = self.0.calls.borrow_mut().abandon_relay(slot);
         self.cancel(call);
-        self.0.egress.cancel(slot);
+        self.cancel_tasks(slot);
         self.0.permits.borrow_mut().remove(&slot);
     }
+}
+
+fn admit_relay(
+    settings: &Settings,
+    service: ServiceId,
+    message: &mut RequestMessage,
+    now: Nanos,
+) -> Result<Permit, Refusal> {
+    let mut permit = settings.policies.admit(service, HeadView::of(message), now)?;
+    message.deadline = permit.deadline(now, message.deadline);
+    permit.dispatch(message)?;
+    Ok(permit)
 }
 
 impl super::Attachment {

@@ -46,7 +46,7 @@ impl Dpu {
     fn send(&self, received: &mut Received, mut message: RequestMessage) -> Result<(Call, Permit), Refusal> {
         received.admit()?;
         let now = Nanos::now();
-        let permit = received.settings().policies.admit(message.service, HeadView::of(&message), now)?;
+        let mut permit = received.settings().policies.admit(message.service, HeadView::of(&message), now)?;
         message.deadline = permit.deadline(now, message.deadline);
         let limit = received.settings().config.body_bytes_max;
         if message.body.len() as u64 > limit.0 {
@@ -54,7 +54,7 @@ impl Dpu {
         }
         received.hold(message.body.len())?;
         received.dispatch()?;
-        permit.on_request(&mut message);
+        permit.dispatch(&mut message)?;
         Ok((self.call(message)?, permit))
     }
 }

@@ -25,10 +25,6 @@ pub(crate) struct Settings {
 impl Settings {
     pub(super) fn new(routes: Arc<Routes>, config: DpuConfig) -> Self {
         let clients = Rc::new(EgressClients::new(&config.egress, config.body_bytes_max.as_len()));
-        Self::with(routes, config, clients)
-    }
-
-    fn with(routes: Arc<Routes>, config: DpuConfig, clients: Rc<EgressClients>) -> Self {
         let policies = Policies::new(&config.services, &routes);
         Self { config, routes, clients, policies }
     }
@@ -41,13 +37,17 @@ impl Settings {
         Ok((permit, deadline))
     }
 
-    /// These in the place of `old` ones: connections off this node are kept where config says the same of them.
+    /// These in the place of `old` ones: connections off this node are kept where config says the same of them, and so are
+    /// policies.
     fn instead_of(old: &Self, routes: Arc<Routes>, config: DpuConfig) -> Self {
-        if config.egress != old.config.egress {
-            return Self::new(routes, config);
-        }
-        let clients = Rc::new(old.clients.with_body_bytes_max(config.body_bytes_max.as_len()));
-        Self::with(routes, config, clients)
+        let body_bytes_max = config.body_bytes_max.as_len();
+        let clients = if config.egress == old.config.egress {
+            old.clients.with_body_bytes_max(body_bytes_max)
+        } else {
+            EgressClients::new(&config.egress, body_bytes_max)
+        };
+        let policies = old.policies.followed_by(&config.services, &routes);
+        Self { config, routes, clients: Rc::new(clients), policies }
     }
 }
 

@@ -195,7 +195,7 @@ async fn answer(
 ) -> Result<Answer, Refusal> {
     received.admit()?;
     let check::Checked { service, hops, head } = check::check(received, parts, standing)?;
-    let (permit, deadline) = received.settings().admit(service, head.view())?;
+    let (mut permit, deadline) = received.settings().admit(service, head.view())?;
     let body = body::read(received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;
     received.dispatch()?;
@@ -208,7 +208,7 @@ async fn answer(
         head: head.bytes,
         body,
     };
-    permit.on_request(&mut message);
+    permit.dispatch(&mut message)?;
     let mut message = dpu.exchange(received.settings(), message).await?;
     permit.on_answer(&mut message);
     let name = received.settings().routes.name(service).expect("the route came from this table");

@@ -13,3 +13,4 @@ mod node;
 mod policy;
 mod relay;
 mod smuggling;
+mod tries;

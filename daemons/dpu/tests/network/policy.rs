@@ -10,7 +10,7 @@ use crate::node::{Node, check_with};
 use crate::relay::{answer_of, call};
 
 /// A node whose service `s1` has this policy.
-fn check_policy(policy: &str, test: impl AsyncFnOnce(Node)) {
+pub(crate) fn check_policy(policy: &str, test: impl AsyncFnOnce(Node)) {
     let policy: ServicePolicy = serde_json::from_str(policy).expect("a policy");
     assert_eq!(policy.validate(), []);
     let config = DpuConfig { services: [("s1".to_owned(), policy)].into(), ..DpuConfig::default() };
@@ -78,5 +78,49 @@ fn service_with_policy_gets_no_flow() {
         }
         let stats = node.dpu.stats();
         assert_eq!((stats.relayed, stats.relays_open), (6, 0));
+    });
+}
+
+/// What `s1` has refused so far for this reason, and how many of its requests are in flight.
+fn counted(node: &Node, reason: &str) -> (u64, u64) {
+    let policies = node.dpu.policy_stats();
+    let [policy] = &policies[..] else { panic!("one policy: {policies:?}") };
+    let refused = policy.refused.iter().find(|(found, _)| *found == reason);
+    (refused.expect("a known reason").1, policy.in_flight)
+}
+
+/// The places are shared by clients and workers, come back with the answer and with who goes away, and are not taken by
+/// bodies that do not come.
+#[test]
+fn places_in_flight_are_given_back() {
+    check_policy(r#"{"in_flight_max": 2}"#, async |node: Node| {
+        let mut slow = Raw::connect(node.addr).await;
+        slow.ask_only("s1", "/echo", "content-length: 4\r\n").await;
+        let mut held = Raw::connect(node.addr).await;
+        held.ask_only("s1", "/never", "").await;
+        let called = call(&node, 1, "/never", Bytes::new());
+        node.until(|node| node.seen_count() == 2).await;
+
+        let mut client = Raw::connect(node.addr).await;
+        let reply = client.ask("s1", "/hello", "content-length: 1000\r\n").await;
+        assert_eq!((reply.status, reply.header("x-cellmesh-error")), (503, Some("overloaded")));
+        assert_eq!(reply.header("retry-after"), Some("1"));
+        assert_eq!(reply.error(), "too many requests of service \"s1\" in flight");
+        slow.send("body").await;
+        assert_eq!(slow.reply().await.status, 503, "its body is there, but no place");
+        let second = call(&node, 1, "/hello", Bytes::new());
+        let answer = answer_of(&node, second).await;
+        assert_eq!((answer.status, answer.headers().get("retry-after")), (503, Some(&b"1"[..])));
+        assert_eq!(counted(&node, "in-flight"), (3, 2));
+        assert_eq!(Raw::connect(node.addr).await.ask("s0", "/hello", "").await.status, 200);
+
+        node.worker.borrow_mut().port.cancel(called);
+        drop(held);
+        node.dpu.work().notify_one();
+        node.until(|node| counted(node, "in-flight") == (3, 0)).await;
+        assert_eq!(Raw::connect(node.addr).await.ask("s1", "/hello", "").await.text(), "hello");
+        let third = call(&node, 1, "/hello", Bytes::new());
+        assert_eq!(&answer_of(&node, third).await.body[..], b"hello");
+        assert_eq!(counted(&node, "in-flight"), (3, 0));
     });
 }

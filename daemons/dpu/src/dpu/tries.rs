@@ -1,0 +1,226 @@
+//! Tries: a request is sent, and, where the policy of its service says so, sent again.
+//!
+//! ```text
+//! exchange_to --> hedged --> try_once --> a worker here, else another node
+//!     ^  |           '-----> try_once     the second, if the first is slow; the first answer wins
+//!     '--' after a wait
+//! ```
+//!
+//! - What is to be done is decided by [`Tries`]; here it is done. Dropping the future gives up every call of it.
+//! - Each try has the request's own deadline, or a nearer one: workers and other nodes are told the nearer.
+//! - A service whose policy says nothing of tries has one, and `dpu.retry_worker_lost`.
+
+use std::cell::RefCell;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ids::SlotId;
+use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::{Dpu, Settings};
+use crate::faults::Refusal;
+use crate::policy::Tries;
+use crate::policy::breaker::{Pass, Verdict};
+use crate::policy::retry::{Outcome, Tried, Trigger};
+
+type Exchanged = Result<ResponseMessage, Refusal>;
+
+/// A call under way, as its policy knows it: however it ends, its pass comes back.
+struct Call<'p> {
+    tries: &'p RefCell<Tries>,
+    pass: Pass,
+    verdict: Verdict,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.tries.borrow_mut().settle(&self.pass, self.verdict, Nanos::now());
+    }
+}
+
+/// A request of a service with policy, and where that service is if it has no worker here.
+#[derive(Clone, Copy)]
+struct Asked<'m> {
+    settings: &'m Settings,
+    tries: &'m RefCell<Tries>,
+    message: &'m RequestMessage,
+    host: Option<&'m str>,
+}
+
+impl Dpu {
+    /// Sends `message` into the mesh and waits for the answer. `host`: where its service is if it has no worker here.
+    pub(super) async fn exchange_to(
+        &self,
+        settings: &Settings,
+        message: RequestMessage,
+        host: Option<String>,
+    ) -> Exchanged {
+        let policy = settings.policies.of(message.service);
+        let host = host.as_deref();
+        match policy.and_then(|policy| policy.tries()) {
+            Some(tries) => self.exchange_again(Asked { settings, tries, message: &message, host }).await,
+            None => {
+                let repeats = settings.config.retry_worker_lost;
+                self.exchange_once(settings, message, host, repeats).await.0
+            }
+        }
+    }
+
+    /// As [`Dpu::exchange_to`], for a worker, in a task of its own.
+    pub(super) fn relay_tries(
+        &self,
+        settings: Rc<Settings>,
+        slot: SlotId,
+        message: RequestMessage,
+        host: Option<String>,
+    ) {
+        let dpu = self.clone();
+        self.run(slot, |shared| &shared.tried, async move {
+            dpu.exchange_to(&settings, message, host).await.unwrap_or_else(|refusal| told(&refusal))
+        });
+    }
+
+    async fn exchange_again(&self, asked: Asked<'_>) -> Exchanged {
+        let Asked { tries, message, .. } = asked;
+        tries.borrow_mut().begin(Nanos::now());
+        let mut retries = 0;
+        let mut last = None;
+        loop {
+            let admitted = tries.borrow_mut().admit(Nanos::now());
+            let pass = match admitted {
+                Ok(pass) => pass,
+                Err(after) => return last.unwrap_or_else(|| Err(circuit_open(asked, after))),
+            };
+            if retries > 0 {
+                tries.borrow_mut().count_retry();
+            }
+            let (answer, outcome) = self.hedged(asked, pass).await;
+            let tried = Tried { message, outcome, retries };
+            let wait = tries.borrow_mut().again(tried, Nanos::now(), random());
+            let Some(wait) = wait else { return answer };
+            last = Some(answer);
+            retries += 1;
+            sleep(wait).await;
+        }
+    }
+
+    /// One try, and a second call beside it if it is slow. The other call is given up when one has an answer that is none of
+    /// a failure.
+    async fn hedged(&self, asked: Asked<'_>, pass: Pass) -> (Exchanged, Outcome) {
+        let tries = asked.tries;
+        let begun = Instant::now();
+        let mut first = pin!(self.try_once(asked, pass));
+        let slow_after = tries.borrow().slow_after(asked.message);
+        let Some(slow_after) = slow_after else { return first.await };
+        if let Ok(tried) = timeout(slow_after, &mut first).await {
+            return tried;
+        }
+        let hedge = tries.borrow_mut().hedge(Nanos::now());
+        let Some(pass) = hedge else { return first.await };
+        let mut second = pin!(self.try_once(asked, pass));
+        let is_good = |tried: &(Exchanged, Outcome)| tried.1.verdict() == Verdict::Success;
+        let (mut tried, mut second_won) = tokio::select! {
+            tried = &mut first => (tried, false),
+            tried = &mut second => (tried, true),
+        };
+        if !is_good(&tried) {
+            let other = if second_won { first.await } else { second.await };
+            if is_good(&other) {
+                (tried, second_won) = (other, !second_won);
+            }
+        }
+        if second_won && is_good(&tried) {
+            tries.borrow_mut().hedge_won(begun.elapsed());
+        }
+        tried
+    }
+
+    async fn try_once(&self, asked: Asked<'_>, pass: Pass) -> (Exchanged, Outcome) {
+        let mut call = Call { tries: asked.tries, pass, verdict: Verdict::Nothing };
+        let mut message = asked.message.clone();
+        message.deadline = asked.tries.borrow().deadline_of_try(Nanos::now(), message.deadline);
+        let repeats = asked.settings.config.retry_worker_lost && !asked.tries.borrow().decides_retries();
+        let begun = Instant::now();
+        let (answer, outcome) = self.exchange_once(asked.settings, message, asked.host, repeats).await;
+        call.verdict = outcome.verdict();
+        if call.verdict == Verdict::Success {
+            asked.tries.borrow_mut().took(begun.elapsed());
+        }
+        (answer, outcome)
+    }
+
+    /// One call: of a worker here, else of `host`. `repeats`: once more if the worker dies with it and that is safe.
+    async fn exchange_once(
+        &self,
+        settings: &Settings,
+        message: RequestMessage,
+        host: Option<&str>,
+        repeats: bool,
+    ) -> (Exchanged, Outcome) {
+        let spare = host.map(|host| (host, message.clone()));
+        let answer = self.exchange_here(message, repeats).await;
+        let outcome = outcome_of(&answer);
+        match spare {
+            Some((host, message)) if fault_of(&answer) == Fault::NoWorker => {
+                let (answer, outcome) = self.0.egress.call_service(&settings.clients, host, message).await;
+                (Ok(answer), outcome)
+            }
+            Some(_) | None => (answer, outcome),
+        }
+    }
+
+    /// `repeats`: one whose worker died with it is sent once more, to another, if its method says that doing it twice is as
+    /// good as once.
+    async fn exchange_here(&self, message: RequestMessage, repeats: bool) -> Exchanged {
+        let may_repeat = repeats && message.is_idempotent();
+        let again = may_repeat.then(|| message.clone());
+        let answer = self.call(message)?.await;
+        match again {
+            Some(message) if answer.fault == Fault::WorkerLost => Ok(self.call(message)?.await),
+            Some(_) | None => Ok(answer),
+        }
+    }
+}
+
+fn circuit_open(asked: Asked<'_>, after: Duration) -> Refusal {
+    asked.tries.borrow_mut().count_circuit_refused();
+    let service = asked.settings.routes.name(asked.message.service).map(ToString::to_string);
+    Refusal::CircuitOpen { service: service.unwrap_or_default(), after }
+}
+
+/// What a refusal is to a cell.
+fn told(refusal: &Refusal) -> ResponseMessage {
+    if let Refusal::Mesh { fault, .. } = refusal {
+        return ResponseMessage::faulted(*fault);
+    }
+    refusal.describe().message()
+}
+
+fn fault_of(answer: &Exchanged) -> Fault {
+    match answer {
+        Ok(answer) => answer.fault,
+        Err(refusal) => refusal.fault(),
+    }
+}
+
+/// What an answer of this node is to a policy. Without a way to a worker there is none.
+fn outcome_of(answer: &Exchanged) -> Outcome {
+    match fault_of(answer) {
+        Fault::None => answer.as_ref().map_or(Outcome::Final, |answer| Outcome::Answered(answer.status)),
+        Fault::NoWorker | Fault::Unroutable => Outcome::Failed(Trigger::NoWorker),
+        Fault::Overloaded => Outcome::Failed(Trigger::Overloaded),
+        Fault::WorkerLost => Outcome::Failed(Trigger::WorkerLost),
+        Fault::Deadline => Outcome::Failed(Trigger::Timeout),
+        Fault::HopLimit | Fault::TooLarge | Fault::Cancelled | Fault::Internal => Outcome::Final,
+    }
+}
+
+/// 64 random bits. A version-4 UUID fixes six of its 128, in different places of its halves.
+fn random() -> u64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    high ^ low
+}

@@ -1,0 +1,318 @@
+//! Circuit breaker: a callee that only fails is left alone for a while, then asked with one call.
+//!
+//! ```text
+//!            failures_max in a row           the time is over, one call
+//!  closed -------------------------> open ------------------------------> half open
+//!    ^                                ^                                     |    |
+//!    |                                +---- it fails: twice as long --------+    |
+//!    +-------------------------------------- it succeeds ------------------------+
+//! ```
+//!
+//! - A call that is let through gets a [`Pass`], which comes back with what the call came to.
+//! - While it is open, nothing else closes it than the one call that asks: answers of calls from before say nothing of now.
+//! - Pure: time is passed in. Source: Nygard, "Release It!"; the failure accrual of Linkerd.
+
+use std::time::Duration;
+
+use cellmesh_shm::clock::Nanos;
+use serde::Deserialize;
+
+use super::Problems;
+use crate::units::TimeSpan;
+
+/// `breaker` of `[service.NAME]`: when a service is left alone, and for how long.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct BreakerPolicy {
+    /// Failures in a row that open it.
+    pub failures_max: u32,
+    /// How long it is open before one call may ask.
+    pub open: TimeSpan,
+    /// The longest that it is open: the time doubles with each call that asks in vain.
+    pub open_max: TimeSpan,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self { failures_max: 5, open: TimeSpan::secs(1), open_max: TimeSpan::secs(30) }
+    }
+}
+
+impl BreakerPolicy {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        let Self { failures_max, open, open_max } = *self;
+        problems.check("breaker.failures_max", &failures_max, failures_max > 0, "at least 1");
+        problems.check_time("breaker.open", open);
+        problems.check_time("breaker.open_max", open_max);
+        problems.check_text("breaker.open_max", open_max, open <= open_max, "at least breaker.open");
+    }
+}
+
+/// The breaker of one callee.
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    policy: BreakerPolicy,
+    state: State,
+    /// Times that the state has changed: a pass of an earlier state is told by it.
+    turn: u64,
+    openings: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Failures in a row so far.
+    Closed { failures: u32 },
+    /// For `span`, from whose end on one call may ask.
+    Open { until: Nanos, span: Duration },
+    /// One call asks. `span`: how long it was open.
+    HalfOpen { span: Duration },
+}
+
+/// Where a breaker stands, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum BreakerState {
+    /// Calls go through.
+    #[default]
+    Closed,
+    /// One call goes through, to see whether more can.
+    HalfOpen,
+    /// None goes through.
+    Open,
+}
+
+/// Leave for one call. What the call came to is to be told with it, exactly once.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Pass {
+    turn: u64,
+}
+
+/// What a call came to, as far as a breaker cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The callee did its work.
+    Success,
+    /// It did not.
+    Failure,
+    /// The call says nothing of the callee: it never got there, or nobody waited for it.
+    Nothing,
+}
+
+impl Breaker {
+    pub(crate) fn new(policy: BreakerPolicy) -> Self {
+        Self { policy, state: State::Closed { failures: 0 }, turn: 0, openings: 0 }
+    }
+
+    /// Leave for a call, or how long to wait before the next is worth a try.
+    pub(crate) fn admit(&mut self, now: Nanos) -> Result<Pass, Duration> {
+        match self.state {
+            State::Closed { .. } => {}
+            State::Open { until, span } if until <= now => self.turn_to(State::HalfOpen { span }),
+            State::Open { until, .. } => return Err(until.saturating_since(now)),
+            State::HalfOpen { span } => return Err(span),
+        }
+        Ok(Pass { turn: self.turn })
+    }
+
+    /// The call of `pass` has ended.
+    pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Nanos) {
+        if pass.turn != self.turn {
+            return;
+        }
+        match (self.state, verdict) {
+            (State::Closed { failures }, Verdict::Failure) if failures + 1 >= self.policy.failures_max => {
+                self.open_for(self.policy.open.0, now);
+            }
+            (State::Closed { failures }, Verdict::Failure) => {
+                self.state = State::Closed { failures: failures + 1 };
+            }
+            (State::Closed { .. }, Verdict::Success) => self.state = State::Closed { failures: 0 },
+            (State::HalfOpen { .. }, Verdict::Success) => self.turn_to(State::Closed { failures: 0 }),
+            (State::HalfOpen { span }, Verdict::Failure) => {
+                self.open_for(span.saturating_mul(2).min(self.policy.open_max.0), now);
+            }
+            // The next call asks.
+            (State::HalfOpen { span }, Verdict::Nothing) => self.turn_to(State::Open { until: now, span }),
+            (State::Closed { .. }, Verdict::Nothing) | (State::Open { .. }, _) => {}
+        }
+    }
+
+    /// Where it stands.
+    pub(crate) fn state(&self) -> BreakerState {
+        match self.state {
+            State::Closed { .. } => BreakerState::Closed,
+            State::HalfOpen { .. } => BreakerState::HalfOpen,
+            State::Open { .. } => BreakerState::Open,
+        }
+    }
+
+    /// Times that it opened, ever.
+    pub(crate) fn openings(&self) -> u64 {
+        self.openings
+    }
+
+    fn open_for(&mut self, span: Duration, now: Nanos) {
+        self.openings += 1;
+        self.turn_to(State::Open { until: now.saturating_add(span), span });
+    }
+
+    fn turn_to(&mut self, state: State) {
+        self.state = state;
+        self.turn += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at_ms(ms: u64) -> Nanos {
+        Nanos(ms * 1_000_000)
+    }
+
+    fn breaker() -> Breaker {
+        Breaker::new(BreakerPolicy {
+            failures_max: 3,
+            open: TimeSpan::millis(100),
+            open_max: TimeSpan::millis(350),
+        })
+    }
+
+    /// One call that comes to this, if it is let through.
+    fn call(breaker: &mut Breaker, verdict: Verdict, ms: u64) -> Result<(), Duration> {
+        let pass = breaker.admit(at_ms(ms))?;
+        breaker.settle(&pass, verdict, at_ms(ms));
+        Ok(())
+    }
+
+    fn opened() -> Breaker {
+        let mut breaker = breaker();
+        (0..3).for_each(|_| call(&mut breaker, Verdict::Failure, 0).expect("closed"));
+        breaker
+    }
+
+    /// Failures in a row open it; one success among them, and they count anew.
+    #[test]
+    fn only_failures_in_a_row_open_it() {
+        let mut breaker = breaker();
+        for verdict in
+            [Verdict::Failure, Verdict::Failure, Verdict::Success, Verdict::Failure, Verdict::Failure]
+        {
+            call(&mut breaker, verdict, 0).expect("closed");
+        }
+        call(&mut breaker, Verdict::Nothing, 0).expect("closed");
+        call(&mut breaker, Verdict::Failure, 0).expect("closed");
+        assert_eq!(call(&mut breaker, Verdict::Success, 30), Err(70 * MS));
+        assert_eq!((breaker.state(), breaker.openings()), (BreakerState::Open, 1));
+    }
+
+    /// The time is over: one call asks, and the others are refused until it has its answer.
+    #[test]
+    fn one_call_asks() {
+        let mut breaker = opened();
+        let pass = breaker.admit(at_ms(100)).expect("the time is over");
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert_eq!(breaker.admit(at_ms(100)), Err(100 * MS));
+        breaker.settle(&pass, Verdict::Success, at_ms(101));
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        call(&mut breaker, Verdict::Success, 101).expect("closed");
+    }
+
+    /// Each call that asks in vain doubles the time, up to its bound; a success makes it short again.
+    #[test]
+    fn time_grows_up_to_its_bound() {
+        let mut breaker = opened();
+        let mut now_ms = 0;
+        for span_ms in [100, 200, 350, 350] {
+            assert_eq!(call(&mut breaker, Verdict::Failure, now_ms + span_ms - 1), Err(MS));
+            now_ms += span_ms;
+            call(&mut breaker, Verdict::Failure, now_ms).expect("the time is over");
+        }
+        now_ms += 350;
+        call(&mut breaker, Verdict::Success, now_ms).expect("the time is over");
+        (0..3).for_each(|_| call(&mut breaker, Verdict::Failure, now_ms).expect("closed"));
+        assert_eq!(breaker.admit(at_ms(now_ms)), Err(100 * MS));
+    }
+
+    /// A call that asked and was given up lets the next one ask.
+    #[test]
+    fn abandoned_question_is_asked_again() {
+        let mut breaker = opened();
+        call(&mut breaker, Verdict::Nothing, 100).expect("the time is over");
+        call(&mut breaker, Verdict::Success, 100).expect("nobody has asked");
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    /// A call from before it opened neither closes it nor keeps it open.
+    #[test]
+    fn late_answers_change_nothing() {
+        let mut breaker = breaker();
+        let early: Vec<Pass> = (0..5).map(|_| breaker.admit(at_ms(0)).expect("closed")).collect();
+        (0..3).for_each(|_| call(&mut breaker, Verdict::Failure, 0).expect("closed"));
+        breaker.settle(&early[0], Verdict::Success, at_ms(50));
+        assert_eq!(breaker.state(), BreakerState::Open);
+        let pass = breaker.admit(at_ms(100)).expect("the time is over");
+        breaker.settle(&early[1], Verdict::Failure, at_ms(100));
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        breaker.settle(&pass, Verdict::Success, at_ms(100));
+        for pass in &early[2..] {
+            breaker.settle(pass, Verdict::Failure, at_ms(100));
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Admit,
+        Settle(usize, Verdict),
+        Wait(u64),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let verdict = prop_oneof![
+            1 => Just(Verdict::Success),
+            4 => Just(Verdict::Failure),
+            1 => Just(Verdict::Nothing),
+        ];
+        prop_oneof![
+            3 => Just(Event::Admit),
+            3 => (any::<prop::sample::Index>(), verdict)
+                .prop_map(|(index, verdict)| Event::Settle(index.index(64), verdict)),
+            1 => (0..400_u64).prop_map(Event::Wait),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is settled in whatever order: a refusal is never longer than the bound, at most one call is out while it is
+        /// half open, and once nobody is out and the time is over a call goes through.
+        #[test]
+        fn always_bounded_and_never_stuck(events in vec(event(), 1..300)) {
+            let (mut breaker, mut now_ms, mut out) = (breaker(), 0, Vec::new());
+            for event in events {
+                let before = breaker.state();
+                match event {
+                    Event::Wait(ms) => now_ms += ms,
+                    Event::Admit => match breaker.admit(at_ms(now_ms)) {
+                        Ok(pass) => {
+                            prop_assert!(before != BreakerState::HalfOpen);
+                            out.push(pass);
+                        }
+                        Err(wait) => prop_assert!(wait <= 350 * MS && before != BreakerState::Closed),
+                    },
+                    Event::Settle(index, verdict) if index < out.len() => {
+                        let pass = out.swap_remove(index);
+                        breaker.settle(&pass, verdict, at_ms(now_ms));
+                    }
+                    Event::Settle(..) => {}
+                }
+            }
+            out.iter().for_each(|pass| breaker.settle(pass, Verdict::Nothing, at_ms(now_ms)));
+            prop_assert!(breaker.admit(at_ms(now_ms + 350)).is_ok());
+        }
+    }
+}

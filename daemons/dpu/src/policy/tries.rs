@@ -1,0 +1,219 @@
+//! Tries: what the policy of a service says of a request that was let in, until it has its answer.
+//!
+//! ```text
+//! begin --> admit --> the call --> settle --> again? --no--> answer
+//!             ^          |  slow: hedge          |
+//!             '----------'-----------------------' yes, after a wait
+//! ```
+//!
+//! - The parts know nothing of each other: [`Breaker`] (may a call be made), [`Latencies`] (is it slow), [`Retries`] (is it
+//!   made once more). Each is there only if config asks for it.
+//! - Pure: time and randomness are passed in. Not here: making the calls ([`crate::dpu`]).
+
+use std::time::Duration;
+
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::message::RequestMessage;
+
+use super::ServicePolicy;
+use super::breaker::{Breaker, BreakerState, Pass, Verdict};
+use super::budget::Budget;
+use super::hedge::{HedgePolicy, Latencies};
+use super::retry::{Retries, Tried};
+
+/// The tries of one service on one lane.
+#[derive(Debug)]
+pub(crate) struct Tries {
+    try_timeout: Option<Duration>,
+    retries: Option<Retries>,
+    breaker: Option<Breaker>,
+    hedges: Option<Hedges>,
+    counts: TryCounts,
+}
+
+#[derive(Debug)]
+struct Hedges {
+    policy: HedgePolicy,
+    latencies: Latencies,
+    budget: Budget,
+}
+
+/// What became of the tries of one service on one lane since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TryCounts {
+    /// Calls made once more because one had failed.
+    pub retries: u64,
+    /// Retries that the budget has refused.
+    pub retries_refused: u64,
+    /// Times that the circuit opened.
+    pub circuit_openings: u64,
+    /// Requests that were answered at once because it was open.
+    pub circuit_refused: u64,
+    /// Where the circuit is now.
+    pub circuit: BreakerState,
+    /// Second calls made because the first was slow.
+    pub hedges: u64,
+    /// Of these, those whose answer came first.
+    pub hedges_won: u64,
+}
+
+impl Tries {
+    /// None if the policy says nothing of tries.
+    pub(crate) fn new(policy: &ServicePolicy) -> Option<Self> {
+        let ServicePolicy { retry, breaker, hedge, try_timeout, .. } = policy;
+        if retry.is_none() && breaker.is_none() && hedge.is_none() && try_timeout.is_none() {
+            return None;
+        }
+        Some(Self {
+            try_timeout: try_timeout.map(|span| span.0),
+            retries: retry.as_ref().map(Retries::new),
+            breaker: breaker.map(Breaker::new),
+            hedges: hedge.map(Hedges::new),
+            counts: TryCounts::default(),
+        })
+    }
+
+    /// A request has come.
+    pub(crate) fn begin(&mut self, now: Nanos) {
+        if let Some(retries) = &mut self.retries {
+            retries.deposit(now);
+        }
+        if let Some(hedges) = &mut self.hedges {
+            hedges.budget.deposit(now);
+        }
+    }
+
+    /// Leave for a call, or how long the circuit stays open. The pass comes back by [`Tries::settle`].
+    pub(crate) fn admit(&mut self, now: Nanos) -> Result<Pass, Duration> {
+        self.breaker.as_mut().map_or(Ok(Pass::default()), |breaker| breaker.admit(now))
+    }
+
+    /// A call has ended.
+    pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Nanos) {
+        if let Some(breaker) = &mut self.breaker {
+            breaker.settle(pass, verdict, now);
+        }
+    }
+
+    /// When a call that begins now has to end.
+    pub(crate) fn deadline_of_try(&self, now: Nanos, deadline: Nanos) -> Nanos {
+        self.try_timeout.map_or(deadline, |span| deadline.min(now.saturating_add(span)))
+    }
+
+    /// After which wait to call once more, if at all. `random`: any 64 random bits.
+    pub(crate) fn again(&mut self, tried: Tried<'_>, now: Nanos, random: u64) -> Option<Duration> {
+        self.retries.as_mut()?.again(tried, now, random)
+    }
+
+    /// Whether it is decided here what is done when a worker dies.
+    pub(crate) fn decides_retries(&self) -> bool {
+        self.retries.is_some()
+    }
+
+    /// A call has been made once more.
+    pub(crate) fn count_retry(&mut self) {
+        self.counts.retries += 1;
+    }
+
+    /// A request has been answered because the circuit is open.
+    pub(crate) fn count_circuit_refused(&mut self) {
+        self.counts.circuit_refused += 1;
+    }
+
+    /// How long to wait for an answer to `message` before a second call is worth asking for.
+    pub(crate) fn slow_after(&self, message: &RequestMessage) -> Option<Duration> {
+        let hedges = self.hedges.as_ref().filter(|hedges| hedges.policy.methods.allow(message))?;
+        hedges.latencies.slow_after()
+    }
+
+    /// Leave for a second call, if the budget has one left and the circuit is not open.
+    pub(crate) fn hedge(&mut self, now: Nanos) -> Option<Pass> {
+        let pass = self.admit(now).ok()?;
+        if self.hedges.as_mut().is_some_and(|hedges| hedges.budget.withdraw(now)) {
+            self.counts.hedges += 1;
+            return Some(pass);
+        }
+        self.settle(&pass, Verdict::Nothing, now);
+        None
+    }
+
+    /// The second call's answer came first. `first_took`: how long the first one had been waited for.
+    pub(crate) fn hedge_won(&mut self, first_took: Duration) {
+        self.counts.hedges_won += 1;
+        self.took(first_took);
+    }
+
+    /// A call had its answer after this, or would have had it later.
+    pub(crate) fn took(&mut self, latency: Duration) {
+        if let Some(hedges) = &mut self.hedges {
+            hedges.latencies.record(latency);
+        }
+    }
+
+    /// The counters now.
+    pub(crate) fn counts(&self) -> TryCounts {
+        let breaker = self.breaker.as_ref();
+        TryCounts {
+            retries_refused: self.retries.as_ref().map_or(0, Retries::refused),
+            circuit_openings: breaker.map_or(0, Breaker::openings),
+            circuit: breaker.map_or(BreakerState::Closed, Breaker::state),
+            ..self.counts
+        }
+    }
+}
+
+impl Hedges {
+    fn new(policy: HedgePolicy) -> Self {
+        let (latencies, budget) = (Latencies::new(policy.percentile), Budget::new(policy.budget_ratio, 0));
+        Self { policy, latencies, budget }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tries(text: &str) -> Option<Tries> {
+        Tries::new(&serde_json::from_str(text).expect("a policy"))
+    }
+
+    /// A policy that says nothing of tries costs none of this.
+    #[test]
+    fn other_policies_have_no_tries() {
+        assert!(tries(r#"{"timeout": "1s"}"#).is_none());
+        for text in [r#"{"retry": {}}"#, r#"{"breaker": {}}"#, r#"{"hedge": {}}"#, r#"{"try_timeout": "1s"}"#]
+        {
+            assert!(tries(text).is_some(), "{text}");
+        }
+    }
+
+    /// A try ends after its own time or with the whole request, whichever comes first.
+    #[test]
+    fn try_ends_with_the_request() {
+        let tries = tries(r#"{"try_timeout": "1ms"}"#).expect("a time for a try");
+        assert_eq!(tries.deadline_of_try(Nanos(5), Nanos::MAX), Nanos(1_000_005));
+        assert_eq!(tries.deadline_of_try(Nanos(5), Nanos(6)), Nanos(6));
+    }
+
+    /// Second calls are paid for by the budget, and each is counted.
+    #[test]
+    fn hedges_have_a_budget() {
+        let mut tries = tries(r#"{"hedge": {"budget_ratio": 0.5}}"#).expect("hedges");
+        (0..4).for_each(|_| tries.begin(Nanos(0)));
+        let made = (0..4).filter(|_| tries.hedge(Nanos(0)).is_some()).count();
+        tries.hedge_won(Duration::ZERO);
+        assert_eq!((made, tries.counts().hedges, tries.counts().hedges_won), (2, 2, 1));
+    }
+
+    /// No second call goes to a service whose circuit is open.
+    #[test]
+    fn open_circuit_has_no_hedges() {
+        let mut tries =
+            tries(r#"{"hedge": {"budget_ratio": 1}, "breaker": {"failures_max": 1}}"#).expect("both");
+        tries.begin(Nanos(0));
+        let pass = tries.admit(Nanos(0)).expect("closed");
+        tries.settle(&pass, Verdict::Failure, Nanos(0));
+        assert_eq!(tries.hedge(Nanos(0)), None);
+        assert_eq!((tries.counts().hedges, tries.counts().circuit_openings), (0, 1));
+    }
+}

@@ -1,0 +1,99 @@
+//! Policy of a service: what is done when a call fails or is slow, as the worker sees it.
+
+use bytes::Bytes;
+use cellmesh_dpu::policy::TryCounts;
+use cellmesh_shm::message::Fault;
+
+use crate::client::{Raw, Reply};
+use crate::node::Node;
+use crate::policy::check_policy;
+use crate::relay::{answer_of, call};
+
+async fn ask(node: &Node, method: &str, target: &str) -> Reply {
+    let mut client = Raw::connect(node.addr).await;
+    client.send(request(method, target)).await;
+    client.reply().await
+}
+
+fn request(method: &str, target: &str) -> String {
+    format!("{method} {target} HTTP/1.1\r\nhost: node\r\nx-cellmesh-service: s1\r\ncontent-length: 0\r\n\r\n")
+}
+
+fn counts(node: &Node) -> TryCounts {
+    let stats = node.dpu.policy_stats();
+    stats[0].tries.expect("a policy for tries")
+}
+
+/// A failure is tried again if the method allows it, and the last answer is the one that is given.
+#[test]
+fn failures_are_tried_again() {
+    check_policy(
+        r#"{"retry": {"retries_max": 2, "backoff": "1ms", "backoff_max": "1ms"}}"#,
+        async |node: Node| {
+            assert_eq!(ask(&node, "GET", "/status/503").await.status, 503);
+            assert_eq!((node.seen_count(), counts(&node).retries), (3, 2));
+            assert_eq!(ask(&node, "POST", "/status/503").await.status, 503);
+            let called = call(&node, 1, "/status/503", Bytes::new());
+            assert_eq!(answer_of(&node, called).await.status, 503, "a worker's POST");
+            assert_eq!(ask(&node, "GET", "/status/404").await.status, 404);
+            assert_eq!((node.seen_count(), counts(&node).retries), (6, 2));
+            assert_eq!(node.dpu.stats().relays_open, 0);
+        },
+    );
+}
+
+/// A worker's call is tried again like a client's.
+#[test]
+fn calls_of_workers_are_tried_again() {
+    let policy =
+        r#"{"retry": {"methods": "all", "backoff": "1ms", "backoff_max": "1ms"}, "try_timeout": "50ms"}"#;
+    check_policy(policy, async |node: Node| {
+        for (target, status, fault) in [("/status/502", 502, Fault::None), ("/never", 504, Fault::Deadline)] {
+            let before = node.seen_count();
+            let called = call(&node, 1, target, Bytes::from_static(b"body"));
+            let answer = answer_of(&node, called).await;
+            assert_eq!((answer.status, answer.fault), (status, fault), "{target}");
+            assert_eq!(node.seen_count(), before + 2, "{target}");
+            assert_eq!(node.last_seen().body, b"body");
+        }
+    });
+}
+
+/// Nothing of an open circuit reaches the worker, and whoever asks is told when to come back.
+#[test]
+fn open_circuit_answers_at_once() {
+    check_policy(r#"{"breaker": {"failures_max": 3, "open": "20s"}}"#, async |node: Node| {
+        for status in ["/status/500", "/status/404", "/status/500", "/status/500", "/status/500"] {
+            ask(&node, "GET", status).await;
+        }
+        let reply = ask(&node, "GET", "/hello").await;
+        assert_eq!((reply.status, reply.header("x-cellmesh-error")), (503, Some("circuit-open")));
+        let after: u32 = reply.header("retry-after").and_then(|text| text.parse().ok()).expect("seconds");
+        assert!((1..=20).contains(&after), "{after}");
+        let called = call(&node, 1, "/hello", Bytes::new());
+        let answer = answer_of(&node, called).await;
+        assert_eq!(answer.headers().get("x-cellmesh-error"), Some(&b"circuit-open"[..]));
+        assert_eq!((answer.status, node.seen_count(), counts(&node).circuit_refused), (503, 5, 2));
+    });
+}
+
+/// A client that leaves takes all calls with it that were made for it; so does a worker.
+#[test]
+fn calls_are_given_up_together() {
+    check_policy(r#"{"hedge": {"budget_ratio": 1.0}}"#, async |node: Node| {
+        for _ in 0..20 {
+            assert_eq!(ask(&node, "GET", "/hello").await.status, 200);
+        }
+        let (before, cancelled) = (node.seen_count(), node.cancelled_count());
+        let mut client = Raw::connect(node.addr).await;
+        client.send(request("GET", "/never")).await;
+        node.until(|node| node.seen_count() == before + 2).await;
+        drop(client);
+        node.until(|node| node.cancelled_count() >= cancelled + 2).await;
+        let called = call(&node, 1, "/never", Bytes::new());
+        node.until(|node| node.seen_count() == before + 3).await;
+        node.worker.borrow_mut().port.cancel(called);
+        node.dpu.work().notify_one();
+        node.until(|node| node.cancelled_count() >= cancelled + 3 && node.dpu.stats().relays_open == 0).await;
+    });
+}

@@ -1,0 +1,249 @@
+//! Policy of a service: what is done when a call fails or is slow, for clients and for calls of cells.
+//!
+//! What a host hears is the number of tries: `back` does nothing but call it.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cellmesh_tests::upstream::{nobody, reply};
+use cellmesh_tests::{Node, Reply, Run, Upstream, Wire, until};
+
+/// A node whose service `back` has a policy, and calls `upstream`.
+struct Mesh {
+    node: Node,
+    upstream: Upstream,
+    admin: SocketAddr,
+}
+
+impl Mesh {
+    fn start(policy: &str, upstream: Upstream) -> Self {
+        let (admin, address) = (nobody(), upstream.address());
+        let toml = format!(
+            r#"
+            [admin]
+            listen = "{admin}"
+            [service.back]
+            {policy}
+            [[cell]]
+            component = "{{cells}}/unruly.wasm"
+            services = ["front", "back"]
+            egress = {{ allow = ["{address}"] }}
+            "#
+        );
+        let node = Run::app(&toml).lanes(1).start();
+        Self { node, upstream, admin }
+    }
+
+    /// The same, but `back` is not on this node: it is at `back`.
+    fn start_elsewhere(policy: &str, back: SocketAddr, upstream: Upstream) -> Self {
+        let admin = nobody();
+        let toml = format!(
+            r#"
+            [admin]
+            listen = "{admin}"
+            [dpu.egress]
+            hosts = {{ back = "{back}" }}
+            [service.back]
+            {policy}
+            [[cell]]
+            component = "{{cells}}/unruly.wasm"
+            services = ["front", "back"]
+            "#
+        );
+        let node = Run::app(&toml).lanes(1).workers(&[&["front"]]).start();
+        Self { node, upstream, admin }
+    }
+
+    /// What makes `back` call the host.
+    fn by_back(&self, path: &str) -> String {
+        format!("/order?url=http://{}{path}", self.upstream.address())
+    }
+
+    /// A client asks `back`, which asks the host.
+    fn ask(&self, method: &str, path: &str) -> Reply {
+        let mut wire = self.node.connect();
+        wire.ask(method, "back", &self.by_back(path));
+        wire.reply()
+    }
+
+    /// A client asks `front`, which asks `back`, which asks the host.
+    fn ask_by_cell(&self, method: &str, path: &str) -> Reply {
+        let mut wire = self.node.connect();
+        wire.ask(method, "front", &format!("/order?url=http://back{}", self.by_back(path)));
+        wire.reply()
+    }
+
+    /// What the host has heard so far.
+    fn heard(&self) -> usize {
+        self.upstream.heads().len()
+    }
+
+    /// A counter of `back`.
+    fn count(&self, name: &str) -> usize {
+        let mut wire = Wire::connect(self.admin);
+        wire.send("GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+        let text = wire.reply().ok().text().to_owned();
+        let sample = format!("cellmesh_{name}{{service=\"back\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&sample));
+        value.unwrap_or_else(|| panic!("no {sample} in {text}")).parse().expect("a number")
+    }
+}
+
+fn path_of(head: &str) -> String {
+    head.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+/// A host that answers each path with 503 the first time, and with 200 from then on.
+fn flaky() -> Upstream {
+    let known = Mutex::new(HashSet::new());
+    Upstream::start(move |head: &str, _body: &[u8], stream: &mut TcpStream| {
+        let is_new = known.lock().expect("no panic under it").insert(path_of(head));
+        if is_new { reply(stream, 503, "", b"not yet") } else { reply(stream, 200, "", b"now") }
+    })
+}
+
+/// A host that says nothing to the first request of each path below `/slow/`, and counts the callers that it has seen leave
+/// then. Everything else it answers.
+fn slow_at_first(left: &Arc<AtomicUsize>) -> Upstream {
+    let (left, known) = (Arc::clone(left), Mutex::new(HashSet::new()));
+    Upstream::start(move |head: &str, _body: &[u8], stream: &mut TcpStream| {
+        let path = path_of(head);
+        if !path.starts_with("/slow/") || !known.lock().expect("no panic under it").insert(path) {
+            return reply(stream, 200, "", b"at once");
+        }
+        // Nobody writes: it ends when the caller closes.
+        if stream.read(&mut [0]).is_ok_and(|count| count == 0) {
+            left.fetch_add(1, Ordering::SeqCst);
+        }
+        false
+    })
+}
+
+/// A host that only fails hears what it would hear anyway, and a fifth on top.
+#[test]
+fn retries_stay_within_their_budget() {
+    let upstream = Upstream::start(|_: &str, _: &[u8], stream: &mut TcpStream| reply(stream, 503, "", b"no"));
+    let policy =
+        "retry = { retries_max = 3, budget_ratio = 0.2, budget_per_second_min = 0, backoff_max = \"25ms\" }";
+    let mesh = Mesh::start(policy, upstream);
+    for _ in 0..25 {
+        assert_eq!(mesh.ask("GET", "/").status, 503);
+        assert_eq!(mesh.ask_by_cell("GET", "/").status, 503);
+    }
+    let retries = mesh.heard() - 50;
+    assert!((1..=10).contains(&retries), "{retries} retries of 50 requests");
+    assert_eq!(mesh.count("policy_retries_total"), retries);
+    assert!(mesh.count("policy_retries_refused_total") > 0);
+}
+
+/// What failed once is tried again, for clients and for cells, if doing it twice is as good as once, and not otherwise.
+#[test]
+fn only_safe_requests_are_tried_again() {
+    let mesh = Mesh::start("retry = {}", flaky());
+    assert_eq!(mesh.ask("GET", "/a").ok().text(), "now");
+    assert_eq!(mesh.ask_by_cell("PUT", "/b").ok().text(), "now");
+    assert_eq!((mesh.heard(), mesh.count("policy_retries_total")), (4, 2));
+    assert_eq!(mesh.ask("POST", "/c").status, 503);
+    assert_eq!(mesh.ask_by_cell("POST", "/d").status, 503);
+    assert_eq!((mesh.heard(), mesh.count("policy_retries_total")), (6, 2));
+}
+
+/// Config may say of a service that it can tell what it has done already.
+#[test]
+fn all_methods_are_tried_again_where_config_says_so() {
+    let mesh = Mesh::start("retry = { methods = \"all\", on = [503] }", flaky());
+    assert_eq!(mesh.ask("POST", "/a").ok().text(), "now");
+    assert_eq!(mesh.ask_by_cell("POST", "/b").ok().text(), "now");
+    assert_eq!(mesh.heard(), 4);
+}
+
+/// What did not answer in the time of a try is given up and tried again, if that is safe.
+#[test]
+fn slow_try_is_given_up() {
+    let left = Arc::new(AtomicUsize::new(0));
+    let mesh = Mesh::start("try_timeout = \"300ms\"\nretry = {}", slow_at_first(&left));
+    assert_eq!(mesh.ask_by_cell("GET", "/slow/a").ok().text(), "at once");
+    assert_eq!((mesh.heard(), mesh.count("policy_retries_total")), (2, 1));
+    until("the end of the first call", || left.load(Ordering::SeqCst) == 1);
+
+    let mesh = Mesh::start("try_timeout = \"300ms\"\nretry = {}", slow_at_first(&left));
+    let reply = mesh.ask("POST", "/slow/b");
+    assert_eq!((reply.status, reply.header("x-cellmesh-error")), (504, Some("deadline")));
+    assert_eq!(mesh.heard(), 1);
+}
+
+/// A host that only fails is left alone: clients and cells are answered at once. When it works again, it is found to.
+#[test]
+fn circuit_opens_and_closes() {
+    let works = Arc::new(AtomicBool::new(false));
+    let in_host = Arc::clone(&works);
+    let upstream = Upstream::start(move |_: &str, _: &[u8], stream: &mut TcpStream| {
+        let status = if in_host.load(Ordering::SeqCst) { 200 } else { 500 };
+        reply(stream, status, "", b"said")
+    });
+    let mesh = Mesh::start("breaker = { failures_max = 3, open = \"500ms\", open_max = \"1s\" }", upstream);
+    let mut refused = 0;
+    for _ in 0..10 {
+        for reply in [mesh.ask("GET", "/"), mesh.ask_by_cell("GET", "/")] {
+            let is_refused = reply.status == 503;
+            assert!(is_refused || reply.status == 500, "{}", reply.text());
+            assert_eq!(is_refused, reply.header("x-cellmesh-error") == Some("circuit-open"));
+            assert!(!is_refused || reply.header("retry-after").is_some());
+            refused += usize::from(is_refused);
+        }
+    }
+    assert!(refused > 0);
+    assert_eq!(mesh.heard(), 20 - refused, "whoever was not refused was heard");
+    assert_eq!((mesh.count("circuit_open"), mesh.count("circuit_refused_total")), (1, refused));
+    works.store(true, Ordering::SeqCst);
+    until("an answer of the host", || mesh.ask("GET", "/").status == 200);
+    for _ in 0..5 {
+        assert_eq!(mesh.ask_by_cell("GET", "/").status, 200);
+    }
+    assert_eq!(mesh.count("circuit_open"), 0);
+    assert!(mesh.count("circuit_openings_total") > 0);
+}
+
+/// A call that is slow has a second one beside it; the first answer counts, and the other call is given up.
+#[test]
+fn first_answer_wins() {
+    let left = Arc::new(AtomicUsize::new(0));
+    let mesh = Mesh::start("hedge = { percentile = 99, budget_ratio = 0.5 }", slow_at_first(&left));
+    for _ in 0..40 {
+        assert_eq!(mesh.ask("GET", "/").ok().text(), "at once");
+    }
+    // Which of the two comes to the host first is not ours to say: it may be the second.
+    let (mut rounds, before) = (0, mesh.count("policy_hedges_won_total"));
+    until("a second call that wins", || {
+        rounds += 1;
+        assert_eq!(mesh.ask_by_cell("GET", &format!("/slow/{rounds}")).ok().text(), "at once");
+        mesh.count("policy_hedges_won_total") > before
+    });
+    until("the end of the slow calls", || left.load(Ordering::SeqCst) == rounds);
+    let hedges = mesh.count("policy_hedges_total");
+    assert!((rounds..=(40 + rounds) / 2).contains(&hedges), "{hedges} of {} requests", 40 + rounds);
+}
+
+/// A service on another node is tried again as well: what failed there if that is safe, and what never got there always.
+#[test]
+fn calls_of_other_nodes_are_tried_again() {
+    let upstream = flaky();
+    let back = upstream.address();
+    let mesh = Mesh::start_elsewhere("retry = {}", back, upstream);
+    assert_eq!(mesh.node.get("back", "/a").ok().text(), "now");
+    assert_eq!(mesh.node.get("front", "/order?url=http://back/b").ok().text(), "now");
+    assert_eq!((mesh.heard(), mesh.count("policy_retries_total")), (4, 2));
+    assert_eq!(mesh.node.post("back", "/c", "once").status, 503);
+    assert_eq!(mesh.heard(), 5);
+
+    let mesh = Mesh::start_elsewhere("retry = {}", nobody(), flaky());
+    for (service, target) in [("back", "/"), ("front", "/order?url=http://back/")] {
+        let before = mesh.count("policy_retries_total");
+        let reply = mesh.node.post(service, target, "never there");
+        assert_eq!((reply.status, reply.header("x-cellmesh-error")), (502, Some("egress-connect")));
+        assert_eq!(mesh.count("policy_retries_total"), before + 1, "{service}");
+    }
+}

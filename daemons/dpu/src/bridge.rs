@@ -31,6 +31,7 @@ use crate::ingress::Client;
 /// Serves a connection whose first byte is an object's.
 pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
     let mut inbox = Inbox::new(dpu.config());
+    let standing = io.standing();
     loop {
         let mut received = dpu.receive();
         let object = match received.admit() {
@@ -38,7 +39,7 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
             Err(refusal) => Err(refusal),
         };
         let last = object.is_err();
-        let answer = answer(dpu, &mut received, object).await;
+        let answer = answer(dpu, &mut received, object, standing.client_certificate()).await;
         if io.write_all(&answer).await.is_err() || last || !inbox.has_more(&mut io) {
             break;
         }
@@ -49,9 +50,14 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
 }
 
 /// The text to send.
-async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusal>) -> Vec<u8> {
+async fn answer(
+    dpu: &Dpu,
+    received: &mut Received,
+    object: Result<Bytes, Refusal>,
+    certificate: Option<&str>,
+) -> Vec<u8> {
     let outcome = match object {
-        Ok(object) => call(dpu, received, &object).await,
+        Ok(object) => call(dpu, received, &object, certificate).await,
         Err(refusal) => Err(refusal),
     };
     match outcome {
@@ -66,8 +72,13 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
     }
 }
 
-async fn call(dpu: &Dpu, received: &mut Received, object: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let request::Asked { service, head, body } = request::read(dpu, object)?;
+async fn call(
+    dpu: &Dpu,
+    received: &mut Received,
+    object: &[u8],
+    certificate: Option<&str>,
+) -> Result<Vec<u8>, Refusal> {
+    let request::Asked { service, head, body } = request::read(dpu, object, certificate)?;
     received.dispatch()?;
     let message = RequestMessage {
         service,

@@ -10,5 +10,7 @@ mod http2;
 mod json;
 mod limits;
 mod node;
+mod pki;
 mod relay;
 mod smuggling;
+mod tls;

@@ -11,6 +11,7 @@ mod manifest;
 mod node;
 mod problems;
 mod reader;
+mod tls;
 mod workmodel;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ pub enum Part {
     Worker,
     /// None of its cells: their files need not be here.
     Daemon,
+    /// Neither its cells nor its clients: nor need the files of TLS.
+    Dpa,
 }
 
 /// What the command line says on top of the file.

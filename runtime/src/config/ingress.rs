@@ -6,12 +6,13 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 use super::reader::{Source, Table};
+use super::tls;
 
 /// Reads the section, if it is there.
-pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> DpuConfig {
-    let Some(table) = root.table(source, "dpu") else { return DpuConfig::default() };
+pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>, around: &tls::Around<'_>) -> DpuConfig {
+    let Some(mut table) = root.table(source, "dpu") else { return DpuConfig::default() };
     let mut right = toml::Table::new();
-    for (key, value) in table.entries() {
+    for (key, value) in table.entries().filter(|(key, _)| key.get_ref() != "tls") {
         let line = source.line_of(key.span().start);
         let name = key.get_ref().to_string();
         let one = toml::Table::from_iter([(name.clone(), plain(value.get_ref()))]);
@@ -22,7 +23,7 @@ pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> DpuConf
             }
         }
     }
-    let config = DpuConfig::deserialize(right).unwrap_or_default();
+    let mut config = DpuConfig::deserialize(right).unwrap_or_default();
     for error in config.validate() {
         let line = table.line_of_key(source, error.key);
         source.note(
@@ -32,6 +33,7 @@ pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> DpuConf
             format!("must be {}", error.right),
         );
     }
+    config.tls = tls::read(source, &mut table, around);
     config
 }
 

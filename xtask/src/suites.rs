@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 use crate::{cells, command, fuzz};
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
-const IN_BOTH_PLACEMENTS: [&str; 12] = [
+const IN_BOTH_PLACEMENTS: [&str; 13] = [
     "admin",
     "bridge",
     "cells",
@@ -25,6 +25,7 @@ const IN_BOTH_PLACEMENTS: [&str; 12] = [
     "http",
     "raw_http1",
     "soak",
+    "tls",
 ];
 
 /// Some tests that belong together, and what they need.

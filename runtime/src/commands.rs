@@ -22,12 +22,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::Context;
-use cellmesh_dpu::Acceptor;
+use cellmesh_dpu::{Acceptor, LaneIntake, Tls};
 use cellmesh_shm::attach::LANES_MAX;
 
 use crate::admin::metrics::{self, Asked};
 use crate::admin::{self, Health};
-use crate::config::RuntimeSettings;
+use crate::config::{App, RuntimeSettings};
 use crate::lanes::Lanes;
 
 /// Lanes of a process that attaches: as configured, one if nothing is said.
@@ -53,6 +53,48 @@ fn serve(acceptor: Acceptor, lanes: Lanes, drain_timeout: Duration, admin: Admin
         accepting.abort();
         served
     })
+}
+
+/// Where clients come in: bound, and not accepted from yet.
+struct Entrance {
+    cleartext: TcpListener,
+    tls: Option<(TcpListener, Tls)>,
+    addresses: Addresses,
+}
+
+/// Where clients connect, as the system says it: with port 0 it chooses.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    cleartext: SocketAddr,
+    tls: Option<SocketAddr>,
+}
+
+impl Entrance {
+    /// # Errors
+    /// When an address cannot be bound, with all that cannot; when the files of TLS have become bad since config was read.
+    fn bind(app: &App) -> anyhow::Result<Self> {
+        let cleartext = bind(app.listen);
+        let Some(config) = &app.dpu.tls else {
+            let cleartext = cleartext?;
+            let addresses = Addresses { cleartext: cleartext.local_addr()?, tls: None };
+            return Ok(Self { cleartext, tls: None, addresses });
+        };
+        let encrypted = bind(config.listen).context("dpu.tls.listen");
+        let (cleartext, encrypted) = match (cleartext, encrypted) {
+            (Err(one), Err(other)) => anyhow::bail!("{one:#}; {other:#}"),
+            (cleartext, encrypted) => (cleartext?, encrypted?),
+        };
+        let addresses = Addresses { cleartext: cleartext.local_addr()?, tls: Some(encrypted.local_addr()?) };
+        Ok(Self { cleartext, tls: Some((encrypted, Tls::load(config)?)), addresses })
+    }
+
+    fn acceptor(self, lanes: usize, app: &App) -> (Acceptor, Vec<LaneIntake>) {
+        let (acceptor, intakes) = Acceptor::new(self.cleartext, lanes, &app.dpu);
+        match self.tls {
+            Some((listener, tls)) => (acceptor.with_tls(listener, tls), intakes),
+            None => (acceptor, intakes),
+        }
+    }
 }
 
 /// The admin port of a process, if it has one.

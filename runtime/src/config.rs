@@ -12,6 +12,7 @@ mod node;
 mod problems;
 mod reader;
 mod service;
+mod tls;
 mod workmodel;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub enum Part {
     Worker,
     /// None of its cells: their files need not be here.
     Daemon,
+    /// Neither its cells nor its clients: nor need the files of TLS.
+    Dpa,
 }
 
 /// What the command line says on top of the file.

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => serve(&run.file, &run.overrides(Part::Whole), commands::run::run),
         Command::Node(run) => serve(&run.file, &run.overrides(Part::Daemon), commands::node::run),
-        Command::Dpa(run) => serve(&run.file, &run.overrides(Part::Daemon), commands::dpa::run),
+        Command::Dpa(run) => serve(&run.file, &run.overrides(Part::Dpa), commands::dpa::run),
         Command::Dpu(run) => serve(&run.file, &run.overrides(Part::Daemon), commands::dpu::run),
         Command::Worker(worker) => serve(&worker.run.file, &worker.overrides(), commands::worker::run),
         Command::Load(options) => ended(load::run(&options)),

@@ -1,16 +1,20 @@
-//! An HTTP/2 client over cleartext, with prior knowledge, on a thread of its own.
+//! An HTTP/2 client on a thread of its own: over cleartext with prior knowledge, or over TLS.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
 use crate::{HANG, Reply};
 
@@ -31,9 +35,25 @@ impl H2 {
     /// Connects and shakes hands.
     #[must_use]
     pub fn connect(address: SocketAddr) -> Self {
+        Self::over(async move { TcpStream::connect(address).await.expect("the node listens") })
+    }
+
+    /// Connects and shakes hands with a node that has a certificate for `localhost` and agrees to HTTP/2.
+    #[must_use]
+    pub fn shake(address: SocketAddr, client: Arc<ClientConfig>) -> Self {
+        Self::over(async move {
+            let tcp = TcpStream::connect(address).await.expect("the node listens");
+            let name = "localhost".try_into().expect("a name");
+            let stream = TlsConnector::from(client).connect(name, tcp).await.expect("good certificates");
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+            stream
+        })
+    }
+
+    fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(connected: impl Future<Output = S>) -> Self {
         let (runtime, stop) = start_runtime();
         let sender = runtime.block_on(async {
-            let stream = TcpStream::connect(address).await.expect("the node listens");
+            let stream = connected.await;
             let (sender, connection) =
                 handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("the node speaks HTTP/2");
             tokio::spawn(connection);

@@ -1,6 +1,7 @@
 //! A running cellmesh.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -23,7 +24,7 @@ pub struct Node {
     workers: Mutex<Vec<Child>>,
     stdout: Log,
     log: Log,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Node {
@@ -41,7 +42,7 @@ impl Node {
         let address = text.split_once("services on http://").and_then(|(_, rest)| rest.lines().next());
         let address = address.and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in the first line: {text}"));
-        Self { address, child, workers: Mutex::default(), stdout, log, _dir: dir }
+        Self { address, child, workers: Mutex::default(), stdout, log, dir }
     }
 
     /// Waits until these have attached to it.
@@ -67,6 +68,22 @@ impl Node {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it speaks TLS.
+    #[must_use]
+    pub fn tls_address(&self) -> SocketAddr {
+        let text = self.stdout.text();
+        let address =
+            text.split_once("with TLS on https://").and_then(|(_, rest)| rest.split([',', '\n']).next());
+        let address = address.and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("no address with TLS: {text}"))
+    }
+
+    /// The folder of its config and of the files beside it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// What it said at the start.

@@ -2,27 +2,72 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::{HANG, Reply};
 
-/// A TCP connection to a node.
+/// A connection to a node: over TCP, or over TLS.
 #[derive(Debug)]
-pub struct Wire {
-    stream: TcpStream,
+pub struct Wire<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
+
+/// TLS over TCP.
+pub type Secure = StreamOwned<ClientConnection, TcpStream>;
 
 impl Wire {
     /// Connects.
     #[must_use]
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the node listens");
-        stream.set_nodelay(true).expect("a TCP option");
-        stream.set_read_timeout(Some(HANG)).expect("a TCP option");
-        stream.set_write_timeout(Some(HANG)).expect("a TCP option");
-        Self { stream, unread: Vec::new() }
+        Self { stream: connect(address), unread: Vec::new() }
     }
 
+    /// Says that no more will be sent.
+    pub fn end_sending(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("the node is connected");
+    }
+
+    /// Whether nothing has come that was not read, not even the end: what was asked for is still being done.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        if !self.unread.is_empty() {
+            return false;
+        }
+        self.stream.set_nonblocking(true).expect("a TCP option");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a TCP option");
+        peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+impl Wire<Secure> {
+    /// Connects and shakes hands with a node that has a certificate for `localhost`.
+    ///
+    /// # Errors
+    /// When one of both does not like what the other shows.
+    pub fn shake(address: SocketAddr, client: Arc<ClientConfig>) -> std::io::Result<Self> {
+        let name = "localhost".try_into().expect("a name");
+        let mut connection = ClientConnection::new(client, name).expect("a client");
+        let mut tcp = connect(address);
+        while connection.is_handshaking() {
+            connection.complete_io(&mut tcp)?;
+        }
+        Ok(Self { stream: StreamOwned::new(connection, tcp), unread: Vec::new() })
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the node listens");
+    stream.set_nodelay(true).expect("a TCP option");
+    stream.set_read_timeout(Some(HANG)).expect("a TCP option");
+    stream.set_write_timeout(Some(HANG)).expect("a TCP option");
+    stream
+}
+
+impl<S: Read + Write> Wire<S> {
     /// Sends bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("the node is connected");
@@ -31,11 +76,6 @@ impl Wire {
     /// Sends as much as the node takes: it may close in the middle.
     pub fn send_some(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
-    }
-
-    /// Says that no more will be sent.
-    pub fn end_sending(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("the node is connected");
     }
 
     /// A `GET` over this connection, which stays open.
@@ -87,22 +127,21 @@ impl Wire {
         std::mem::take(&mut self.unread)
     }
 
+    /// Reads until these bytes have come; `false` if the node closes before.
+    pub fn rest_until(&mut self, wanted: &[u8]) -> bool {
+        while find(&self.unread, wanted).is_none() {
+            if !self.fill() {
+                return false;
+            }
+        }
+        self.unread.clear();
+        true
+    }
+
     /// Fails unless the node closes without another byte.
     pub fn expect_close(&mut self) {
         let rest = self.rest();
         assert!(rest.is_empty(), "unexpected bytes: {:?}", String::from_utf8_lossy(&rest));
-    }
-
-    /// Whether nothing has come that was not read, not even the end: what was asked for is still being done.
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
-        if !self.unread.is_empty() {
-            return false;
-        }
-        self.stream.set_nonblocking(true).expect("a TCP option");
-        let peeked = self.stream.peek(&mut [0]);
-        self.stream.set_nonblocking(false).expect("a TCP option");
-        peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     fn take(&mut self, count: usize) -> Vec<u8> {

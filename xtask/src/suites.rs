@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 use crate::{cells, command, fuzz};
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
-const IN_BOTH_PLACEMENTS: [&str; 14] = [
+const IN_BOTH_PLACEMENTS: [&str; 15] = [
     "admin",
     "bridge",
     "cells",
@@ -27,6 +27,7 @@ const IN_BOTH_PLACEMENTS: [&str; 14] = [
     "raw_http1",
     "retries",
     "soak",
+    "tls",
 ];
 
 /// Some tests that belong together, and what they need.

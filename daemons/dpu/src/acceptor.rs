@@ -1,13 +1,15 @@
 //! One accept loop for all lanes.
 //!
 //! ```text
-//! listener --accept--> Acceptor --bounded channel--> Lane::serve (spawns serve_connection on its lane)
+//! listeners --accept--> Acceptor --bounded channel--> Lane::serve (spawns serve_connection on its lane)
 //! ```
 //!
 //! - A new connection goes to the lane with the fewest open ones. It stays there until it closes.
 //! - Running out of file descriptors is waited out, not spun on: what is open goes on.
 //! - At the cap a client is told 503 at once instead of waiting in the kernel's queue; so is one whose address has as many
-//!   connections open as one may have, so that nobody takes all of them.
+//!   connections open as one may have, so that nobody takes all of them. A client that would have to shake hands first is
+//!   closed without a word.
+//! - A connection of the listener with TLS takes the certificate with it that is current when it is accepted.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,7 +23,8 @@ use tokio::sync::mpsc;
 
 use crate::config::DpuConfig;
 use crate::dpu::Dpu;
-use crate::ingress::serve_connection;
+use crate::ingress::serve;
+use crate::tls::{Terms, Tls};
 
 /// Connections accepted and not yet taken by their lane. A lane takes them at each turn of its loop, so
 /// this many in waiting means that it is overloaded; the kernel's queue is the next to fill.
@@ -41,6 +44,7 @@ const ADDRESS_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: 
 #[derive(Debug)]
 pub struct Acceptor {
     listener: StdListener,
+    tls: Option<(StdListener, Tls)>,
     lanes: Lanes,
 }
 
@@ -60,6 +64,7 @@ pub struct LaneIntake {
 #[derive(Debug)]
 struct Accepted {
     stream: StdStream,
+    tls: Option<Terms>,
     counted: Counted,
 }
 
@@ -138,7 +143,14 @@ impl Acceptor {
             connections_max: config.connections_max,
             connections_per_address_max: config.connections_per_address_max,
         };
-        (Self { listener, lanes }, intakes)
+        (Self { listener, tls: None, lanes }, intakes)
+    }
+
+    /// Accepts on this listener too, and speaks TLS there. Both share the lanes and the bounds.
+    #[must_use]
+    pub fn with_tls(mut self, listener: StdListener, tls: Tls) -> Self {
+        self.tls = Some((listener, tls));
+        self
     }
 
     /// Where this accepts.
@@ -148,28 +160,18 @@ impl Acceptor {
         self.listener.local_addr()
     }
 
-    /// Accepts until it is dropped, which closes the listener: the first step of a drain. Runs in any
-    /// tokio runtime with IO and time; a lane's own will do.
+    /// Accepts until it is dropped, which closes the listeners: the first step of a drain. Runs in any
+    /// tokio runtime with IO and time; a lane's own will do. Certificates are followed meanwhile.
     /// # Errors
-    /// If the listener cannot be used with tokio at all. Failing accepts are logged and waited out.
+    /// If a listener cannot be used with tokio at all. Failing accepts are logged and waited out.
     pub async fn run(self) -> io::Result<()> {
-        let Self { listener, lanes } = self;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
-        let mut back_off = BACK_OFF_FIRST;
-        loop {
-            match listener.accept().await {
-                Ok((stream, client)) => {
-                    back_off = BACK_OFF_FIRST;
-                    lanes.hand_over(stream, client.ip()).await;
-                }
-                Err(error) if is_of_client(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections; trying again in {back_off:?}");
-                    tokio::time::sleep(back_off).await;
-                    back_off = (back_off * 2).min(BACK_OFF_MOST);
-                }
-            }
+        let Self { listener, tls, lanes } = self;
+        let plain = lanes.fill(listener, None);
+        let Some((listener, tls)) = tls else { return plain.await };
+        tokio::select! {
+            ended = plain => ended,
+            ended = lanes.fill(listener, Some(&tls)) => ended,
+            () = tls.follow() => Ok(()),
         }
     }
 }
@@ -184,19 +186,41 @@ struct Lanes {
 }
 
 impl Lanes {
-    async fn hand_over(&self, stream: TcpStream, client: IpAddr) {
+    /// Hands over what arrives on a listener, for ever.
+    async fn fill(&self, listener: StdListener, tls: Option<&Tls>) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let mut back_off = BACK_OFF_FIRST;
+        loop {
+            match listener.accept().await {
+                Ok((stream, client)) => {
+                    back_off = BACK_OFF_FIRST;
+                    self.hand_over(stream, client.ip(), tls).await;
+                }
+                Err(error) if is_of_client(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections; trying again in {back_off:?}");
+                    tokio::time::sleep(back_off).await;
+                    back_off = (back_off * 2).min(BACK_OFF_MOST);
+                }
+            }
+        }
+    }
+
+    async fn hand_over(&self, stream: TcpStream, client: IpAddr, tls: Option<&Tls>) {
+        let speaks_tls = tls.is_some();
         if self.open() >= self.connections_max {
-            return refuse(&stream, FULL);
+            return refuse(&stream, FULL, speaks_tls);
         }
         let Some(client) = self.clients.open(client, self.connections_per_address_max) else {
-            return refuse(&stream, ADDRESS_FULL);
+            return refuse(&stream, ADDRESS_FULL, speaks_tls);
         };
         let Ok(stream) = stream.into_std() else { return };
         let lane = self.lanes.iter().min_by_key(|lane| lane.open.load(Ordering::Relaxed));
         let lane = lane.expect("there is at least one lane");
         lane.open.fetch_add(1, Ordering::Relaxed);
-        let accepted =
-            Accepted { stream, counted: Counted { lane: Arc::clone(&lane.open), _client: client } };
+        let counted = Counted { lane: Arc::clone(&lane.open), _client: client };
+        let accepted = Accepted { stream, tls: tls.map(Tls::terms), counted };
         // A lane that has stopped drops its connections: nobody is left to serve them.
         drop(lane.accepted.send(accepted).await);
     }
@@ -215,10 +239,10 @@ impl LaneIntake {
     /// Serves what the acceptor sends, until the acceptor is gone. Await it on the lane's `LocalSet`.
     /// The connections it spawned go on after it ends.
     pub async fn serve(mut self, dpu: Dpu) {
-        while let Some(Accepted { stream, counted }) = self.accepted.recv().await {
+        while let Some(Accepted { stream, tls, counted }) = self.accepted.recv().await {
             match TcpStream::from_std(stream) {
                 Ok(tcp) => {
-                    let connection = serve_connection(dpu.clone(), tcp);
+                    let connection = serve(dpu.clone(), tcp, tls);
                     tokio::task::spawn_local(async move {
                         connection.await;
                         drop(counted);
@@ -230,8 +254,11 @@ impl LaneIntake {
     }
 }
 
-/// As much of `answer` as goes without waiting: all of it, on a new connection.
-fn refuse(stream: &TcpStream, answer: &[u8]) {
+/// As much of `answer` as goes without waiting: all of it, on a new connection. Who expects TLS could not read it.
+fn refuse(stream: &TcpStream, answer: &[u8], speaks_tls: bool) {
+    if speaks_tls {
+        return;
+    }
     if let Err(error) = stream.try_write(answer) {
         tracing::debug!(%error, "a client left before it was refused");
     }

@@ -30,6 +30,7 @@ use crate::ingress::Client;
 /// Serves a connection whose first byte is an object's.
 pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
     let mut inbox = Inbox::new(&dpu.settings().config);
+    let standing = io.standing();
     loop {
         let mut received = dpu.receive();
         let object = match received.admit() {
@@ -37,7 +38,7 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
             Err(refusal) => Err(refusal),
         };
         let last = object.is_err();
-        let answer = answer(dpu, &mut received, object).await;
+        let answer = answer(dpu, &mut received, object, standing.client_certificate()).await;
         if io.write_all(&answer).await.is_err() || last || !inbox.has_more(&mut io) {
             break;
         }
@@ -48,9 +49,14 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
 }
 
 /// The text to send.
-async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusal>) -> Vec<u8> {
+async fn answer(
+    dpu: &Dpu,
+    received: &mut Received,
+    object: Result<Bytes, Refusal>,
+    certificate: Option<&str>,
+) -> Vec<u8> {
     let outcome = match object {
-        Ok(object) => call(dpu, received, &object).await,
+        Ok(object) => call(dpu, received, &object, certificate).await,
         Err(refusal) => Err(refusal),
     };
     match outcome {
@@ -65,8 +71,13 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
     }
 }
 
-async fn call(dpu: &Dpu, received: &mut Received, object: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let request::Asked { service, head, body } = request::read(received, object)?;
+async fn call(
+    dpu: &Dpu,
+    received: &mut Received,
+    object: &[u8],
+    certificate: Option<&str>,
+) -> Result<Vec<u8>, Refusal> {
+    let request::Asked { service, head, body } = request::read(received, object, certificate)?;
     let (mut permit, deadline) = received.settings().admit(service, head.view())?;
     received.dispatch()?;
     let mut message = RequestMessage {

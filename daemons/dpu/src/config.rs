@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -74,9 +75,42 @@ pub struct DpuConfig {
     pub json_depth_max: u16,
     /// `[dpu.egress]`.
     pub egress: EgressConfig,
+    /// `[dpu.tls]`; without it only cleartext is spoken. Made by whoever reads the file: its paths are relative to that.
+    #[serde(skip)]
+    pub tls: Option<TlsConfig>,
     /// `[service.NAME]`, by the service's name. Not a key of its own.
     #[serde(skip)]
     pub services: BTreeMap<String, ServicePolicy>,
+}
+
+/// `[dpu.tls]`: a listener that speaks TLS, beside the cleartext one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// PEM file: the certificate, and behind it those of the CAs between it and one that clients know.
+    pub certificate: PathBuf,
+    /// PEM file: the certificate's private key, not encrypted.
+    pub key: PathBuf,
+    /// Whether clients show certificates, and which.
+    pub clients: Option<ClientCa>,
+    /// From accept to the end of the handshake; the connection is closed then. `header_read_timeout`, which runs from accept
+    /// too, bounds it as well.
+    pub handshake_timeout: TimeSpan,
+}
+
+impl TlsConfig {
+    /// What `handshake_timeout` is unless config says otherwise.
+    pub const HANDSHAKE_TIMEOUT: TimeSpan = TimeSpan::secs(5);
+}
+
+/// Which certificates of clients are good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCa {
+    /// PEM file: the CAs that sign them.
+    pub file: PathBuf,
+    /// Whether a client must have one.
+    pub required: bool,
 }
 
 /// `[dpu.egress]`: calls off this node.
@@ -181,6 +215,7 @@ impl Default for DpuConfig {
             json_depth_max: 64,
             egress: EgressConfig::default(),
             services: BTreeMap::new(),
+            tls: None,
         }
     }
 }
@@ -206,6 +241,9 @@ impl DpuConfig {
         self.check_times(&mut errors);
         self.check_sizes(&mut errors);
         self.egress.check(&mut errors);
+        if let Some(tls) = &self.tls {
+            check_time(&mut errors, "tls.handshake_timeout", tls.handshake_timeout);
+        }
         errors
     }
 

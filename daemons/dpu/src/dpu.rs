@@ -128,6 +128,8 @@ pub struct DpuStats {
     pub egress_open: usize,
     /// Answers of cells that could not be sent as HTTP.
     pub bad_responses: u64,
+    /// TLS handshakes that a client began and that came to nothing.
+    pub tls_failed: u64,
 }
 
 impl Dpu {
@@ -267,6 +269,7 @@ impl Dpu {
             egress_failed,
             egress_open: self.0.sent_off.open(),
             bad_responses: load.bad_responses.get(),
+            tls_failed: load.tls_failed.get(),
         }
     }
 
@@ -290,6 +293,10 @@ impl Dpu {
 
     pub(crate) fn count_bad_response(&self) {
         add(&self.0.load.bad_responses, 1);
+    }
+
+    pub(crate) fn count_tls_failure(&self) {
+        add(&self.0.load.tls_failed, 1);
     }
 
     /// Sends a client's `message` into the mesh and waits for the answer.

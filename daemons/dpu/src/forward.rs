@@ -4,6 +4,7 @@
 //! - `content-length` stays too: the length is the message's, and written anew on the next hop.
 //! - `x-cellmesh-*` is the mesh's own: from a client none of it goes on; from the worker only
 //!   `x-cellmesh-error` does.
+//! - `x-client-cert-sha256` is ours too: it says which certificate the client has shown, and was found good.
 //! - Each request has an `x-request-id`: the client's, or one made here.
 
 use bytes::Bytes;
@@ -22,6 +23,9 @@ pub(crate) const ERROR_HEADER: &str = "x-cellmesh-error";
 pub(crate) const HOPS_HEADER: &str = "x-cellmesh-hops";
 /// Header by which a client names the service that it wants.
 pub(crate) const SERVICE_HEADER: &str = "x-cellmesh-service";
+
+/// Header that tells a cell the SHA-256 of the client's certificate, in hexadecimal digits.
+const CLIENT_CERTIFICATE_HEADER: &str = "x-client-cert-sha256";
 
 /// Most requests fit without growing: a browser's head is about 700 bytes.
 const USUAL_HEAD_BYTES: usize = 768;
@@ -65,11 +69,18 @@ impl HeadWriter {
     /// Passes a header of the client on, unless it stays on this hop. `name` is in lower case, `value`
     /// has no CR, LF or NUL.
     pub(crate) fn pass(&mut self, name: &str, value: &[u8]) {
-        if stays(name) || name.starts_with(MESH_PREFIX) {
+        if stays(name) || name.starts_with(MESH_PREFIX) || name == CLIENT_CERTIFICATE_HEADER {
             return;
         }
         self.has_request_id |= name == REQUEST_ID;
         self.line(name, value);
+    }
+
+    /// Says which certificate the client has, if it has shown one.
+    pub(crate) fn vouch(&mut self, certificate: Option<&str>) {
+        if let Some(digest) = certificate {
+            self.line(CLIENT_CERTIFICATE_HEADER, digest.as_bytes());
+        }
     }
 
     /// The head, with a request id if it had none.

@@ -1,45 +1,64 @@
 //! The network side: one future per connection, from accept to close.
 //!
 //! ```text
+//! handshake                                            (on the listener with TLS)
+//!   v
 //! sniff --{--> bridge                                  (JSON object in, JSON object out)
 //!       --*--> http: check, route, body --call--> Dpu --answer--> client      (HTTP/1.1, HTTP/2)
 //! ```
 //!
 //! - The first byte that is not white space tells JSON from HTTP; HTTP/2 is known by its preface.
 //! - No worker hears of a request before its head is complete and valid and its body has arrived.
-//! - TLS is not spoken here.
+//! - TLS ends here: behind the handshake nothing knows of it but [`stream`], and [`io`] that bytes may be held back.
 
 mod answer;
 mod body;
 mod check;
 mod framing;
+mod handshake;
 mod http;
 mod io;
 mod reply_body;
 mod sniff;
+mod stream;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use self::io::ClientIo;
 use self::sniff::Protocol;
+use self::stream::Stream;
 use crate::bridge;
 use crate::dpu::Dpu;
+use crate::tls::Terms;
 
 pub(crate) use self::io::ClientIo as Client;
 
-/// Serves one connection until it closes. Spawn it on the lane that owns `dpu`.
+/// Serves one connection in cleartext until it closes. Spawn it on the lane that owns `dpu`.
 ///
 /// Every wait in it has a limit from [`crate::config::DpuConfig`]. Dropping it cuts the connection and
 /// cancels what is in flight on it.
 pub async fn serve_connection(dpu: Dpu, tcp: TcpStream) {
+    serve(dpu, tcp, None).await;
+}
+
+/// As [`serve_connection`]; with `tls` the client has to shake hands first.
+pub(crate) async fn serve(dpu: Dpu, tcp: TcpStream, tls: Option<Terms>) {
     let connection = dpu.open_connection();
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "the connection was closed before it was served");
         return;
     }
     let settings = dpu.settings();
-    let mut io = ClientIo::new(tcp, &settings.config);
-    match sniff::protocol(&mut io, &connection, &settings.config).await {
+    let until = Instant::now() + settings.config.header_read_timeout.0;
+    let stream = match tls {
+        None => Some(Stream::Plain(tcp)),
+        // Boxed: connections in cleartext have no room for it.
+        Some(terms) => Box::pin(handshake::shake(&dpu, tcp, terms, &connection, until)).await,
+    };
+    let Some(stream) = stream else { return };
+    let mut io = ClientIo::new(stream, &settings.config);
+    match sniff::protocol(&mut io, &connection, &settings.config, until).await {
         None => {}
         Some(Protocol::Json) => bridge::serve(&dpu, io).await,
         Some(Protocol::Http1) => http::serve_http1(&dpu, io, &connection).await,

@@ -5,6 +5,7 @@
 //! ```
 //!
 //! - [`Acceptor`]: one accept loop, connections to the lane with the fewest.
+//! - [`Tls`]: certificate and key, for [`Acceptor::with_tls`].
 //! - [`serve_connection`]: one connection, HTTP/1.1, HTTP/2 or JSON.
 //! - [`Routes`]: which service a request is for.
 //! - [`Dpu`]: one lane's sidecar, pumped by the lane; [`Dpu::request`] is for clients in the same process.
@@ -47,9 +48,11 @@ mod faults;
 mod forward;
 mod ingress;
 mod request_id;
+mod tls;
 
 pub use self::acceptor::{Acceptor, LaneIntake};
 pub use self::config::{ConfigError, DpuConfig};
 pub use self::dpu::{Dpu, DpuStats, Request};
 pub use self::ingress::serve_connection;
 pub use self::routes::{RouteQuery, Routes, RoutesError, ServiceName, UnknownService};
+pub use self::tls::{Tls, TlsProblem, TlsProblems};

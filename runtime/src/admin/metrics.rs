@@ -124,6 +124,11 @@ fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
                 "Calls off this node without an answer of their callee.",
                 sum(|dpu| dpu.egress_failed),
             ),
+            (
+                "tls_handshake_failures_total",
+                "TLS handshakes that clients began and that came to nothing.",
+                sum(|dpu| dpu.tls_failed),
+            ),
             ("bad_responses_total", "Answers of cells that HTTP cannot say.", sum(|dpu| dpu.bad_responses)),
         ],
     );

@@ -1,9 +1,9 @@
 //! What a command says at its start: what is served where, and what to type to see it.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::Path;
 
+use super::Addresses;
 use crate::config::App;
 
 /// Says it. Nobody has to listen: a closed standard output is no reason not to serve.
@@ -11,9 +11,18 @@ pub(super) fn say(lines: &[String]) {
     let _ = std::io::stdout().write_all((lines.join("\n") + "\n").as_bytes());
 }
 
-/// Name, number of services, address.
-pub(super) fn title(app: &App, address: SocketAddr) -> String {
-    format!("{}: {} services on http://{address}", app.name, app.services.len())
+/// Name, number of services, addresses.
+pub(super) fn title(app: &App, addresses: Addresses) -> Vec<String> {
+    let mut lines =
+        vec![format!("{}: {} services on http://{}", app.name, app.services.len(), addresses.cleartext)];
+    let clients = app.dpu.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+    let certificates = match clients.map(|clients| clients.required) {
+        None => "",
+        Some(false) => ", certificates of clients are checked",
+        Some(true) => ", for clients with a certificate",
+    };
+    lines.extend(addresses.tls.map(|address| format!("with TLS on https://{address}{certificates}")));
+    lines
 }
 
 /// A line for each service, with its cell.
@@ -24,7 +33,8 @@ pub(super) fn cells(app: &App) -> impl Iterator<Item = String> {
 }
 
 /// What to type to see it work.
-pub(super) fn tries(app: &App, address: SocketAddr) -> Vec<String> {
+pub(super) fn tries(app: &App, addresses: Addresses) -> Vec<String> {
+    let address = addresses.cleartext;
     let entry = &app.services[app.entry];
     let mut lines = vec![format!("try: curl http://{address}{}", entry.path)];
     if let Some(other) = app.services.iter().find(|service| service.setup.service != entry.setup.service) {

@@ -8,14 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cellmesh_dpa::reactor::BellWatch;
-use cellmesh_dpu::{Acceptor, Dpu};
+use cellmesh_dpu::Dpu;
 use cellmesh_shm::attach::{Hello, Role};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::link::Link;
 use cellmesh_shm::port::Progress;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Admin, announce, bind};
+use super::{Admin, Entrance, announce};
 use crate::admin::Health;
 use crate::attachment::{DpaSocket, LinkOrder, process_name};
 use crate::config::App;
@@ -36,10 +36,10 @@ const DPA: &str = "dpa";
 pub fn run(app: &App) -> anyhow::Result<()> {
     let count = super::attached_lanes(&app.runtime)?;
     let routes = Arc::new(mesh::routes(app)?);
-    let listener = bind(app.listen)?;
-    let address = listener.local_addr()?;
+    let entrance = Entrance::bind(app)?;
+    let addresses = entrance.addresses;
     let mut admin = Admin::bind(app.own_admin)?;
-    let (acceptor, intakes) = Acceptor::new(listener, count, &app.dpu);
+    let (acceptor, intakes) = entrance.acceptor(count, app);
     let broke = Arc::new(Notify::new());
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
@@ -61,9 +61,9 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         }));
     }
     let mut lanes = Lanes::start(mains)?;
-    let mut lines = vec![announce::title(app, address)];
+    let mut lines = announce::title(app, addresses);
     lines.push(format!("attaches to the DPA at {}", app.node.socket.display()));
-    lines.extend(announce::tries(app, address));
+    lines.extend(announce::tries(app, addresses));
     lines.push("serving; Ctrl-C drains and ends".into());
     announce::say(&lines);
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

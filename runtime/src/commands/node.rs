@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use cellmesh_dpu::Acceptor;
-
 use super::dpa::DpaParts;
-use super::{Admin, announce, bind};
+use super::{Admin, Entrance, announce};
 use crate::admin::metrics::Counts;
 use crate::cohost::{Node, Readiness};
 use crate::config::App;
@@ -19,11 +17,11 @@ use crate::mesh;
 /// When an address or a socket cannot be bound, or the lane fails.
 pub fn run(app: &App) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
-    let listener = bind(app.listen)?;
-    let address = listener.local_addr()?;
+    let entrance = Entrance::bind(app)?;
+    let addresses = entrance.addresses;
     let mut admin = Admin::bind(app.own_admin.or(app.admin))?;
     let dpa = DpaParts::bind(app)?;
-    let (acceptor, mut intakes) = Acceptor::new(listener, 1, &app.dpu);
+    let (acceptor, mut intakes) = entrance.acceptor(1, app);
     let (intake, config, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);
     let readiness = Readiness::new(app, admin.health());
     let asked = admin.lane();
@@ -41,10 +39,10 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         })
     });
     let lanes = Lanes::start(vec![main])?;
-    let mut lines = vec![announce::title(app, address)];
+    let mut lines = announce::title(app, addresses);
     lines.push(format!("workers attach at {}", app.node.socket.display()));
     lines.extend(app.notes.iter().map(|note| format!("note: {note}")));
-    lines.extend(announce::tries(app, address));
+    lines.extend(announce::tries(app, addresses));
     lines.push("serving; Ctrl-C drains and ends".into());
     announce::say(&lines);
     super::serve(acceptor, lanes, app.runtime.drain_timeout, admin)

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cellmesh_dpu::Acceptor;
-
-use super::{Admin, announce, bind};
+use super::{Addresses, Admin, Entrance, announce};
 use crate::cohost::{Cohosted, LaneParts};
 use crate::config::App;
 use crate::lane;
@@ -20,10 +18,10 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let lanes = app.runtime.lanes_or_cores();
     let mesh = Mesh::load(&app.services.iter().collect::<Vec<_>>(), &app.runtime, lanes)?;
     let routes = Arc::new(mesh::routes(app)?);
-    let listener = bind(app.listen)?;
-    let address = listener.local_addr()?;
+    let entrance = Entrance::bind(app)?;
+    let addresses = entrance.addresses;
     let mut admin = Admin::bind(app.own_admin.or(app.admin))?;
-    let (acceptor, intakes) = Acceptor::new(listener, lanes, &app.dpu);
+    let (acceptor, intakes) = entrance.acceptor(lanes, app);
     let mains = intakes.into_iter().zip(mesh.lanes).map(|(intake, services)| {
         let parts = LaneParts {
             routes: Arc::clone(&routes),
@@ -47,15 +45,15 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     });
     let mains = mains.collect();
     let lanes = Lanes::start(mains)?;
-    announce(app, address);
+    announce(app, addresses);
     super::serve(acceptor, lanes, app.runtime.drain_timeout, admin)
 }
 
-fn announce(app: &App, address: std::net::SocketAddr) {
-    let mut lines = vec![announce::title(app, address)];
+fn announce(app: &App, addresses: Addresses) {
+    let mut lines = announce::title(app, addresses);
     lines.extend(announce::cells(app));
     lines.extend(app.notes.iter().map(|note| format!("note: {note}")));
-    lines.extend(announce::tries(app, address));
+    lines.extend(announce::tries(app, addresses));
     lines.push("serving; Ctrl-C drains and ends".into());
     announce::say(&lines);
 }

@@ -6,11 +6,12 @@ use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
 use super::reader::{Source, Table};
+use super::tls;
 
 /// Reads the section, if it is there.
-pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> DpuConfig {
-    let Some(table) = root.table(source, "dpu") else { return DpuConfig::default() };
-    let config: DpuConfig = keys(source, &table);
+pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>, around: &tls::Around<'_>) -> DpuConfig {
+    let Some(mut table) = root.table(source, "dpu") else { return DpuConfig::default() };
+    let mut config: DpuConfig = keys(source, &table, &["tls"]);
     for error in config.validate() {
         let line = table.line_of_key(source, error.key);
         source.note(
@@ -20,13 +21,20 @@ pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> DpuConf
             format!("must be {}", error.right),
         );
     }
+    config.tls = tls::read(source, &mut table, around);
     config
 }
 
 /// A table as a type of another crate that has a default for each key. A key that does not fit is noted and left out.
-pub(super) fn keys<T: DeserializeOwned + Default>(source: &mut Source<'_>, table: &Table<'_, '_>) -> T {
+///
+/// - `others`: keys that somebody else reads.
+pub(super) fn keys<T: DeserializeOwned + Default>(
+    source: &mut Source<'_>,
+    table: &Table<'_, '_>,
+    others: &[&str],
+) -> T {
     let mut right = toml::Table::new();
-    for (key, value) in table.entries() {
+    for (key, value) in table.entries().filter(|(key, _)| !others.contains(&&**key.get_ref())) {
         let line = source.line_of(key.span().start);
         let name = key.get_ref().to_string();
         let one = toml::Table::from_iter([(name.clone(), plain(value.get_ref()))]);

@@ -24,7 +24,7 @@ use toml::de::DeTable;
 use super::app::{App, RuntimeSettings, ServiceSpec};
 use super::problems::{Problem, Problems};
 use super::reader::{Source, Table};
-use super::{Overrides, Part, ingress, node, service};
+use super::{Overrides, Part, ingress, node, service, tls};
 use crate::host::{CellLimits, CellSetup, Grants, Scratch};
 
 /// The port of the seed system, which its clients know.
@@ -59,7 +59,9 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     let name = root.text(&mut source, "name");
     let entry = root.text(&mut source, "entry");
     let listen = root.address(&mut source, "listen").unwrap_or(LISTEN_DEFAULT);
-    let mut dpu = ingress::read(&mut source, &mut root);
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let around = tls::Around { folder, listen: overrides.listen.unwrap_or(listen), part: overrides.part };
+    let mut dpu = ingress::read(&mut source, &mut root, &around);
     let admin = root.table(&mut source, "admin").and_then(|mut table| {
         let listen = table.address(&mut source, "listen");
         table.finish(&mut source);
@@ -67,8 +69,11 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     });
     let namespace = root.text(&mut source, "namespace");
     let runtime = runtime(&mut source, &mut root);
-    let files = if overrides.part == Part::Daemon { Files::Elsewhere } else { Files::Here };
-    let services = services(&mut source, &mut root, path, files);
+    let files = match overrides.part {
+        Part::Daemon | Part::Dpa => Files::Elsewhere,
+        Part::Whole | Part::Worker => Files::Here,
+    };
+    let services = services(&mut source, &mut root, folder, files);
     dpu.egress.allow = allowed_by_any(&services);
     dpu.services = service::read(&mut source, &mut root, &services);
     let entry = entry_index(&mut source, &root, entry, &services);
@@ -116,10 +121,9 @@ enum Files {
 fn services(
     source: &mut Source<'_>,
     root: &mut Table<'_, '_>,
-    path: &Path,
+    folder: &Path,
     files: Files,
 ) -> Vec<ServiceSpec> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let mut services: Vec<ServiceSpec> = Vec::new();
     let cells = root.tables(source, "cell");
     if cells.is_empty() {

@@ -29,7 +29,7 @@ pub(super) fn read(
 }
 
 fn policy(source: &mut Source<'_>, table: &Table<'_, '_>) -> ServicePolicy {
-    let policy: ServicePolicy = ingress::keys(source, table);
+    let policy: ServicePolicy = ingress::keys(source, table, &[]);
     for error in policy.validate() {
         let wrong = format!("{} does not fit", error.found);
         let line = table.line_of_key(source, error.key);

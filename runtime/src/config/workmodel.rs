@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         check.service(index, name, entry);
     }
     let component = match overrides.part {
-        Part::Daemon => PathBuf::from(CELL_FILE),
+        Part::Daemon | Part::Dpa => PathBuf::from(CELL_FILE),
         Part::Whole | Part::Worker => {
             cell_file(overrides).map_err(|error| check.problems.0.push(error)).unwrap_or_default()
         }

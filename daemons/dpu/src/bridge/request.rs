@@ -50,10 +50,10 @@ struct Object<'a> {
     target_service: Option<Cow<'a, str>>,
 }
 
-/// Reads one object.
+/// Reads one object of a client that has shown this certificate.
 /// # Errors
 /// 400 saying what is wrong, 413, 414, 431, 503 for a service that does not exist.
-pub(super) fn read(received: &Received, object: &[u8]) -> Result<Asked, Refusal> {
+pub(super) fn read(received: &Received, object: &[u8], certificate: Option<&str>) -> Result<Asked, Refusal> {
     let object: Object<'_> = serde_json::from_slice(object).map_err(|error| bad(&error))?;
     let limit = received.settings().config.body_bytes_max;
     let body = object.body.as_deref().unwrap_or_default();
@@ -63,7 +63,7 @@ pub(super) fn read(received: &Received, object: &[u8]) -> Result<Asked, Refusal>
     let url = object.url.as_deref().map(read_url).transpose()?;
     let target = target(&object, url.as_ref())?;
     let service = route(&received.settings().routes, &object, url.as_ref(), target.as_str())?;
-    let head = head(received, &object, service, target.as_str())?;
+    let head = head(received, &object, service, target.as_str(), certificate)?;
     Ok(Asked { service, head, body: Bytes::copy_from_slice(body.as_bytes()) })
 }
 
@@ -107,7 +107,13 @@ fn route(
     routes.route(query).map_err(Refusal::UnknownService)
 }
 
-fn head(received: &Received, object: &Object<'_>, service: ServiceId, target: &str) -> Result<Head, Refusal> {
+fn head(
+    received: &Received,
+    object: &Object<'_>,
+    service: ServiceId,
+    target: &str,
+    certificate: Option<&str>,
+) -> Result<Head, Refusal> {
     let limit = received.settings().config.target_bytes_max;
     if target.len() > limit.as_len() {
         return Err(Refusal::TargetTooLong { limit });
@@ -123,6 +129,7 @@ fn head(received: &Received, object: &Object<'_>, service: ServiceId, target: &s
     for (name, value) in lines {
         head.pass(name.as_str(), value.as_bytes());
     }
+    head.vouch(certificate);
     head.finish(received)
 }
 

@@ -4,12 +4,19 @@
 //! it one load per poll, and no timer or channel.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::Dpu;
+
+/// A client that has said nothing when a drain begins may still say something for so long: its request
+/// may be on the way, and is answered then.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Connections of one lane.
 #[derive(Debug, Default)]
@@ -82,6 +89,17 @@ impl Connection {
     pub(super) fn new(dpu: Dpu) -> Self {
         let place = dpu.0.connections.enter();
         Self { dpu, place }
+    }
+
+    /// Waits for what the client is to say first; in a drain not for long. `None`: it did not come in time.
+    pub(crate) async fn unless_drained<T>(&self, said: impl Future<Output = T>) -> Option<T> {
+        let draining = poll_fn(|cx| self.poll_drain(cx.waker()));
+        let mut said = pin!(said);
+        tokio::select! {
+            biased;
+            said = &mut said => Some(said),
+            () = draining => timeout(LAST_WORDS, said).await.ok(),
+        }
     }
 
     /// Whether a drain has begun; if not, the task is woken when it does.

@@ -25,6 +25,7 @@ pub(super) struct Load {
     pub(super) answer_bytes: Cell<u64>,
     pub(super) relayed: Cell<u64>,
     pub(super) bad_responses: Cell<u64>,
+    pub(super) tls_failed: Cell<u64>,
 }
 
 pub(super) fn add(counter: &Cell<u64>, count: u64) {

@@ -36,7 +36,7 @@ pub(super) fn check(received: &Received, parts: &Parts, standing: &Standing) -> 
     refuse_excess(received, parts)?;
     let host = host(parts)?;
     let service = route(received, parts, host)?;
-    Ok(Checked { service, hops: hops(parts)?, head: rewrite(received, parts, host)? })
+    Ok(Checked { service, hops: hops(parts)?, head: rewrite(received, parts, host, standing)? })
 }
 
 /// Also of use behind a body: what is wrong with trailers shows at their end.
@@ -177,7 +177,12 @@ fn hops(parts: &Parts) -> Result<u8, Refusal> {
     hops.ok_or_else(|| bad("x-cellmesh-hops must be a number from 0 to 255"))
 }
 
-fn rewrite(received: &Received, parts: &Parts, host: Option<&str>) -> Result<Head, Refusal> {
+fn rewrite(
+    received: &Received,
+    parts: &Parts,
+    host: Option<&str>,
+    standing: &Standing,
+) -> Result<Head, Refusal> {
     let mut head = HeadWriter::new(parts.method.as_str(), &target(parts))?;
     if let Some(host) = host {
         head.pass("host", host.as_bytes());
@@ -193,6 +198,7 @@ fn rewrite(received: &Received, parts: &Parts, host: Option<&str>) -> Result<Hea
     if cookies_in_parts {
         head.pass("cookie", &joined_cookies(&parts.headers));
     }
+    head.vouch(standing.client_certificate());
     head.finish(received)
 }
 

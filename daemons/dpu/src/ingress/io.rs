@@ -25,10 +25,10 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::framing::Framing;
+use super::stream::Stream;
 use crate::config::DpuConfig;
 
 /// What a connection's socket and its requests know of each other.
@@ -40,6 +40,8 @@ pub(crate) struct Standing {
     begun: Cell<u64>,
     /// A request was read whose end can be seen in two places.
     ambiguous: Cell<bool>,
+    /// SHA-256, in hexadecimal digits, of the certificate that the client has shown and that was found good.
+    client_certificate: Option<String>,
 }
 
 impl Standing {
@@ -48,6 +50,10 @@ impl Standing {
         self.in_flight.set(self.in_flight.get() + 1);
         self.begun.set(self.begun.get() + 1);
         InFlight(Rc::clone(self))
+    }
+
+    pub(crate) fn client_certificate(&self) -> Option<&str> {
+        self.client_certificate.as_deref()
     }
 
     pub(crate) fn is_ambiguous(&self) -> bool {
@@ -96,7 +102,7 @@ pub(crate) struct ClientIo {
 /// The socket itself, which [`Departure`] looks at too.
 #[derive(Debug)]
 struct Socket {
-    tcp: TcpStream,
+    stream: Stream,
     /// Read ahead; given out first.
     early: BytesMut,
 }
@@ -104,7 +110,7 @@ struct Socket {
 impl Socket {
     fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.early.is_empty() {
-            return Pin::new(&mut self.tcp).poll_read(cx, into);
+            return Pin::new(&mut self.stream).poll_read(cx, into);
         }
         let taken = self.early.len().min(into.remaining());
         into.put_slice(&self.early[..taken]);
@@ -120,7 +126,7 @@ impl Socket {
         while self.early.len() < AHEAD_BYTES_MAX {
             let mut buffer = [0; 1024];
             let mut into = ReadBuf::new(&mut buffer);
-            let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut into));
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into));
             if read.is_err() || into.filled().is_empty() {
                 return Poll::Ready(());
             }
@@ -158,10 +164,11 @@ struct Limits {
 }
 
 impl ClientIo {
-    pub(crate) fn new(tcp: TcpStream, config: &DpuConfig) -> Self {
+    pub(super) fn new(stream: Stream, config: &DpuConfig) -> Self {
+        let client_certificate = stream.client_certificate();
         Self {
-            socket: Rc::new(RefCell::new(Socket { tcp, early: BytesMut::new() })),
-            standing: Rc::default(),
+            socket: Rc::new(RefCell::new(Socket { stream, early: BytesMut::new() })),
+            standing: Rc::new(Standing { client_certificate, ..Standing::default() }),
             framing: None,
             head_since: None,
             idle_since: None,
@@ -205,7 +212,7 @@ impl ClientIo {
     pub(crate) fn read_now(&mut self, into: &mut BytesMut) -> io::Result<()> {
         let socket = &mut *self.socket.borrow_mut();
         into.extend_from_slice(&std::mem::take(&mut socket.early));
-        match socket.tcp.try_read_buf(into) {
+        match socket.stream.read_now(into) {
             Ok(0) => {
                 self.read_ended = true;
                 Err(io::ErrorKind::UnexpectedEof.into())
@@ -253,6 +260,9 @@ impl ClientIo {
             self.stalled_since = None;
             return wrote;
         }
+        if self.socket.borrow_mut().stream.has_let_out() {
+            self.stalled_since = None;
+        }
         let since = *self.stalled_since.get_or_insert_with(Instant::now);
         ready!(self.write_timer.poll(cx, since + self.limits.write_idle));
         self.read_ended = true;
@@ -265,7 +275,7 @@ impl ClientIo {
         let mut waste = [0; 4096];
         while !self.read_ended {
             let mut into = ReadBuf::new(&mut waste);
-            let read = Pin::new(&mut self.socket.borrow_mut().tcp).poll_read(cx, &mut into);
+            let read = Pin::new(&mut self.socket.borrow_mut().stream).poll_read(cx, &mut into);
             match read {
                 Poll::Ready(read) => {
                     self.read_ended = read.is_err() || into.filled().is_empty();
@@ -304,7 +314,7 @@ impl AsyncRead for ClientIo {
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let wrote = Pin::new(&mut this.socket.borrow_mut().tcp).poll_write(cx, bytes);
+        let wrote = Pin::new(&mut this.socket.borrow_mut().stream).poll_write(cx, bytes);
         this.after_write(cx, wrote)
     }
 
@@ -314,21 +324,24 @@ impl AsyncWrite for ClientIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let wrote = Pin::new(&mut this.socket.borrow_mut().tcp).poll_write_vectored(cx, slices);
+        let wrote = Pin::new(&mut this.socket.borrow_mut().stream).poll_write_vectored(cx, slices);
         this.after_write(cx, wrote)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.borrow().tcp.is_write_vectored()
+        self.socket.borrow().stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket.borrow_mut().tcp).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.socket.borrow_mut().stream).poll_flush(cx);
+        this.after_write(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.socket.borrow_mut().tcp).poll_shutdown(cx))?;
+        let shut = Pin::new(&mut this.socket.borrow_mut().stream).poll_shutdown(cx);
+        ready!(this.after_write(cx, shut))?;
         ready!(this.poll_linger(cx));
         Poll::Ready(Ok(()))
     }

@@ -1,12 +1,8 @@
 //! Which protocol a client speaks, from its first bytes.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::time::Duration;
-
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::io::ClientIo;
 use crate::config::DpuConfig;
@@ -26,20 +22,17 @@ pub(super) enum Protocol {
     Json,
 }
 
-/// A client that has said nothing when a drain begins may still say something for so long: its request
-/// may be on the way, and is answered then.
-const LAST_WORDS: Duration = Duration::from_millis(250);
-
-/// Reads until the protocol is clear and puts the bytes back. `None`: the client left, or said nothing for
-/// too long.
+/// Reads until the protocol is clear and puts the bytes back. `None`: the client left, or said nothing
+/// `until` then.
 pub(super) async fn protocol(
     io: &mut ClientIo,
     connection: &Connection,
     config: &DpuConfig,
+    until: Instant,
 ) -> Option<Protocol> {
     let mut early = BytesMut::with_capacity(FIRST_READ_BYTES);
     let reading = read_until_clear(io, &mut early, connection, config.json_bridge);
-    let protocol = timeout(config.header_read_timeout.0, reading).await.ok()??;
+    let protocol = timeout_at(until, reading).await.ok()??;
     io.put_back(early);
     Some(protocol)
 }
@@ -51,27 +44,12 @@ async fn read_until_clear(
     json: bool,
 ) -> Option<Protocol> {
     loop {
-        if !matches!(read_some(io, early, connection).await, Ok(1..)) {
+        if !matches!(connection.unless_drained(io.read_buf(early)).await, Some(Ok(1..))) {
             return known_at_end(early, json);
         }
         if let Some(protocol) = classify(early, json) {
             return Some(protocol);
         }
-    }
-}
-
-/// Reads; in a drain not for long.
-async fn read_some(
-    io: &mut ClientIo,
-    early: &mut BytesMut,
-    connection: &Connection,
-) -> std::io::Result<usize> {
-    let draining = poll_fn(|cx| connection.poll_drain(cx.waker()));
-    let mut read = pin!(io.read_buf(early));
-    tokio::select! {
-        biased;
-        read = &mut read => read,
-        () = draining => timeout(LAST_WORDS, read).await.unwrap_or(Ok(0)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longer than anything here takes; only a hang gets there. Shorter than the deadline of a request, so that
@@ -18,8 +18,8 @@ pub(crate) async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
     }
 }
 
-pub(crate) struct Raw {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Raw<S = TcpStream> {
+    pub(crate) stream: S,
     unread: Vec<u8>,
 }
 
@@ -58,6 +58,12 @@ impl Raw {
 
     pub(crate) fn on(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("connected");
+        Self::over(stream)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    pub(crate) fn over(stream: S) -> Self {
         Self { stream, unread: Vec::new() }
     }
 

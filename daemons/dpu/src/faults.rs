@@ -4,6 +4,8 @@
 //! [`Refusal`], and a refusal becomes a status, a code for the header `x-cellmesh-error` and a
 //! text here and nowhere else. HTTP and the JSON bridge only differ in how they write it down.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cellmesh_shm::message::{Fault, ResponseMessage};
 
@@ -147,11 +149,20 @@ impl Refused {
 
 fn of_policy(denied: &Denied, service: &str) -> Refused {
     match denied {
+        Denied::Rate { wait } => Refused {
+            retry_after_s: Some(whole_seconds(*wait)),
+            ..refused(429, "rate-limited", format!("requests of service \"{service}\" come too fast"))
+        },
         Denied::InFlight => {
             refused(503, "overloaded", format!("too many requests of service \"{service}\" in flight"))
                 .retrying()
         }
     }
+}
+
+/// Rounded up: who waits so long is let through.
+fn whole_seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
 }
 
 fn of_mesh(fault: Fault, service: &str) -> Refused {

@@ -42,27 +42,26 @@ impl Dpu {
         let mut link = self.0.link.borrow_mut();
         let attached = link.as_mut().ok_or(faulted(Fault::Unroutable))?;
         let ours = attached.our_number(message.service).ok_or(faulted(Fault::Unroutable))?;
-        match self.0.policies.of(ours) {
-            None => attached.port.install_flow(slot),
-            Some(_) => {
-                let permit = self.admit_relay(ours, &mut message, now);
-                self.keep_permit(slot, permit.map_err(|refusal| refusal.describe().message())?);
-            }
+        let mut meant = ours;
+        if self.0.policies.of(ours).is_none() {
+            attached.port.install_flow(slot);
+        } else {
+            message.service = ours;
+            let permit = self.admit_relay(&mut message, now);
+            self.keep_permit(slot, permit.map_err(|refusal| refusal.describe().message())?);
+            meant = message.service;
+            message.service = attached.number_of(meant).ok_or(faulted(Fault::NoWorker))?;
         }
-        self.keep_spare(slot, ours, &message);
+        self.keep_spare(slot, meant, &message);
         let deadline = message.deadline;
         let call = attached.port.call(message).map_err(|refused| faulted(fault_of(refused.why)))?;
         self.0.calls.borrow_mut().open_relay(call, deadline, slot);
         Ok(())
     }
 
-    fn admit_relay(
-        &self,
-        service: ServiceId,
-        message: &mut RequestMessage,
-        now: Nanos,
-    ) -> Result<Permit, Refusal> {
-        let mut permit = self.0.policies.admit(service, HeadView::of(message), now)?;
+    /// `message`: its service is our own number, before and after.
+    fn admit_relay(&self, message: &mut RequestMessage, now: Nanos) -> Result<Permit, Refusal> {
+        let mut permit = self.0.policies.admit(message.service, HeadView::of(message), now)?;
         message.deadline = permit.deadline(now, message.deadline);
         permit.dispatch(message)?;
         Ok(permit)
@@ -90,6 +89,11 @@ impl Dpu {
 }
 
 impl super::Attachment {
+    /// The DPA's number of a service, by our own.
+    pub(super) fn number_of(&self, service: ServiceId) -> Option<ServiceId> {
+        self.numbers.get(usize::from(service.0)).copied().flatten()
+    }
+
     /// Our own number of a service, by the DPA's.
     fn our_number(&self, service: ServiceId) -> Option<ServiceId> {
         let place = self.numbers.iter().position(|number| *number == Some(service))?;

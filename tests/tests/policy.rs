@@ -61,8 +61,8 @@ fn metric(admin: SocketAddr, name: &str) -> u64 {
 #[test]
 fn in_flight_bound_holds_for_the_node() {
     let (admin, upstream) = (nobody(), Upstream::start(silent));
-    let run = app("in_flight_max = 3", &format!("\"{}\"", upstream.address()));
-    let node = run.arg("--admin").arg(&admin.to_string()).start();
+    let policy = format!("in_flight_max = 3\n[admin]\nlisten = \"{admin}\"");
+    let node = app(&policy, &format!("\"{}\"", upstream.address())).start();
     let path = format!("/order?url=http://{}/", upstream.address());
     let mut waiting: Vec<Wire> = (0..3).map(|_| node.connect()).collect();
     for wire in &mut waiting {

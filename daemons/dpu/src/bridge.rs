@@ -90,6 +90,7 @@ async fn call(
         body,
     };
     permit.dispatch(&mut message)?;
+    let service = message.service;
     let mut message = dpu.exchange(received.settings(), message).await?;
     permit.on_answer(&mut message);
     let name = received.settings().routes.name(service).expect("the route came from this table").as_str();

@@ -45,19 +45,22 @@ impl Dpu {
         let mut link = self.0.link.borrow_mut();
         let attached = link.as_mut().ok_or(faulted(Fault::Unroutable))?;
         let ours = attached.our_number(message.service).ok_or(faulted(Fault::Unroutable))?;
-        match settings.policies.of(ours) {
-            None => attached.port.install_flow(slot),
-            Some(_) => {
-                let permit = admit_relay(&settings, ours, &mut message, now);
-                self.keep_permit(slot, permit.map_err(|refusal| refusal.describe().message())?);
-            }
-        }
-        let host = settings.host_for_worker(ours, &message);
-        if settings.policies.of(ours).is_some_and(|policy| policy.tries().is_some()) {
+        let mut meant = ours;
+        if settings.policies.of(ours).is_none() {
+            attached.port.install_flow(slot);
+        } else {
             message.service = ours;
+            let permit = admit_relay(&settings, &mut message, now);
+            self.keep_permit(slot, permit.map_err(|refusal| refusal.describe().message())?);
+            meant = message.service;
+        }
+        let host = settings.host_for_worker(meant, &message);
+        if settings.policies.of(meant).is_some_and(|policy| policy.tries().is_some()) {
+            message.service = meant;
             self.relay_tries(settings, slot, message, host);
             return Ok(());
         }
+        message.service = attached.number_of(meant).ok_or(faulted(Fault::NoWorker))?;
         if let Some(host) = host {
             let clients = Rc::clone(&settings.clients);
             self.0.egress.keep_spare(slot, Spare { host, message: message.clone(), clients });
@@ -89,19 +92,20 @@ impl Dpu {
     }
 }
 
-fn admit_relay(
-    settings: &Settings,
-    service: ServiceId,
-    message: &mut RequestMessage,
-    now: Nanos,
-) -> Result<Permit, Refusal> {
-    let mut permit = settings.policies.admit(service, HeadView::of(message), now)?;
+/// `message`: its service is our own number, before and after.
+fn admit_relay(settings: &Settings, message: &mut RequestMessage, now: Nanos) -> Result<Permit, Refusal> {
+    let mut permit = settings.policies.admit(message.service, HeadView::of(message), now)?;
     message.deadline = permit.deadline(now, message.deadline);
     permit.dispatch(message)?;
     Ok(permit)
 }
 
 impl super::Attachment {
+    /// The DPA's number of a service, by our own.
+    pub(super) fn number_of(&self, service: ServiceId) -> Option<ServiceId> {
+        self.numbers.get(usize::from(service.0)).copied().flatten()
+    }
+
     /// Our own number of a service, by the DPA's.
     fn our_number(&self, service: ServiceId) -> Option<ServiceId> {
         let place = self.numbers.iter().position(|number| *number == Some(service))?;

@@ -19,7 +19,6 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::SlotId;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use tokio::time::{sleep, timeout};
-use uuid::Uuid;
 
 use super::{Dpu, Settings};
 use crate::faults::Refusal;
@@ -100,7 +99,7 @@ impl Dpu {
             }
             let (answer, outcome) = self.hedged(asked, pass).await;
             let tried = Tried { message, outcome, retries };
-            let wait = tries.borrow_mut().again(tried, Nanos::now(), random());
+            let wait = tries.borrow_mut().again(tried, Nanos::now(), fastrand::u64(..));
             let Some(wait) = wait else { return answer };
             last = Some(answer);
             retries += 1;
@@ -217,10 +216,4 @@ fn outcome_of(answer: &Exchanged) -> Outcome {
         Fault::Deadline => Outcome::Failed(Trigger::Timeout),
         Fault::HopLimit | Fault::TooLarge | Fault::Cancelled | Fault::Internal => Outcome::Final,
     }
-}
-
-/// 64 random bits. A version-4 UUID fixes six of its 128, in different places of its halves.
-fn random() -> u64 {
-    let (high, low) = Uuid::new_v4().as_u64_pair();
-    high ^ low
 }

@@ -19,11 +19,11 @@ pub mod run;
 pub mod worker;
 
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
 
 use anyhow::Context;
 use cellmesh_dpu::Acceptor;
 use cellmesh_shm::attach::LANES_MAX;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::metrics::{self, Asked};
 use crate::admin::{self, Health};
@@ -44,15 +44,29 @@ fn attached_lanes(settings: &RuntimeSettings) -> anyhow::Result<usize> {
 }
 
 /// Serves until a signal, then drains. Connections are accepted while the lanes drain: their requests are told 503.
-fn serve(acceptor: Acceptor, lanes: Lanes, drain_timeout: Duration, admin: Admin) -> anyhow::Result<()> {
+fn serve(acceptor: Acceptor, lanes: Lanes, settings: &RuntimeSettings, admin: Admin) -> anyhow::Result<()> {
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
         let health = admin.serve();
         let accepting = tokio::spawn(acceptor.run());
-        let served = lanes.serve(drain_timeout, &health).await;
+        let served = lanes.serve(settings, &health).await;
         accepting.abort();
         served
     })
+}
+
+/// SIGHUP ends a process that does not wait for it. One that has nothing to read again goes on.
+fn ignore_hangups() {
+    let hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => return tracing::warn!(%error, "cannot wait for SIGHUP"),
+    };
+    tokio::spawn(async move {
+        let mut hangups = hangups;
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: nothing of this process changes while it runs, start it again");
+        }
+    });
 }
 
 /// The admin port of a process, if it has one.

@@ -20,7 +20,7 @@ use crate::admin::Health;
 use crate::attachment::{DpaSocket, LinkOrder, process_name};
 use crate::config::App;
 use crate::lane::{self, Modules};
-use crate::lanes::{LaneMain, Lanes, stop_signal};
+use crate::lanes::{LaneMain, Lanes, told_to_drain};
 use crate::mesh;
 
 /// Orders that a lane has not looked at yet.
@@ -81,9 +81,8 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         let attaching = stay_attached(socket, orders_to, broke, health.clone());
         let attaching = tokio::spawn(attaching);
         let ended = tokio::select! {
-            name = stop_signal() => {
-                tracing::info!(signal = name?, "draining");
-                health.drain();
+            told = told_to_drain(app.runtime.drain_delay, &health) => {
+                told?;
                 lanes.drain(app.runtime.drain_timeout).await;
                 Ok(())
             }

@@ -47,5 +47,5 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     lines.extend(announce::tries(app, address));
     lines.push("serving; Ctrl-C drains and ends".into());
     announce::say(&lines);
-    super::serve(acceptor, lanes, app.runtime.drain_timeout, admin)
+    super::serve(acceptor, lanes, &app.runtime, admin)
 }

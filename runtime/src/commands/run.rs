@@ -48,7 +48,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let mains = mains.collect();
     let lanes = Lanes::start(mains)?;
     announce(app, address);
-    super::serve(acceptor, lanes, app.runtime.drain_timeout, admin)
+    super::serve(acceptor, lanes, &app.runtime, admin)
 }
 
 fn announce(app: &App, address: std::net::SocketAddr) {

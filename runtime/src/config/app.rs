@@ -108,7 +108,9 @@ pub struct RuntimeSettings {
     pub epoch_tick: Duration,
     /// How long a lane whose work comes from other processes looks for it before it sleeps; zero: not at all.
     pub spin: Duration,
-    /// Time that requests in flight get to finish when the process is told to stop.
+    /// From the order to stop to the beginning of the drain: the process serves on and says that it is not ready.
+    pub drain_delay: Duration,
+    /// Time that requests in flight get to finish when the drain has begun.
     pub drain_timeout: Duration,
     /// Folder of the artifact cache.
     pub cache_dir: PathBuf,
@@ -121,6 +123,7 @@ impl Default for RuntimeSettings {
             pool_threads: cores(),
             epoch_tick: Duration::from_millis(2),
             spin: Duration::ZERO,
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             cache_dir: default_cache_dir(),
         }

@@ -97,6 +97,7 @@ fn runtime(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> RuntimeSettings
     count(&mut settings.pool_threads, table.number(source, "pool_threads", 1, 256));
     set(&mut settings.epoch_tick, table.duration(source, "epoch_tick", SHORTEST, Duration::from_millis(100)));
     set(&mut settings.spin, table.duration(source, "spin", Duration::ZERO, SPIN_MAX));
+    set(&mut settings.drain_delay, table.duration(source, "drain_delay", Duration::ZERO, LONGEST));
     set(&mut settings.drain_timeout, table.duration(source, "drain_timeout", Duration::ZERO, LONGEST));
     if let Some(dir) = table.text(source, "cache_dir") {
         settings.cache_dir = PathBuf::from(dir);

@@ -25,7 +25,7 @@ use cellmesh_dpu::Acceptor;
 use cellmesh_shm::attach::LANES_MAX;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::metrics::{self, Asked};
+use crate::admin::metrics::{self, Asked, Reloads};
 use crate::admin::{self, Health};
 use crate::config::RuntimeSettings;
 use crate::lanes::Lanes;
@@ -74,13 +74,15 @@ struct Admin {
     listener: Option<TcpListener>,
     health: Health,
     lanes: Vec<metrics::Lane>,
+    reloads: Option<Reloads>,
 }
 
 impl Admin {
     /// # Errors
     /// When the address cannot be bound.
     fn bind(address: Option<SocketAddr>) -> anyhow::Result<Self> {
-        Ok(Self { listener: address.map(bind).transpose()?, health: Health::default(), lanes: Vec::new() })
+        let listener = address.map(bind).transpose()?;
+        Ok(Self { listener, health: Health::default(), lanes: Vec::new(), reloads: None })
     }
 
     /// For whoever knows what is missing.
@@ -95,12 +97,17 @@ impl Admin {
         asked
     }
 
+    /// For whoever reads config again.
+    fn reloads(&mut self) -> Reloads {
+        self.reloads.get_or_insert_default().clone()
+    }
+
     /// Answers from now on, as long as the runtime that this is called in runs.
     fn serve(self) -> Health {
         if let Some(listener) = self.listener {
             let health = self.health.clone();
             tokio::spawn(async move {
-                if let Err(error) = admin::serve(listener, health, self.lanes).await {
+                if let Err(error) = admin::serve(listener, health, self.lanes, self.reloads).await {
                     tracing::error!(%error, "the admin port cannot be served");
                 }
             });

@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 use crate::{cells, command, fuzz};
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
-const IN_BOTH_PLACEMENTS: [&str; 12] = [
+const IN_BOTH_PLACEMENTS: [&str; 13] = [
     "admin",
     "bridge",
     "cells",
@@ -24,6 +24,7 @@ const IN_BOTH_PLACEMENTS: [&str; 12] = [
     "h2_frames",
     "http",
     "raw_http1",
+    "reload",
     "soak",
 ];
 

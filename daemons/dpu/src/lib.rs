@@ -47,7 +47,7 @@ mod forward;
 mod ingress;
 mod request_id;
 
-pub use self::acceptor::{Acceptor, LaneIntake};
+pub use self::acceptor::{Acceptor, ConnectionCaps, LaneIntake};
 pub use self::config::{ConfigError, DpuConfig};
 pub use self::dpu::{Dpu, DpuStats, Request};
 pub use self::ingress::serve_connection;

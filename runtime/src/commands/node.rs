@@ -1,5 +1,6 @@
 //! `cellmesh node`: DPA and DPU of a node on one lane, so that between them nothing is ever woken.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use cellmesh_dpu::Acceptor;
@@ -12,6 +13,7 @@ use crate::config::App;
 use crate::lane;
 use crate::lanes::{LaneMain, Lanes};
 use crate::mesh;
+use crate::reload::{Cells, Reload};
 
 /// Serves `app` with the workers that attach, until SIGINT or SIGTERM, then drains.
 ///
@@ -26,14 +28,21 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let (acceptor, mut intakes) = Acceptor::new(listener, 1, &app.dpu);
     let (intake, config, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);
     let readiness = Readiness::new(app, admin.health());
-    let asked = admin.lane();
+    let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
+    let (asked, reloaded) = (admin.lane(), reload.lane());
     let main: LaneMain = Box::new(move |orders| {
         Box::pin(async move {
             let calls_max = dpa.calls_max();
             let host = dpa.host()?;
-            let mut modules = Node::new(&routes, config, host.clone(), calls_max, readiness)?;
+            let readiness = Rc::new(readiness);
+            let mut modules = Node::new(&routes, config, host.clone(), calls_max, Rc::clone(&readiness))?;
             let dpu = modules.dpu().clone();
             tokio::task::spawn_local(intake.serve(dpu.clone()));
+            let (reconfigured, served_by) = (dpu.clone(), host.clone());
+            tokio::task::spawn_local(reloaded.apply(move |settings| {
+                reconfigured.reconfigure(Arc::clone(&settings.routes), settings.dpu.clone());
+                readiness.reconfigure(&settings.dpu.egress, &served_by);
+            }));
             let counted = dpu.clone();
             let counts = move || Counts { dpu: Some(counted.stats()), dpa: Some(host.stats()) };
             tokio::task::spawn_local(asked.answer(counts));
@@ -41,6 +50,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         })
     });
     let lanes = Lanes::start(vec![main])?;
+    reload.start()?;
     let mut lines = vec![announce::title(app, address)];
     lines.push(format!("workers attach at {}", app.node.socket.display()));
     lines.extend(app.notes.iter().map(|note| format!("note: {note}")));

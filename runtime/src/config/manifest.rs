@@ -21,7 +21,7 @@ use cellmesh_dpu::egress::hosts::HostPattern;
 use cellmesh_dpu::routes::ServiceName;
 use toml::de::DeTable;
 
-use super::app::{App, RuntimeSettings, ServiceSpec};
+use super::app::{App, Origin, RuntimeSettings, ServiceSpec};
 use super::problems::{Problem, Problems};
 use super::reader::{Source, Table};
 use super::{Overrides, Part, ingress, node};
@@ -69,7 +69,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     let runtime = runtime(&mut source, &mut root);
     let files = if overrides.part == Part::Daemon { Files::Elsewhere } else { Files::Here };
     let services = services(&mut source, &mut root, path, files);
-    dpu.egress.allow = allowed_by_any(&services);
+    dpu.egress.allow = ServiceSpec::allowed_to_any(&services);
     let entry = entry_index(&mut source, &root, entry, &services);
     let node = node::read(&mut source, &mut root, &services);
     root.finish(&mut source);
@@ -85,6 +85,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         node,
         runtime,
         notes: Vec::new(),
+        origin: Origin::default(),
     })
 }
 
@@ -99,6 +100,7 @@ fn runtime(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> RuntimeSettings
     set(&mut settings.spin, table.duration(source, "spin", Duration::ZERO, SPIN_MAX));
     set(&mut settings.drain_delay, table.duration(source, "drain_delay", Duration::ZERO, LONGEST));
     set(&mut settings.drain_timeout, table.duration(source, "drain_timeout", Duration::ZERO, LONGEST));
+    settings.watch = table.flag(source, "watch").unwrap_or(settings.watch);
     if let Some(dir) = table.text(source, "cache_dir") {
         settings.cache_dir = PathBuf::from(dir);
     }
@@ -234,17 +236,6 @@ fn egress_allow(source: &mut Source<'_>, table: &mut Table<'_, '_>) -> Vec<HostP
         }
     }
     egress.finish(source);
-    allow
-}
-
-/// What the network side lets through: it knows callers by their node, not by their cell.
-fn allowed_by_any(services: &[ServiceSpec]) -> Vec<HostPattern> {
-    let mut allow = Vec::new();
-    for pattern in services.iter().flat_map(|spec| &spec.setup.egress_allow) {
-        if !allow.contains(pattern) {
-            allow.push(pattern.clone());
-        }
-    }
     allow
 }
 

@@ -28,7 +28,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use self::metrics::{Counts, Lane};
+use self::metrics::{Counts, Lane, Reloads};
 
 /// Connections at once; more wait.
 const CONNECTIONS_MAX: usize = 64;
@@ -82,6 +82,7 @@ impl Health {
 struct Sources {
     health: Health,
     lanes: Arc<[Lane]>,
+    reloads: Option<Reloads>,
 }
 
 impl Sources {
@@ -98,7 +99,7 @@ impl Sources {
             },
             "/readyz" | "/ready" => self.health.readiness(),
             "/metrics" => match self.ask(METRICS_PATIENCE).await {
-                Ok(counts) => text(StatusCode::OK, metrics::text(&counts)),
+                Ok(counts) => text(StatusCode::OK, metrics::text(&counts, self.reloads.as_ref())),
                 Err(silent) => text(StatusCode::SERVICE_UNAVAILABLE, silent),
             },
             _ => text(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n".into()),
@@ -127,8 +128,13 @@ fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
 ///
 /// # Errors
 /// If the listener cannot be used at all. Failing accepts are waited out.
-pub async fn serve(listener: StdListener, health: Health, lanes: Vec<Lane>) -> std::io::Result<()> {
-    let sources = Sources { health, lanes: lanes.into() };
+pub async fn serve(
+    listener: StdListener,
+    health: Health,
+    lanes: Vec<Lane>,
+    reloads: Option<Reloads>,
+) -> std::io::Result<()> {
+    let sources = Sources { health, lanes: lanes.into(), reloads };
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));

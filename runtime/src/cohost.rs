@@ -13,6 +13,8 @@
 //! - A circle goes the way of a request, so that one that needs no other thread is answered within a circle and
 //!   a half.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use cellmesh_dpa::{Dpa, DpaConfig, DpaHost};
@@ -70,16 +72,16 @@ pub struct Cohosted {
 pub struct Node {
     dpu: Dpu,
     dpa: DpaHost,
-    readiness: Readiness,
+    readiness: Rc<Readiness>,
 }
 
 /// Tells whether every service has a worker, or a way to one elsewhere.
 #[derive(Debug)]
 pub struct Readiness {
     health: Health,
-    elsewhere: EgressConfig,
+    elsewhere: RefCell<EgressConfig>,
     /// Of the DPA's workers, when they were last looked at.
-    seen: Option<u64>,
+    seen: Cell<Option<u64>>,
 }
 
 impl Readiness {
@@ -87,23 +89,29 @@ impl Readiness {
     #[must_use]
     pub fn new(app: &App, health: Health) -> Self {
         health.missing(SERVICES, "the DPA has not started");
-        Self { health, elsewhere: app.dpu.egress.clone(), seen: None }
+        Self { health, elsewhere: RefCell::new(app.dpu.egress.clone()), seen: Cell::default() }
     }
 
     /// Looks again if workers have come or gone. Cost otherwise: a comparison.
-    pub fn look(&mut self, dpa: &DpaHost) {
+    pub fn look(&self, dpa: &DpaHost) {
         let version = dpa.workers_version();
-        if self.seen == Some(version) {
+        if self.seen.replace(Some(version)) == Some(version) {
             return;
         }
-        self.seen = Some(version);
         let mut missing = dpa.unserved();
-        missing.retain(|service| !self.elsewhere.leads_to(service));
+        missing.retain(|service| !self.elsewhere.borrow().leads_to(service));
         if missing.is_empty() {
             self.health.found(SERVICES);
         } else {
             self.health.missing(SERVICES, format!("no worker serves {}", missing.join(", ")));
         }
+    }
+
+    /// From now on services are called elsewhere as `egress` says. Looks again.
+    pub fn reconfigure(&self, egress: &EgressConfig, dpa: &DpaHost) {
+        self.elsewhere.borrow_mut().clone_from(egress);
+        self.seen.set(None);
+        self.look(dpa);
     }
 }
 
@@ -194,6 +202,12 @@ impl Cohosted {
     pub fn dpu(&self) -> &Dpu {
         &self.dpu
     }
+
+    /// The side of the cells.
+    #[must_use]
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
 }
 
 impl Modules for Cohosted {
@@ -227,7 +241,7 @@ impl Node {
         dpu: DpuConfig,
         dpa: DpaHost,
         calls_max: u32,
-        readiness: Readiness,
+        readiness: Rc<Readiness>,
     ) -> Result<Self, CohostError> {
         let sidecar = dpa.attach_sidecar(RingProfile::default());
         let sidecar = sidecar.map_err(|source| CohostError::Attach { who: "sidecar", source })?;

@@ -19,13 +19,13 @@ pub mod run;
 pub mod worker;
 
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
 
 use anyhow::Context;
 use cellmesh_dpu::{Acceptor, LaneIntake, Tls};
 use cellmesh_shm::attach::LANES_MAX;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::metrics::{self, Asked};
+use crate::admin::metrics::{self, Asked, Reloads};
 use crate::admin::{self, Health};
 use crate::config::{App, RuntimeSettings};
 use crate::lanes::Lanes;
@@ -44,12 +44,12 @@ fn attached_lanes(settings: &RuntimeSettings) -> anyhow::Result<usize> {
 }
 
 /// Serves until a signal, then drains. Connections are accepted while the lanes drain: their requests are told 503.
-fn serve(acceptor: Acceptor, lanes: Lanes, drain_timeout: Duration, admin: Admin) -> anyhow::Result<()> {
+fn serve(acceptor: Acceptor, lanes: Lanes, settings: &RuntimeSettings, admin: Admin) -> anyhow::Result<()> {
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
         let health = admin.serve();
         let accepting = tokio::spawn(acceptor.run());
-        let served = lanes.serve(drain_timeout, &health).await;
+        let served = lanes.serve(settings, &health).await;
         accepting.abort();
         served
     })
@@ -97,18 +97,34 @@ impl Entrance {
     }
 }
 
+/// SIGHUP ends a process that does not wait for it. One that has nothing to read again goes on.
+fn ignore_hangups() {
+    let hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => return tracing::warn!(%error, "cannot wait for SIGHUP"),
+    };
+    tokio::spawn(async move {
+        let mut hangups = hangups;
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: nothing of this process changes while it runs, start it again");
+        }
+    });
+}
+
 /// The admin port of a process, if it has one.
 struct Admin {
     listener: Option<TcpListener>,
     health: Health,
     lanes: Vec<metrics::Lane>,
+    reloads: Option<Reloads>,
 }
 
 impl Admin {
     /// # Errors
     /// When the address cannot be bound.
     fn bind(address: Option<SocketAddr>) -> anyhow::Result<Self> {
-        Ok(Self { listener: address.map(bind).transpose()?, health: Health::default(), lanes: Vec::new() })
+        let listener = address.map(bind).transpose()?;
+        Ok(Self { listener, health: Health::default(), lanes: Vec::new(), reloads: None })
     }
 
     /// For whoever knows what is missing.
@@ -123,12 +139,17 @@ impl Admin {
         asked
     }
 
+    /// For whoever reads config again.
+    fn reloads(&mut self) -> Reloads {
+        self.reloads.get_or_insert_default().clone()
+    }
+
     /// Answers from now on, as long as the runtime that this is called in runs.
     fn serve(self) -> Health {
         if let Some(listener) = self.listener {
             let health = self.health.clone();
             tokio::spawn(async move {
-                if let Err(error) = admin::serve(listener, health, self.lanes).await {
+                if let Err(error) = admin::serve(listener, health, self.lanes, self.reloads).await {
                     tracing::error!(%error, "the admin port cannot be served");
                 }
             });

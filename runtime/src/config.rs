@@ -6,6 +6,7 @@
 //! - Unknown keys are refused with the nearest known name. Durations are text such as `"250ms"`, sizes `"64MiB"`.
 
 mod app;
+mod changes;
 mod ingress;
 mod manifest;
 mod node;
@@ -17,7 +18,8 @@ mod workmodel;
 
 use std::path::{Path, PathBuf};
 
-pub use app::{App, NodeSettings, RuntimeSettings, ServiceSpec, WorkerSocket};
+pub use app::{App, NodeSettings, Origin, RuntimeSettings, ServiceSpec, WorkerSocket};
+pub use changes::{Changes, changes};
 pub use problems::{Problem, Problems};
 
 /// Which part of an application a process is.
@@ -60,19 +62,35 @@ pub struct Overrides {
 /// # Errors
 /// [`Problems`]: all of them, each with file, key, what is wrong and what would be right.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<App, Problems> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    parse(path, text(path)?, overrides)
+}
+
+/// What the file at `path` says now.
+///
+/// # Errors
+/// One problem: that it cannot be read.
+pub fn text(path: &Path) -> Result<String, Problems> {
+    std::fs::read_to_string(path).map_err(|error| {
         Problems::one(Problem::of_file(
             path,
             &format!("cannot be read: {error}"),
             "name an app.toml or a workmodel.json",
         ))
-    })?;
+    })
+}
+
+/// Checks `text`, which was read from `path`.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(path: &Path, text: String, overrides: &Overrides) -> Result<App, Problems> {
     let mut app = if is_json(path, &text) {
         workmodel::read(path, &text, overrides)?
     } else {
         manifest::read(path, &text, overrides)?
     };
     app.apply(path, overrides)?;
+    app.origin = Origin { path: path.to_owned(), text, overrides: overrides.clone() };
     Ok(app)
 }
 

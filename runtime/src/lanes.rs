@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use cellmesh_dpu::Dpu;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Barrier, mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::admin::Health;
+use crate::config::RuntimeSettings;
 
 /// Time between the order to stop and the end of a lane: it only has to be woken up.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -110,13 +111,12 @@ impl Lanes {
     ///
     /// # Errors
     /// When a lane fails.
-    pub async fn serve(mut self, drain_timeout: Duration, health: &Health) -> anyhow::Result<()> {
+    pub async fn serve(mut self, settings: &RuntimeSettings, health: &Health) -> anyhow::Result<()> {
         tokio::select! {
-            name = stop_signal() => tracing::info!(signal = name?, "draining"),
+            told = told_to_drain(settings.drain_delay, health) => told?,
             ended = self.ended.recv() => bail!(lane_failed(ended)),
         }
-        health.drain();
-        self.drain(drain_timeout).await;
+        self.drain(settings.drain_timeout).await;
         Ok(())
     }
 
@@ -159,15 +159,41 @@ fn lane_failed(ended: Option<anyhow::Result<()>>) -> anyhow::Error {
     }
 }
 
-/// SIGTERM or SIGINT.
+/// Ready when the drain is to begin: so long after SIGTERM or SIGINT, or at the second of them. From the first on the process
+/// says that it is not ready, so that nobody is sent here by the time that it refuses.
 ///
 /// # Errors
 /// When signals cannot be waited for.
-pub async fn stop_signal() -> std::io::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
+pub async fn told_to_drain(delay: Duration, health: &Health) -> std::io::Result<()> {
+    let mut signals = StopSignals::new()?;
+    let mut name = signals.next().await;
+    health.drain();
+    if !delay.is_zero() {
+        tracing::info!(signal = name, ?delay, "told to end, serving on for the delay");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            second = signals.next() => name = second,
+        }
+    }
+    tracing::info!(signal = name, "draining");
+    Ok(())
+}
+
+/// What tells a process to end.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }

@@ -22,4 +22,5 @@ pub mod lanes;
 pub mod load;
 pub mod mesh;
 pub mod pool;
+pub mod reload;
 pub mod worker;

@@ -13,6 +13,7 @@
 //! - A guest call that fails costs its own request and its instance.
 //! - Not here: what comes next in a graph ([`cellmesh_graph`]), where a guest call runs ([`crate::call`]).
 
+mod callees;
 mod egress;
 mod hosted;
 mod reply;
@@ -33,6 +34,7 @@ use cellmesh_shm::port::{Arrived, Port, PortError, Progress};
 use crate::call::{Call, Finished, LaneHandle, LaneInbox, Polled, Ticket, ToLane, wait_on_lane};
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
+pub use callees::Callees;
 use hosted::{HostedServices, Waiting};
 pub use requests::RequestId;
 use requests::{Request, Requests};
@@ -53,6 +55,7 @@ pub struct ServiceCell {
 pub struct Worker {
     port: Port,
     routes: Arc<Routes>,
+    callees: Callees,
     hosted: HostedServices,
     requests: Requests,
     egress: egress::Waiting,
@@ -100,6 +103,7 @@ impl Worker {
         let (lane, inbox) = parts.lane;
         Self {
             port: parts.port,
+            callees: Callees::new(Arc::clone(&parts.routes), &parts.services),
             routes: parts.routes,
             hosted: HostedServices::new(parts.services, parts.idle_instances_max),
             requests: Requests::default(),
@@ -135,6 +139,12 @@ impl Worker {
         }
         progress |= self.port.flush();
         Ok(progress)
+    }
+
+    /// Whom its cells may call, to change it.
+    #[must_use]
+    pub fn callees(&self) -> Callees {
+        self.callees.clone()
     }
 
     /// Requests that are not answered yet.

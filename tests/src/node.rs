@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::log::Log;
 use crate::process::{Ended, Usage, until};
+use crate::run::app_text;
 use crate::{Reply, Wire};
 
 /// A cellmesh that serves: one process, or, split, a node and its workers. Killed when it is dropped; its log is
@@ -158,6 +159,31 @@ impl Node {
         send(&self.child.lock().expect("no panic under it"), signal);
     }
 
+    /// Puts another app.toml in the place of the one that it was started with; text as for [`crate::Run::app`].
+    pub fn replace_app(&self, toml: &str) {
+        let new = self.dir.path().join("app.toml.new");
+        std::fs::write(&new, app_text(toml)).expect("a file in a temporary folder");
+        std::fs::rename(new, self.dir.path().join("app.toml")).expect("a file in a temporary folder");
+    }
+
+    /// Writes another text into its app.toml.
+    pub fn write_app(&self, toml: &str) {
+        std::fs::write(self.dir.path().join("app.toml"), app_text(toml))
+            .expect("a file in a temporary folder");
+    }
+
+    /// Sends a signal to one of its workers.
+    pub fn signal_worker(&self, index: usize, signal: Signal) {
+        send(&self.workers.lock().expect("no panic under it")[index], signal);
+    }
+
+    /// Waits until one of its workers has ended by itself, without an error.
+    pub fn worker_ended(&self, index: usize) {
+        let mut worker = self.workers.lock().expect("no panic under it").remove(index);
+        let status = worker.wait().expect("our child");
+        assert!(status.success(), "a worker ended with {status}:\n{}", self.log.text());
+    }
+
     /// SIGKILL to one of its workers, and waits until that is gone.
     pub fn kill_worker(&self, index: usize) {
         let mut workers = self.workers.lock().expect("no panic under it");
@@ -184,10 +210,11 @@ impl Node {
         Ended { code, stdout: self.stdout.whole(), stderr: self.log.whole(), took }
     }
 
-    /// SIGTERM to each worker, which ends without an error.
+    /// SIGTERM to each worker, and SIGINT for one that would serve on for a while; it ends without an error.
     fn end_workers(&self) {
         for mut worker in self.workers.lock().expect("no panic under it").drain(..) {
             send(&worker, Signal::TERM);
+            send(&worker, Signal::INT);
             let status = worker.wait().expect("our child");
             assert!(status.success(), "a worker ended with {status}:\n{}", self.log.text());
         }

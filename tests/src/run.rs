@@ -13,6 +13,11 @@ use crate::places::{self, Placement};
 use crate::process::{Ended, until};
 use crate::{Node, cells_dir};
 
+/// With the folder of the compiled cells for `{cells}`.
+pub(crate) fn app_text(toml: &str) -> String {
+    toml.replace("{cells}", cells_dir().to_str().expect("a path that is text"))
+}
+
 /// An application that is about to be run.
 #[derive(Debug)]
 pub struct Run {
@@ -32,8 +37,7 @@ impl Run {
     /// An `app.toml`. In its text `{cells}` stands for the folder of the compiled cells.
     #[must_use]
     pub fn app(toml: &str) -> Self {
-        let cells = cells_dir();
-        Self::file("app.toml", &toml.replace("{cells}", cells.to_str().expect("a path that is text")))
+        Self::file("app.toml", &app_text(toml))
     }
 
     /// A muBench work model.

@@ -1,8 +1,10 @@
 //! The end: what is in flight is finished, what is new is told to go elsewhere, and it is over in time.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use cellmesh_tests::{Ended, H2, Node, Run, Wire};
+use cellmesh_tests::upstream::nobody;
+use cellmesh_tests::{Ended, H2, Node, Run, Wire, until};
 use http::Method;
 use rustix::process::Signal;
 use serde_json::json;
@@ -165,4 +167,76 @@ fn silent_clients_are_not_waited_for() {
     assert_eq!(node.get("s0", "/").status, 200);
     drain(&node, Signal::TERM);
     check_clean(&node.ended(), Duration::from_secs(15));
+}
+
+/// An application that serves on for this long after the order to end; with an admin port.
+fn delayed(delay: &str, admin: SocketAddr) -> Run {
+    Run::app(&format!(
+        r#"
+        [runtime]
+        drain_delay = "{delay}"
+        drain_timeout = "10m"
+        [admin]
+        listen = "{admin}"
+        [[cell]]
+        component = "{{cells}}/unruly.wasm"
+        services = ["s0"]
+        "#
+    ))
+}
+
+fn readiness(admin: SocketAddr) -> u16 {
+    Wire::connect(admin).get("admin", "/readyz").status
+}
+
+fn told_to_end(node: &Node) {
+    let _ =
+        node.log().wait_for("the delay", |line| line["message"] == "told to end, serving on for the delay");
+}
+
+/// From the signal to the drain a process says that it is not ready, and serves whoever comes; a second signal begins the
+/// drain.
+#[test]
+fn node_serves_on_for_the_delay() {
+    let admin = nobody();
+    let node = delayed("10m", admin).start();
+    until("ready", || readiness(admin) == 200);
+    let mut kept = node.connect();
+    assert_eq!(kept.get("s0", "/").status, 200);
+    node.signal(Signal::TERM);
+    told_to_end(&node);
+    assert_eq!(readiness(admin), 503);
+    assert_eq!((kept.get("s0", "/").status, node.get("s0", "/").status), (200, 200));
+    assert_eq!(H2::connect(node.address()).get("s0", "/").status, 200);
+    drain(&node, Signal::TERM);
+    check_clean(&node.ended(), Duration::from_secs(30));
+}
+
+/// When the delay is over the drain begins by itself and finishes what is in flight.
+#[test]
+fn drain_follows_the_delay() {
+    let admin = nobody();
+    let node = delayed("500ms", admin).start();
+    until("ready", || readiness(admin) == 200);
+    let mut long = node.start_get("s0", "/step/sleep:3000");
+    node.until_begun(1);
+    node.signal(Signal::TERM);
+    told_to_end(&node);
+    let _ = node.log().wait_for("the drain", |line| line["message"] == "draining");
+    assert_eq!(node.get("s0", "/").status, 503);
+    assert_eq!(long.reply().status, 200);
+    check_clean(&node.ended(), Duration::from_secs(30));
+}
+
+/// A worker serves on too: in a pod it is told to end before the node beside it.
+#[test]
+fn worker_serves_on_for_the_delay() {
+    let admin = nobody();
+    let node = delayed("10m", admin).replicas(1).start();
+    node.signal_worker(0, Signal::TERM);
+    told_to_end(&node);
+    assert_eq!(node.get("s0", "/").status, 200);
+    node.signal_worker(0, Signal::INT);
+    node.worker_ended(0);
+    assert_eq!(node.get("s0", "/").status, 503);
 }

@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 use crate::{cells, command, fuzz};
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
-const IN_BOTH_PLACEMENTS: [&str; 15] = [
+const IN_BOTH_PLACEMENTS: [&str; 16] = [
     "admin",
     "bridge",
     "cells",
@@ -25,6 +25,7 @@ const IN_BOTH_PLACEMENTS: [&str; 15] = [
     "http",
     "policy",
     "raw_http1",
+    "reload",
     "retries",
     "soak",
     "tls",

@@ -48,6 +48,16 @@ pub struct Acceptor {
     lanes: Lanes,
 }
 
+/// How many connections may be open, to be changed while they are accepted. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct ConnectionCaps(Arc<Caps>);
+
+#[derive(Debug)]
+struct Caps {
+    connections: AtomicU32,
+    per_address: AtomicU32,
+}
+
 #[derive(Debug)]
 struct LaneHandle {
     open: Arc<AtomicU32>,
@@ -131,18 +141,29 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+impl ConnectionCaps {
+    fn new(config: &DpuConfig) -> Self {
+        Self(Arc::new(Caps {
+            connections: config.connections_max.into(),
+            per_address: config.connections_per_address_max.into(),
+        }))
+    }
+
+    /// From now on as many as `config` says; what is open stays.
+    pub fn set(&self, config: &DpuConfig) {
+        // Relaxed: each is read alone, when a connection comes.
+        self.0.connections.store(config.connections_max, Ordering::Relaxed);
+        self.0.per_address.store(config.connections_per_address_max, Ordering::Relaxed);
+    }
+}
+
 impl Acceptor {
     /// Distributes what arrives on `listener` over `lanes` lanes, of which all together keep at most
     /// `connections_max` open, and of one client `connections_per_address_max`. The intakes are in the order of the lanes.
     #[must_use]
     pub fn new(listener: StdListener, lanes: usize, config: &DpuConfig) -> (Self, Vec<LaneIntake>) {
         let (lanes, intakes) = (0..lanes.max(1)).map(|_| lane()).unzip();
-        let lanes = Lanes {
-            lanes,
-            clients: Clients::default(),
-            connections_max: config.connections_max,
-            connections_per_address_max: config.connections_per_address_max,
-        };
+        let lanes = Lanes { lanes, clients: Clients::default(), caps: ConnectionCaps::new(config) };
         (Self { listener, tls: None, lanes }, intakes)
     }
 
@@ -151,6 +172,12 @@ impl Acceptor {
     pub fn with_tls(mut self, listener: StdListener, tls: Tls) -> Self {
         self.tls = Some((listener, tls));
         self
+    }
+
+    /// What bounds the connections, to change it later.
+    #[must_use]
+    pub fn caps(&self) -> ConnectionCaps {
+        self.lanes.caps.clone()
     }
 
     /// Where this accepts.
@@ -181,8 +208,7 @@ impl Acceptor {
 struct Lanes {
     lanes: Vec<LaneHandle>,
     clients: Clients,
-    connections_max: u32,
-    connections_per_address_max: u32,
+    caps: ConnectionCaps,
 }
 
 impl Lanes {
@@ -209,10 +235,11 @@ impl Lanes {
 
     async fn hand_over(&self, stream: TcpStream, client: IpAddr, tls: Option<&Tls>) {
         let speaks_tls = tls.is_some();
-        if self.open() >= self.connections_max {
+        let caps = &self.caps.0;
+        if self.open() >= caps.connections.load(Ordering::Relaxed) {
             return refuse(&stream, FULL, speaks_tls);
         }
-        let Some(client) = self.clients.open(client, self.connections_per_address_max) else {
+        let Some(client) = self.clients.open(client, caps.per_address.load(Ordering::Relaxed)) else {
             return refuse(&stream, ADDRESS_FULL, speaks_tls);
         };
         let Ok(stream) = stream.into_std() else { return };

@@ -247,6 +247,18 @@ impl DpuConfig {
         errors
     }
 
+    /// As much of this as a process can do that began with `first`, for which its rings and custody were made; and the keys
+    /// that say more.
+    #[must_use]
+    pub fn within(mut self, first: &Self) -> (Self, Vec<&'static str>) {
+        let mut cut = Vec::new();
+        lower(&mut self.request_timeout, first.request_timeout, "dpu.request_timeout", &mut cut);
+        lower(&mut self.body_bytes_max, first.body_bytes_max, "dpu.body_bytes_max", &mut cut);
+        lower(&mut self.requests_max, first.requests_max, "dpu.requests_max", &mut cut);
+        lower(&mut self.relays_max, first.relays_max, "dpu.relays_max", &mut cut);
+        (self, cut)
+    }
+
     fn check_counts(&self, errors: &mut Vec<ConfigError>) {
         for (key, count) in [
             ("header_lines_max", u32::from(self.header_lines_max)),
@@ -296,6 +308,13 @@ impl DpuConfig {
         check(errors, "head_bytes_max", &Quoted(head), right, "from \"8KiB\" to \"16KiB\"");
         let target = self.target_bytes_max;
         check(errors, "target_bytes_max", &Quoted(target), target < head, "less than dpu.head_bytes_max");
+    }
+}
+
+fn lower<T: PartialOrd>(value: &mut T, most: T, key: &'static str, cut: &mut Vec<&'static str>) {
+    if *value > most {
+        *value = most;
+        cut.push(key);
     }
 }
 
@@ -349,6 +368,21 @@ mod tests {
         assert_eq!(config.requests_max, DpuConfig::default().requests_max);
         let error = serde_json::from_str::<DpuConfig>(r#"{"requests": 1}"#).unwrap_err().to_string();
         assert!(error.contains("requests"), "{error}");
+    }
+
+    /// Limits can be lowered, and raised again to what they were at the start.
+    #[test]
+    fn limits_go_up_to_what_they_were_at_first() {
+        let first = DpuConfig::default();
+        let wanted = DpuConfig {
+            body_bytes_max: ByteSize::mib(32),
+            requests_max: 7,
+            header_lines_max: 9,
+            ..DpuConfig::default()
+        };
+        let (config, cut) = wanted.within(&first);
+        assert_eq!(cut, ["dpu.body_bytes_max"]);
+        assert_eq!(config, DpuConfig { requests_max: 7, header_lines_max: 9, ..DpuConfig::default() });
     }
 
     /// All problems are reported at once, each with its key and what would be right.

@@ -50,7 +50,7 @@ mod ingress;
 mod request_id;
 mod tls;
 
-pub use self::acceptor::{Acceptor, LaneIntake};
+pub use self::acceptor::{Acceptor, ConnectionCaps, LaneIntake};
 pub use self::config::{ConfigError, DpuConfig};
 pub use self::dpu::{Dpu, DpuStats, Request};
 pub use self::ingress::serve_connection;

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cellmesh_dpa::DpaStats;
@@ -37,6 +39,42 @@ impl Counts {
     #[must_use]
     pub fn of_dpu(dpu: &Dpu) -> Self {
         Self { dpu: Some(dpu.stats()), policies: dpu.policy_stats(), dpa: None }
+    }
+}
+
+/// How often config was read again, and how it went. A cheap handle.
+#[derive(Debug, Clone, Default)]
+pub struct Reloads(Arc<ReloadCounts>);
+
+#[derive(Debug, Default)]
+struct ReloadCounts {
+    applied: AtomicU64,
+    refused: AtomicU64,
+    /// 1 if the last one was refused.
+    last_refused: AtomicU64,
+}
+
+impl Reloads {
+    /// A file was taken over.
+    pub fn applied(&self) {
+        // Relaxed, here and below: counters that nothing else depends on.
+        self.0.applied.fetch_add(1, Ordering::Relaxed);
+        self.0.last_refused.store(0, Ordering::Relaxed);
+    }
+
+    /// A file was refused, or could not be read.
+    pub fn refused(&self) {
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
+        self.0.last_refused.store(1, Ordering::Relaxed);
+    }
+
+    fn write(&self, text: &mut Text) {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        text.family("config_reloads_total", Kind::Counter, "Times that config was read again, by outcome.");
+        text.sample("config_reloads_total{outcome=\"applied\"}", of(&self.0.applied));
+        text.sample("config_reloads_total{outcome=\"refused\"}", of(&self.0.refused));
+        let help = "Whether the file was right when it was read last: 1 or 0.";
+        text.all(Kind::Gauge, &[("config_last_reload_success", help, 1 - of(&self.0.last_refused))]);
     }
 }
 
@@ -83,10 +121,13 @@ impl Lane {
 }
 
 /// The text of a scrape.
-pub(super) fn text(lanes: &[Counts]) -> String {
+pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>) -> String {
     let mut text = Text(String::new());
     text.family("build_info", Kind::Gauge, "Constant 1; the version is in the label.");
     text.sample(&format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1);
+    if let Some(reloads) = reloads {
+        reloads.write(&mut text);
+    }
     let dpus: Vec<DpuStats> = lanes.iter().filter_map(|lane| lane.dpu).collect();
     if !dpus.is_empty() {
         of_dpus(&mut text, &dpus);
@@ -321,7 +362,9 @@ mod tests {
             PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1, tries };
         let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
         let lane = Counts { dpu: Some(dpu), policies: vec![policy], dpa };
-        let text = text(&[Counts { dpa: None, ..lane.clone() }, lane]);
+        let reloads = Reloads::default();
+        reloads.refused();
+        let text = text(&[Counts { dpa: None, ..lane.clone() }, lane], Some(&reloads));
         for line in [
             "cellmesh_requests_received_total 10",
             "# TYPE cellmesh_inflight_requests gauge",
@@ -331,6 +374,8 @@ mod tests {
             "cellmesh_policy_inflight_requests{service=\"s\"} 2",
             "cellmesh_policy_retries_total{service=\"s\"} 8",
             "cellmesh_circuit_open{service=\"s\"} 2",
+            "cellmesh_config_reloads_total{outcome=\"refused\"} 1",
+            "cellmesh_config_last_reload_success 0",
             "cellmesh_ring_rejected_frames_total{reason=\"overrun\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");

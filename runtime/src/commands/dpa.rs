@@ -55,7 +55,8 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
         let health = admin.serve();
-        lanes.serve(app.runtime.drain_timeout, &health).await
+        super::ignore_hangups();
+        lanes.serve(&app.runtime, &health).await
     })
 }
 

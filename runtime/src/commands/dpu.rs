@@ -20,8 +20,9 @@ use crate::admin::Health;
 use crate::attachment::{DpaSocket, LinkOrder, process_name};
 use crate::config::App;
 use crate::lane::{self, Modules};
-use crate::lanes::{LaneMain, Lanes, stop_signal};
+use crate::lanes::{LaneMain, Lanes, told_to_drain};
 use crate::mesh;
+use crate::reload::{Cells, Reload};
 
 /// Orders that a lane has not looked at yet.
 const ORDERS_MAX: usize = 8;
@@ -40,6 +41,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let addresses = entrance.addresses;
     let mut admin = Admin::bind(app.own_admin)?;
     let (acceptor, intakes) = entrance.acceptor(count, app);
+    let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
     let broke = Arc::new(Notify::new());
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
@@ -47,7 +49,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         let (sender, links) = mpsc::channel(ORDERS_MAX);
         orders_to.push(sender);
         let (routes, config, spin) = (Arc::clone(&routes), app.dpu.clone(), app.runtime.spin);
-        let (broke, asked) = (Arc::clone(&broke), admin.lane());
+        let (broke, asked, reloaded) = (Arc::clone(&broke), admin.lane(), reload.lane());
         mains.push(Box::new(move |orders| {
             Box::pin(async move {
                 let dpu = Dpu::new(routes, config);
@@ -56,11 +58,16 @@ pub fn run(app: &App) -> anyhow::Result<()> {
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
                 tokio::task::spawn_local(asked.answer_of(dpu.clone()));
                 tokio::task::spawn_local(follow(dpu.clone(), bells, links));
+                let reconfigured = dpu.clone();
+                tokio::task::spawn_local(reloaded.apply(move |settings| {
+                    reconfigured.reconfigure(Arc::clone(&settings.routes), settings.dpu.clone());
+                }));
                 lane::run(&mut modules, spin, orders.until_drained(dpu)).await
             })
         }));
     }
     let mut lanes = Lanes::start(mains)?;
+    reload.start()?;
     let mut lines = announce::title(app, addresses);
     lines.push(format!("attaches to the DPA at {}", app.node.socket.display()));
     lines.extend(announce::tries(app, addresses));
@@ -81,9 +88,8 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         let attaching = stay_attached(socket, orders_to, broke, health.clone());
         let attaching = tokio::spawn(attaching);
         let ended = tokio::select! {
-            name = stop_signal() => {
-                tracing::info!(signal = name?, "draining");
-                health.drain();
+            told = told_to_drain(app.runtime.drain_delay, &health) => {
+                told?;
                 lanes.drain(app.runtime.drain_timeout).await;
                 Ok(())
             }

@@ -1,5 +1,6 @@
 //! `cellmesh node`: DPA and DPU of a node on one lane, so that between them nothing is ever woken.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::dpa::DpaParts;
@@ -10,6 +11,7 @@ use crate::config::App;
 use crate::lane;
 use crate::lanes::{LaneMain, Lanes};
 use crate::mesh;
+use crate::reload::{Cells, Reload};
 
 /// Serves `app` with the workers that attach, until SIGINT or SIGTERM, then drains.
 ///
@@ -24,14 +26,21 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let (acceptor, mut intakes) = entrance.acceptor(1, app);
     let (intake, config, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);
     let readiness = Readiness::new(app, admin.health());
-    let asked = admin.lane();
+    let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
+    let (asked, reloaded) = (admin.lane(), reload.lane());
     let main: LaneMain = Box::new(move |orders| {
         Box::pin(async move {
             let calls_max = dpa.calls_max();
             let host = dpa.host()?;
-            let mut modules = Node::new(&routes, config, host.clone(), calls_max, readiness)?;
+            let readiness = Rc::new(readiness);
+            let mut modules = Node::new(&routes, config, host.clone(), calls_max, Rc::clone(&readiness))?;
             let dpu = modules.dpu().clone();
             tokio::task::spawn_local(intake.serve(dpu.clone()));
+            let (reconfigured, served_by) = (dpu.clone(), host.clone());
+            tokio::task::spawn_local(reloaded.apply(move |settings| {
+                reconfigured.reconfigure(Arc::clone(&settings.routes), settings.dpu.clone());
+                readiness.reconfigure(&settings.dpu.egress, &served_by);
+            }));
             let counted = dpu.clone();
             let counts = move || Counts { dpa: Some(host.stats()), ..Counts::of_dpu(&counted) };
             tokio::task::spawn_local(asked.answer(counts));
@@ -39,11 +48,12 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         })
     });
     let lanes = Lanes::start(vec![main])?;
+    reload.start()?;
     let mut lines = announce::title(app, addresses);
     lines.push(format!("workers attach at {}", app.node.socket.display()));
     lines.extend(app.notes.iter().map(|note| format!("note: {note}")));
     lines.extend(announce::tries(app, addresses));
     lines.push("serving; Ctrl-C drains and ends".into());
     announce::say(&lines);
-    super::serve(acceptor, lanes, app.runtime.drain_timeout, admin)
+    super::serve(acceptor, lanes, &app.runtime, admin)
 }

@@ -9,6 +9,7 @@ use crate::config::App;
 use crate::lane;
 use crate::lanes::{LaneMain, Lanes};
 use crate::mesh::{self, Mesh};
+use crate::reload::{Cells, Reload};
 
 /// Serves `app` until SIGINT or SIGTERM, then drains.
 ///
@@ -22,6 +23,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let addresses = entrance.addresses;
     let mut admin = Admin::bind(app.own_admin.or(app.admin))?;
     let (acceptor, intakes) = entrance.acceptor(lanes, app);
+    let mut reload = Reload::new(app, Cells::Here, acceptor.caps(), admin.reloads());
     let mains = intakes.into_iter().zip(mesh.lanes).map(|(intake, services)| {
         let parts = LaneParts {
             routes: Arc::clone(&routes),
@@ -30,13 +32,18 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             pool: mesh.pool.clone(),
             idle_instances_max: mesh.idle_instances_max,
         };
-        let asked = admin.lane();
+        let (asked, reloaded) = (admin.lane(), reload.lane());
         let main: LaneMain = Box::new(move |orders| {
             Box::pin(async move {
                 let mut modules = Cohosted::new(parts)?;
-                let dpu = modules.dpu().clone();
+                let (dpu, callees) = (modules.dpu().clone(), modules.worker().callees());
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
                 tokio::task::spawn_local(asked.answer_of(dpu.clone()));
+                let reconfigured = dpu.clone();
+                tokio::task::spawn_local(reloaded.apply(move |settings| {
+                    reconfigured.reconfigure(Arc::clone(&settings.routes), settings.dpu.clone());
+                    callees.set(Arc::clone(&settings.routes), settings.allow.clone());
+                }));
                 // Nobody rings for it but the network, which a spinning lane would not hear sooner.
                 lane::run(&mut modules, Duration::ZERO, orders.until_drained(dpu)).await
             })
@@ -45,8 +52,9 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     });
     let mains = mains.collect();
     let lanes = Lanes::start(mains)?;
+    reload.start()?;
     announce(app, addresses);
-    super::serve(acceptor, lanes, app.runtime.drain_timeout, admin)
+    super::serve(acceptor, lanes, &app.runtime, admin)
 }
 
 fn announce(app: &App, addresses: Addresses) {

@@ -29,9 +29,9 @@ use crate::admin::Health;
 use crate::attachment::{Attachment, DpaSocket, LinkOrder, NodeServices, process_name};
 use crate::call::LaneHandle;
 use crate::cohost::worker_port_config;
-use crate::config::{App, ServiceSpec};
+use crate::config::{App, RuntimeSettings, ServiceSpec};
 use crate::lane::{self, Modules};
-use crate::lanes::{LaneMain, Lanes, stop_signal};
+use crate::lanes::{LaneMain, Lanes, told_to_drain};
 use crate::mesh::Mesh;
 use crate::pool::Pool;
 use crate::worker::{ServiceCell, Worker, WorkerParts};
@@ -91,11 +91,11 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let socket = DpaSocket { path: app.node.socket_of_worker().clone(), hello };
     let admin = Admin::bind(app.own_admin)?;
     let health = admin.health();
-    let mut control =
-        Control { health, socket, lanes: orders_to, events, drain_timeout: app.runtime.drain_timeout };
+    let mut control = Control { health, socket, lanes: orders_to, events, settings: app.runtime.clone() };
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
         admin.serve();
+        super::ignore_hangups();
         tokio::select! {
             served = control.serve() => served?,
             error = lanes.failed() => return Err(error),
@@ -119,20 +119,21 @@ struct Control {
     socket: DpaSocket,
     lanes: Vec<mpsc::Sender<LinkOrder>>,
     events: mpsc::Receiver<LaneEvent>,
-    drain_timeout: Duration,
+    settings: RuntimeSettings,
 }
 
 impl Control {
-    /// Until SIGINT or SIGTERM.
+    /// Until the drain that SIGINT or SIGTERM asks for.
     async fn serve(&mut self) -> anyhow::Result<()> {
-        let mut stop = std::pin::pin!(stop_signal());
+        let (health, delay) = (self.health.clone(), self.settings.drain_delay);
+        let mut stop = std::pin::pin!(told_to_drain(delay, &health));
         loop {
             self.health.missing(DPA, "not attached to one");
             let mut attached = tokio::select! {
                 attached = self.socket.attach() => attached,
-                name = &mut stop => {
-                    tracing::info!(signal = name?, "ends; it was not attached");
-                    return Ok(());
+                told = &mut stop => {
+                    tracing::info!("ends; it was not attached");
+                    return Ok(told?);
                 }
             };
             for (lane, link) in self.lanes.iter().zip(attached.links.drain(..)) {
@@ -145,9 +146,8 @@ impl Control {
                 Some(LaneEvent::Broke(why)) = self.events.recv() => {
                     tracing::error!("the DPA broke a rule, detaching: {why}");
                 }
-                name = &mut stop => {
-                    tracing::info!(signal = name?, "draining");
-                    self.health.drain();
+                told = &mut stop => {
+                    told?;
                     return self.finish(&attached).await;
                 }
             }
@@ -158,7 +158,7 @@ impl Control {
 
     /// Nothing new, then what is in flight, then the end.
     async fn finish(&mut self, attached: &Attachment) -> anyhow::Result<()> {
-        let drain_timeout = self.drain_timeout;
+        let drain_timeout = self.settings.drain_timeout;
         let finished = async {
             attached.leave().await;
             self.tell(|| LinkOrder::Finish).await;

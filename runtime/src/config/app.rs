@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cellmesh_dpa::DpaConfig;
 use cellmesh_dpu::config::DpuConfig;
+use cellmesh_dpu::egress::hosts::HostPattern;
 use cellmesh_shm::profile::RingProfile;
 
 use super::Overrides;
@@ -37,6 +38,19 @@ pub struct App {
     pub runtime: RuntimeSettings,
     /// What the user should be told at the start.
     pub notes: Vec<String>,
+    /// What all this comes from.
+    pub origin: Origin,
+}
+
+/// Where an application comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The file.
+    pub path: PathBuf,
+    /// What it said.
+    pub text: String,
+    /// What the command line says on top of it.
+    pub overrides: Overrides,
 }
 
 /// One service.
@@ -48,6 +62,20 @@ pub struct ServiceSpec {
     pub instances_max: u32,
     /// A path to try it with.
     pub path: String,
+}
+
+impl ServiceSpec {
+    /// What the network side lets through: it knows callers by their node, not by their cell.
+    #[must_use]
+    pub fn allowed_to_any(services: &[Self]) -> Vec<HostPattern> {
+        let mut allow = Vec::new();
+        for pattern in services.iter().flat_map(|spec| &spec.setup.egress_allow) {
+            if !allow.contains(pattern) {
+                allow.push(pattern.clone());
+            }
+        }
+        allow
+    }
 }
 
 /// How the processes of a node find each other and what they may do.
@@ -108,10 +136,14 @@ pub struct RuntimeSettings {
     pub epoch_tick: Duration,
     /// How long a lane whose work comes from other processes looks for it before it sleeps; zero: not at all.
     pub spin: Duration,
-    /// Time that requests in flight get to finish when the process is told to stop.
+    /// From the order to stop to the beginning of the drain: the process serves on and says that it is not ready.
+    pub drain_delay: Duration,
+    /// Time that requests in flight get to finish when the drain has begun.
     pub drain_timeout: Duration,
     /// Folder of the artifact cache.
     pub cache_dir: PathBuf,
+    /// Whether the file is read again when it changes.
+    pub watch: bool,
 }
 
 impl Default for RuntimeSettings {
@@ -121,8 +153,10 @@ impl Default for RuntimeSettings {
             pool_threads: cores(),
             epoch_tick: Duration::from_millis(2),
             spin: Duration::ZERO,
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             cache_dir: default_cache_dir(),
+            watch: true,
         }
     }
 }

@@ -21,7 +21,7 @@ use cellmesh_dpu::egress::hosts::HostPattern;
 use cellmesh_dpu::routes::ServiceName;
 use toml::de::DeTable;
 
-use super::app::{App, RuntimeSettings, ServiceSpec};
+use super::app::{App, Origin, RuntimeSettings, ServiceSpec};
 use super::problems::{Problem, Problems};
 use super::reader::{Source, Table};
 use super::{Overrides, Part, ingress, node, service, tls};
@@ -74,7 +74,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         Part::Whole | Part::Worker => Files::Here,
     };
     let services = services(&mut source, &mut root, folder, files);
-    dpu.egress.allow = allowed_by_any(&services);
+    dpu.egress.allow = ServiceSpec::allowed_to_any(&services);
     dpu.services = service::read(&mut source, &mut root, &services);
     let entry = entry_index(&mut source, &root, entry, &services);
     let node = node::read(&mut source, &mut root, &services);
@@ -91,6 +91,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         node,
         runtime,
         notes: Vec::new(),
+        origin: Origin::default(),
     })
 }
 
@@ -103,7 +104,9 @@ fn runtime(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> RuntimeSettings
     count(&mut settings.pool_threads, table.number(source, "pool_threads", 1, 256));
     set(&mut settings.epoch_tick, table.duration(source, "epoch_tick", SHORTEST, Duration::from_millis(100)));
     set(&mut settings.spin, table.duration(source, "spin", Duration::ZERO, SPIN_MAX));
+    set(&mut settings.drain_delay, table.duration(source, "drain_delay", Duration::ZERO, LONGEST));
     set(&mut settings.drain_timeout, table.duration(source, "drain_timeout", Duration::ZERO, LONGEST));
+    settings.watch = table.flag(source, "watch").unwrap_or(settings.watch);
     if let Some(dir) = table.text(source, "cache_dir") {
         settings.cache_dir = PathBuf::from(dir);
     }
@@ -238,17 +241,6 @@ fn egress_allow(source: &mut Source<'_>, table: &mut Table<'_, '_>) -> Vec<HostP
         }
     }
     egress.finish(source);
-    allow
-}
-
-/// What the network side lets through: it knows callers by their node, not by their cell.
-fn allowed_by_any(services: &[ServiceSpec]) -> Vec<HostPattern> {
-    let mut allow = Vec::new();
-    for pattern in services.iter().flat_map(|spec| &spec.setup.egress_allow) {
-        if !allow.contains(pattern) {
-            allow.push(pattern.clone());
-        }
-    }
     allow
 }
 

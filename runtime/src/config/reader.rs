@@ -197,6 +197,16 @@ impl<'t, 'i> Table<'t, 'i> {
         number
     }
 
+    /// Yes or no.
+    pub(super) fn flag(&mut self, source: &mut Source<'_>, key: &'static str) -> Option<bool> {
+        let value = self.get(key)?;
+        let DeValue::Boolean(flag) = value.get_ref() else {
+            self.wrong(source, key, value, "write true or false");
+            return None;
+        };
+        Some(*flag)
+    }
+
     /// A duration from `min` to `max`.
     pub(super) fn duration(
         &mut self,

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::app::{App, NodeSettings, RuntimeSettings, ServiceSpec};
+use super::app::{App, NodeSettings, Origin, RuntimeSettings, ServiceSpec};
 use super::manifest::{INSTANCES_MAX_DEFAULT, LISTEN_DEFAULT};
 use super::problems::{Problem, Problems};
 use super::{Overrides, Part};
@@ -53,6 +53,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         node: NodeSettings::default(),
         runtime: RuntimeSettings::default(),
         notes: grpc_note(&model),
+        origin: Origin::default(),
     })
 }
 

@@ -83,7 +83,6 @@ impl Worker {
     /// Sends one request of an egress step. One that cannot be sent ends its step.
     fn send(&mut self, id: RequestId, step: StepIndex, outgoing: OutgoingRequest) {
         let Some(request) = self.requests.get_mut(id) else { return };
-        let allow = &self.hosted[request.message.service].cell.setup().egress_allow;
         let outgoing = Outgoing {
             body: match outgoing.body {
                 OutgoingBody::Bytes(body) => body,
@@ -93,7 +92,11 @@ impl Worker {
             url: outgoing.url,
             headers: outgoing.headers,
         };
-        let message = match egress::message(outgoing, &request.message, &self.routes, allow) {
+        let callees = self.callees.known();
+        let allow = callees.allow(request.message.service);
+        let message = egress::message(outgoing, &request.message, &callees.routes, allow);
+        drop(callees);
+        let message = match message {
             Ok(message) => message,
             Err(result) => return tell(request, |engine| engine.on_answer(step, *result)),
         };

@@ -1,0 +1,245 @@
+//! Config that is read again while the process serves.
+//!
+//! ```text
+//! SIGHUP, file changed --> read, check --wrong--> log every line; nothing changes
+//!                                 '------right--> LaneSettings --> each lane, between two pumps
+//!                                                      '--> acceptor: caps of connections
+//! ```
+//!
+//! - A file is taken over as a whole or not at all. What it says of things that cannot change in a process that runs is no
+//!   mistake: the log names those keys, and they hold after a restart.
+//! - The line "config applied" is logged when every lane has what is new: the next request begins with it.
+//! - All of it runs on a thread of its own: a file system that hangs keeps neither requests nor connections waiting.
+//! - Not here: what a request in flight and a connection keep ([`cellmesh_dpu::Dpu::reconfigure`]).
+
+mod watch;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cellmesh_dpu::egress::hosts::HostPattern;
+use cellmesh_dpu::{ConnectionCaps, DpuConfig, Routes};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use self::watch::FileWatch;
+use crate::admin::metrics::Reloads;
+use crate::config::{self, App, Changes, Origin, Problems};
+use crate::mesh;
+
+/// Settings that a lane has not looked at yet. One after the other is sent.
+const ORDERS_MAX: usize = 1;
+
+/// What of a file a lane takes over while it serves.
+#[derive(Debug)]
+pub struct LaneSettings {
+    /// Entry and namespace; the services are those of the start.
+    pub routes: Arc<Routes>,
+    /// Of the network side.
+    pub dpu: DpuConfig,
+    /// Hosts that the cells may call, by the place of their service.
+    pub allow: Vec<Vec<HostPattern>>,
+}
+
+/// Settings, and whom to tell that they are applied.
+type Order = (Arc<LaneSettings>, oneshot::Sender<()>);
+
+/// A lane's end: new settings come here.
+#[derive(Debug)]
+pub struct LaneReload(mpsc::Receiver<Order>);
+
+impl LaneReload {
+    /// Applies what comes until nothing can come any more. Spawn it on the lane.
+    pub async fn apply(mut self, apply: impl Fn(&LaneSettings)) {
+        while let Some((settings, applied)) = self.0.recv().await {
+            apply(&settings);
+            // Nobody has to wait for it.
+            let _ = applied.send(());
+        }
+    }
+}
+
+/// Where cells are that the config speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cells {
+    /// In this process.
+    Here,
+    /// In workers, which read the file when they start.
+    InWorkers,
+}
+
+/// Reads config again for one process.
+#[derive(Debug)]
+pub struct Reload {
+    /// As it runs now.
+    app: App,
+    /// As it was at the start: what cannot change since then still is as it says.
+    first: (Origin, DpuConfig),
+    cells: Cells,
+    lanes: Vec<mpsc::Sender<Order>>,
+    caps: ConnectionCaps,
+    reloads: Reloads,
+    /// The text that was looked at last, if there was one, right or wrong.
+    seen: Option<String>,
+}
+
+impl Reload {
+    /// For a process that has started with `app`.
+    #[must_use]
+    pub fn new(app: &App, cells: Cells, caps: ConnectionCaps, reloads: Reloads) -> Self {
+        let first = (app.origin.clone(), app.dpu.clone());
+        let seen = Some(app.origin.text.clone());
+        Self { app: app.clone(), first, cells, lanes: Vec::new(), caps, reloads, seen }
+    }
+
+    /// A lane that is to be told.
+    pub fn lane(&mut self) -> LaneReload {
+        let (sender, receiver) = mpsc::channel(ORDERS_MAX);
+        self.lanes.push(sender);
+        LaneReload(receiver)
+    }
+
+    /// From now on until the end of the process, on a thread of its own.
+    ///
+    /// # Errors
+    /// When signals cannot be waited for, or the system has no thread left.
+    pub fn start(self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let hangups = {
+            let _inside = runtime.enter();
+            signal(SignalKind::hangup())?
+        };
+        std::thread::Builder::new()
+            .name("config".into())
+            .spawn(move || runtime.block_on(self.run(hangups)))?;
+        Ok(())
+    }
+
+    async fn run(mut self, mut hangups: Signal) {
+        let path = self.app.origin.path.clone();
+        let mut watch = if self.app.runtime.watch { watched(&path) } else { None };
+        // It may have changed before it was watched.
+        if watch.is_some() {
+            self.look().await;
+        }
+        loop {
+            tokio::select! {
+                _ = hangups.recv() => self.read(config::text(&path)).await,
+                () = changed(watch.as_mut()) => self.look().await,
+            }
+        }
+    }
+
+    /// Reads the file if it says something else than at the last look.
+    async fn look(&mut self) {
+        let text = config::text(&self.app.origin.path);
+        if text.as_ref().ok() != self.seen.as_ref() {
+            self.read(text).await;
+        }
+    }
+
+    async fn read(&mut self, text: Result<String, Problems>) {
+        self.seen = text.as_ref().ok().cloned();
+        let Origin { path, overrides, .. } = &self.app.origin;
+        match text.and_then(|text| config::parse(path, text, overrides)) {
+            Ok(new) => self.take_over(new).await,
+            Err(problems) => self.refuse(&problems),
+        }
+    }
+
+    fn refuse(&self, problems: &Problems) {
+        for problem in &problems.0 {
+            tracing::error!("{problem}");
+        }
+        tracing::error!(problems = problems.0.len(), "config refused, the old one stays");
+        self.reloads.refused();
+    }
+
+    async fn take_over(&mut self, new: App) {
+        let changed = config::changes(&self.app.origin, &new.origin).live;
+        let restart = self.restart(&new);
+        self.merge(new);
+        match mesh::routes(&self.app) {
+            Ok(routes) => self.tell(routes).await,
+            // Names and number of the services are those of the start.
+            Err(error) => tracing::error!(%error, "config cannot be routed by"),
+        }
+        tracing::info!(changed = list(&changed), "config applied");
+        if !restart.is_empty() {
+            tracing::warn!(keys = list(&restart), "these hold after a restart");
+        }
+        self.reloads.applied();
+    }
+
+    /// Keys of the file that do not hold in this process, or not in full.
+    fn restart(&self, new: &App) -> Vec<String> {
+        let (origin, dpu) = &self.first;
+        let Changes { live, mut restart } = config::changes(origin, &new.origin);
+        let (_, cut) = new.dpu.clone().within(dpu);
+        restart.extend(cut.into_iter().map(str::to_owned));
+        if self.place(new, new.entry).is_none() {
+            restart.push("entry".into());
+        }
+        if self.cells == Cells::InWorkers {
+            let of_workers = |key: &&String| key.starts_with("cell[") || *key == "dpu.retry_worker_lost";
+            restart.extend(live.iter().filter(of_workers).map(|key| format!("{key} (workers)")));
+        }
+        restart
+    }
+
+    /// Where the service at this place of another version of the file is in the process.
+    fn place(&self, new: &App, index: usize) -> Option<usize> {
+        let name = &new.services[index].setup.service;
+        self.app.services.iter().position(|spec| spec.setup.service == *name)
+    }
+
+    /// Takes over what can change.
+    fn merge(&mut self, new: App) {
+        for index in 0..new.services.len() {
+            if let Some(place) = self.place(&new, index) {
+                let allow = &mut self.app.services[place].setup.egress_allow;
+                allow.clone_from(&new.services[index].setup.egress_allow);
+            }
+        }
+        self.app.entry = self.place(&new, new.entry).unwrap_or(self.app.entry);
+        self.app.namespace = new.namespace;
+        self.app.dpu = new.dpu.within(&self.first.1).0;
+        self.app.dpu.egress.allow = config::ServiceSpec::allowed_to_any(&self.app.services);
+        self.app.origin = new.origin;
+    }
+
+    /// Returns when all lanes have it.
+    async fn tell(&self, routes: Routes) {
+        self.caps.set(&self.app.dpu);
+        let allow = self.app.services.iter().map(|spec| spec.setup.egress_allow.clone()).collect();
+        let settings = Arc::new(LaneSettings { routes: Arc::new(routes), dpu: self.app.dpu.clone(), allow });
+        for lane in &self.lanes {
+            let (applied, wait) = oneshot::channel();
+            // A lane that has ended ends the process.
+            if lane.send((Arc::clone(&settings), applied)).await.is_ok() {
+                let _ = wait.await;
+            }
+        }
+    }
+}
+
+/// `None` if it cannot be: then only a signal tells.
+fn watched(path: &Path) -> Option<FileWatch> {
+    FileWatch::of(path)
+        .inspect_err(|error| tracing::warn!(%error, "the config file is not watched; SIGHUP reads it"))
+        .ok()
+}
+
+async fn changed(watch: Option<&mut FileWatch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn list(keys: &[String]) -> String {
+    if keys.is_empty() { "nothing".into() } else { keys.join(", ") }
+}
+
+#[cfg(test)]
+mod tests;

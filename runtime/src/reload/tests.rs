@@ -1,0 +1,120 @@
+use cellmesh_dpu::Acceptor;
+use cellmesh_dpu::units::ByteSize;
+
+use super::*;
+use crate::config::{Overrides, Part};
+
+const APP: &str = r#"
+    entry = "front"
+    [[cell]]
+    component = "a.wasm"
+    services = ["front", "back"]
+    egress = { allow = ["one.example"] }
+    [dpu]
+    body_bytes_max = "1MiB"
+"#;
+
+/// A process that began with `APP`, and the lane that it tells.
+struct Process {
+    reload: Reload,
+    lane: LaneReload,
+    _folder: tempfile::TempDir,
+}
+
+impl Process {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("app.toml");
+        let overrides = Overrides { part: Part::Daemon, ..Overrides::default() };
+        let app = config::parse(&path, APP.into(), &overrides).expect("valid");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let (acceptor, _intakes) = Acceptor::new(listener, 1, &app.dpu);
+        let mut reload = Reload::new(&app, Cells::Here, acceptor.caps(), Reloads::default());
+        let lane = reload.lane();
+        Self { reload, lane, _folder: folder }
+    }
+
+    /// What the lane gets when the file says `text`; nothing if it is refused.
+    async fn read(&mut self, text: &str) -> Option<Arc<LaneSettings>> {
+        let reading = self.reload.read(Ok(text.to_owned()));
+        let taking = async {
+            let (settings, applied) = self.lane.0.recv().await.expect("the process goes on");
+            applied.send(()).expect("somebody waits");
+            settings
+        };
+        tokio::pin!(reading);
+        tokio::select! {
+            biased;
+            settings = taking => {
+                reading.await;
+                Some(settings)
+            }
+            () = &mut reading => None,
+        }
+    }
+
+    /// Keys that a file with this text would leave for a restart.
+    fn restart(&self, text: &str) -> Vec<String> {
+        let Origin { path, overrides, .. } = &self.reload.app.origin;
+        self.reload.restart(&config::parse(path, text.into(), overrides).expect("valid"))
+    }
+}
+
+/// What can change changes, for every lane; what cannot is named and stays.
+#[tokio::test]
+async fn files_are_taken_over() {
+    let mut process = Process::new();
+    let text = APP.replace("entry = \"front\"", "entry = \"back\"\nlisten = \"127.0.0.1:1\"");
+    let text = text.replace("one.example", "two.example").replace("1MiB", "1KiB");
+    assert_eq!(process.restart(&text), ["listen"]);
+    let settings = process.read(&text).await.expect("taken over");
+    assert_eq!(settings.routes.entry().0, 1);
+    assert_eq!(settings.dpu.body_bytes_max, ByteSize::kib(1));
+    let allowed = |text: &str| vec![text.parse::<HostPattern>().expect("a pattern")];
+    assert_eq!(settings.dpu.egress.allow, allowed("two.example"));
+    assert_eq!(settings.allow, [allowed("two.example"), allowed("two.example")]);
+    let again = process.read(APP).await.expect("taken over");
+    assert_eq!((again.routes.entry().0, again.dpu.body_bytes_max), (0, ByteSize::mib(1)));
+}
+
+/// A file with a mistake changes nothing, whatever else it says.
+#[tokio::test]
+async fn bad_files_are_refused_as_a_whole() {
+    let mut process = Process::new();
+    let before = process.reload.app.clone();
+    let bad = APP.replace("entry = \"front\"", "entry = \"back\"\nentri = 1");
+    assert!(process.read(&bad).await.is_none());
+    assert_eq!(
+        (process.reload.app.entry, process.reload.app.origin.text),
+        (before.entry, before.origin.text)
+    );
+}
+
+/// Services are those of the start: others are named, those that are gone keep what they had, and the entry is one of them.
+#[tokio::test]
+async fn services_are_those_of_the_start() {
+    let mut process = Process::new();
+    let text = r#"
+        entry = "new"
+        namespace = "shop"
+        [[cell]]
+        component = "a.wasm"
+        services = ["new", "back"]
+    "#;
+    assert_eq!(process.restart(text), ["cell[0].services", "dpu.body_bytes_max", "entry"]);
+    let settings = process.read(text).await.expect("taken over");
+    assert_eq!(settings.routes.entry().0, 0);
+    assert_eq!(settings.routes.id_of_host("back.other"), None);
+    assert_eq!(settings.allow.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0]);
+    assert_eq!(settings.dpu.body_bytes_max, ByteSize::mib(1));
+}
+
+/// Where cells are in workers, those have to be started again for what is theirs.
+#[test]
+fn workers_are_told_of() {
+    let mut process = Process::new();
+    let text = APP.replace("one.example", "two.example") + "retry_worker_lost = true";
+    assert_eq!(process.restart(&text), Vec::<String>::new());
+    process.reload.cells = Cells::InWorkers;
+    assert_eq!(process.restart(&text), ["cell[0].egress.allow (workers)", "dpu.retry_worker_lost (workers)"]);
+}

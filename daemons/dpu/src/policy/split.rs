@@ -33,7 +33,7 @@ impl Split {
     /// The service that a request goes to instead of its own. `random`: any number, each as likely.
     pub(super) fn choose(&self, random: u32) -> Option<ServiceId> {
         // The high half of the product: 0 to 99, each for as many numbers, but for one in 40 million.
-        let drawn = u64::from(random) * 100 >> 32;
+        let drawn = (u64::from(random) * 100) >> 32;
         let mut end = 0;
         self.0
             .iter()

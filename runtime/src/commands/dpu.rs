@@ -77,15 +77,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     main.block_on(async {
         let health = admin.serve();
         let accepting = tokio::spawn(acceptor.run());
-        let hello = Hello {
-            name: process_name("dpu"),
-            role: Role::Sidecar,
-            services: Vec::new(),
-            lanes: u16::try_from(orders_to.len()).unwrap_or(u16::MAX),
-            profile: None,
-        };
-        let socket = DpaSocket { path: app.node.socket.clone(), hello };
-        let attaching = stay_attached(socket, orders_to, broke, health.clone());
+        let attaching = stay_attached(socket(app, orders_to.len()), orders_to, broke, health.clone());
         let attaching = tokio::spawn(attaching);
         let ended = tokio::select! {
             told = told_to_drain(app.runtime.drain_delay, &health) => {
@@ -99,6 +91,18 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         accepting.abort();
         ended
     })
+}
+
+/// The DPA's, and what it is told there.
+fn socket(app: &App, lanes: usize) -> DpaSocket {
+    let hello = Hello {
+        name: process_name("dpu"),
+        role: Role::Sidecar,
+        services: Vec::new(),
+        lanes: u16::try_from(lanes).unwrap_or(u16::MAX),
+        profile: None,
+    };
+    DpaSocket { path: app.node.socket.clone(), hello }
 }
 
 /// Attaches, tells the lanes, and does it again whenever the DPA has gone, or broke a rule on the link of one of them.

@@ -28,14 +28,13 @@ impl FileWatch {
     /// # Errors
     /// When the folder of `file` cannot be watched.
     pub(super) fn of(file: &Path) -> notify::Result<Self> {
-        // One that waits to be seen stands for all that come until then.
         let (told, changes) = mpsc::channel(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| match event {
             Ok(event) if is_only_read(event.kind) => {}
-            Ok(_) => drop(told.try_send(())),
+            Ok(_) => tell(&told),
             Err(error) => {
                 tracing::warn!(%error, "changes of the config file may go unnoticed; SIGHUP reads it");
-                drop(told.try_send(()));
+                tell(&told);
             }
         })?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -58,6 +57,11 @@ impl FileWatch {
             }
         }
     }
+}
+
+fn tell(told: &mpsc::Sender<()>) {
+    // One that waits to be seen stands for all that come until then.
+    let _ = told.try_send(());
 }
 
 fn is_only_read(kind: EventKind) -> bool {

@@ -1,6 +1,6 @@
 use std::net::{SocketAddr, TcpListener};
 
-use cellmesh_dpu::{Acceptor, DpuConfig};
+use cellmesh_dpu::{Acceptor, ConnectionCaps, DpuConfig};
 use tokio::net::TcpSocket;
 use tokio::task::spawn_local;
 
@@ -34,25 +34,26 @@ fn connections_go_to_the_lane_with_the_fewest() {
     });
 }
 
-/// An acceptor with this config, and two connections to it that are served.
-async fn full(node: &Node, config: DpuConfig) -> (SocketAddr, [Raw; 2]) {
+/// An acceptor with this config, two connections to it that are served, and its caps.
+async fn full(node: &Node, config: DpuConfig) -> (SocketAddr, [Raw; 2], ConnectionCaps) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("bound");
     let (acceptor, mut intakes) = Acceptor::new(listener, 1, &config);
     spawn_local(intakes.remove(0).serve(node.dpu.clone()));
+    let caps = acceptor.caps();
     spawn_local(acceptor.run());
     let mut kept = [Raw::connect(addr).await, Raw::connect(addr).await];
     for client in &mut kept {
         assert_eq!(client.get("/hello").await.status, 200);
     }
-    (addr, kept)
+    (addr, kept, caps)
 }
 
 /// Beyond the cap a client is told at once; a connection that closes makes room.
 #[test]
 fn connections_are_capped() {
     check_with(DpuConfig::default(), async |node: Node| {
-        let (addr, kept) = full(&node, DpuConfig { connections_max: 2, ..DpuConfig::default() }).await;
+        let (addr, kept, _) = full(&node, DpuConfig { connections_max: 2, ..DpuConfig::default() }).await;
         let mut refused = Raw::connect(addr).await;
         let reply = refused.reply().await;
         assert_eq!((reply.status, reply.error()), (503, "too many connections".to_owned()));
@@ -63,11 +64,24 @@ fn connections_are_capped() {
     });
 }
 
+/// A cap can be changed while connections are accepted; open ones stay.
+#[test]
+fn caps_can_be_changed() {
+    check_with(DpuConfig::default(), async |node: Node| {
+        let (addr, mut kept, caps) = full(&node, DpuConfig::default()).await;
+        caps.set(&DpuConfig { connections_max: 1, ..DpuConfig::default() });
+        assert_eq!(Raw::connect(addr).await.reply().await.status, 503);
+        assert_eq!(kept[0].get("/hello").await.status, 200);
+        caps.set(&DpuConfig { connections_max: 3, ..DpuConfig::default() });
+        assert_eq!(Raw::connect(addr).await.get("/hello").await.status, 200);
+    });
+}
+
 /// An address that has as many connections as one may is told at once; others are served.
 #[test]
 fn connections_of_one_address_are_capped() {
     check_with(DpuConfig::default(), async |node: Node| {
-        let (addr, kept) =
+        let (addr, kept, _) =
             full(&node, DpuConfig { connections_per_address_max: 2, ..DpuConfig::default() }).await;
         let reply = Raw::connect(addr).await.reply().await;
         assert_eq!((reply.status, reply.error()), (503, "too many connections from your address".to_owned()));

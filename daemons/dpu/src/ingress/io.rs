@@ -384,6 +384,8 @@ mod tests {
     use super::*;
     use crate::units::TimeSpan;
 
+    /// Longer than anything here takes; only a hang gets there.
+    const HANG: Duration = Duration::from_secs(20);
     /// As little as the system lets a socket hold.
     const LEAST: u32 = 1;
 
@@ -428,7 +430,8 @@ mod tests {
                 let mut io = ClientIo::new(stream, &config);
                 // Less than rustls holds, more than the sockets do.
                 io.write_all(&[0; 60_000]).await.expect("TLS takes it");
-                let ended = if at_the_end { io.shutdown().await } else { io.flush().await };
+                let ending = async { if at_the_end { io.shutdown().await } else { io.flush().await } };
+                let ended = tokio::time::timeout(HANG, ending).await.expect("hangs");
                 assert_eq!(ended.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
             }
         });

@@ -32,7 +32,7 @@ pub use process::{Ended, Usage, until};
 pub use reply::Reply;
 pub use run::Run;
 pub use upstream::Upstream;
-pub use wire::Wire;
+pub use wire::{Secure, Wire};
 
 /// Longer than anything here takes, also on a busy machine; only a hang gets there.
 pub const HANG: Duration = Duration::from_secs(60);

@@ -369,3 +369,71 @@ impl Patience {
         Poll::Ready(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpSocket, TcpStream};
+    use tokio_rustls::client::TlsStream;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::super::stream::Metered;
+    use super::*;
+    use crate::units::TimeSpan;
+
+    /// Longer than anything here takes; only a hang gets there.
+    const HANG: Duration = Duration::from_secs(20);
+    /// As little as the system lets a socket hold.
+    const LEAST: u32 = 1;
+
+    /// A connection over TLS whose sockets hold little, and its client.
+    async fn shaken() -> (Stream, TlsStream<TcpStream>) {
+        let listening = TcpSocket::new_v4().expect("a socket");
+        listening.set_send_buffer_size(LEAST).expect("a TCP option");
+        listening.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let listener = listening.listen(1).expect("a listener");
+        let client = TcpSocket::new_v4().expect("a socket");
+        client.set_recv_buffer_size(LEAST).expect("a TCP option");
+        let client = client.connect(listener.local_addr().expect("bound")).await.expect("listening");
+        let (server, _) = listener.accept().await.expect("a client");
+
+        let made = rcgen::generate_simple_self_signed(vec!["node".to_owned()]).expect("a certificate");
+        let key = made.signing_key.serialize_der().try_into().expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let config = config.with_safe_default_protocol_versions().expect("suites").with_no_client_auth();
+        let config = config.with_single_cert(vec![made.cert.der().clone()], key).expect("a pair");
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("a certificate");
+        let believing = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let believing = believing.expect("suites").with_root_certificates(roots).with_no_client_auth();
+        let name = "node".try_into().expect("a name");
+        let (server, client) = tokio::join!(
+            TlsAcceptor::from(Arc::new(config)).accept(Metered::new(server)),
+            TlsConnector::from(Arc::new(believing)).connect(name, client),
+        );
+        (Stream::Tls(Box::new(server.expect("a handshake"))), client.expect("a handshake"))
+    }
+
+    /// TLS takes bytes that the client does not take, and holds them back: who waits for them in a flush or at the end
+    /// waits no longer than for others.
+    #[test]
+    fn bytes_that_are_held_back_have_a_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let config = DpuConfig { write_idle_timeout: TimeSpan::millis(50), ..DpuConfig::default() };
+            for at_the_end in [false, true] {
+                let (stream, _client) = shaken().await;
+                let mut io = ClientIo::new(stream, &config);
+                // Less than rustls holds, more than the sockets do.
+                io.write_all(&[0; 60_000]).await.expect("TLS takes it");
+                let ending = async { if at_the_end { io.shutdown().await } else { io.flush().await } };
+                let ended = tokio::time::timeout(HANG, ending).await.expect("hangs");
+                assert_eq!(ended.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+            }
+        });
+    }
+}

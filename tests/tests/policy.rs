@@ -1,5 +1,6 @@
 //! Policy of a service: what is decided before a request is sent, for clients and for calls of cells.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
@@ -60,8 +61,8 @@ fn metric(admin: SocketAddr, name: &str) -> u64 {
 #[test]
 fn in_flight_bound_holds_for_the_node() {
     let (admin, upstream) = (nobody(), Upstream::start(silent));
-    let run = app("in_flight_max = 3", &format!("\"{}\"", upstream.address()));
-    let node = run.arg("--admin").arg(&admin.to_string()).start();
+    let policy = format!("in_flight_max = 3\n[admin]\nlisten = \"{admin}\"");
+    let node = app(&policy, &format!("\"{}\"", upstream.address())).start();
     let path = format!("/order?url=http://{}/", upstream.address());
     let mut waiting: Vec<Wire> = (0..3).map(|_| node.connect()).collect();
     for wire in &mut waiting {
@@ -80,4 +81,49 @@ fn in_flight_bound_holds_for_the_node() {
     until("none in flight", || metric(admin, "cellmesh_policy_inflight_requests{service=\"back\"}") == 0);
     assert_eq!(node.get("back", "/").ok().text(), "ok\n");
     assert!(metric(admin, "cellmesh_policy_refused_total{service=\"back\",reason=\"in-flight\"}") >= 4);
+}
+
+/// Clients and cells that ask too often are told so, and other services are not concerned.
+#[test]
+fn rate_is_bounded() {
+    let node = app("rate = { per_second = 1, burst = 1 }", "").start();
+    // However slow this machine is, more than one request comes in some second.
+    let refused = (0..60).map(|_| node.get("back", "/")).find(|reply| reply.status != 200);
+    let refused = refused.expect("60 requests, not one of them refused");
+    assert_eq!((refused.status, refused.header("x-cellmesh-error")), (429, Some("rate-limited")));
+    assert!(refused.header("retry-after").is_some());
+    let said = (0..60).map(|_| by_front(&node, "/")).find(|line| !line.starts_with("200 "));
+    assert!(said.as_ref().is_some_and(|line| line.starts_with("429 ")), "{said:?}");
+    assert_eq!(node.get("front", "/").ok().text(), "ok\n");
+}
+
+/// What a cell sees of the headers of its requests, and what is seen of its answers.
+#[test]
+fn headers_are_those_of_the_policy() {
+    let policy = "headers = { add = { x-team = \"a\" }, remove = [\"X-Debug\"] }\n\
+                  response_headers = { add = { x-frame-options = \"DENY\" } }";
+    let node = app(policy, "").start();
+    let mut wire = node.connect();
+    for target in ["/reflect", "/order?url=http://back/reflect"] {
+        let service = if target == "/reflect" { "back" } else { "front" };
+        wire.send(format!("GET {target} HTTP/1.1\r\nhost: {service}\r\nx-debug: 1\r\n\r\n"));
+        let reply = wire.reply().ok();
+        let headers = reply.json()["headers"].to_string();
+        assert!(headers.contains("[\"x-team\",\"a\"]") && !headers.contains("x-debug"), "{headers}");
+        assert_eq!(reply.header("x-frame-options"), Some("DENY"), "{target}");
+    }
+}
+
+/// A part of the requests goes to another service, of clients and of cells; the others stay.
+#[test]
+fn split_shares_requests_out() {
+    let node = app("split = { front = 50 }", "").start();
+    let mut wire = node.connect();
+    let mut served_by = |host: &str, target: &str| {
+        wire.get(host, target).ok().json()["service"].as_str().expect("a name").to_owned()
+    };
+    for (host, target) in [("back", "/reflect"), ("front", "/order?url=http://back/reflect")] {
+        let services: BTreeSet<String> = (0..64).map(|_| served_by(host, target)).collect();
+        assert_eq!(services.into_iter().collect::<Vec<_>>(), ["back", "front"], "{target}");
+    }
 }

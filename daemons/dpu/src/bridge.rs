@@ -79,6 +79,7 @@ async fn call(dpu: &Dpu, received: &mut Received, object: &[u8]) -> Result<Vec<u
         body,
     };
     permit.dispatch(&mut message)?;
+    let service = message.service;
     let mut message = dpu.exchange(message).await?;
     permit.on_answer(&mut message);
     let name = dpu.routes().name(service).expect("the route came from this table").as_str();

@@ -325,8 +325,8 @@ impl Dpu {
         let call = {
             let mut link = self.0.link.borrow_mut();
             let attached = link.as_mut().ok_or(Refusal::Detached)?;
-            let number = attached.numbers.get(usize::from(service.0)).copied().flatten();
-            message.service = number.ok_or_else(|| self.refusal(service, Fault::NoWorker))?;
+            message.service =
+                attached.number_of(service).ok_or_else(|| self.refusal(service, Fault::NoWorker))?;
             attached.port.call(message).map_err(|refused| self.refusal(service, fault_of(refused.why)))?
         };
         let ticket = self.0.calls.borrow_mut().open_ingress(call, deadline);

@@ -154,6 +154,10 @@ impl Refused {
 
 fn of_policy(denied: &Denied, service: &str) -> Refused {
     match denied {
+        Denied::Rate { wait } => Refused {
+            retry_after_s: Some(whole_seconds(*wait)),
+            ..refused(429, "rate-limited", format!("requests of service \"{service}\" come too fast"))
+        },
         Denied::InFlight => {
             refused(503, "overloaded", format!("too many requests of service \"{service}\" in flight"))
                 .retrying()
@@ -163,9 +167,12 @@ fn of_policy(denied: &Denied, service: &str) -> Refused {
 
 fn circuit_open(service: &str, after: Duration) -> Refused {
     let text = format!("service \"{service}\" has failed too often and is left alone for now");
-    let whole_seconds = u32::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-    let retry_after_s = Some(whole_seconds.max(RETRY_AFTER_S));
-    Refused { retry_after_s, ..refused(503, "circuit-open", text) }
+    Refused { retry_after_s: Some(whole_seconds(after)), ..refused(503, "circuit-open", text) }
+}
+
+/// Rounded up: who waits so long is let through.
+fn whole_seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
 }
 
 fn of_mesh(fault: Fault, service: &str) -> Refused {

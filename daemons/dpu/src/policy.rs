@@ -17,27 +17,35 @@
 mod backoff;
 pub mod breaker;
 mod budget;
+mod headers;
 pub mod hedge;
 mod in_flight;
 mod problems;
+mod rate;
 pub mod retry;
+mod split;
 mod tries;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::head::HeaderLines;
+use cellmesh_shm::head::{HeadLimits, HeaderLines};
 use cellmesh_shm::ids::ServiceId;
-use cellmesh_shm::message::{RequestMessage, ResponseMessage};
+use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use serde::Deserialize;
 
 use self::breaker::BreakerPolicy;
+pub use self::headers::HeaderRules;
 use self::hedge::HedgePolicy;
 use self::in_flight::{InFlight, Place};
 use self::problems::Problems;
+use self::rate::Bucket;
+pub use self::rate::Rate;
 use self::retry::RetryPolicy;
+use self::split::Split;
 pub(crate) use self::tries::Tries;
 pub use self::tries::TryCounts;
 use crate::faults::Refusal;
@@ -52,6 +60,14 @@ pub struct ServicePolicy {
     pub timeout: Option<TimeSpan>,
     /// Requests sent and not answered at once, of all lanes of the process together; more are answered 503 with `retry-after`.
     pub in_flight_max: Option<u32>,
+    /// How fast requests may come, over all lanes of the process together; more are answered 429 with `retry-after`.
+    pub rate: Option<Rate>,
+    /// What is added to and removed from the headers of requests.
+    pub headers: HeaderRules,
+    /// The same for the headers of answers.
+    pub response_headers: HeaderRules,
+    /// Percent of the requests that go to another service instead, by its name. That service's own policy is not asked.
+    pub split: BTreeMap<String, u8>,
     /// From a call to its answer; the call is given up after it, and may be tried again. Shortens `timeout`.
     pub try_timeout: Option<TimeSpan>,
     /// What is tried again.
@@ -70,6 +86,7 @@ pub struct ServicePolicy {
 #[derive(Debug, Clone, Default)]
 pub struct NodeCounts {
     in_flight: InFlight,
+    bucket: Bucket,
 }
 
 impl PartialEq for NodeCounts {
@@ -109,6 +126,18 @@ impl ServicePolicy {
         if let Some(max) = self.in_flight_max {
             check("in_flight_max", max.to_string(), max > 0, "at least 1");
         }
+        if let Some(rate) = self.rate {
+            let found = format!("{{ per_second = {}, burst = {} }}", rate.per_second, rate.burst);
+            check("rate", found, rate.is_valid(), "per_second and burst from 1 to 1000000");
+        }
+        for (key, rules) in [("headers", &self.headers), ("response_headers", &self.response_headers)] {
+            if let Err((found, right)) = rules.check() {
+                check(key, found, false, right);
+            }
+        }
+        let shares = self.split.iter().map(|(name, share)| format!("{name} = {share}"));
+        let found = format!("{{ {} }}", shares.collect::<Vec<_>>().join(", "));
+        check("split", found, split::is_whole(&self.split), "percents from 1, at most 100 together");
         let mut problems = Problems(errors);
         self.check_tries(&mut problems);
         problems.0
@@ -139,18 +168,21 @@ impl ServicePolicy {
 /// Why a policy refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Denied {
+    /// They come too fast; says when the next may.
+    Rate { wait: Duration },
     /// As many as may be are in flight.
     InFlight,
 }
 
 impl Denied {
     /// Its name in metrics.
-    const REASONS: [&str; 1] = ["in-flight"];
+    const REASONS: [&str; 2] = ["rate", "in-flight"];
 
     /// Its place in [`Denied::REASONS`].
     fn reason(&self) -> usize {
         match self {
-            Self::InFlight => 0,
+            Self::Rate { .. } => 0,
+            Self::InFlight => 1,
         }
     }
 }
@@ -194,7 +226,7 @@ impl Policies {
     pub(crate) fn new(services: &BTreeMap<String, ServicePolicy>, routes: &Routes) -> Self {
         let policy = |name: &ServiceName| {
             let settings = services.get(name.as_str()).filter(|settings| !settings.is_empty())?;
-            Some(Policy::new(name, settings))
+            Some(Policy::new(name, settings, routes))
         };
         let policies = routes.services().iter().map(policy);
         let mut by_service: Vec<Option<Rc<Policy>>> = policies.collect();
@@ -230,16 +262,18 @@ impl Policies {
 pub(crate) struct Policy {
     service: ServiceName,
     settings: ServicePolicy,
+    split: Split,
     refused: [Cell<u64>; Denied::REASONS.len()],
     in_flight: Cell<u64>,
     tries: Option<RefCell<Tries>>,
 }
 
 impl Policy {
-    fn new(service: &ServiceName, settings: &ServicePolicy) -> Rc<Self> {
+    fn new(service: &ServiceName, settings: &ServicePolicy, routes: &Routes) -> Rc<Self> {
         Rc::new(Self {
             service: service.clone(),
             settings: settings.clone(),
+            split: Split::new(&settings.split, routes),
             refused: Default::default(),
             in_flight: Cell::new(0),
             tries: Tries::new(settings).map(RefCell::new),
@@ -252,9 +286,14 @@ impl Policy {
     }
 
     /// Whether a request may go on. Its body is not needed for that.
-    fn admit(self: &Rc<Self>, _head: HeadView<'_>, _now: Nanos) -> Result<Permit, Refusal> {
-        self.check_room().map_err(|denied| self.refusal(denied))?;
+    fn admit(self: &Rc<Self>, _head: HeadView<'_>, now: Nanos) -> Result<Permit, Refusal> {
+        self.check_rate(now).and_then(|()| self.check_room()).map_err(|denied| self.refusal(denied))?;
         Ok(Permit { policy: Some(Rc::clone(self)), place: None })
+    }
+
+    fn check_rate(&self, now: Nanos) -> Result<(), Denied> {
+        let Some(rate) = self.settings.rate else { return Ok(()) };
+        self.settings.counts.bucket.take(rate, now).map_err(|wait| Denied::Rate { wait })
     }
 
     fn check_room(&self) -> Result<(), Denied> {
@@ -294,23 +333,46 @@ impl Permit {
         timeout.map_or(deadline, |timeout| deadline.min(now.saturating_add(timeout.0)))
     }
 
-    /// The request, whose body is there, is about to be sent: takes a place in flight, and makes of the message what the
-    /// service is to see. Called once.
+    /// The request, whose body is there, is about to be sent: takes a place in flight, gives the message the headers that
+    /// the service is to see, and says which service that is, by its place in [`Routes`]. Called once.
     /// # Errors
-    /// A refusal if there is no place any more.
-    pub(crate) fn dispatch(&mut self, _message: &mut RequestMessage) -> Result<(), Refusal> {
+    /// A refusal if there is no place any more, or no room for what is added to the head.
+    pub(crate) fn dispatch(&mut self, message: &mut RequestMessage) -> Result<(), Refusal> {
         let Some(policy) = &self.policy else { return Ok(()) };
         if let Some(max) = policy.settings.in_flight_max {
             let place = policy.settings.counts.in_flight.take(max);
             self.place = Some(place.ok_or_else(|| policy.refusal(Denied::InFlight))?);
             policy.in_flight.set(policy.in_flight.get() + 1);
         }
+        rewrite(message, &policy.settings.headers)?;
+        if !policy.split.is_empty() {
+            message.service = policy.split.choose(fastrand::u32(..)).unwrap_or(message.service);
+        }
         Ok(())
     }
 
     /// What the answer of the service becomes on its way back; what the mesh says instead stays as it is.
-    #[expect(clippy::unused_self, reason = "what it does follows")]
-    pub(crate) fn on_answer(&self, _message: &mut ResponseMessage) {}
+    pub(crate) fn on_answer(&self, message: &mut ResponseMessage) {
+        let Some(rules) = self.policy.as_ref().map(|policy| &policy.settings.response_headers) else {
+            return;
+        };
+        // A head that is none stays as it is: whoever writes it down says so.
+        let is_good = |message: &ResponseMessage| message.headers().check(HeadLimits::default()).is_ok();
+        if message.fault == Fault::None && *rules != HeaderRules::default() && is_good(message) {
+            message.head = rules.apply(b"", message.headers());
+        }
+    }
+}
+
+/// Gives a request the headers that the policy wants.
+fn rewrite(message: &mut RequestMessage, rules: &HeaderRules) -> Result<(), Refusal> {
+    if *rules == HeaderRules::default() {
+        return Ok(());
+    }
+    let lines_at = usize::from(message.method_len) + usize::from(message.target_len);
+    let before = message.head.get(..lines_at).ok_or(Refusal::HeadTooLarge)?;
+    message.head = rules.apply(before, message.headers());
+    message.headers().check(HeadLimits::default()).map_err(|_| Refusal::HeadTooLarge)
 }
 
 impl Drop for Permit {
@@ -359,12 +421,21 @@ mod tests {
         let policy = ServicePolicy {
             timeout: Some(TimeSpan::millis(0)),
             in_flight_max: Some(0),
+            rate: Some(Rate { per_second: 0, burst: 1 }),
+            split: [("s0".to_owned(), 101)].into(),
+            response_headers: HeaderRules { remove: vec!["Connection".to_owned()], ..HeaderRules::default() },
             ..ServicePolicy::default()
         };
         let errors: Vec<String> = policy.validate().iter().map(ToString::to_string).collect();
         assert_eq!(
             errors,
-            ["timeout = \"0ms\": must be from \"1ms\" to \"24h\"", "in_flight_max = 0: must be at least 1"]
+            [
+                "timeout = \"0ms\": must be from \"1ms\" to \"24h\"",
+                "in_flight_max = 0: must be at least 1",
+                "rate = { per_second = 0, burst = 1 }: must be per_second and burst from 1 to 1000000",
+                "response_headers = \"Connection\": must be a header that is not of the connection, the length or the host",
+                "split = { s0 = 101 }: must be percents from 1, at most 100 together",
+            ]
         );
     }
 }

@@ -23,9 +23,30 @@ pub(super) fn read(
             source.note(Some(table.line()), all.path(&name), format!("{name} is no service"), right);
         }
         let policy = policy(source, &table);
+        check_split(source, &table, &name, &policy, services);
         policies.insert(name, policy);
     }
     policies
+}
+
+/// Requests are shared out to other services of the application.
+fn check_split(
+    source: &mut Source<'_>,
+    table: &Table<'_, '_>,
+    name: &str,
+    policy: &ServicePolicy,
+    services: &[ServiceSpec],
+) {
+    let line = table.line_of_key(source, "split");
+    for other in policy.split.keys() {
+        let is_other = other != name && services.iter().any(|spec| *spec.setup.service == **other);
+        if !is_other {
+            let others = services.iter().map(|spec| &*spec.setup.service).filter(|other| *other != name);
+            let right = format!("name one of: {}", others.collect::<Vec<_>>().join(", "));
+            let key = format!("{}.{other}", table.path("split"));
+            source.note(line, key, format!("{other} is no other service"), right);
+        }
+    }
 }
 
 fn policy(source: &mut Source<'_>, table: &Table<'_, '_>) -> ServicePolicy {

@@ -94,13 +94,15 @@ fn policies_are_read_by_service() {
     let cell = "[[cell]]\ncomponent = \"hello.wasm\"\nservices = [\"hello\", \"hi\"]\n";
     let app = read("app.toml", &format!("{cell}[service.hi]\ntimeout = \"2s\"\n")).expect("valid");
     assert_eq!(app.dpu.services["hi"].timeout.expect("set").0.as_secs(), 2);
-    let wrong = "[service.hello]\ntimeout = \"0ms\"\ntimeouts = 1\n[service.nobody]\ntimeout = 5\n";
+    let wrong = "[service.hello]\ntimeout = \"0ms\"\ntimeouts = 1\nsplit = { hello = 1, bye = 2 }\n[service.nobody]\ntimeout = 5\n";
     let problems = read("app.toml", &format!("{cell}{wrong}")).expect_err("mistakes");
     for part in [
         "FILE:5: service.hello.timeout: \"0ms\" does not fit; must be from \"1ms\" to \"24h\"",
         "FILE:6: service.hello.timeouts: unknown field `timeouts`",
-        "FILE:7: service.nobody: nobody is no service; name one of: hello, hi",
-        "FILE:8: service.nobody.timeout: ",
+        "FILE:7: service.hello.split.hello: hello is no other service; name one of: hi",
+        "FILE:7: service.hello.split.bye: ",
+        "FILE:8: service.nobody: nobody is no service; name one of: hello, hi",
+        "FILE:9: service.nobody.timeout: ",
     ] {
         assert!(problems.iter().any(|problem| problem.contains(part)), "{part:?} is not in {problems:#?}");
     }

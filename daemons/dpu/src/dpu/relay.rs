@@ -42,16 +42,19 @@ impl Dpu {
         let mut link = self.0.link.borrow_mut();
         let attached = link.as_mut().ok_or(faulted(Fault::Unroutable))?;
         let ours = attached.our_number(message.service).ok_or(faulted(Fault::Unroutable))?;
-        match self.0.policies.of(ours) {
-            None => attached.port.install_flow(slot),
-            Some(_) => {
-                let permit = self.admit_relay(ours, &mut message, now);
-                self.keep_permit(slot, permit.map_err(|refusal| refusal.describe().message())?);
-            }
-        }
-        let host = self.host_for_worker(ours, &message);
-        if self.0.policies.of(ours).is_some_and(|policy| policy.tries().is_some()) {
+        let mut meant = ours;
+        if self.0.policies.of(ours).is_none() {
+            attached.port.install_flow(slot);
+        } else {
             message.service = ours;
+            let permit = self.admit_relay(&mut message, now);
+            self.keep_permit(slot, permit.map_err(|refusal| refusal.describe().message())?);
+            meant = message.service;
+            message.service = attached.number_of(meant).ok_or(faulted(Fault::NoWorker))?;
+        }
+        let host = self.host_for_worker(meant, &message);
+        if self.0.policies.of(meant).is_some_and(|policy| policy.tries().is_some()) {
+            message.service = meant;
             self.relay_tries(slot, message, host);
             return Ok(());
         }
@@ -64,13 +67,9 @@ impl Dpu {
         Ok(())
     }
 
-    fn admit_relay(
-        &self,
-        service: ServiceId,
-        message: &mut RequestMessage,
-        now: Nanos,
-    ) -> Result<Permit, Refusal> {
-        let mut permit = self.0.policies.admit(service, HeadView::of(message), now)?;
+    /// `message`: its service is our own number, before and after.
+    fn admit_relay(&self, message: &mut RequestMessage, now: Nanos) -> Result<Permit, Refusal> {
+        let mut permit = self.0.policies.admit(message.service, HeadView::of(message), now)?;
         message.deadline = permit.deadline(now, message.deadline);
         permit.dispatch(message)?;
         Ok(permit)
@@ -98,6 +97,11 @@ impl Dpu {
 }
 
 impl super::Attachment {
+    /// The DPA's number of a service, by our own.
+    pub(super) fn number_of(&self, service: ServiceId) -> Option<ServiceId> {
+        self.numbers.get(usize::from(service.0)).copied().flatten()
+    }
+
     /// Our own number of a service, by the DPA's.
     fn our_number(&self, service: ServiceId) -> Option<ServiceId> {
         let place = self.numbers.iter().position(|number| *number == Some(service))?;

@@ -28,14 +28,14 @@ use crate::policy::retry::{Outcome, Tried, Trigger};
 
 type Exchanged = Result<ResponseMessage, Refusal>;
 
-/// A call under way, as its policy knows it: however it ends, its pass comes back.
-struct Call<'p> {
+/// Leave for a call: however the call ends, the pass comes back.
+struct Leave<'p> {
     tries: &'p RefCell<Tries>,
     pass: Pass,
     verdict: Verdict,
 }
 
-impl Drop for Call<'_> {
+impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.tries.borrow_mut().settle(&self.pass, self.verdict, Nanos::now());
     }
@@ -64,7 +64,11 @@ impl Dpu {
     pub(super) fn relay_tries(&self, slot: SlotId, message: RequestMessage, host: Option<String>) {
         let dpu = self.clone();
         self.run(slot, |shared| &shared.tried, async move {
-            dpu.exchange_to(message, host).await.unwrap_or_else(|refusal| told(&refusal))
+            dpu.exchange_to(message, host).await.unwrap_or_else(|refusal| {
+                // Given back at once: the policy changes what services answer, and nobody has.
+                dpu.0.permits.borrow_mut().remove(&slot);
+                told(&refusal)
+            })
         });
     }
 
@@ -130,14 +134,14 @@ impl Dpu {
     }
 
     async fn try_once(&self, asked: Asked<'_>, pass: Pass) -> (Exchanged, Outcome) {
-        let mut call = Call { tries: asked.tries, pass, verdict: Verdict::Nothing };
+        let mut leave = Leave { tries: asked.tries, pass, verdict: Verdict::Nothing };
         let mut message = asked.message.clone();
         message.deadline = asked.tries.borrow().deadline_of_try(Nanos::now(), message.deadline);
         let repeats = self.0.config.retry_worker_lost && !asked.tries.borrow().decides_retries();
         let begun = Instant::now();
         let (answer, outcome) = self.exchange_once(message, asked.host, repeats).await;
-        call.verdict = outcome.verdict();
-        if call.verdict == Verdict::Success {
+        leave.verdict = outcome.verdict();
+        if leave.verdict == Verdict::Success {
             asked.tries.borrow_mut().took(begun.elapsed());
         }
         (answer, outcome)

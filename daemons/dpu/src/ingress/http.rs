@@ -208,6 +208,7 @@ async fn answer(
         body,
     };
     permit.dispatch(&mut message)?;
+    let service = message.service;
     let mut message = dpu.exchange(message).await?;
     permit.on_answer(&mut message);
     let name = dpu.routes().name(service).expect("the route came from this table");

@@ -124,3 +124,115 @@ fn places_in_flight_are_given_back() {
         assert_eq!(counted(&node, "in-flight"), (3, 0));
     });
 }
+
+/// Clients and workers have one bucket: what one takes is not there for the other.
+#[test]
+fn rate_bounds_clients_and_workers_together() {
+    check_policy(r#"{"rate": {"per_second": 1, "burst": 2}}"#, async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        assert_eq!(client.ask("s1", "/hello", "").await.status, 200);
+        let called = call(&node, 1, "/hello", Bytes::new());
+        assert_eq!(answer_of(&node, called).await.status, 200);
+        let mut calls = 0;
+        let refused = loop {
+            calls += 1;
+            assert!(calls < 60, "a call each second");
+            let called = call(&node, 1, "/hello", Bytes::new());
+            let answer = answer_of(&node, called).await;
+            if answer.status != 200 {
+                break answer;
+            }
+        };
+        assert_eq!((refused.status, refused.headers().get("retry-after")), (429, Some(&b"1"[..])));
+    });
+}
+
+/// What is beyond the rate never comes to a worker, and says when to try again.
+#[test]
+fn requests_beyond_the_rate_are_not_sent() {
+    check_policy(r#"{"rate": {"per_second": 1, "burst": 1}, "timeout": "10s"}"#, async |node: Node| {
+        let mut refused = 0;
+        let mut sent = 0;
+        while refused == 0 {
+            let mut client = Raw::connect(node.addr).await;
+            let reply = client.ask("s1", "/hello", "content-length: 0\r\n").await;
+            match reply.status {
+                200 => sent += 1,
+                status => {
+                    assert_eq!((status, reply.header("x-cellmesh-error")), (429, Some("rate-limited")));
+                    assert_eq!(reply.header("retry-after"), Some("1"));
+                    assert_eq!(reply.error(), "requests of service \"s1\" come too fast");
+                    refused += 1;
+                }
+            }
+            assert!(sent < 60, "a request each second");
+        }
+        assert_eq!((node.seen_count(), counted(&node, "rate").0), (sent, refused));
+    });
+}
+
+/// The service sees the headers of the policy, and so does who asked: clients, JSON clients and workers.
+#[test]
+fn headers_are_added_and_removed() {
+    let policy = r#"{"headers": {"add": {"x-team": "a"}, "remove": ["x-debug"]},
+        "response_headers": {"add": {"X-Served-By": "mesh"}, "remove": ["content-type"]}}"#;
+    check_policy(policy, async |node: Node| {
+        let check_seen = || {
+            let seen = node.last_seen();
+            assert_eq!((seen.header("x-team"), seen.header("x-debug")), (Some("a"), None));
+            assert_eq!((seen.service.0, seen.target.as_str()), (1, "/hello"));
+        };
+        let mut client = Raw::connect(node.addr).await;
+        let reply = client.ask("s1", "/hello", "X-Debug: 1\r\nx-kept: 2\r\n").await;
+        check_seen();
+        assert_eq!(node.last_seen().header("x-kept"), Some("2"));
+        assert_eq!((reply.header("x-served-by"), reply.header("content-type")), (Some("mesh"), None));
+        let object = r#"{"target_service": "s1", "path": "/hello", "headers": {"X-Debug": "1"}}"#;
+        let answer = Raw::connect(node.addr).await.json(object).await;
+        check_seen();
+        assert_eq!(answer["headers"], serde_json::json!({"x-served-by": "mesh"}));
+        let called = call(&node, 1, "/hello", Bytes::new());
+        let answer = answer_of(&node, called).await;
+        check_seen();
+        assert_eq!(&answer.head[..], b"x-served-by: mesh\n");
+        let reply = client.ask("s0", "/hello", "x-debug: 1\r\n").await;
+        assert_eq!((reply.header("x-served-by"), node.last_seen().header("x-debug")), (None, Some("1")));
+    });
+}
+
+/// A head that is full has no room for more: the client is told, and no cell is sent what it was promised not to get.
+#[test]
+fn added_headers_must_fit() {
+    check_policy(r#"{"headers": {"add": {"x-team": "a"}}}"#, async |node: Node| {
+        let lines: String = (0..97).map(|n| format!("x-{n}: y\r\n")).collect();
+        // With host, x-request-id and x-team: 100.
+        assert_eq!(Raw::connect(node.addr).await.ask("s1", "/hello", &lines).await.status, 200);
+        let reply = Raw::connect(node.addr).await.ask("s1", "/hello", &format!("{lines}x: y\r\n")).await;
+        assert_eq!((reply.status, node.seen_count()), (431, 1));
+    });
+}
+
+/// All requests of a service go to another, whoever asks, and that one's own policy is not asked.
+#[test]
+fn split_sends_requests_to_another_service() {
+    let policy = |text| serde_json::from_str::<ServicePolicy>(text).expect("a policy");
+    let services = [
+        ("s1".to_owned(), policy(r#"{"split": {"s0": 100}}"#)),
+        ("s0".to_owned(), policy(r#"{"in_flight_max": 1, "headers": {"add": {"x-own": "1"}}}"#)),
+    ];
+    check_with(DpuConfig { services: services.into(), ..DpuConfig::default() }, async |node: Node| {
+        let mut held = Raw::connect(node.addr).await;
+        held.ask_only("s0", "/never", "").await;
+        node.until(|node| node.seen_count() == 1).await;
+        assert_eq!(node.last_seen().header("x-own"), Some("1"));
+        let mut client = Raw::connect(node.addr).await;
+        assert_eq!(client.ask("s0", "/hello", "").await.status, 503, "its own policy");
+        assert_eq!(client.ask("s1", "/hello", "").await.status, 200);
+        assert_eq!((node.last_seen().service.0, node.last_seen().header("x-own")), (0, None));
+        for _ in 0..2 {
+            let called = call(&node, 1, "/hello", Bytes::new());
+            assert_eq!(answer_of(&node, called).await.status, 200);
+            assert_eq!(node.last_seen().service.0, 0);
+        }
+    });
+}

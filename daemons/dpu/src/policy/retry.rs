@@ -2,7 +2,7 @@
 //!
 //! - What was certainly not delivered may be tried again whatever its method. What may have been is tried again only if doing
 //!   it twice is as good as once: by its method, or because config says so of the service.
-//! - Each retry is paid for by a [`Budget`]; without it a service that is down would get twice its load.
+//! - Each retry is paid for by a `Budget`; without it a service that is down would get twice its load.
 //! - A retry never lengthens the request: one whose wait would last beyond the deadline is not made.
 //! - Pure: time and randomness are passed in.
 

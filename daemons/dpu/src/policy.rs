@@ -6,9 +6,9 @@
 //! call of a cell --> relays_max --'            `--> refused
 //! ```
 //!
-//! - The checks of [`Policy::admit`] come in a fixed order, cheap and final ones first; none of them waits, reads a body or
+//! - The checks of `Policy::admit` come in a fixed order, cheap and final ones first; none of them waits, reads a body or
 //!   hears of a worker.
-//! - A [`Permit`] is what a request has taken. Whoever drops it gives that back, on every path.
+//! - A `Permit` is what a request has taken. Whoever drops it gives that back, on every path.
 //! - Decisions are functions of a request's head, the time and the state here: no clock and no I/O.
 //! - A service without policy has no entry: it costs one look at an empty list. Calls of cells to a service with policy get
 //!   no flow entry, so that each of them comes here.

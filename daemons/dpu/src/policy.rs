@@ -66,7 +66,8 @@ pub struct ServicePolicy {
     pub headers: HeaderRules,
     /// The same for the headers of answers.
     pub response_headers: HeaderRules,
-    /// Percent of the requests that go to another service instead, by its name. That service's own policy is not asked.
+    /// Percent of the requests that go to another service instead, by its name. That service's own policy is not asked, but
+    /// for its tries.
     pub split: BTreeMap<String, u8>,
     /// From a call to its answer; the call is given up after it, and may be tried again. Shortens `timeout`.
     pub try_timeout: Option<TimeSpan>,

@@ -3,6 +3,7 @@
 //! - The same order: received, admitted, given a place and counted bytes, called, ended; and the same books
 //!   ([`super::DpuStats`]).
 //! - Not here: what a client's bytes may look like (ingress). Who calls this has made the head himself.
+//! - Not here either: the tries of a service's policy. Who calls this gets the outcome of one call.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

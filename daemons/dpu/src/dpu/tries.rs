@@ -28,14 +28,20 @@ use crate::policy::retry::{Outcome, Tried, Trigger};
 
 type Exchanged = Result<ResponseMessage, Refusal>;
 
-/// A call under way, as its policy knows it: however it ends, its pass comes back.
-struct Call<'p> {
+/// Leave for a call: however the call ends, the pass comes back.
+struct Leave<'p> {
     tries: &'p RefCell<Tries>,
     pass: Pass,
     verdict: Verdict,
 }
 
-impl Drop for Call<'_> {
+impl<'p> Leave<'p> {
+    fn new(tries: &'p RefCell<Tries>, pass: Pass) -> Self {
+        Self { tries, pass, verdict: Verdict::Nothing }
+    }
+}
+
+impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.tries.borrow_mut().settle(&self.pass, self.verdict, Nanos::now());
     }
@@ -79,7 +85,11 @@ impl Dpu {
     ) {
         let dpu = self.clone();
         self.run(slot, |shared| &shared.tried, async move {
-            dpu.exchange_to(&settings, message, host).await.unwrap_or_else(|refusal| told(&refusal))
+            dpu.exchange_to(&settings, message, host).await.unwrap_or_else(|refusal| {
+                // Given back at once: the policy changes what services answer, and nobody has.
+                dpu.0.permits.borrow_mut().remove(&slot);
+                told(&refusal)
+            })
         });
     }
 
@@ -90,14 +100,14 @@ impl Dpu {
         let mut last = None;
         loop {
             let admitted = tries.borrow_mut().admit(Nanos::now());
-            let pass = match admitted {
-                Ok(pass) => pass,
+            let leave = match admitted {
+                Ok(pass) => Leave::new(tries, pass),
                 Err(after) => return last.unwrap_or_else(|| Err(circuit_open(asked, after))),
             };
             if retries > 0 {
                 tries.borrow_mut().count_retry();
             }
-            let (answer, outcome) = self.hedged(asked, pass).await;
+            let (answer, outcome) = self.hedged(asked, leave).await;
             let tried = Tried { message, outcome, retries };
             let wait = tries.borrow_mut().again(tried, Nanos::now(), fastrand::u64(..));
             let Some(wait) = wait else { return answer };
@@ -109,10 +119,10 @@ impl Dpu {
 
     /// One try, and a second call beside it if it is slow. The other call is given up when one has an answer that is none of
     /// a failure.
-    async fn hedged(&self, asked: Asked<'_>, pass: Pass) -> (Exchanged, Outcome) {
+    async fn hedged(&self, asked: Asked<'_>, leave: Leave<'_>) -> (Exchanged, Outcome) {
         let tries = asked.tries;
         let begun = Instant::now();
-        let mut first = pin!(self.try_once(asked, pass));
+        let mut first = pin!(self.try_once(asked, leave));
         let slow_after = tries.borrow().slow_after(asked.message);
         let Some(slow_after) = slow_after else { return first.await };
         if let Ok(tried) = timeout(slow_after, &mut first).await {
@@ -120,7 +130,7 @@ impl Dpu {
         }
         let hedge = tries.borrow_mut().hedge(Nanos::now());
         let Some(pass) = hedge else { return first.await };
-        let mut second = pin!(self.try_once(asked, pass));
+        let mut second = pin!(self.try_once(asked, Leave::new(tries, pass)));
         let is_good = |tried: &(Exchanged, Outcome)| tried.1.verdict() == Verdict::Success;
         let (mut tried, mut second_won) = tokio::select! {
             tried = &mut first => (tried, false),
@@ -138,15 +148,14 @@ impl Dpu {
         tried
     }
 
-    async fn try_once(&self, asked: Asked<'_>, pass: Pass) -> (Exchanged, Outcome) {
-        let mut call = Call { tries: asked.tries, pass, verdict: Verdict::Nothing };
+    async fn try_once(&self, asked: Asked<'_>, mut leave: Leave<'_>) -> (Exchanged, Outcome) {
         let mut message = asked.message.clone();
         message.deadline = asked.tries.borrow().deadline_of_try(Nanos::now(), message.deadline);
         let repeats = asked.settings.config.retry_worker_lost && !asked.tries.borrow().decides_retries();
         let begun = Instant::now();
         let (answer, outcome) = self.exchange_once(asked.settings, message, asked.host, repeats).await;
-        call.verdict = outcome.verdict();
-        if call.verdict == Verdict::Success {
+        leave.verdict = outcome.verdict();
+        if leave.verdict == Verdict::Success {
             asked.tries.borrow_mut().took(begun.elapsed());
         }
         (answer, outcome)

@@ -8,7 +8,7 @@
 //!    +-------------------------------------- it succeeds ------------------------+
 //! ```
 //!
-//! - A call that is let through gets a [`Pass`], which comes back with what the call came to.
+//! - A call that is let through gets a `Pass`, which comes back with what the call came to.
 //! - While it is open, nothing else closes it than the one call that asks: answers of calls from before say nothing of now.
 //! - Pure: time is passed in. Source: Nygard, "Release It!"; the failure accrual of Linkerd.
 

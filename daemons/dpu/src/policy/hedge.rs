@@ -1,9 +1,9 @@
 //! Hedging: when a call is slow, a second one is made, and the first answer wins.
 //!
-//! - Slow is what takes longer than the given percentile of the latest answers; before there are [`SAMPLES_MIN`] of them nothing is.
+//! - Slow is what takes longer than the given percentile of the latest answers; before there are `SAMPLES_MIN` of them nothing is.
 //! - A call that is given up because the other won counts with the time that it had taken: else only the fast ones would be
 //!   remembered, and more and more calls would be slow.
-//! - How many are made is the business of a [`super::budget::Budget`]. Pure: spans are passed in.
+//! - How many are made is the business of a budget. Pure: spans are passed in.
 //! - Source: Dean and Barroso, "The Tail at Scale", 2013.
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! - What was certainly not delivered may be tried again whatever its method. What may have been is tried again only if doing
 //!   it twice is as good as once: by its method, or because config says so of the service.
-//! - Each retry is paid for by a [`Budget`]; without it a service that is down would get twice its load.
+//! - Each retry is paid for by a `Budget`; without it a service that is down would get twice its load.
 //! - A retry never lengthens the request: one whose wait would last beyond the deadline is not made.
 //! - Pure: time and randomness are passed in.
 
@@ -181,8 +181,13 @@ impl Retries {
         self.budget.deposit(now);
     }
 
-    /// After which wait to try again, if at all. `random`: any 64 random bits.
-    pub(crate) fn again(&mut self, tried: Tried<'_>, now: Nanos, random: u64) -> Option<Duration> {
+    /// After which wait to try again, if at all. `random`: 64 random bits, asked for only if there is a wait.
+    pub(crate) fn again(
+        &mut self,
+        tried: Tried<'_>,
+        now: Nanos,
+        random: impl FnOnce() -> u64,
+    ) -> Option<Duration> {
         let Tried { message, outcome, retries } = tried;
         let trigger = outcome.trigger()?;
         if retries >= self.policy.retries_max || !self.policy.on.contains(&trigger) {
@@ -192,7 +197,7 @@ impl Retries {
             return None;
         }
         let backoff = Backoff { base: self.policy.backoff.0, max: self.policy.backoff_max.0 };
-        let wait = backoff.wait(retries, random);
+        let wait = backoff.wait(retries, random());
         if wait >= message.deadline.saturating_since(now) {
             return None;
         }
@@ -267,7 +272,7 @@ mod tests {
 
     fn is_tried_again(policy: &RetryPolicy, method: &'static str, outcome: Outcome) -> bool {
         let tried = Tried { message: &message(method), outcome, retries: 0 };
-        Retries::new(policy).again(tried, Nanos(0), 0).is_some()
+        Retries::new(policy).again(tried, Nanos(0), || 0).is_some()
     }
 
     /// POST is tried again only where it was certainly not delivered, or where config says that it is safe.
@@ -322,7 +327,7 @@ mod tests {
         let get = message("GET");
         let tried = Tried { message: &get, outcome: Outcome::Answered(503), retries: 0 };
         (0..10).for_each(|_| retries.deposit(Nanos(0)));
-        let made = (0..10).filter(|_| retries.again(tried, Nanos(0), 0).is_some()).count();
+        let made = (0..10).filter(|_| retries.again(tried, Nanos(0), || 0).is_some()).count();
         assert_eq!((made, retries.refused()), (2, 8));
     }
 
@@ -333,7 +338,7 @@ mod tests {
             let policy = RetryPolicy { retries_max: 2, ..RetryPolicy::default() };
             let get = message("GET");
             let tried = Tried { message: &get, outcome: Outcome::Answered(503), retries };
-            if let Some(wait) = Retries::new(&policy).again(tried, Nanos(now), random) {
+            if let Some(wait) = Retries::new(&policy).again(tried, Nanos(now), || random) {
                 prop_assert!(Nanos(now).saturating_add(wait) < DEADLINE);
                 prop_assert!(retries < 2);
             }

@@ -100,8 +100,13 @@ impl Tries {
         self.try_timeout.map_or(deadline, |span| deadline.min(now.saturating_add(span)))
     }
 
-    /// After which wait to call once more, if at all. `random`: any 64 random bits.
-    pub(crate) fn again(&mut self, tried: Tried<'_>, now: Nanos, random: u64) -> Option<Duration> {
+    /// After which wait to call once more, if at all. `random`: 64 random bits, asked for only if there is a wait.
+    pub(crate) fn again(
+        &mut self,
+        tried: Tried<'_>,
+        now: Nanos,
+        random: impl FnOnce() -> u64,
+    ) -> Option<Duration> {
         self.retries.as_mut()?.again(tried, now, random)
     }
 

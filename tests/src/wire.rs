@@ -16,7 +16,7 @@ pub struct Wire<S = TcpStream> {
 }
 
 /// TLS over TCP.
-pub(crate) type Secure = StreamOwned<ClientConnection, TcpStream>;
+pub type Secure = StreamOwned<ClientConnection, TcpStream>;
 
 impl Wire {
     /// Connects.

@@ -109,7 +109,7 @@ impl Dpu {
             }
             let (answer, outcome) = self.hedged(asked, leave).await;
             let tried = Tried { message, outcome, retries };
-            let wait = tries.borrow_mut().again(tried, Nanos::now(), fastrand::u64(..));
+            let wait = tries.borrow_mut().again(tried, Nanos::now(), || fastrand::u64(..));
             let Some(wait) = wait else { return answer };
             last = Some(answer);
             retries += 1;

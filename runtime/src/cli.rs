@@ -97,6 +97,7 @@ impl Run {
     pub fn overrides(&self, part: Part) -> Overrides {
         Overrides {
             part,
+            runs: false,
             socket: self.socket.clone(),
             admin: self.admin,
             worker_services: None,

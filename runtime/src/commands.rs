@@ -97,7 +97,20 @@ impl Entrance {
     }
 }
 
-/// SIGHUP ends a process that does not wait for it. One that has nothing to read again goes on.
+/// SIGHUP ends a process that has never waited for it. From now on it does not, also while the process starts.
+pub fn outlive_hangups() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let waited = runtime.and_then(|runtime| {
+        let _inside = runtime.enter();
+        // Nobody has to listen: what was waited for once is not left to the system any more.
+        signal(SignalKind::hangup()).map(drop)
+    });
+    if let Err(error) = waited {
+        tracing::warn!(%error, "SIGHUP ends this process until it serves");
+    }
+}
+
+/// SIGHUP of a process that has nothing to read again is told to whoever sent it.
 fn ignore_hangups() {
     let hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,

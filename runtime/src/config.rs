@@ -41,6 +41,8 @@ pub enum Part {
 pub struct Overrides {
     /// What the process is.
     pub part: Part,
+    /// It runs already: files that it has read at its start are not looked at again.
+    pub runs: bool,
     /// The DPA's socket.
     pub socket: Option<PathBuf>,
     /// Services that this worker hosts.

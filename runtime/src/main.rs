@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 
 fn serve(file: &Path, overrides: &Overrides, command: fn(&App) -> anyhow::Result<()>) -> ExitCode {
     start_log();
+    commands::outlive_hangups();
     let app = match load(file, overrides) {
         Ok(app) => app,
         Err(code) => return code,

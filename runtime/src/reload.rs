@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::watch::FileWatch;
 use crate::admin::metrics::Reloads;
-use crate::config::{self, App, Changes, Origin, Problems};
+use crate::config::{self, App, Changes, Origin, Overrides, Problems};
 use crate::mesh;
 
 /// Settings that a lane has not looked at yet. One after the other is sent.
@@ -141,7 +141,8 @@ impl Reload {
     async fn read(&mut self, text: Result<String, Problems>) {
         self.seen = text.as_ref().ok().cloned();
         let Origin { path, overrides, .. } = &self.app.origin;
-        match text.and_then(|text| config::parse(path, text, overrides)) {
+        let overrides = Overrides { runs: true, ..overrides.clone() };
+        match text.and_then(|text| config::parse(path, text, &overrides)) {
             Ok(new) => self.take_over(new).await,
             Err(problems) => self.refuse(&problems),
         }

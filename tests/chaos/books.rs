@@ -71,13 +71,20 @@ fn scrape(admin: SocketAddr) -> Option<String> {
     body.ends_with('\n').then(|| body.to_owned())
 }
 
-/// How many of the laws this process knows; each of them holds.
+/// How many of the laws this process knows; each of them holds, and that of each service.
 fn assert_balanced(text: &str) -> usize {
     let samples: HashMap<&str, u64> = text
         .lines()
         .filter_map(|line| line.strip_prefix("cellmesh_")?.rsplit_once(' '))
         .map(|(name, value)| (name, value.parse().expect("counters are whole numbers")))
         .collect();
+    for (sample, received) in &samples {
+        if let Some(labels) = sample.strip_prefix("service_requests_received_total") {
+            let of = |family: &&str| samples[format!("service_{family}{labels}").as_str()];
+            let ended: u64 = LAWS[0].1.iter().map(of).sum();
+            assert_eq!(*received, ended, "{sample} of {text}");
+        }
+    }
     let sum_of = |name: &str| -> u64 {
         let is_it = |sample: &str| sample.split_once('{').map_or(sample, |(family, _labels)| family) == name;
         samples.iter().filter(|(sample, _)| is_it(sample)).map(|(_, value)| value).sum()

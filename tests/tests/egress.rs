@@ -36,6 +36,7 @@ fn deed(head: &str, body: &[u8], stream: &mut TcpStream) -> bool {
     match path {
         "/echo" => reply(stream, 200, "x-own: yes\r\n", body),
         "/teapot" => reply(stream, 418, "", b"short and stout"),
+        "/redirect" => reply(stream, 302, "location: /echo\r\n", b"elsewhere still"),
         "/cut" => {
             write(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
             false
@@ -94,6 +95,16 @@ fn allowed_host_is_called() {
     assert!(!head.contains("x-cellmesh"), "{head}");
 }
 
+/// A redirect is an answer like any other: whether to follow it is the cell's decision.
+#[test]
+fn redirects_are_returned() {
+    let upstream = Upstream::start(deed);
+    let address = upstream.address();
+    let node = node(&format!("\"{address}\""), "");
+    assert_eq!(call(&node, &format!("http://{address}/redirect")), (302, "elsewhere still".into()));
+    assert_eq!(upstream.heads().len(), 1);
+}
+
 /// A host by name, which config says where to find.
 #[test]
 fn static_map_says_where_a_host_is() {
@@ -118,39 +129,99 @@ fn other_hosts_are_not_called() {
     assert_eq!(upstream.connections(), 0);
 }
 
-/// However an address of this machine is written: a name that leads to one is no permission for it.
+/// However an address of this machine or of a metadata service is written (E-1): a name that leads to one is no permission for
+/// it, even if config allows that name. That one port of 127.0.0.1 may be called helps neither them nor its other ports.
 #[test]
 fn inward_addresses_are_not_called() {
     let upstream = Upstream::start(deed);
     let port = upstream.address().port();
-    let spellings = [
-        "localhost",
-        "localhost.",
-        "LOCALHOST",
-        "127.1",
-        "127.0.1",
-        "0x7f.0.0.1",
-        "0x7f000001",
-        "2130706433",
-        "017700000001",
-        "0177.0.0.1",
-        "0",
-        "0.0.0.0",
-        "127.0.0.2",
-    ];
-    let allow: Vec<String> = spellings.iter().map(|host| format!("\"{host}\"")).collect();
-    // 127.0.0.2 and 0.0.0.0 are named as addresses, so they may be called; the others are names. That one port of 127.0.0.1
-    // may be called helps neither them nor its other ports.
-    let node = node(&format!("{}, \"127.0.0.1:1\"", allow[..11].join(", ")), "");
-    for host in &spellings[..11] {
+    let names = inward_names();
+    assert!(names.len() > 300, "{}", names.len());
+    let allow: Vec<String> = names.iter().map(|host| format!("\"{host}\"")).collect();
+    let node = node(&format!("{}, \"127.0.0.1:1\"", allow.join(", ")), "");
+    for host in &names {
         let (status, text) = call(&node, &format!("http://{host}:{port}/"));
-        assert!(status == 502 && text.contains(host.trim_end_matches('.')), "{host}: {status} {text}");
+        assert!(status == 502 && text.contains("no cell may call"), "{host}: {status} {text}");
     }
-    for host in ["[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "127.0.0.2", "127.0.0.1"] {
+    for host in [
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[fe80::1]",
+        "[fd00:ec2::254]",
+        "169.254.169.254",
+        "127.0.0.1",
+        "127.0.0.2",
+        "0.0.0.0",
+        "224.0.0.1",
+        "100.64.0.1",
+    ] {
         let (status, text) = call(&node, &format!("http://{host}:{port}/"));
         assert!(status == 503 && text.contains("egress.allow"), "{host}: {status} {text}");
     }
+    for url in strange_urls(port) {
+        let (status, text) = call(&node, &url);
+        assert!((500..600).contains(&status), "{url}: {status} {text}");
+    }
     assert_eq!(upstream.connections(), 0);
+}
+
+/// Names that the system's resolver takes for addresses of this machine or of a metadata service: one to four parts, each in
+/// decimal, octal or hexadecimal digits. Source: inet_aton(3). And those that mean this machine.
+fn inward_names() -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "LOCALHOST", "LocalHost"].map(str::to_owned).into();
+    for address in [0x7f00_0001_u32, 0, 0xa9fe_a9fe] {
+        let [a, b, c, d] = address.to_be_bytes().map(u32::from);
+        let parts =
+            [vec![a, b, c, d], vec![a, b, address & 0xffff], vec![a, address & 0xff_ffff], vec![address]];
+        let spelled = parts.iter().flat_map(|parts| spellings(parts));
+        // As everybody writes it, it is an address and not a name.
+        names.extend(spelled.filter(|name| name.parse::<std::net::Ipv4Addr>().is_err()));
+    }
+    names
+}
+
+/// All ways to write these parts.
+fn spellings(parts: &[u32]) -> Vec<String> {
+    let Some((first, rest)) = parts.split_first() else { return vec![String::new()] };
+    let digits = [format!("{first}"), format!("0{first:o}"), format!("{first:#x}")];
+    let rest = spellings(rest);
+    let with_rest = |digits: &String| {
+        let join = |rest: &String| if rest.is_empty() { digits.clone() } else { format!("{digits}.{rest}") };
+        rest.iter().map(join).collect::<Vec<_>>()
+    };
+    digits.iter().flat_map(with_rest).collect()
+}
+
+/// URLs whose host is not what it looks like, percent-encoded for a query.
+fn strange_urls(port: u16) -> Vec<String> {
+    let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    [
+        "http://localhost@127.0.0.1:PORT/",
+        "http://127.0.0.1:1@127.0.0.1:PORT/",
+        "http://127.0.0.1:1#@127.0.0.1:PORT/",
+        "http://127.0.0.1:PORT#@127.0.0.1:1/",
+        "http://127.0.0.1:PORT\\@127.0.0.1:1/",
+        "http://[fe80::1%25lo]:PORT/",
+        "http://[::1%lo]:PORT/",
+        "http://\u{ff11}\u{ff12}\u{ff17}.0.0.1:PORT/",
+        "http://127\u{3002}0\u{3002}0\u{3002}1:PORT/",
+        "http://loc\u{430}lhost:PORT/",
+        "http://127.0.0.1%3aPORT/",
+        "http://127.0.0.1 :PORT/",
+        "http:///127.0.0.1:PORT/",
+        "http:127.0.0.1:PORT/",
+        "//127.0.0.1:PORT/",
+        "https://127.0.0.1:PORT/",
+        "gopher://127.0.0.1:PORT/",
+        "file:///etc/passwd",
+    ]
+    .iter()
+    .map(|url| encode(&url.replace("PORT", &port.to_string())))
+    .collect()
 }
 
 /// Whatever a host does, the call ends with an answer that says what failed, and the next call is served.

@@ -86,8 +86,8 @@ pub(crate) fn chaos(workspace: &Workspace) -> Result<ExitCode> {
 fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
     let bin = workspace.target.join("debug/cellmesh");
     let mut build = workspace.cargo();
-    // `--bins` beside `--tests`: the plain binary too, which the end-to-end tests start.
-    build.args(["build", "--workspace", "--bins", "--tests"]);
+    // `--bin` beside `--tests`: the plain binary too, which the end-to-end tests start.
+    build.args(["build", "--workspace", "--bin", "cellmesh", "--tests"]);
     let mut all = workspace.cargo();
     all.args(["test", "--no-fail-fast", "--workspace"]);
     all.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells);

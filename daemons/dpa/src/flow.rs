@@ -2,6 +2,8 @@
 //!
 //! - A worker's calls to a service go to a sidecar until a sidecar has installed a flow entry for the two; the entry goes
 //!   when the caller does, and when the service's last worker does, so the sidecar decides anew about the next.
+//! - All entries go when a sidecar comes or goes: the new one may have been told another policy than the one that installed
+//!   them, which may have installed more until its end.
 //! - Of several workers: the one with the fewest requests in flight of two that are drawn at random. Two choices keep the
 //!   load nearly even, at the cost of two loads.
 
@@ -74,13 +76,17 @@ impl FlowTable {
     }
 
     pub(crate) fn add_sidecar(&mut self, sidecar: EndpointId) {
+        self.uninstall_everything();
         self.sidecars.push(sidecar);
     }
 
     /// Forgets an endpoint: its own entries, and all entries of each service that it was the last worker of.
     pub(crate) fn remove(&mut self, endpoint: EndpointId) {
         self.version += 1;
-        self.sidecars.retain(|sidecar| *sidecar != endpoint);
+        if self.sidecars.contains(&endpoint) {
+            self.uninstall_everything();
+            self.sidecars.retain(|sidecar| *sidecar != endpoint);
+        }
         for service in &mut self.services {
             service.workers.retain(|worker| *worker != endpoint);
             service.uninstall(endpoint);
@@ -104,6 +110,10 @@ impl FlowTable {
         if let Some(service) = self.services.get_mut(usize::from(service.0)) {
             service.callers.clear();
         }
+    }
+
+    fn uninstall_everything(&mut self) {
+        self.services.iter_mut().for_each(|service| service.callers.clear());
     }
 
     #[inline]
@@ -196,6 +206,21 @@ mod tests {
         flows.install(C, S);
         flows.uninstall_all(S);
         assert!(!flows.is_installed(C, S));
+    }
+
+    /// What one sidecar has decided does not hold for the next.
+    #[test]
+    fn entries_go_with_a_sidecar() {
+        const C: EndpointId = EndpointId(200);
+        const SIDECARS: [EndpointId; 2] = [EndpointId(300), EndpointId(301)];
+        let mut flows = table(2);
+        flows.add_sidecar(SIDECARS[0]);
+        flows.install(C, S);
+        flows.add_sidecar(SIDECARS[1]);
+        assert!(!flows.is_installed(C, S), "the new one has not decided");
+        flows.install(C, S);
+        flows.remove(SIDECARS[0]);
+        assert!(!flows.is_installed(C, S), "the old one may have installed it");
     }
 
     /// Every worker is drawn, none that is gone, and of two the less busy one.

@@ -39,7 +39,8 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
         };
         let last = object.is_err();
         let answer = answer(dpu, &mut received, object, standing.client_certificate()).await;
-        if io.write_all(&answer).await.is_err() || last || !inbox.has_more(&mut io) {
+        let is_sent = io.write_all(&answer).await.is_ok() && io.flush().await.is_ok();
+        if !is_sent || last || !inbox.has_more(&mut io) {
             break;
         }
     }
@@ -78,6 +79,7 @@ async fn call(
     certificate: Option<&str>,
 ) -> Result<Vec<u8>, Refusal> {
     let request::Asked { service, head, body } = request::read(received, object, certificate)?;
+    received.routed(service);
     let (mut permit, deadline) = received.settings().admit(service, head.view())?;
     received.dispatch()?;
     let mut message = RequestMessage {

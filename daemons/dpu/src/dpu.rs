@@ -24,7 +24,7 @@ mod settings;
 mod tasks;
 mod tries;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -42,6 +42,7 @@ use tokio::sync::Notify;
 use self::calls::{Calls, Settled, Ticket};
 pub(crate) use self::connections::Connection;
 use self::connections::Connections;
+pub use self::load::ServiceStats;
 pub(crate) use self::load::{HeldAnswer, Received};
 use self::load::{Load, add};
 pub use self::request::Request;
@@ -72,6 +73,8 @@ struct Shared {
     /// What a link is made for, whatever config says later.
     port: PortConfig,
     link: RefCell<Option<Attachment>>,
+    /// Links that were let go, ever.
+    links_lost: Cell<u64>,
     calls: RefCell<Calls>,
     work: Notify,
     load: Load,
@@ -137,6 +140,7 @@ impl Dpu {
     #[must_use]
     pub fn new(routes: Arc<Routes>, config: DpuConfig) -> Self {
         let port = port_config(&config);
+        let services = routes.services().len();
         Self(Rc::new(Shared {
             settings: RefCell::new(Rc::new(Settings::new(routes, config))),
             port,
@@ -144,9 +148,10 @@ impl Dpu {
             tried: Tasks::default(),
             permits: RefCell::default(),
             link: RefCell::new(None),
+            links_lost: Cell::default(),
             calls: RefCell::new(Calls::new()),
             work: Notify::new(),
-            load: Load::default(),
+            load: Load::new(services),
             connections: Connections::default(),
             ids: RequestIds::new(),
             egress: Egress::default(),
@@ -176,6 +181,7 @@ impl Dpu {
         if self.0.link.borrow_mut().take().is_none() {
             return;
         }
+        add(&self.0.links_lost, 1);
         self.cancel_all_tasks();
         self.0.permits.borrow_mut().clear();
         let calls = self.0.calls.borrow().all();
@@ -252,13 +258,12 @@ impl Dpu {
     pub fn stats(&self) -> DpuStats {
         let load = &self.0.load;
         let (egress_sent, egress_failed) = self.0.egress.counts();
-        let ended = load.answered.get() + load.refused.get() + load.abandoned.get();
         DpuStats {
-            received: load.received.get(),
-            answered: load.answered.get(),
-            refused: load.refused.get(),
-            abandoned: load.abandoned.get(),
-            in_flight: load.received.get() - ended,
+            received: load.requests.received.get(),
+            answered: load.requests.answered.get(),
+            refused: load.requests.refused.get(),
+            abandoned: load.requests.abandoned.get(),
+            in_flight: load.requests.in_flight(),
             dispatched: load.dispatched.get(),
             buffered_bytes: load.buffered_bytes.get(),
             answer_bytes: load.answer_bytes.get(),
@@ -271,6 +276,12 @@ impl Dpu {
             bad_responses: load.bad_responses.get(),
             tls_failed: load.tls_failed.get(),
         }
+    }
+
+    /// The counters of each service now.
+    #[must_use]
+    pub fn service_stats(&self) -> Vec<ServiceStats> {
+        self.0.load.service_stats(&self.0.settings.borrow().routes)
     }
 
     /// The counters of the policies of services now.
@@ -306,7 +317,7 @@ impl Dpu {
         message: RequestMessage,
     ) -> Result<ResponseMessage, Refusal> {
         let host = settings.host_for_client(message.service);
-        self.exchange_to(settings, message, host).await
+        self.exchange_to(settings, message, host, settings.config.retry_worker_lost).await
     }
 
     /// Sends `message` into the mesh. The answer always comes: a fault at the latest after the deadline.

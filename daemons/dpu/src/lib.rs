@@ -52,7 +52,7 @@ mod tls;
 
 pub use self::acceptor::{Acceptor, ConnectionCaps, LaneIntake};
 pub use self::config::{ConfigError, DpuConfig};
-pub use self::dpu::{Dpu, DpuStats, Request};
+pub use self::dpu::{Dpu, DpuStats, Request, ServiceStats};
 pub use self::ingress::serve_connection;
 pub use self::routes::{RouteQuery, Routes, RoutesError, ServiceName, UnknownService};
 pub use self::tls::{Tls, TlsProblem, TlsProblems};

@@ -49,6 +49,7 @@ use self::split::Split;
 pub(crate) use self::tries::Tries;
 pub use self::tries::TryCounts;
 use crate::faults::Refusal;
+use crate::forward::ERROR_HEADER;
 use crate::routes::{Routes, ServiceName};
 use crate::units::TimeSpan;
 
@@ -231,14 +232,17 @@ impl Policies {
     }
 
     /// Other policies of the same services, in the place of these. One that says the same stays, with all that it has counted
-    /// and learned.
+    /// and learned. Another goes on with the counters and with the requests in flight, and begins its tries anew.
     pub(crate) fn followed_by(&self, services: &BTreeMap<String, ServicePolicy>, routes: &Routes) -> Self {
         let known =
             |name: &ServiceName| self.by_service.iter().flatten().find(|policy| policy.service == *name);
         let policy = |name: &ServiceName| {
             let settings = services.get(name.as_str()).filter(|settings| !settings.is_empty())?;
-            let same = known(name).filter(|policy| policy.settings == *settings);
-            Some(same.map_or_else(|| Policy::new(name, settings, routes), Rc::clone))
+            Some(match known(name) {
+                Some(policy) if policy.settings == *settings => Rc::clone(policy),
+                Some(policy) => policy.followed_by(settings, routes),
+                None => Policy::new(name, settings, routes, Rc::default()),
+            })
         };
         let policies = routes.services().iter().map(policy);
         let mut by_service: Vec<Option<Rc<Policy>>> = policies.collect();
@@ -275,21 +279,42 @@ pub(crate) struct Policy {
     service: ServiceName,
     settings: ServicePolicy,
     split: Split,
-    refused: [Cell<u64>; Denied::REASONS.len()],
-    in_flight: Cell<u64>,
+    counted: Rc<Counted>,
     tries: Option<RefCell<Tries>>,
 }
 
+/// What is counted for one service on one lane, whatever its policy is at the time.
+#[derive(Debug, Default)]
+struct Counted {
+    refused: [Cell<u64>; Denied::REASONS.len()],
+    in_flight: Cell<u64>,
+}
+
 impl Policy {
-    fn new(service: &ServiceName, settings: &ServicePolicy, routes: &Routes) -> Rc<Self> {
+    fn new(
+        service: &ServiceName,
+        settings: &ServicePolicy,
+        routes: &Routes,
+        counted: Rc<Counted>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             service: service.clone(),
             settings: settings.clone(),
             split: Split::new(&settings.split, routes),
-            refused: Default::default(),
-            in_flight: Cell::new(0),
+            counted,
             tries: Tries::new(settings).map(RefCell::new),
         })
+    }
+
+    /// What is in flight counts for the new one too. All lanes have shared the count of the old one, so they go on sharing it.
+    fn followed_by(&self, settings: &ServicePolicy, routes: &Routes) -> Rc<Self> {
+        let mut settings = settings.clone();
+        let old = &self.settings;
+        settings.counts.in_flight = old.counts.in_flight.clone();
+        if settings.rate == old.rate {
+            settings.counts.bucket = old.counts.bucket.clone();
+        }
+        Self::new(&self.service, &settings, routes, Rc::clone(&self.counted))
     }
 
     /// What is done when a call fails or is slow, if anything.
@@ -315,17 +340,17 @@ impl Policy {
     }
 
     fn refusal(&self, denied: Denied) -> Refusal {
-        let count = &self.refused[denied.reason()];
+        let count = &self.counted.refused[denied.reason()];
         count.set(count.get() + 1);
         Refusal::Denied { denied, service: self.service.to_string() }
     }
 
     fn stats(&self) -> PolicyStats {
-        let refused = Denied::REASONS.iter().zip(&self.refused);
+        let refused = Denied::REASONS.iter().zip(&self.counted.refused);
         PolicyStats {
             service: self.service.to_string(),
             refused: refused.map(|(reason, count)| (*reason, count.get())).collect(),
-            in_flight: self.in_flight.get(),
+            in_flight: self.counted.in_flight.get(),
             tries: self.tries().map(|tries| tries.borrow().counts()),
         }
     }
@@ -354,7 +379,7 @@ impl Permit {
         if let Some(max) = policy.settings.in_flight_max {
             let place = policy.settings.counts.in_flight.take(max);
             self.place = Some(place.ok_or_else(|| policy.refusal(Denied::InFlight))?);
-            policy.in_flight.set(policy.in_flight.get() + 1);
+            policy.counted.in_flight.set(policy.counted.in_flight.get() + 1);
         }
         rewrite(message, &policy.settings.headers)?;
         if !policy.split.is_empty() {
@@ -363,15 +388,24 @@ impl Permit {
         Ok(())
     }
 
-    /// What the answer of the service becomes on its way back; what the mesh says instead stays as it is.
+    /// What the answer of the service becomes on its way back; what the mesh says instead stays as it is, and so does a head
+    /// that is too large already, or would be then.
     pub(crate) fn on_answer(&self, message: &mut ResponseMessage) {
         let Some(rules) = self.policy.as_ref().map(|policy| &policy.settings.response_headers) else {
             return;
         };
-        // A head that is none stays as it is: whoever writes it down says so.
-        let is_good = |message: &ResponseMessage| message.headers().check(HeadLimits::default()).is_ok();
-        if message.fault == Fault::None && *rules != HeaderRules::default() && is_good(message) {
-            message.head = rules.apply(b"", message.headers());
+        let is_good = |head: HeaderLines<'_>| head.check(HeadLimits::default()).is_ok();
+        let is_ours = message.fault != Fault::None || message.headers().get(ERROR_HEADER).is_some();
+        if is_ours || *rules == HeaderRules::default() || !is_good(message.headers()) {
+            return;
+        }
+        let head = rules.apply(b"", message.headers());
+        if is_good(HeaderLines(&head)) {
+            message.head = head;
+        } else {
+            tracing::warn!(
+                "response_headers of a policy do not fit the head of an answer, which goes without them"
+            );
         }
     }
 }
@@ -390,7 +424,7 @@ fn rewrite(message: &mut RequestMessage, rules: &HeaderRules) -> Result<(), Refu
 impl Drop for Permit {
     fn drop(&mut self) {
         if let (Some(policy), Some(_place)) = (&self.policy, &self.place) {
-            policy.in_flight.set(policy.in_flight.get() - 1);
+            policy.counted.in_flight.set(policy.counted.in_flight.get() - 1);
         }
     }
 }
@@ -440,6 +474,32 @@ mod tests {
             Rc::ptr_eq(&of(&first), &of(&next))
         };
         assert_eq!([is_same(0), is_same(1)], [true, false]);
+    }
+
+    /// Requests that are in flight when a policy changes count for the new one, and for what is told of it.
+    #[test]
+    fn requests_in_flight_count_for_the_next_policy() {
+        let services = ["s0"].map(|name| name.parse().expect("a name")).to_vec();
+        let routes = Routes::new(services, ServiceId(0)).expect("valid routes");
+        let read = |text| serde_json::from_str(text).expect("policies");
+        let first = Policies::new(&read(r#"{"s0": {"in_flight_max": 2}}"#), &routes);
+        let mut message = RequestMessage {
+            service: ServiceId(0),
+            deadline: Nanos::MAX,
+            hops: 0,
+            method_len: 0,
+            target_len: 0,
+            head: Default::default(),
+            body: Default::default(),
+        };
+        let mut permits: Vec<Permit> = (0..2).map(|_| permit(&first, 0)).collect();
+        permits.iter_mut().for_each(|permit| permit.dispatch(&mut message).expect("room"));
+        let next = first.followed_by(&read(r#"{"s0": {"in_flight_max": 2, "timeout": "1s"}}"#), &routes);
+        let head = HeadView { target: b"/", headers: HeaderLines(b"") };
+        let admit = || next.admit(ServiceId(0), head, Nanos(0)).is_ok();
+        assert_eq!((admit(), next.stats()[0].in_flight), (false, 2));
+        permits.clear();
+        assert_eq!((admit(), next.stats()[0].in_flight), (true, 0));
     }
 
     /// A time of nothing is refused with what would be right.

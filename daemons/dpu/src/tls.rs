@@ -22,8 +22,8 @@ use std::time::Duration;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 
@@ -305,11 +305,17 @@ fn server(
     identity: CertifiedKey,
     clients: Arc<dyn ClientCertVerifier>,
 ) -> Arc<ServerConfig> {
+    let asks_clients = clients.offer_client_auth();
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for TLS 1.2 and 1.3")
         .with_client_cert_verifier(clients)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
+    if asks_clients {
+        // One who resumes is not asked for a certificate again, however long ago it was good.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+    }
     server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     Arc::new(server)
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use cellmesh_dpa::DpaStats;
 use cellmesh_dpu::policy::breaker::BreakerState;
 use cellmesh_dpu::policy::{PolicyStats, TryCounts};
-use cellmesh_dpu::{Dpu, DpuStats};
+use cellmesh_dpu::{Dpu, DpuStats, ServiceStats};
 use cellmesh_shm::frame::FrameError;
 use cellmesh_shm::message::Fault;
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +28,8 @@ const QUESTIONS_MAX: usize = 4;
 pub struct Counts {
     /// Of its DPU, if it has one.
     pub dpu: Option<DpuStats>,
+    /// Of the services on its DPU.
+    pub services: Vec<ServiceStats>,
     /// Of the policies of services on its DPU.
     pub policies: Vec<PolicyStats>,
     /// Of its DPA, if it can be asked.
@@ -38,7 +40,12 @@ impl Counts {
     /// What this sidecar knows.
     #[must_use]
     pub fn of_dpu(dpu: &Dpu) -> Self {
-        Self { dpu: Some(dpu.stats()), policies: dpu.policy_stats(), dpa: None }
+        Self {
+            dpu: Some(dpu.stats()),
+            services: dpu.service_stats(),
+            policies: dpu.policy_stats(),
+            dpa: None,
+        }
     }
 }
 
@@ -132,8 +139,12 @@ pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>) -> String {
     if !dpus.is_empty() {
         of_dpus(&mut text, &dpus);
     }
+    let services = lanes.iter().flat_map(|lane| &lane.services);
+    by_service(&mut text, &SERVICES, services.map(|stats| (stats.service.as_str(), stats)));
     of_policies(&mut text, lanes);
-    of_tries(&mut text, lanes);
+    let policies = lanes.iter().flat_map(|lane| &lane.policies);
+    let tries = policies.filter_map(|policy| Some((policy.service.as_str(), policy.tries.as_ref()?)));
+    by_service(&mut text, &TRIES, tries);
     let dpas: Vec<DpaStats> = lanes.iter().filter_map(|lane| lane.dpa).collect();
     if !dpas.is_empty() {
         of_dpas(&mut text, &dpas);
@@ -194,6 +205,50 @@ fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
 }
 
 /// Counters of services with policy: each service once, all lanes together.
+/// Name, kind, help, and how it is read from what a lane counts of one service.
+type ServiceFamily<C> = (&'static str, Kind, &'static str, fn(&C) -> u64);
+
+/// Families of a sample for each service: all lanes together. Nothing without services.
+fn by_service<'c, C: 'c>(
+    text: &mut Text,
+    families: &[ServiceFamily<C>],
+    counts: impl Iterator<Item = (&'c str, &'c C)>,
+) {
+    let mut services: BTreeMap<&str, Vec<&C>> = BTreeMap::new();
+    counts.for_each(|(service, counts)| services.entry(service).or_default().push(counts));
+    if services.is_empty() {
+        return;
+    }
+    for (name, kind, help, of) in families {
+        text.family(name, *kind, help);
+        for (service, lanes) in &services {
+            let sum = lanes.iter().map(|counts| of(counts)).sum();
+            text.sample(&format!("{name}{{service=\"{service}\"}}"), sum);
+        }
+    }
+}
+
+const SERVICES: [ServiceFamily<ServiceStats>; 5] = [
+    ("service_requests_received_total", Kind::Counter, "Requests of clients routed to a service.", |c| {
+        c.received
+    }),
+    ("service_requests_answered_total", Kind::Counter, "Of these, answered by a cell or a host.", |c| {
+        c.answered
+    }),
+    ("service_requests_refused_total", Kind::Counter, "Of these, answered by the mesh with an error.", |c| {
+        c.refused
+    }),
+    ("service_requests_abandoned_total", Kind::Counter, "Of these, whose client went away first.", |c| {
+        c.abandoned
+    }),
+    (
+        "service_inflight_requests",
+        Kind::Gauge,
+        "Requests of clients routed to a service and not ended.",
+        |c| c.in_flight,
+    ),
+];
+
 fn of_policies(text: &mut Text, lanes: &[Counts]) {
     let (mut refused, mut in_flight) = (BTreeMap::new(), BTreeMap::new());
     for policy in lanes.iter().flat_map(|lane| &lane.policies) {
@@ -216,29 +271,7 @@ fn of_policies(text: &mut Text, lanes: &[Counts]) {
     }
 }
 
-/// Services with a policy for their tries: each once, all lanes together.
-fn of_tries(text: &mut Text, lanes: &[Counts]) {
-    let mut services: BTreeMap<&str, Vec<&TryCounts>> = BTreeMap::new();
-    for policy in lanes.iter().flat_map(|lane| &lane.policies) {
-        if let Some(tries) = &policy.tries {
-            services.entry(&policy.service).or_default().push(tries);
-        }
-    }
-    if services.is_empty() {
-        return;
-    }
-    for (name, kind, help, of) in TRIES {
-        text.family(name, kind, help);
-        for (service, lanes) in &services {
-            let sum = lanes.iter().map(|counts| of(counts)).sum();
-            text.sample(&format!("{name}{{service=\"{service}\"}}"), sum);
-        }
-    }
-}
-
-type TryFamily = (&'static str, Kind, &'static str, fn(&TryCounts) -> u64);
-
-const TRIES: [TryFamily; 7] = [
+const TRIES: [ServiceFamily<TryCounts>; 7] = [
     ("policy_retries_total", Kind::Counter, "Calls made once more because one had failed.", |c| c.retries),
     ("policy_retries_refused_total", Kind::Counter, "Retries that the budget has refused.", |c| {
         c.retries_refused
@@ -361,7 +394,9 @@ mod tests {
         let policy =
             PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1, tries };
         let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
-        let lane = Counts { dpu: Some(dpu), policies: vec![policy], dpa };
+        let service =
+            ServiceStats { service: "s".into(), received: 2, answered: 2, ..ServiceStats::default() };
+        let lane = Counts { dpu: Some(dpu), services: vec![service], policies: vec![policy], dpa };
         let reloads = Reloads::default();
         reloads.refused();
         let text = text(&[Counts { dpa: None, ..lane.clone() }, lane], Some(&reloads));
@@ -372,6 +407,7 @@ mod tests {
             "cellmesh_ring_frames_total 7",
             "cellmesh_policy_refused_total{service=\"s\",reason=\"in-flight\"} 4",
             "cellmesh_policy_inflight_requests{service=\"s\"} 2",
+            "cellmesh_service_requests_received_total{service=\"s\"} 4",
             "cellmesh_policy_retries_total{service=\"s\"} 8",
             "cellmesh_circuit_open{service=\"s\"} 2",
             "cellmesh_config_reloads_total{outcome=\"refused\"} 1",

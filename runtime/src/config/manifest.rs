@@ -60,7 +60,8 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     let entry = root.text(&mut source, "entry");
     let listen = root.address(&mut source, "listen").unwrap_or(LISTEN_DEFAULT);
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let around = tls::Around { folder, listen: overrides.listen.unwrap_or(listen), part: overrides.part };
+    let checks_files = matches!(overrides.part, Part::Whole | Part::Daemon) && !overrides.runs;
+    let around = tls::Around { folder, listen: overrides.listen.unwrap_or(listen), checks_files };
     let mut dpu = ingress::read(&mut source, &mut root, &around);
     let admin = root.table(&mut source, "admin").and_then(|mut table| {
         let listen = table.address(&mut source, "listen");

@@ -16,7 +16,6 @@ use cellmesh_dpu::Tls;
 use cellmesh_dpu::config::{ClientCa, TlsConfig};
 use cellmesh_dpu::units::TimeSpan;
 
-use super::Part;
 use super::manifest::{LONGEST, SHORTEST};
 use super::reader::{Source, Table};
 
@@ -26,8 +25,9 @@ pub(super) struct Around<'a> {
     pub(super) folder: &'a Path,
     /// Where cleartext is spoken.
     pub(super) listen: SocketAddr,
-    /// What this process is: not each has clients, and the key is for those who do.
-    pub(super) part: Part,
+    /// Whether the files are looked at. Not each process has clients, and the key is for those who do; and one that runs
+    /// follows them by itself.
+    pub(super) checks_files: bool,
 }
 
 /// Reads the section, if it is there, and checks the files that it names.
@@ -49,7 +49,7 @@ pub(super) fn read(
         clients,
         handshake_timeout: timeout.map_or(TlsConfig::HANDSHAKE_TIMEOUT, TimeSpan),
     };
-    if matches!(around.part, Part::Whole | Part::Daemon) {
+    if around.checks_files {
         check_files(source, &table, &config);
     }
     table.finish(source);

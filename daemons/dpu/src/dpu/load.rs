@@ -2,22 +2,25 @@
 //!
 //! Conservation: `received = answered + refused + abandoned + in flight`, at every instant. A request
 //! is counted from its head to its end by a guard, so no path can forget to give back what it took.
+//! The same holds of each service, for what was routed to it.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
+use cellmesh_shm::ids::ServiceId;
+
 use super::{Dpu, Settings};
 use crate::faults::Refusal;
 use crate::request_id::RequestIds;
+use crate::routes::Routes;
 use crate::units::ByteSize;
 
 /// Counters of one lane.
 #[derive(Debug, Default)]
 pub(super) struct Load {
-    pub(super) received: Cell<u64>,
-    pub(super) answered: Cell<u64>,
-    pub(super) refused: Cell<u64>,
-    pub(super) abandoned: Cell<u64>,
+    pub(super) requests: Outcomes,
+    /// Of those that were routed, by the place of their service.
+    services: Box<[Outcomes]>,
     /// Given to the mesh and not ended.
     pub(super) dispatched: Cell<u32>,
     pub(super) buffered_bytes: Cell<u64>,
@@ -26,6 +29,75 @@ pub(super) struct Load {
     pub(super) relayed: Cell<u64>,
     pub(super) bad_responses: Cell<u64>,
     pub(super) tls_failed: Cell<u64>,
+}
+
+/// What became of requests.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    pub(super) received: Cell<u64>,
+    pub(super) answered: Cell<u64>,
+    pub(super) refused: Cell<u64>,
+    pub(super) abandoned: Cell<u64>,
+}
+
+/// Requests of clients for one service, on one lane.
+///
+/// `received = answered + refused + abandoned + in_flight` always holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceStats {
+    /// The service, as it was asked for.
+    pub service: String,
+    /// Routed to it.
+    pub received: u64,
+    /// Answered by a cell or a host.
+    pub answered: u64,
+    /// Answered by the mesh.
+    pub refused: u64,
+    /// The client went away first.
+    pub abandoned: u64,
+    /// Routed to it and not ended.
+    pub in_flight: u64,
+}
+
+impl Load {
+    pub(super) fn new(services: usize) -> Self {
+        Self { services: (0..services).map(|_| Outcomes::default()).collect(), ..Self::default() }
+    }
+
+    /// Of each service; `routes` are those that requests were routed by.
+    pub(super) fn service_stats(&self, routes: &Routes) -> Vec<ServiceStats> {
+        let stats = routes.services().iter().zip(&self.services);
+        stats.map(|(name, outcomes)| outcomes.stats(name.to_string())).collect()
+    }
+}
+
+impl Outcomes {
+    fn end(&self, end: End) {
+        add(
+            match end {
+                End::Abandoned => &self.abandoned,
+                End::Answered => &self.answered,
+                End::Refused => &self.refused,
+            },
+            1,
+        );
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        let ended = self.answered.get() + self.refused.get() + self.abandoned.get();
+        self.received.get() - ended
+    }
+
+    fn stats(&self, service: String) -> ServiceStats {
+        ServiceStats {
+            service,
+            received: self.received.get(),
+            answered: self.answered.get(),
+            refused: self.refused.get(),
+            abandoned: self.abandoned.get(),
+            in_flight: self.in_flight(),
+        }
+    }
 }
 
 pub(super) fn add(counter: &Cell<u64>, count: u64) {
@@ -46,6 +118,8 @@ pub(crate) struct Received {
     dpu: Dpu,
     /// What config said when it began.
     settings: Rc<Settings>,
+    /// The service that it was routed to.
+    service: Option<usize>,
     buffered_bytes: u64,
     dispatched: bool,
     end: End,
@@ -53,9 +127,18 @@ pub(crate) struct Received {
 
 impl Received {
     pub(super) fn new(dpu: Dpu) -> Self {
-        add(&dpu.0.load.received, 1);
+        add(&dpu.0.load.requests.received, 1);
         let settings = dpu.settings();
-        Self { dpu, settings, buffered_bytes: 0, dispatched: false, end: End::Abandoned }
+        Self { dpu, settings, service: None, buffered_bytes: 0, dispatched: false, end: End::Abandoned }
+    }
+
+    /// It is for this service. Said once.
+    pub(crate) fn routed(&mut self, service: ServiceId) {
+        let place = usize::from(service.0);
+        if let Some(outcomes) = self.dpu.0.load.services.get(place) {
+            add(&outcomes.received, 1);
+            self.service = Some(place);
+        }
     }
 
     /// Whether this request may begin. Asked once, before its body is read: what began before a drain
@@ -153,10 +236,9 @@ impl Drop for Received {
         let load = &self.dpu.0.load;
         load.buffered_bytes.set(load.buffered_bytes.get() - self.buffered_bytes);
         load.dispatched.set(load.dispatched.get() - u32::from(self.dispatched));
-        match self.end {
-            End::Abandoned => add(&load.abandoned, 1),
-            End::Answered => add(&load.answered, 1),
-            End::Refused => add(&load.refused, 1),
+        load.requests.end(self.end);
+        if let Some(place) = self.service {
+            load.services[place].end(self.end);
         }
     }
 }

@@ -45,6 +45,7 @@ impl Dpu {
     }
 
     fn send(&self, received: &mut Received, mut message: RequestMessage) -> Result<(Call, Permit), Refusal> {
+        received.routed(message.service);
         received.admit()?;
         let now = Nanos::now();
         let mut permit = received.settings().policies.admit(message.service, HeadView::of(&message), now)?;

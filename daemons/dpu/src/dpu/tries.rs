@@ -54,28 +54,39 @@ struct Asked<'m> {
     tries: &'m RefCell<Tries>,
     message: &'m RequestMessage,
     host: Option<&'m str>,
+    /// Whether a call whose worker dies is made once more if that is safe, and the policy does not say what is done then.
+    repeats: bool,
+}
+
+impl Asked<'_> {
+    /// What a call has to be answered if nothing of the request's time was spent before.
+    fn allowance(&self) -> Duration {
+        let whole = self.settings.config.request_timeout.0;
+        self.tries.borrow().allowance().map_or(whole, |own| own.min(whole))
+    }
 }
 
 impl Dpu {
     /// Sends `message` into the mesh and waits for the answer. `host`: where its service is if it has no worker here.
+    /// `repeats`: one whose worker dies is sent once more if that is safe, unless a policy says what is done then.
     pub(super) async fn exchange_to(
         &self,
         settings: &Settings,
         message: RequestMessage,
         host: Option<String>,
+        repeats: bool,
     ) -> Exchanged {
         let policy = settings.policies.of(message.service);
         let host = host.as_deref();
         match policy.and_then(|policy| policy.tries()) {
-            Some(tries) => self.exchange_again(Asked { settings, tries, message: &message, host }).await,
-            None => {
-                let repeats = settings.config.retry_worker_lost;
-                self.exchange_once(settings, message, host, repeats).await.0
+            Some(tries) => {
+                self.exchange_again(Asked { settings, tries, message: &message, host, repeats }).await
             }
+            None => self.exchange_once(settings, message, host, repeats).await.0,
         }
     }
 
-    /// As [`Dpu::exchange_to`], for a worker, in a task of its own.
+    /// As [`Dpu::exchange_to`], for a worker, in a task of its own. Whether to repeat it is the worker's decision.
     pub(super) fn relay_tries(
         &self,
         settings: Rc<Settings>,
@@ -85,7 +96,7 @@ impl Dpu {
     ) {
         let dpu = self.clone();
         self.run(slot, |shared| &shared.tried, async move {
-            dpu.exchange_to(&settings, message, host).await.unwrap_or_else(|refusal| {
+            dpu.exchange_to(&settings, message, host, false).await.unwrap_or_else(|refusal| {
                 // Given back at once: the policy changes what services answer, and nobody has.
                 dpu.0.permits.borrow_mut().remove(&slot);
                 told(&refusal)
@@ -151,10 +162,17 @@ impl Dpu {
     async fn try_once(&self, asked: Asked<'_>, mut leave: Leave<'_>) -> (Exchanged, Outcome) {
         let mut message = asked.message.clone();
         message.deadline = asked.tries.borrow().deadline_of_try(Nanos::now(), message.deadline);
-        let repeats = asked.settings.config.retry_worker_lost && !asked.tries.borrow().decides_retries();
-        let begun = Instant::now();
+        let had = message.deadline.saturating_since(Nanos::now());
+        let repeats = asked.repeats && !asked.tries.borrow().decides_retries();
+        let (begun, link) = (Instant::now(), self.0.links_lost.get());
         let (answer, outcome) = self.exchange_once(asked.settings, message, asked.host, repeats).await;
-        leave.verdict = outcome.verdict();
+        leave.verdict = match outcome {
+            // It came too late to be answered in time by anybody.
+            Outcome::Failed(Trigger::Timeout) if had < asked.allowance() / 2 => Verdict::Nothing,
+            // All workers are lost with the link to the DPA: it is not this service's doing.
+            Outcome::Failed(Trigger::WorkerLost) if link != self.0.links_lost.get() => Verdict::Nothing,
+            outcome => outcome.verdict(),
+        };
         if leave.verdict == Verdict::Success {
             asked.tries.borrow_mut().took(begun.elapsed());
         }

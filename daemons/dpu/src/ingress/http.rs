@@ -195,6 +195,7 @@ async fn answer(
 ) -> Result<Answer, Refusal> {
     received.admit()?;
     let check::Checked { service, hops, head } = check::check(received, parts, standing)?;
+    received.routed(service);
     let (mut permit, deadline) = received.settings().admit(service, head.view())?;
     let body = body::read(received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;

@@ -12,8 +12,9 @@ use serde::Deserialize;
 
 use crate::forward::MESH_PREFIX;
 
-/// Lines that may be added: with those of a client they must fit what a cell is promised.
+/// Lines that may be added, and their bytes: with those of a client they must fit what a cell is promised.
 const ADDED_MOST: usize = 16;
+const ADDED_BYTES_MOST: usize = 4096;
 
 /// `{ add = { "x-team" = "a" }, remove = ["x-debug"] }`. Upper and lower case are one name.
 #[derive(Debug, Clone, Default, Deserialize, PartialEq, Eq)]
@@ -42,6 +43,9 @@ impl HeaderRules {
         }
         if self.add.len() > ADDED_MOST {
             return Err((format!("{} lines", self.add.len()), "at most 16 lines to add"));
+        }
+        if self.added_bytes() > ADDED_BYTES_MOST {
+            return Err((format!("{} bytes", self.added_bytes()), "at most 4096 bytes to add"));
         }
         Ok(())
     }

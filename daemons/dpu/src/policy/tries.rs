@@ -25,6 +25,8 @@ use super::retry::{Retries, Tried};
 #[derive(Debug)]
 pub(crate) struct Tries {
     try_timeout: Option<Duration>,
+    /// Of the whole request.
+    timeout: Option<Duration>,
     retries: Option<Retries>,
     breaker: Option<Breaker>,
     hedges: Option<Hedges>,
@@ -60,12 +62,13 @@ pub struct TryCounts {
 impl Tries {
     /// None if the policy says nothing of tries.
     pub(crate) fn new(policy: &ServicePolicy) -> Option<Self> {
-        let ServicePolicy { retry, breaker, hedge, try_timeout, .. } = policy;
+        let ServicePolicy { retry, breaker, hedge, try_timeout, timeout, .. } = policy;
         if retry.is_none() && breaker.is_none() && hedge.is_none() && try_timeout.is_none() {
             return None;
         }
         Some(Self {
             try_timeout: try_timeout.map(|span| span.0),
+            timeout: timeout.map(|span| span.0),
             retries: retry.as_ref().map(Retries::new),
             breaker: breaker.map(Breaker::new),
             hedges: hedge.map(Hedges::new),
@@ -98,6 +101,11 @@ impl Tries {
     /// When a call that begins now has to end.
     pub(crate) fn deadline_of_try(&self, now: Nanos, deadline: Nanos) -> Nanos {
         self.try_timeout.map_or(deadline, |span| deadline.min(now.saturating_add(span)))
+    }
+
+    /// What the policy leaves a call of a request that has just come.
+    pub(crate) fn allowance(&self) -> Option<Duration> {
+        self.try_timeout.into_iter().chain(self.timeout).min()
     }
 
     /// After which wait to call once more, if at all. `random`: 64 random bits, asked for only if there is a wait.

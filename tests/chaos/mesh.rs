@@ -1,10 +1,11 @@
 //! The processes of one node.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use cellmesh_tests::upstream::nobody;
 use cellmesh_tests::{Log, Usage, cells_dir, program, shared_cache_dir, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -70,7 +71,7 @@ impl Mesh {
             .replace("{cells}", cells_dir().to_str().expect("a path that is text"))
             .replace("{stall_timeout}", &stall_timeout.as_millis().to_string());
         std::fs::write(&file, text).expect("a file in a temporary folder");
-        let address = free_address();
+        let address = nobody();
         let start = |command: &str, more: &[&str]| {
             let (file, socket) =
                 (file.display().to_string(), dir.path().join("dpa.sock").display().to_string());
@@ -83,7 +84,7 @@ impl Mesh {
         let workers = ["offers", "price", "stock", "echo"].into_iter();
         let workers = workers.flat_map(|service| std::iter::repeat_n(service, REPLICAS));
         let workers = workers.map(|service| start("worker", &["--service", service])).collect();
-        let admins = [free_address(), free_address()];
+        let admins = [nobody(), nobody()];
         let [of_dpu, of_dpa] = admins.map(|admin| admin.to_string());
         let dpu = start("dpu", &["--listen", &address.to_string(), "--admin", &of_dpu]);
         let dpa = start("dpa", &["--admin", &of_dpa]);
@@ -217,12 +218,6 @@ fn spawn(args: &[String]) -> (Child, Log) {
     let mut child = command.spawn().expect("cellmesh can be started");
     let log = Log::of(child.stderr.take().expect("stderr is piped"));
     (child, log)
-}
-
-/// A port that is free now, for a DPU that comes back to it again and again.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound")
 }
 
 fn listing(folder: &Path) -> Vec<PathBuf> {

@@ -63,10 +63,21 @@ impl Upstream {
     }
 }
 
-/// An address at which nobody listens: a port that was just free.
+/// Ports that the system gives to nobody who asks for any: below its default range. Source: `ip_local_port_range`, ip(7).
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// An address at which nobody listens, and nobody else will: a port that was just free, each time another.
 #[must_use]
 pub fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // Another process begins elsewhere, more often than not.
+    let first = std::process::id() as usize * 97;
+    let free = (0..PORTS.len()).find_map(|_| {
+        let place = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len();
+        let port = PORTS.start + u16::try_from(place).expect("less than a port");
+        TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr()).ok()
+    });
+    free.expect("a free port")
 }
 
 fn serve(mut stream: TcpStream, answer: &impl Answer, seen: &Seen) {

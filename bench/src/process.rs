@@ -51,7 +51,7 @@ impl Server {
         fs::write(&path, config)?;
         let command = |name: &str| {
             let mut command = Command::new(program);
-            command.arg(name).arg(&path).arg("--socket").arg(&socket).env("RUST_LOG", "warn");
+            command.arg(name).arg(&path).arg("--socket").arg(&socket).env("RUST_LOG", "error");
             command
         };
         let mut node = command("node");

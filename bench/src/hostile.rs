@@ -164,10 +164,10 @@ impl Drop for Neighbour {
 impl HostilePeer {
     /// Attacks until it is killed.
     pub(crate) fn attack(&self) -> Result<()> {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = fastrand::Rng::with_seed(6);
         if self.attack == Attack::Busy {
             loop {
-                std::hint::black_box(random.next());
+                std::hint::black_box(random.u64(..));
             }
         }
         loop {
@@ -195,20 +195,20 @@ impl HostilePeer {
 
 impl Attack {
     /// A burst, between two looks at whether the DPA has let it go.
-    fn once(self, hostile: &Hostile, random: &mut Random) {
+    fn once(self, hostile: &Hostile, random: &mut fastrand::Rng) {
         const BURST: usize = 1000;
         let scratch = hostile.scratch();
         match self {
             Self::Busy => {}
             Self::Scribble => {
-                (0..BURST).for_each(|_| scratch.store(random.below(scratch.words()), random.next()));
+                (0..BURST).for_each(|_| scratch.store(random.usize(..scratch.words()), random.u64(..)));
             }
             Self::Forge => {
                 let frames = scratch.frame_word(RingName::Small, 0);
                 for _ in 0..BURST {
-                    scratch.store(frames + random.below(scratch.words() - frames), random.next());
+                    scratch.store(frames + random.usize(..scratch.words() - frames), random.u64(..));
                 }
-                scratch.store(scratch.tail_word(RingName::Small), 64 * (1 + random.next() % 16));
+                scratch.store(scratch.tail_word(RingName::Small), 64 * random.u64(1..=16));
                 hostile.ring();
             }
             Self::Flood => (0..BURST).for_each(|_| hostile.ring()),
@@ -218,21 +218,5 @@ impl Attack {
                 hostile.ring();
             }
         }
-    }
-}
-
-/// Source: Marsaglia, "Xorshift RNGs" (2003).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).expect("less than a length")
     }
 }

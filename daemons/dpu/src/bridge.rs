@@ -80,7 +80,7 @@ async fn call(
 ) -> Result<Vec<u8>, Refusal> {
     let request::Asked { service, head, body } = request::read(received, object, certificate)?;
     received.routed(service);
-    let (mut permit, deadline) = received.settings().admit(service, head.view())?;
+    let (mut permit, deadline) = received.settings().admit(service)?;
     received.dispatch()?;
     let mut message = RequestMessage {
         service,

@@ -2,12 +2,16 @@
 //!
 //! Times are texts such as `"30s"`, sizes such as `"16MiB"` ([`crate::units`]). Unknown keys are refused.
 
+mod problems;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use self::problems::ConfigError;
+pub(crate) use self::problems::Problems;
 use crate::egress::hosts::{Authority, HostPattern};
 use crate::policy::ServicePolicy;
 use crate::units::{ByteSize, TimeSpan};
@@ -167,13 +171,13 @@ impl EgressConfig {
         self.services_elsewhere || self.hosts.keys().any(|host| host.eq_ignore_ascii_case(service))
     }
 
-    fn check(&self, errors: &mut Vec<ConfigError>) {
+    fn check(&self, problems: &mut Problems) {
         for (key, span) in [
             ("egress.connect_timeout", self.connect_timeout),
             ("egress.try_timeout", self.try_timeout),
             ("egress.idle_timeout", self.idle_timeout),
         ] {
-            check_time(errors, key, span);
+            problems.check_time(key, span);
         }
         let is_host = |host: &str| Authority::parse(host).is_some_and(|host| host.port.is_none());
         for (key, hosts) in [
@@ -181,7 +185,7 @@ impl EgressConfig {
             ("egress.http2", self.http2.iter().collect()),
         ] {
             for host in hosts {
-                check(errors, key, &Quoted(host), is_host(host), "a host name, without a port");
+                problems.check_text(key, host, is_host(host), "a host name, without a port");
             }
         }
     }
@@ -220,31 +224,19 @@ impl Default for DpuConfig {
     }
 }
 
-/// A value of `[dpu]` that cannot work: the key, what was found, what would be right.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("dpu.{key} = {found}: must be {right}")]
-pub struct ConfigError {
-    /// The key, without `dpu.`.
-    pub key: &'static str,
-    /// The value, as the file would write it.
-    pub found: String,
-    /// What would be right.
-    pub right: String,
-}
-
 impl DpuConfig {
     /// Everything that is wrong, at once; empty when the config can be used.
     #[must_use]
     pub fn validate(&self) -> Vec<ConfigError> {
-        let mut errors = Vec::new();
-        self.check_counts(&mut errors);
-        self.check_times(&mut errors);
-        self.check_sizes(&mut errors);
-        self.egress.check(&mut errors);
+        let mut problems = Problems::default();
+        self.check_counts(&mut problems);
+        self.check_times(&mut problems);
+        self.check_sizes(&mut problems);
+        self.egress.check(&mut problems);
         if let Some(tls) = &self.tls {
-            check_time(&mut errors, "tls.handshake_timeout", tls.handshake_timeout);
+            problems.check_time("tls.handshake_timeout", tls.handshake_timeout);
         }
-        errors
+        problems.found
     }
 
     /// As much of this as a process can do that began with `first`, for which its rings and custody were made; and the keys
@@ -259,7 +251,7 @@ impl DpuConfig {
         (self, cut)
     }
 
-    fn check_counts(&self, errors: &mut Vec<ConfigError>) {
+    fn check_counts(&self, problems: &mut Problems) {
         for (key, count) in [
             ("header_lines_max", u32::from(self.header_lines_max)),
             ("requests_max", self.requests_max),
@@ -269,21 +261,20 @@ impl DpuConfig {
             ("h2_streams_max", self.h2_streams_max),
             ("json_depth_max", u32::from(self.json_depth_max)),
         ] {
-            check(errors, key, &count, count > 0, "at least 1");
+            problems.check(key, &count, count > 0, "at least 1");
         }
         let depth = self.json_depth_max;
-        check(
-            errors,
+        problems.check(
             "json_depth_max",
             &depth,
             depth <= JSON_DEPTH_MOST,
             "at most 120 (the JSON reader's own limit is 128)",
         );
         let lines = self.header_lines_max;
-        check(errors, "header_lines_max", &lines, lines <= HEADER_LINES_MOST, "at most 100");
+        problems.check("header_lines_max", &lines, lines <= HEADER_LINES_MOST, "at most 100");
     }
 
-    fn check_times(&self, errors: &mut Vec<ConfigError>) {
+    fn check_times(&self, problems: &mut Problems) {
         for (key, span) in [
             ("request_timeout", self.request_timeout),
             ("header_read_timeout", self.header_read_timeout),
@@ -292,22 +283,22 @@ impl DpuConfig {
             ("write_idle_timeout", self.write_idle_timeout),
             ("json_timeout", self.json_timeout),
         ] {
-            check_time(errors, key, span);
+            problems.check_time(key, span);
         }
     }
 
-    fn check_sizes(&self, errors: &mut Vec<ConfigError>) {
+    fn check_sizes(&self, problems: &mut Problems) {
         let (body, held) = (self.body_bytes_max, self.buffered_bytes_max);
-        check(errors, "body_bytes_max", &Quoted(body), body <= ByteSize::mib(1024), "at most \"1GiB\"");
-        check(errors, "buffered_bytes_max", &Quoted(held), held >= body, "at least dpu.body_bytes_max");
+        problems.check_text("body_bytes_max", body, body <= ByteSize::mib(1024), "at most \"1GiB\"");
+        problems.check_text("buffered_bytes_max", held, held >= body, "at least dpu.body_bytes_max");
         let answers = self.answer_bytes_max;
         let right = answers >= body;
-        check(errors, "answer_bytes_max", &Quoted(answers), right, "at least dpu.body_bytes_max");
+        problems.check_text("answer_bytes_max", answers, right, "at least dpu.body_bytes_max");
         let head = self.head_bytes_max;
         let right = HEAD_BYTES_LEAST <= head && head <= HEAD_BYTES_MOST;
-        check(errors, "head_bytes_max", &Quoted(head), right, "from \"8KiB\" to \"16KiB\"");
+        problems.check_text("head_bytes_max", head, right, "from \"8KiB\" to \"16KiB\"");
         let target = self.target_bytes_max;
-        check(errors, "target_bytes_max", &Quoted(target), target < head, "less than dpu.head_bytes_max");
+        problems.check_text("target_bytes_max", target, target < head, "less than dpu.head_bytes_max");
     }
 }
 
@@ -322,31 +313,6 @@ fn lower<T: PartialOrd>(value: &mut T, most: T, key: &'static str, cut: &mut Vec
 const JSON_DEPTH_MOST: u16 = 120;
 /// What workers and cells are promised. Source: `HeadLimits`.
 const HEADER_LINES_MOST: u16 = 100;
-
-struct Quoted<T>(T);
-
-impl<T: std::fmt::Display> std::fmt::Display for Quoted<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "\"{}\"", self.0)
-    }
-}
-
-fn check_time(errors: &mut Vec<ConfigError>, key: &'static str, span: TimeSpan) {
-    let right = TimeSpan::millis(1) <= span && span <= TimeSpan::secs(86_400);
-    check(errors, key, &Quoted(span), right, "from \"1ms\" to \"24h\"");
-}
-
-fn check(
-    errors: &mut Vec<ConfigError>,
-    key: &'static str,
-    found: &dyn std::fmt::Display,
-    ok: bool,
-    right: &str,
-) {
-    if !ok {
-        errors.push(ConfigError { key, found: found.to_string(), right: right.to_owned() });
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -398,9 +364,9 @@ mod tests {
         assert_eq!(
             messages,
             [
-                "dpu.requests_max = 0: must be at least 1",
-                "dpu.request_timeout = \"0ms\": must be from \"1ms\" to \"24h\"",
-                "dpu.buffered_bytes_max = \"1MiB\": must be at least dpu.body_bytes_max",
+                "requests_max = 0: must be at least 1",
+                "request_timeout = \"0ms\": must be from \"1ms\" to \"24h\"",
+                "buffered_bytes_max = \"1MiB\": must be at least dpu.body_bytes_max",
             ]
         );
     }

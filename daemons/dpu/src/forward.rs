@@ -8,11 +8,10 @@
 //! - Each request has an `x-request-id`: the client's, or one made here.
 
 use bytes::Bytes;
-use cellmesh_shm::head::{HeaderLines, is_hop_by_hop};
+use cellmesh_shm::head::is_hop_by_hop;
 
 use crate::dpu::Received;
 use crate::faults::Refusal;
-use crate::policy::HeadView;
 use crate::request_id::ID_BYTES;
 
 const REQUEST_ID: &str = "x-request-id";
@@ -44,14 +43,6 @@ pub(crate) struct Head {
     pub(crate) bytes: Bytes,
     pub(crate) method_len: u16,
     pub(crate) target_len: u16,
-}
-
-impl Head {
-    pub(crate) fn view(&self) -> HeadView<'_> {
-        let (_method, rest) = self.bytes.split_at(usize::from(self.method_len));
-        let (target, lines) = rest.split_at(usize::from(self.target_len));
-        HeadView { target, headers: HeaderLines(lines) }
-    }
 }
 
 impl HeadWriter {

@@ -9,7 +9,7 @@
 //! - The checks of `Policy::admit` come in a fixed order, cheap and final ones first; none of them waits, reads a body or
 //!   hears of a worker.
 //! - A `Permit` is what a request has taken. Whoever drops it gives that back, on every path.
-//! - Decisions are functions of a request's head, the time and the state here: no clock and no I/O.
+//! - Decisions are functions of the time and the state here: no clock and no I/O.
 //! - A service without policy has no entry: it costs one look at an empty list. Calls of cells to a service with policy get
 //!   no flow entry, so that each of them comes here.
 //! - What is done when a request that was sent fails or is slow: `tries`, and the files beside it.
@@ -20,7 +20,6 @@ mod budget;
 mod headers;
 pub mod hedge;
 mod in_flight;
-mod problems;
 mod rate;
 pub mod retry;
 mod split;
@@ -41,13 +40,13 @@ use self::breaker::BreakerPolicy;
 pub use self::headers::HeaderRules;
 use self::hedge::HedgePolicy;
 use self::in_flight::{InFlight, Place};
-use self::problems::Problems;
 use self::rate::Bucket;
 pub use self::rate::Rate;
 use self::retry::RetryPolicy;
 use self::split::Split;
 pub(crate) use self::tries::Tries;
 pub use self::tries::TryCounts;
+use crate::config::{ConfigError, Problems};
 use crate::faults::Refusal;
 use crate::forward::ERROR_HEADER;
 use crate::routes::{Routes, ServiceName};
@@ -99,26 +98,14 @@ impl PartialEq for NodeCounts {
 
 impl Eq for NodeCounts {}
 
-/// A value of `[service.NAME]` that cannot work: the key, what was found, what would be right.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{key} = {found}: must be {right}")]
-pub struct PolicyError {
-    /// The key, without `service.NAME.`.
-    pub key: &'static str,
-    /// The value, as the file would write it.
-    pub found: String,
-    /// What would be right.
-    pub right: String,
-}
-
 impl ServicePolicy {
     /// Everything that is wrong, at once; empty when the policy can be used.
     #[must_use]
-    pub fn validate(&self) -> Vec<PolicyError> {
+    pub fn validate(&self) -> Vec<ConfigError> {
         let mut problems = Problems::default();
         self.check_admission(&mut problems);
         self.check_tries(&mut problems);
-        problems.0
+        problems.found
     }
 
     fn check_admission(&self, problems: &mut Problems) {
@@ -204,21 +191,6 @@ pub struct PolicyStats {
     pub tries: Option<TryCounts>,
 }
 
-/// What is decided by: a request's head as the service would see it.
-#[derive(Debug, Clone, Copy)]
-#[expect(dead_code, reason = "checks that look at it follow")]
-pub(crate) struct HeadView<'a> {
-    /// Path and query.
-    pub(crate) target: &'a [u8],
-    pub(crate) headers: HeaderLines<'a>,
-}
-
-impl<'a> HeadView<'a> {
-    pub(crate) fn of(message: &'a RequestMessage) -> Self {
-        Self { target: message.target(), headers: message.headers() }
-    }
-}
-
 /// The policies of a lane, by service.
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
@@ -263,13 +235,8 @@ impl Policies {
     }
 
     /// See [`Policy::admit`]; a service without policy takes everything.
-    pub(crate) fn admit(
-        &self,
-        service: ServiceId,
-        head: HeadView<'_>,
-        now: Nanos,
-    ) -> Result<Permit, Refusal> {
-        self.of(service).map_or_else(|| Ok(Permit::default()), |policy| policy.admit(head, now))
+    pub(crate) fn admit(&self, service: ServiceId, now: Nanos) -> Result<Permit, Refusal> {
+        self.of(service).map_or_else(|| Ok(Permit::default()), |policy| policy.admit(now))
     }
 }
 
@@ -323,7 +290,7 @@ impl Policy {
     }
 
     /// Whether a request may go on. Its body is not needed for that.
-    fn admit(self: &Rc<Self>, _head: HeadView<'_>, now: Nanos) -> Result<Permit, Refusal> {
+    fn admit(self: &Rc<Self>, now: Nanos) -> Result<Permit, Refusal> {
         self.check_rate(now).and_then(|()| self.check_room()).map_err(|denied| self.refusal(denied))?;
         Ok(Permit { policy: Some(Rc::clone(self)), place: None })
     }
@@ -440,8 +407,7 @@ mod tests {
     }
 
     fn permit(policies: &Policies, service: u16) -> Permit {
-        let head = HeadView { target: b"/", headers: HeaderLines(b"") };
-        policies.admit(ServiceId(service), head, Nanos(0)).expect("admitted")
+        policies.admit(ServiceId(service), Nanos(0)).expect("admitted")
     }
 
     /// A timeout shortens what there is and never lengthens it; other services are not concerned.
@@ -495,8 +461,7 @@ mod tests {
         let mut permits: Vec<Permit> = (0..2).map(|_| permit(&first, 0)).collect();
         permits.iter_mut().for_each(|permit| permit.dispatch(&mut message).expect("room"));
         let next = first.followed_by(&read(r#"{"s0": {"in_flight_max": 2, "timeout": "1s"}}"#), &routes);
-        let head = HeadView { target: b"/", headers: HeaderLines(b"") };
-        let admit = || next.admit(ServiceId(0), head, Nanos(0)).is_ok();
+        let admit = || next.admit(ServiceId(0), Nanos(0)).is_ok();
         assert_eq!((admit(), next.stats()[0].in_flight), (false, 2));
         permits.clear();
         assert_eq!((admit(), next.stats()[0].in_flight), (true, 0));

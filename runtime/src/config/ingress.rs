@@ -1,7 +1,7 @@
 //! The `[dpu]` section: read by the DPU's own config type, one key at a time, so that every wrong key is
 //! reported with its line.
 
-use cellmesh_dpu::config::DpuConfig;
+use cellmesh_dpu::config::{ConfigError, DpuConfig};
 use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
@@ -12,17 +12,17 @@ use super::tls;
 pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>, around: &tls::Around<'_>) -> DpuConfig {
     let Some(mut table) = root.table(source, "dpu") else { return DpuConfig::default() };
     let mut config: DpuConfig = keys(source, &table, &["tls"]);
-    for error in config.validate() {
-        let line = table.line_of_key(source, error.key);
-        source.note(
-            line,
-            table.path(error.key),
-            format!("{} does not fit", error.found),
-            format!("must be {}", error.right),
-        );
-    }
+    note(source, &table, config.validate());
     config.tls = tls::read(source, &mut table, around);
     config
+}
+
+/// Notes what the network side says of a table.
+pub(super) fn note(source: &mut Source<'_>, table: &Table<'_, '_>, errors: Vec<ConfigError>) {
+    for ConfigError { key, found, right } in errors {
+        let line = table.line_of_key(source, key);
+        source.note(line, table.path(key), format!("{found} does not fit"), format!("must be {right}"));
+    }
 }
 
 /// A table as a type of another crate that has a default for each key. A key that does not fit is noted and left out.

@@ -51,10 +51,6 @@ fn check_split(
 
 fn policy(source: &mut Source<'_>, table: &Table<'_, '_>) -> ServicePolicy {
     let policy: ServicePolicy = ingress::keys(source, table, &[]);
-    for error in policy.validate() {
-        let wrong = format!("{} does not fit", error.found);
-        let line = table.line_of_key(source, error.key);
-        source.note(line, table.path(error.key), wrong, format!("must be {}", error.right));
-    }
+    ingress::note(source, table, policy.validate());
     policy
 }

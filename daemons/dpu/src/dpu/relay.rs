@@ -14,7 +14,7 @@ use super::load::add;
 use super::{Dpu, Settings, fault_of};
 use crate::egress::{ELSEWHERE, Spare};
 use crate::faults::Refusal;
-use crate::policy::{HeadView, Permit};
+use crate::policy::Permit;
 
 impl Dpu {
     /// A worker's call whose flow is not installed: install it if no policy forbids, and make this one call for the worker.
@@ -94,7 +94,7 @@ impl Dpu {
 
 /// `message`: its service is our own number, before and after.
 fn admit_relay(settings: &Settings, message: &mut RequestMessage, now: Nanos) -> Result<Permit, Refusal> {
-    let mut permit = settings.policies.admit(message.service, HeadView::of(message), now)?;
+    let mut permit = settings.policies.admit(message.service, now)?;
     message.deadline = permit.deadline(now, message.deadline);
     permit.dispatch(message)?;
     Ok(permit)

@@ -13,7 +13,7 @@ use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
 use super::{Call, Dpu, Received};
 use crate::faults::Refusal;
-use crate::policy::{HeadView, Permit};
+use crate::policy::Permit;
 
 /// A request that is on its way; ready with its answer. Dropping it cancels the request.
 ///
@@ -48,7 +48,7 @@ impl Dpu {
         received.routed(message.service);
         received.admit()?;
         let now = Nanos::now();
-        let mut permit = received.settings().policies.admit(message.service, HeadView::of(&message), now)?;
+        let mut permit = received.settings().policies.admit(message.service, now)?;
         message.deadline = permit.deadline(now, message.deadline);
         let limit = received.settings().config.body_bytes_max;
         if message.body.len() as u64 > limit.0 {

@@ -166,13 +166,11 @@ impl Dpu {
         let repeats = asked.repeats && !asked.tries.borrow().decides_retries();
         let (begun, link) = (Instant::now(), self.0.links_lost.get());
         let (answer, outcome) = self.exchange_once(asked.settings, message, asked.host, repeats).await;
-        leave.verdict = match outcome {
-            // It came too late to be answered in time by anybody.
-            Outcome::Failed(Trigger::Timeout) if had < asked.allowance() / 2 => Verdict::Nothing,
-            // All workers are lost with the link to the DPA: it is not this service's doing.
-            Outcome::Failed(Trigger::WorkerLost) if link != self.0.links_lost.get() => Verdict::Nothing,
-            outcome => outcome.verdict(),
-        };
+        // It came too late to be answered in time by anybody.
+        let was_late = outcome == Outcome::Failed(Trigger::Timeout) && had < asked.allowance() / 2;
+        // All workers are lost with the link to the DPA: it is not this service's doing.
+        let was_cut = outcome == Outcome::Failed(Trigger::WorkerLost) && link != self.0.links_lost.get();
+        leave.verdict = if was_late || was_cut { Verdict::Nothing } else { outcome.verdict() };
         if leave.verdict == Verdict::Success {
             asked.tries.borrow_mut().took(begun.elapsed());
         }

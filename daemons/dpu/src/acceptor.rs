@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -191,15 +192,18 @@ impl Acceptor {
     /// tokio runtime with IO and time; a lane's own will do. Certificates are followed meanwhile.
     /// # Errors
     /// If a listener cannot be used with tokio at all. Failing accepts are logged and waited out.
-    pub async fn run(self) -> io::Result<()> {
-        let Self { listener, tls, lanes } = self;
-        let plain = lanes.fill(listener, None);
-        let Some((listener, tls)) = tls else { return plain.await };
-        tokio::select! {
-            ended = plain => ended,
-            ended = lanes.fill(listener, Some(&tls)) => ended,
-            () = tls.follow() => Ok(()),
-        }
+    pub fn run(self) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
+        // Boxed, as all tasks that others spawn: what is awaited in them is compiled here, not once more in each crate that does.
+        Box::pin(async move {
+            let Self { listener, tls, lanes } = self;
+            let plain = lanes.fill(listener, None);
+            let Some((listener, tls)) = tls else { return plain.await };
+            tokio::select! {
+                ended = plain => ended,
+                ended = lanes.fill(listener, Some(&tls)) => ended,
+                () = tls.follow() => Ok(()),
+            }
+        })
     }
 }
 
@@ -265,19 +269,21 @@ fn lane() -> (LaneHandle, LaneIntake) {
 impl LaneIntake {
     /// Serves what the acceptor sends, until the acceptor is gone. Await it on the lane's `LocalSet`.
     /// The connections it spawned go on after it ends.
-    pub async fn serve(mut self, dpu: Dpu) {
-        while let Some(Accepted { stream, tls, counted }) = self.accepted.recv().await {
-            match TcpStream::from_std(stream) {
-                Ok(tcp) => {
-                    let connection = serve(dpu.clone(), tcp, tls);
-                    tokio::task::spawn_local(async move {
-                        connection.await;
-                        drop(counted);
-                    });
+    pub fn serve(mut self, dpu: Dpu) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            while let Some(Accepted { stream, tls, counted }) = self.accepted.recv().await {
+                match TcpStream::from_std(stream) {
+                    Ok(tcp) => {
+                        let connection = serve(dpu.clone(), tcp, tls);
+                        tokio::task::spawn_local(async move {
+                            connection.await;
+                            drop(counted);
+                        });
+                    }
+                    Err(error) => tracing::warn!(%error, "a connection could not be taken up"),
                 }
-                Err(error) => tracing::warn!(%error, "a connection could not be taken up"),
             }
-        }
+        })
     }
 }
 

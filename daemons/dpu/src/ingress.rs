@@ -22,6 +22,8 @@ mod reply_body;
 mod sniff;
 mod stream;
 
+use std::pin::Pin;
+
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -38,8 +40,8 @@ pub(crate) use self::io::ClientIo as Client;
 ///
 /// Every wait in it has a limit from [`crate::config::DpuConfig`]. Dropping it cuts the connection and
 /// cancels what is in flight on it.
-pub async fn serve_connection(dpu: Dpu, tcp: TcpStream) {
-    serve(dpu, tcp, None).await;
+pub fn serve_connection(dpu: Dpu, tcp: TcpStream) -> Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(serve(dpu, tcp, None))
 }
 
 /// As [`serve_connection`]; with `tls` the client has to shake hands first.

@@ -1,6 +1,7 @@
 //! A client that sends exactly the bytes it is told to.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -12,6 +13,8 @@ const HANG: Duration = Duration::from_secs(20);
 
 /// Fails the test instead of hanging.
 pub(crate) async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    // Boxed: compiled once for each kind of value, not for each that is waited for.
+    let wait: Pin<Box<dyn Future<Output = T> + '_>> = Box::pin(wait);
     match tokio::time::timeout(HANG, wait).await {
         Ok(value) => value,
         Err(_) => panic!("hangs: {what}"),

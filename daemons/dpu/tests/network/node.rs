@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,6 +79,11 @@ pub(crate) fn check_with(config: DpuConfig, test: impl AsyncFnOnce(Node)) {
 
 /// Runs `test` where a lane runs.
 pub(crate) fn on_lane(test: impl Future<Output = ()>) {
+    on_lane_boxed(Box::pin(test));
+}
+
+/// Tokio's part of it is compiled once, not for each test.
+fn on_lane_boxed(test: Pin<Box<dyn Future<Output = ()> + '_>>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     tokio::task::LocalSet::new().block_on(&runtime, test);
 }

@@ -19,6 +19,7 @@ const APP: &str = r#"
 name = "chaos"
 [dpa]
 stall_timeout = "{stall_timeout}ms"
+reattach_delay = "1ms"
 [dpu]
 request_timeout = "5s"
 [runtime]
@@ -159,6 +160,11 @@ impl Process {
         new.until_attached(0);
         std::mem::swap(self, &mut new);
         new.stop();
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal.

@@ -28,6 +28,9 @@ pub struct DpaConfig {
     /// An endpoint that takes nothing for so long, although frames wait for it, is taken for dead; so is one that sends
     /// nothing of a message for which it has credit.
     pub stall_timeout: Duration,
+    /// How long a process that broke a rule waits before it may attach again; twice as long after each further time, up to 64
+    /// times as long. Zero: not at all.
+    pub reattach_delay: Duration,
     /// Shared memory that an endpoint may ask for, in bytes and each direction.
     pub segment_bytes_max: usize,
     /// Where the choice between workers of one service starts; the same seed makes the same choices.
@@ -37,7 +40,8 @@ pub struct DpaConfig {
 impl Default for DpaConfig {
     /// Twice the calls that one sidecar may make, so that what they cause finds room; messages of 16 MiB with 64 KiB of
     /// head; a turn short enough that nobody waits long for it; hops beyond which a chain is taken for a loop;
-    /// a stall that no scheduler makes; rings that hold a quarter of the largest message.
+    /// a stall that no scheduler makes; a wait in which a lane makes hundreds of links; rings that hold a quarter of the
+    /// largest message.
     fn default() -> Self {
         Self {
             slots_max: 4096,
@@ -49,6 +53,7 @@ impl Default for DpaConfig {
             request_timeout_max: Duration::from_secs(30),
             hops_max: 16,
             stall_timeout: Duration::from_secs(5),
+            reattach_delay: Duration::from_millis(100),
             segment_bytes_max: 4 << 20,
             seed: 1,
         }

@@ -15,6 +15,8 @@ use cellmesh_shm::link::{LinkRx, LinkSleep, LinkTx};
 use cellmesh_shm::ring::{Payload, RingError};
 use cellmesh_shm::segment::Words;
 
+use crate::mover::Violation;
+
 /// What an endpoint may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -64,8 +66,8 @@ pub(crate) struct Outlet {
     pub(crate) reserved: u32,
     /// Where it stood at the last look if something waited for it, and for how many looks it has stood there.
     stalled: Option<(u32, u32)>,
-    /// Its side of a ring to it broke a rule; it is closed at the end of this pump.
-    pub(crate) broken: Option<RingError>,
+    /// It broke a rule outside its own turn; it is closed at the end of this pump.
+    pub(crate) broken: Option<Violation>,
 }
 
 impl Outlet {
@@ -136,7 +138,7 @@ impl Outlet {
         match pushed {
             Ok(pushed) => pushed,
             Err(error) => {
-                self.broken = Some(error);
+                self.broken = Some(error.into());
                 true
             }
         }
@@ -172,7 +174,7 @@ impl Outlet {
             [Ok(None), Ok(None)] => None,
             [Ok(small), Ok(bulk)] => Some(small.unwrap_or(0).wrapping_add(bulk.unwrap_or(0))),
             [Err(error), _] | [_, Err(error)] => {
-                self.broken = Some(error);
+                self.broken = Some(error.into());
                 None
             }
         }
@@ -180,7 +182,9 @@ impl Outlet {
 
     /// See [`LinkSleep::announce`].
     pub(crate) fn announce_sleep(&mut self) {
-        self.sleep.announce(!self.parked.is_empty());
+        if let Err(rung) = self.sleep.announce(!self.parked.is_empty()) {
+            self.broken = Some(rung.into());
+        }
     }
 
     /// See [`LinkSleep::wake`].

@@ -11,8 +11,9 @@
 //!   is for the log. Its number is too, and is 0 where it lives in another container.
 //! - Everything runs on the lane that pumps the DPA: attaching and detaching happen between two pumps.
 //! - An endpoint that the DPA has closed takes the other lanes of its process with it: they are one peer.
+//! - A peer that broke a rule waits before it may attach again (`host/offences.rs`); one that was only slow does not.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,10 +33,14 @@ use rustix::process::{Pid, PidfdFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::reactor::{BellWatch, watch};
-use crate::{Dpa, DpaConfig, DpaError, DpaStats};
+use crate::{Closed, Dpa, DpaConfig, DpaError, DpaStats};
+
+mod offences;
+
+use offences::{Offences, Origin};
 
 /// From accept to the hello, and from the welcome to its being taken. A process says hello at once.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -76,8 +81,17 @@ struct Peer {
     endpoints: RefCell<Vec<EndpointId>>,
     /// The DPA has closed one of its endpoints.
     expelled: Notify,
+    /// And not because it was slow: it broke a rule.
+    offended: Cell<bool>,
     /// All that it was sent is in its rings.
     flushed: Notify,
+}
+
+/// One socket: who may come in, and who has to wait.
+#[derive(Debug)]
+struct Door {
+    admission: Admission,
+    offences: Offences,
 }
 
 /// What is known of the process behind a peer, for logs.
@@ -118,7 +132,7 @@ impl DpaHost {
         let mut dpa = self.0.dpa.borrow_mut();
         let progress = dpa.pump(now);
         while let Some(closed) = dpa.take_closed() {
-            self.on_closed(closed.endpoint);
+            self.on_closed(&closed);
         }
         let mut leaving = self.0.leaving.borrow_mut();
         leaving.retain(|peer| {
@@ -132,10 +146,11 @@ impl DpaHost {
     }
 
     /// Its name may be given to another at once: nobody may detach it by that name any more.
-    fn on_closed(&self, endpoint: EndpointId) {
-        self.0.bells.remove(endpoint);
-        if let Some(peer) = self.0.peers.borrow_mut().remove(&endpoint) {
-            peer.endpoints.borrow_mut().retain(|other| *other != endpoint);
+    fn on_closed(&self, closed: &Closed) {
+        self.0.bells.remove(closed.endpoint);
+        if let Some(peer) = self.0.peers.borrow_mut().remove(&closed.endpoint) {
+            peer.endpoints.borrow_mut().retain(|other| *other != closed.endpoint);
+            peer.offended.set(peer.offended.get() || !closed.slow);
             peer.expelled.notify_one();
         }
     }
@@ -195,7 +210,8 @@ impl DpaHost {
     /// If the listener cannot be waited for at all. Failing accepts are logged and waited out.
     pub async fn serve(self, listener: AttachListener, admission: Admission) -> io::Result<()> {
         let listener = watch(listener)?;
-        let (admission, here) = (Rc::new(admission), Rc::new(()));
+        let offences = Offences::new(self.0.config.reattach_delay);
+        let (door, here) = (Rc::new(Door { admission, offences }), Rc::new(()));
         loop {
             let mut ready = listener.readable().await?;
             match ready.get_inner().accept() {
@@ -205,9 +221,9 @@ impl DpaHost {
                     let _ = channel.send_from_dpa(&FromDpa::Refused { why }, &[]);
                 }
                 Ok(channel) => {
-                    let (host, admission, here) = (self.clone(), Rc::clone(&admission), Rc::clone(&here));
+                    let (host, door, here) = (self.clone(), Rc::clone(&door), Rc::clone(&here));
                     tokio::task::spawn_local(async move {
-                        host.serve_peer(channel, &admission).await;
+                        host.serve_peer(channel, &door).await;
                         drop(here);
                     });
                 }
@@ -220,9 +236,11 @@ impl DpaHost {
         }
     }
 
-    async fn serve_peer(&self, channel: Channel, admission: &Admission) {
+    async fn serve_peer(&self, channel: Channel, door: &Door) {
         let Ok(channel) = watch(channel) else { return };
-        let (peer, process) = match timeout(HANDSHAKE_TIMEOUT, self.shake_hands(&channel, admission)).await {
+        let origin = Origin::of(credentials(channel.get_ref()).map_or(0, |(pid, _)| pid));
+        let (peer, process) = match timeout(HANDSHAKE_TIMEOUT, self.shake_hands(&channel, door, origin)).await
+        {
             Ok(Ok(attached)) => attached,
             Ok(Err(why)) => return tracing::warn!(%why, "a process was not attached"),
             Err(_) => return tracing::warn!("a process was not attached: it did not say hello in time"),
@@ -230,6 +248,9 @@ impl DpaHost {
         tracing::info!(peer = process.name, pid = process.pid, uid = process.uid, "attached");
         let why = self.until_ended(&channel, &peer).await;
         let lost = self.detach(&peer);
+        if peer.offended.get() {
+            door.offences.note(origin, Instant::now());
+        }
         tracing::info!(peer = process.name, pid = process.pid, lost, "detached: {why}");
     }
 
@@ -237,7 +258,8 @@ impl DpaHost {
     async fn shake_hands(
         &self,
         channel: &AsyncFd<Channel>,
-        admission: &Admission,
+        door: &Door,
+        origin: Origin,
     ) -> Result<(Rc<Peer>, Process), String> {
         let refuse = |why: String| {
             // One that does not take it has left already.
@@ -249,7 +271,8 @@ impl DpaHost {
             Ok(ToDpa::Leave) => return Err(refuse("it said something else before its hello".into())),
             Err(error) => return Err(refuse(error.to_string())),
         };
-        let (peer, welcome, links) = self.admit(&hello, admission).map_err(refuse)?;
+        door.offences.wait(origin).await.map_err(refuse)?;
+        let (peer, welcome, links) = self.admit(&hello, &door.admission).map_err(refuse)?;
         if let Err(error) = send(channel, &FromDpa::Welcome(welcome), &links).await {
             self.detach(&peer);
             return Err(error.to_string());

@@ -92,6 +92,8 @@ pub struct Closed {
     pub endpoint: EndpointId,
     /// The rule, with what was found.
     pub rule: String,
+    /// It did nothing in time, which a process that was stopped does too; nothing that it did was wrong.
+    pub slow: bool,
 }
 
 /// The mover, its custody table and its flow table.

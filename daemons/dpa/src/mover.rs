@@ -19,6 +19,7 @@
 use std::time::Duration;
 
 use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::doorbell::RungTooOften;
 use cellmesh_shm::frame::{Frame, FrameKind, Relabel};
 use cellmesh_shm::ids::{CallId, EndpointId, SlotId};
 use cellmesh_shm::message::Fault;
@@ -33,6 +34,8 @@ use crate::{Dpa, Progress};
 pub(crate) enum Violation {
     #[error(transparent)]
     Ring(#[from] RingError),
+    #[error(transparent)]
+    Bell(#[from] RungTooOften),
     #[error("{kind:?}: {error}")]
     Stream { kind: FrameKind, error: StreamError },
     #[error("{kind:?}: {rule}")]
@@ -362,7 +365,7 @@ impl Dpa {
         self.stats.chunks += 1;
         match outlet.tx.bulk.relay(frame, label, inlet.rx.bulk.payload(frame)) {
             Ok(pushed) => assert!(pushed, "`reserve` keeps room for every chunk that was granted"),
-            Err(error) => outlet.broken = Some(error),
+            Err(error) => outlet.broken = Some(error.into()),
         }
     }
 

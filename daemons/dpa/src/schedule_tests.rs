@@ -38,6 +38,7 @@ const CONFIG: DpaConfig = DpaConfig {
     request_timeout_max: Duration::from_millis(100),
     hops_max: 3,
     stall_timeout: Duration::from_secs(3600),
+    reattach_delay: Duration::ZERO,
     segment_bytes_max: 1 << 20,
     seed: 5,
 };

@@ -143,12 +143,15 @@ impl Dpa {
         match violation {
             Violation::Ring(RingError::Frame { error, .. }) => self.stats.rejected[error.reason()] += 1,
             Violation::Ring(RingError::Corrupt { .. }) => self.stats.corrupt_rings += 1,
-            Violation::Stream { .. } | Violation::Rule { .. } => self.stats.violations += 1,
+            Violation::Stream { .. } | Violation::Rule { .. } | Violation::Bell(_) => {
+                self.stats.violations += 1
+            }
             Violation::Stalled(_) | Violation::Withheld(_) => self.stats.stalled += 1,
         }
         tracing::warn!(endpoint = endpoint.0, rule = %violation, "endpoint closed");
         self.remove(endpoint);
-        self.closed.push_back(Closed { endpoint, rule: violation.to_string() });
+        let slow = matches!(violation, Violation::Stalled(_) | Violation::Withheld(_));
+        self.closed.push_back(Closed { endpoint, rule: violation.to_string(), slow });
     }
 
     /// Closes those that take nothing for too long, or send nothing of what they were asked for. Looks at them a few times
@@ -195,7 +198,7 @@ impl Dpa {
         outlet.is_none_or(|outlet| outlet.parked() == 0)
     }
 
-    /// Closes those whose side of a ring to them was found broken while others had their turn.
+    /// Closes those that were found to break a rule while it was not their turn.
     #[inline]
     pub(crate) fn expel_broken(&mut self) -> bool {
         let mut expelled = false;
@@ -203,7 +206,7 @@ impl Dpa {
             let Some(broken) = self.outlets[index].as_ref().and_then(|outlet| outlet.broken) else {
                 continue;
             };
-            self.expel(EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX")), broken.into());
+            self.expel(EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX")), broken);
             expelled = true;
         }
         expelled

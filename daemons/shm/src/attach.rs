@@ -32,7 +32,7 @@ pub use channel::{AttachListener, Attached, Channel, ChannelError, Received};
 pub use packet::PacketError;
 
 /// Version of this protocol, of the frames and of the rings: both sides must have the same.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Lanes of one process. Four descriptors for each go with one packet, and the kernel passes at most 253.
 pub const LANES_MAX: u16 = 32;

@@ -1,7 +1,7 @@
 //! The doorbells of one sleeper, as one thing to wait for.
 //!
 //! - An epoll set, edge-triggered: it becomes readable each time that any of its bells rings. Nothing is read from the
-//!   bells, so a wake-up costs no system call for each of them.
+//!   bells at a wake-up, so it costs no system call for each of them.
 //! - It holds descriptors of its own: a bell is an open file that the peer holds too, and stays in an epoll set
 //!   until it is taken out by the descriptor that put it in.
 //! - Not here: waiting (whoever has a reactor waits for [`Bells`] with it).
@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn bell() -> (Bell, OwnedFd) {
-        let (ring, wait) = Bell::pair().expect("descriptors");
+        let (wait, ring) = Bell::pair().expect("descriptors");
         (Bell::new(ring), wait)
     }
 

@@ -16,10 +16,10 @@
 //! - Each sleep has its own number, so a producer rings once per sleep although only the sleeper can write the word.
 //! - Room in a ring wakes a sleeper only if it has something that waits for room: else each answer that a worker takes
 //!   would wake the DPA for nothing.
-//! - A bell is never silenced: its waiter waits for edges, and the count of rings never reaches its end.
 //! - A bell may ring for nothing (the sleeper woke by itself meanwhile). It must never fail to ring.
-//! - A hostile peer can ring all the time, or never. The first costs it as much as us; against the second a sleeper
-//!   that has deadlines wakes for those.
+//! - A hostile peer can ring more often than we sleep, or never. The first fills its bell, which is silent from then on, and
+//!   is found out when the rings are counted ([`SILENCE_EVERY`]); against the second a sleeper that has deadlines wakes
+//!   for those.
 
 use std::sync::Arc;
 
@@ -117,30 +117,49 @@ impl PeerSleep {
     }
 }
 
+/// Sleeps between two countings of the rings: fewer than a bell has room for, so that an honest ring is never lost; as many as
+/// make the system call that counts them cheap.
+pub const SILENCE_EVERY: u32 = 64;
+
 #[cfg(not(any(loom, miri)))]
-pub use bell::Bell;
+pub use bell::{Bell, RungTooOften};
 
 #[cfg(not(any(loom, miri)))]
 mod bell {
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-    use rustix::event::EventfdFlags;
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-    /// One end of an eventfd: the one side rings it, the other waits for it in its reactor.
+    use super::SILENCE_EVERY;
+
+    /// One end of a pair of sockets: the one side rings it, the other waits for it in its reactor.
+    ///
+    /// - Not an eventfd: both sides would hold one open file, and the other side could take `O_NONBLOCK` from it and fill it, so
+    ///   that our next ring never returns. Each end of a pair is a file of its own.
+    /// - A ring is a byte. The pair has room for some 270, more than [`SILENCE_EVERY`].
     #[derive(Debug)]
     pub struct Bell {
         fd: OwnedFd,
         rings: u64,
     }
 
+    /// A peer rang more often than once for each of our sleeps.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+    #[error("rang {rings} times for {sleeps} sleeps")]
+    pub struct RungTooOften {
+        /// Rings taken from the bell, as far as it had room for them.
+        pub rings: usize,
+        /// How often we had announced sleep meanwhile.
+        pub sleeps: u32,
+    }
+
     impl Bell {
-        /// Both ends of a new bell.
+        /// Both ends of a new bell: the one that waits, and the one that rings.
         /// # Errors
         /// The kernel's, for want of descriptors.
         pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
-            let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-            let other = fd.try_clone()?;
-            Ok((fd, other))
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
         }
 
         /// One end, from its descriptor.
@@ -153,7 +172,7 @@ mod bell {
         /// a broken one belongs to a peer that does not want to be woken.
         #[cold]
         pub fn ring(&mut self) {
-            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+            let _ = rustix::net::send(&self.fd, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             self.rings += 1;
         }
 
@@ -162,11 +181,46 @@ mod bell {
         pub fn rings(&self) -> u64 {
             self.rings
         }
+
+        /// Takes the rings that the other end has made since this was last called, and says how many they were.
+        pub fn silence(&mut self) -> usize {
+            let mut rings = [0; 8 * SILENCE_EVERY as usize];
+            let taken = rustix::net::recv(&self.fd, &mut rings[..], RecvFlags::DONTWAIT);
+            taken.map_or(0, |(taken, _)| taken)
+        }
     }
 
     impl AsFd for Bell {
         fn as_fd(&self) -> BorrowedFd<'_> {
             self.fd.as_fd()
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// A bell has room for all rings between two countings, with what a machine gives it by default.
+        #[test]
+        fn bell_has_room_for_its_rings() {
+            let (wait, ring) = Bell::pair().expect("descriptors");
+            let (mut wait, mut ring) = (Bell::new(wait), Bell::new(ring));
+            for _ in 0..10 {
+                (0..=SILENCE_EVERY).for_each(|_| ring.ring());
+                assert_eq!(wait.silence(), SILENCE_EVERY as usize + 1);
+                assert_eq!(wait.silence(), 0);
+            }
+        }
+
+        /// Ringing returns at once, also when the bell is full and when nobody waits any more.
+        #[test]
+        fn ringing_never_waits() {
+            let (wait, ring) = Bell::pair().expect("descriptors");
+            let mut ring = Bell::new(ring);
+            (0..100_000).for_each(|_| ring.ring());
+            assert!(Bell::new(wait).silence() > SILENCE_EVERY as usize);
+            ring.ring();
+            assert_eq!(ring.rings(), 100_001);
         }
     }
 }

@@ -12,13 +12,13 @@
 //!   makes its side from them ([`Link::open`]), in this process or in another: it maps the segments for itself either way.
 //! - `tx` leads away from the side that holds the link, `rx` towards it.
 //! - Whoever has seen a small frame also sees every chunk that was sent before it ([`crate::rings`]).
-//! - One bell per link and direction: everybody who holds a bell can read it silent, so endpoints never share one.
+//! - One bell per link and direction: endpoints never share one.
 //! - Not here: what the frames mean (the port, the DPA), passing descriptors to another process.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::doorbell::{Bell, News, PeerSleep, SleepFlag};
+use crate::doorbell::{Bell, News, PeerSleep, RungTooOften, SILENCE_EVERY, SleepFlag};
 use crate::frame::{FrameLimits, RingName};
 use crate::ids::EndpointId;
 use crate::layout::{RingPlace, segment_bytes};
@@ -121,6 +121,8 @@ pub struct LinkTx {
 pub struct LinkSleep {
     flag: SleepFlag,
     wait: Bell,
+    /// Announced since the rings were last counted.
+    sleeps: u32,
 }
 
 impl LinkSpec {
@@ -178,7 +180,7 @@ impl Link {
             ring,
         };
         let rx = LinkRx { small: consumer(small, RingName::Small), bulk: consumer(bulk, RingName::Bulk) };
-        Self { spec, rx, tx, sleep: LinkSleep { flag: SleepFlag::new(own), wait } }
+        Self { spec, rx, tx, sleep: LinkSleep { flag: SleepFlag::new(own), wait, sleeps: 0 } }
     }
 
     /// From now on one thread pumps both sides: this one never rings the other. The other side has to be told the same.
@@ -225,13 +227,25 @@ impl LinkSleep {
     /// Says that this side is about to sleep. The caller then looks for work once more, by [`LinkRx::refresh`] and by
     /// trying what found no room before, and waits for the bell only if there is none; [`LinkSleep::wake`]
     /// afterwards in either case. `wants_room`: something here waits for room in a ring.
-    pub fn announce(&mut self, wants_room: bool) {
+    ///
+    /// - cost: a store and a fence; a system call each [`SILENCE_EVERY`] times.
+    /// # Errors
+    /// [`RungTooOften`] if the peer rang more often than it may. The sleep is announced all the same.
+    pub fn announce(&mut self, wants_room: bool) -> Result<(), RungTooOften> {
         self.flag.raise(wants_room);
+        self.sleeps += 1;
+        if self.sleeps < SILENCE_EVERY {
+            return Ok(());
+        }
+        let sleeps = std::mem::take(&mut self.sleeps);
+        let rings = self.wait.silence();
+        // One more: the ring for the last sleep before the last counting may have come after it.
+        if rings > sleeps as usize + 1 { Err(RungTooOften { rings, sleeps }) } else { Ok(()) }
     }
 
     /// Says that this side is awake. Nothing if it had not announced sleep.
     ///
-    /// - cost: a store. The bell is not silenced: whoever waits for it waits for its edges ([`crate::bells`]).
+    /// - cost: a store. Nothing is taken from the bell: whoever waits for it waits for its edges ([`crate::bells`]).
     #[inline]
     pub fn wake(&mut self) {
         self.flag.lower();

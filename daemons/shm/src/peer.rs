@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 
 use crate::attach::{Attached, Channel, ChannelError, FromDpa, Hello, Received, ToDpa};
 use crate::clock::Nanos;
@@ -219,8 +221,8 @@ impl Peer {
         let bell = self.port.wait_fd();
         // One that cannot wait looks again at once.
         let _ = wait_readable(&[bell, channel.as_fd()], due);
-        // Nobody else waits for this bell, so it may be silenced.
-        let _ = rustix::io::read(bell, &mut [0; 8]);
+        // It waits for a level, not for edges.
+        let _ = rustix::io::read(bell, &mut [0; 256]);
     }
 }
 
@@ -235,6 +237,7 @@ pub struct Hostile {
     pub link: Link,
     scratch: Scratch,
     bell: OwnedFd,
+    own_bell: OwnedFd,
 }
 
 impl Hostile {
@@ -246,9 +249,10 @@ impl Hostile {
         let bytes = segment_bytes(&spec.profile);
         let own = segment::open_writable(fds.tx.as_fd(), bytes)
             .map_err(|source| LinkError::Segment { endpoint: spec.endpoint, source })?;
-        let bell = fds.ring.try_clone();
-        let bell = bell.map_err(|source| LinkError::Bell { endpoint: spec.endpoint, source })?;
-        Ok(Self { scratch: Scratch::new(own, spec.profile), bell, link: Link::open(fds)? })
+        let in_bell = |source| LinkError::Bell { endpoint: spec.endpoint, source };
+        let bell = fds.ring.try_clone().map_err(in_bell)?;
+        let own_bell = fds.wait.try_clone().map_err(in_bell)?;
+        Ok(Self { scratch: Scratch::new(own, spec.profile), bell, own_bell, link: Link::open(fds)? })
     }
 
     /// All that it can write, for as many threads as it likes.
@@ -277,10 +281,20 @@ impl Hostile {
         Ok(frame.map(|frame| frame.header()))
     }
 
+    /// Does to the bell that the other side rings all that its own end lets it do so that ringing waits: has it wait for
+    /// room, and has no room. An eventfd, whose two ends are one file, would be full and wait after this.
+    pub fn jam(&self) {
+        // What the kernel does not let it do is what the test is about.
+        let _ = rustix::fs::fcntl_setfl(&self.own_bell, OFlags::empty());
+        let full = (u64::MAX - 1).to_ne_bytes();
+        let _ = rustix::net::send(&self.own_bell, &full, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+            .or_else(|_| rustix::io::write(&self.own_bell, &full));
+    }
+
     /// Rings, for nothing.
     pub fn ring(&self) {
         // A bell that is full rings already.
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        let _ = rustix::net::send(&self.bell, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 }
 

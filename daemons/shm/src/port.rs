@@ -472,7 +472,8 @@ impl Port {
 
     /// See [`crate::link::LinkSleep::announce`]: poll and flush once more after this, and wait only if nothing moved.
     pub fn announce_sleep(&mut self) {
-        self.link.sleep.announce(self.outbox.wants_room());
+        // A DPA that rings too often costs its workers time, and could cost them more in simpler ways.
+        let _ = self.link.sleep.announce(self.outbox.wants_room());
     }
 
     /// See [`crate::link::LinkSleep::wake`].

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::{Admin, announce};
 use crate::admin::metrics::Counts;
 use crate::cohost::{Readiness, dpa_config};
-use crate::config::App;
+use crate::config::{App, NodeSettings};
 use crate::lane::{self, Modules};
 use crate::lanes::{LaneMain, Lanes};
 
@@ -85,7 +85,8 @@ impl DpaParts {
             let services = Some(socket.services.iter().cloned().collect());
             sockets.push((bind(&socket.path)?, Admission { services, sidecars: false }));
         }
-        let config = DpaConfig { stall_timeout: app.node.stall_timeout, ..dpa_config(&app.dpu) };
+        let NodeSettings { stall_timeout, reattach_delay, .. } = app.node;
+        let config = DpaConfig { stall_timeout, reattach_delay, ..dpa_config(&app.dpu) };
         Ok(Self { config, services, sockets })
     }
 

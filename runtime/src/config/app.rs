@@ -87,6 +87,8 @@ pub struct NodeSettings {
     pub worker_sockets: Vec<WorkerSocket>,
     /// An endpoint that takes nothing for so long, although frames wait for it, is taken for dead.
     pub stall_timeout: Duration,
+    /// How long a process that broke a rule waits before it may attach again, at first.
+    pub reattach_delay: Duration,
     /// Where a worker attaches, if not at `socket`.
     pub worker_socket: Option<PathBuf>,
     /// Shape of a worker's rings, if not the DPA's own.
@@ -110,6 +112,7 @@ impl Default for NodeSettings {
             socket: PathBuf::from("/run/cellmesh/dpa.sock"),
             worker_sockets: Vec::new(),
             stall_timeout: DpaConfig::default().stall_timeout,
+            reattach_delay: DpaConfig::default().reattach_delay,
             worker_socket: None,
             worker_ring: None,
             worker_services: None,

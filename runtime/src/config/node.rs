@@ -4,6 +4,7 @@
 //! [dpa]
 //! socket = "/run/cellmesh/dpa.sock"   # workers of any service, and sidecars
 //! stall_timeout = "5s"
+//! reattach_delay = "100ms"
 //!
 //! [[dpa.worker_socket]]               # workers of these services only
 //! path = "/run/cellmesh/shop/dpa.sock"
@@ -16,12 +17,16 @@
 //! ```
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cellmesh_shm::profile::{BULK_CHUNKS_MOST, RingProfile, SMALL_BYTES_LEAST, SMALL_BYTES_MOST};
 
 use super::app::{NodeSettings, ServiceSpec, WorkerSocket};
 use super::manifest::{LONGEST, SHORTEST};
 use super::reader::{Source, Table};
+
+/// With it the longest wait is about a minute.
+const REATTACH_DELAY_MOST: Duration = Duration::from_secs(1);
 
 /// Reads both sections, if they are there.
 pub(super) fn read(
@@ -36,6 +41,9 @@ pub(super) fn read(
         }
         if let Some(timeout) = dpa.duration(source, "stall_timeout", SHORTEST, LONGEST) {
             settings.stall_timeout = timeout;
+        }
+        if let Some(delay) = dpa.duration(source, "reattach_delay", Duration::ZERO, REATTACH_DELAY_MOST) {
+            settings.reattach_delay = delay;
         }
         for table in dpa.tables(source, "worker_socket") {
             settings.worker_sockets.extend(worker_socket(source, table, services));

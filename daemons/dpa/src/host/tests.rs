@@ -1,11 +1,14 @@
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cellmesh_shm::attach::{Attached, Received};
+use cellmesh_shm::frame::{FrameHeader, FrameKind};
 use cellmesh_shm::ids::{CallId, SlotId};
 use cellmesh_shm::link::Link;
 use cellmesh_shm::message::{Fault, ResponseMessage};
+use cellmesh_shm::peer::Hostile;
 use cellmesh_shm::port::{Arrived, Port, PortConfig};
 use tokio::task::{LocalSet, yield_now};
 
@@ -34,7 +37,8 @@ fn check(test: impl AsyncFnOnce(&Node)) {
 
 fn check_with(config: DpaConfig, test: impl AsyncFnOnce(&Node)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, async {
+    // Boxed: tokio's part of it is compiled once, not for each test.
+    let whole: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let host = DpaHost::new(config, vec!["s0".into(), "s1".into()]).expect("descriptors");
         let node = Node { host: host.clone(), folder };
@@ -49,6 +53,7 @@ fn check_with(config: DpaConfig, test: impl AsyncFnOnce(&Node)) {
         let stats = host.stats();
         assert!(stats.is_balanced(), "{stats:?}");
     });
+    LocalSet::new().block_on(&runtime, whole);
 }
 
 /// Pumps as a daemon does: sleeps on the bells when nothing moves.
@@ -256,7 +261,7 @@ fn handshake_garbage_is_refused() {
         let mut old = ToDpa::Hello(worker(&["s0"], 1)).encode();
         old[8] = 77;
         for (packet, part) in [
-            (old, "version 77 of the attach protocol, this is version 1"),
+            (old, "version 77 of the attach protocol, this is version 2"),
             (b"GET / HTTP/1.1".to_vec(), "not of cellmesh"),
             (ToDpa::Leave.encode(), "before its hello"),
         ] {
@@ -286,6 +291,61 @@ fn stalled_worker_is_let_go() {
         let stats = node.host.stats();
         assert_eq!((stats.stalled, stats.closed(), stats.endpoints), (1, 1, 1), "{stats:?}");
     });
+}
+
+/// Who broke a rule waits before it may attach again, and is told for how long; afterwards it is served as before. Who was
+/// only slow does not wait.
+#[test]
+fn offender_waits_before_it_comes_back() {
+    let config = DpaConfig { reattach_delay: Duration::from_secs(1), ..DpaConfig::default() };
+    check_with(config, async |node| {
+        let mut caller = node.attach(sidecar()).await;
+        let (channel, mut hostile) = attach_hostile(node).await;
+        let header = FrameHeader::new(FrameKind::FlowRemove, 0);
+        assert_eq!(hostile.forge(&header), Ok(true));
+        hostile.link.publish();
+        assert!(matches!(received(&channel).await, Err(ChannelError::Ended)));
+        let why = Process::attach(&node.socket(), worker(&["s0"], 1)).await.err().expect("it has to wait");
+        assert!(why.contains("broke a rule of the rings (1 times lately): try again in"), "{why}");
+        caller.call(S0);
+        assert_eq!(caller.next_response().await.fault, Fault::NoWorker);
+        drop(Process::attach(&node.narrow_socket(), worker(&["s1"], 1)).await.expect("another socket"));
+        let mut again = node.attach(worker(&["s0"], 1)).await;
+        caller.call(S0);
+        let slot = again.next_slot().await;
+        again.respond(slot);
+        assert_eq!(caller.next_response().await.fault, Fault::None);
+    });
+}
+
+/// A peer that rings more often than the DPA sleeps is let go.
+#[test]
+fn peer_that_rings_for_nothing_is_let_go() {
+    let config = DpaConfig { reattach_delay: Duration::ZERO, ..DpaConfig::default() };
+    check_with(config, async |node| {
+        let mut caller = node.attach(sidecar()).await;
+        let (_channel, hostile) = attach_hostile(node).await;
+        // A full bell wakes nobody: it is others that make the DPA wake, and sleep again.
+        while node.host.stats().closed() == 0 {
+            (0..10).for_each(|_| hostile.ring());
+            caller.call(ServiceId(1));
+            assert_eq!(caller.next_response().await.fault, Fault::NoWorker);
+        }
+        let stats = node.host.stats();
+        assert_eq!((stats.violations, stats.closed(), stats.endpoints), (1, 1, 1), "{stats:?}");
+    });
+}
+
+async fn attach_hostile(node: &Node) -> (Channel, Hostile) {
+    let channel = Channel::connect(&node.socket()).expect("the DPA listens");
+    channel.send_to_dpa(&ToDpa::Hello(worker(&["s0"], 1))).expect("room");
+    match received(&channel).await.expect("an answer") {
+        Received::Attached(attached) => {
+            let link = attached.links.into_iter().next().expect("one lane was asked for");
+            (channel, Hostile::open(link).expect("right segments"))
+        }
+        Received::Said(other) => panic!("{other:?}"),
+    }
 }
 
 /// A slow worker is none that stalls: it takes its requests, however long it works on them.

@@ -3,11 +3,10 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use cellmesh_dpa::DpaConfig;
 use cellmesh_shm::attach::{FromDpa, Received, ToDpa};
 use cellmesh_shm::peer::{AttachError, connect, receive};
 
-use crate::node::{HONEST_NAME, Holdings, Node, check, scale};
+use crate::node::{HONEST_NAME, Holdings, Node, check, config, scale};
 use crate::random::Random;
 use crate::{Task, hello};
 
@@ -21,7 +20,7 @@ const AT_ONCE: usize = 100;
 fn comings_and_goings_leave_nothing() {
     const CYCLES: u64 = 10;
     const STRANGERS: u64 = 10_000;
-    check(DpaConfig::default(), async |node| {
+    check(config(), async |node| {
         node.spawn("come-and-go", &[2]).succeeded().await;
         node.spawn("babble", &[300]).succeeded().await;
         let before = settled(node, None).await;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cellmesh_dpa::DpaConfig;
 use cellmesh_shm::attach::Channel;
 use cellmesh_shm::frame::{FrameHeader, FrameKind};
 use cellmesh_shm::ids::SlotId;
@@ -13,7 +12,7 @@ use cellmesh_shm::peer::{Hostile, attach, has_ended, until_ended};
 use cellmesh_shm::port::{Arrived, Port, PortConfig};
 use tokio::time::sleep;
 
-use crate::node::{HONEST, HONEST_NAME, HOSTILE, Node, check, pattern, scale};
+use crate::node::{HONEST, HONEST_NAME, HOSTILE, Node, check, config, pattern, scale};
 use crate::{Task, hello};
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -23,7 +22,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 #[test]
 fn forged_answers_are_counted_and_dropped() {
     const FORGERIES: u64 = 1_000_000;
-    check(DpaConfig::default(), async |node| {
+    check(config(), async |node| {
         let mut victim = Victim::attach(node).await;
         for round in 0..100 {
             let call = node.call(HONEST, pattern(64, round), WITHIN);

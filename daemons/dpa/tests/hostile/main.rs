@@ -48,6 +48,7 @@ fn role() {
         "punch" => memory::punch(task),
         "flood" => starving::flood(task),
         "mute" => starving::mute(task),
+        "jam" => starving::jam(task),
         "come-and-go" => comings::come_and_go(task),
         "babble" => comings::babble(task),
         "speak-version" => versions::speak_version(task),

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use cellmesh_dpa::DpaConfig;
 use cellmesh_shm::attach::Channel;
 use cellmesh_shm::frame::{FrameHeader, FrameKind};
 use cellmesh_shm::layout::segment_bytes;
@@ -15,7 +14,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::Task;
-use crate::node::{HOSTILE, HOSTILE_NAME, check, pattern, scale};
+use crate::node::{HOSTILE, HOSTILE_NAME, check, config, pattern, scale};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -25,7 +24,7 @@ const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::K
 /// descriptors and by re-opened ones. The kernel refuses it or it is harmless: the same links carry messages afterwards.
 #[test]
 fn tricks_with_memory_are_refused_or_harmless() {
-    check(DpaConfig::default(), async |node| {
+    check(config(), async |node| {
         let _honest = node.attached("answer").await;
         let _tricky = node.attached("tricks").await;
         for round in 0..10 * scale() {
@@ -89,7 +88,7 @@ fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
 #[test]
 fn holes_under_frames_harm_only_their_maker() {
     const EVICTIONS: u64 = 20;
-    check(DpaConfig::default(), async |node| {
+    check(config(), async |node| {
         let _honest = node.attached("answer").await;
         let punching = node.spawn("punch", &[]);
         let mut round = 0;

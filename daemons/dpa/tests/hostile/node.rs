@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -58,13 +59,19 @@ pub(crate) struct Node {
     called: Notify,
 }
 
+/// Peers here come back as soon as they are let go: what is tested is the letting go.
+pub(crate) fn config() -> DpaConfig {
+    DpaConfig { reattach_delay: Duration::ZERO, ..DpaConfig::default() }
+}
+
 /// Runs `test` beside the lane of a node; afterwards the books of its DPA must balance.
 pub(crate) fn check(config: DpaConfig, test: impl AsyncFnOnce(&Node)) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let hang = HANG * u32::try_from(scale()).expect("a scale that ends");
-    LocalSet::new().block_on(&runtime, async {
+    // Boxed: tokio's part of it is compiled once, not for each test.
+    let whole: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {
         let node = Node::new(config);
         let listener = AttachListener::bind(&node.socket()).expect("a free path");
         tokio::select! {
@@ -75,6 +82,7 @@ pub(crate) fn check(config: DpaConfig, test: impl AsyncFnOnce(&Node)) {
         let stats = node.host.stats();
         assert!(stats.is_balanced(), "{stats:?}");
     });
+    LocalSet::new().block_on(&runtime, whole);
 }
 
 impl Node {

@@ -1,11 +1,10 @@
 //! Peers of another release.
 
-use cellmesh_dpa::DpaConfig;
 use cellmesh_shm::attach::{AttachListener, FromDpa, Received, ToDpa, VERSION, Welcome};
 use cellmesh_shm::frame::{FRAME_VERSION, FrameError, FrameHeader, FrameKind, RingName};
 use cellmesh_shm::peer::{AttachError, connect, receive, until_ended};
 
-use crate::node::{Child, HONEST_NAME, check};
+use crate::node::{Child, HONEST_NAME, check, config};
 use crate::{Task, hello};
 
 /// Releases that are not this one. A packet has its version, little-endian, behind eight bytes that never change.
@@ -24,7 +23,7 @@ fn version(task: &Task<'_>) -> u16 {
 /// a worker of another release meets this DPA. It is told both versions, it is not attached, and others are served.
 #[test]
 fn worker_of_another_release_is_told_why() {
-    check(DpaConfig::default(), async |node| {
+    check(config(), async |node| {
         let _honest = node.attached("answer").await;
         for version in OTHER_VERSIONS {
             node.spawn("speak-version", &[version.into()]).succeeded().await;
@@ -52,7 +51,7 @@ pub(crate) fn speak_version(task: &Task<'_>) {
 /// versions, or what it was told, and does not take what it was given.
 #[test]
 fn dpa_of_another_release_is_not_joined() {
-    check(DpaConfig::default(), async |node| {
+    check(config(), async |node| {
         let path = node.path("other.sock");
         let other = AttachListener::bind(&path).expect("a free path");
         for version in OTHER_VERSIONS {
@@ -97,7 +96,7 @@ pub(crate) fn meet_version(task: &Task<'_>) {
 /// let go, and others are served.
 #[test]
 fn frames_of_another_release_are_counted() {
-    check(DpaConfig::default(), async |node| {
+    check(config(), async |node| {
         let _honest = node.attached("answer").await;
         let others = [FRAME_VERSION - 1, FRAME_VERSION + 1, 0xff];
         for version in others {

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cellmesh_dpa::DpaConfig;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::frame::{FrameHeader, FrameKind, RingName};
 use cellmesh_shm::ids::SlotId;
@@ -11,7 +10,7 @@ use cellmesh_shm::message::Fault;
 use cellmesh_shm::peer::{Hostile, Scratch, has_ended};
 
 use crate::Task;
-use crate::node::{Child, HOSTILE, Holdings, check, pattern, scale};
+use crate::node::{Child, HOSTILE, Holdings, check, config, pattern, scale};
 use crate::random::Random;
 
 /// How long a call to the hostile service may take: most are never answered.
@@ -23,7 +22,7 @@ const HOSTILE_CALL: Duration = Duration::from_millis(200);
 fn scribblers_harm_only_themselves() {
     const EVICTIONS: u64 = 60;
     const ROUNDS: u64 = 60;
-    check(DpaConfig::default(), async |node| {
+    check(config(), async |node| {
         let mut honest: Vec<Child> = Vec::new();
         for _ in 0..3 {
             honest.push(node.attached("answer").await);
@@ -102,7 +101,7 @@ fn scribble_kinds(hostile: &mut Hostile, random: &mut Random) {
 fn flipped_headers_reach_nobody_else() {
     const POSTS: u64 = 200_000;
     const FLIPS: u64 = 10_000_000;
-    check(DpaConfig::default(), async |node| {
+    check(config(), async |node| {
         let _honest = [node.attached("answer").await, node.attached("answer").await];
         let _hostile = node.spawn("flip", &[FLIPS * scale()]);
         let (mut answered, mut round, mut flipped) = (0, 0, false);

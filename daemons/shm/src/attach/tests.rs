@@ -69,7 +69,7 @@ fn other_versions_are_told_apart() {
     packet[8] = 99;
     let error = ToDpa::decode(&packet).expect_err("from the future");
     assert_eq!(error, PacketError::Version { theirs: 99 });
-    assert!(error.to_string().contains("version 99") && error.to_string().contains("version 1"), "{error}");
+    assert!(error.to_string().contains("version 99") && error.to_string().contains("version 2"), "{error}");
     let mut refused = FromDpa::Refused { why: "too old\n\u{1b}[2J".into() }.encode();
     refused[8] = 99;
     assert_eq!(FromDpa::decode(&refused), Ok(FromDpa::Refused { why: "too old[2J".into() }));

@@ -18,11 +18,11 @@ fn both_sides() -> (Link, Link) {
 
 /// How often the bell rang since it was last asked.
 fn bell_rings(link: &Link) -> u64 {
-    let mut count = [0; 8];
-    match rustix::io::read(&link.sleep, &mut count) {
-        Ok(_) => u64::from_ne_bytes(count),
+    let mut rings = [0; 64];
+    match rustix::net::recv(&link.sleep, &mut rings, rustix::net::RecvFlags::DONTWAIT) {
+        Ok((taken, _)) => taken as u64,
         Err(rustix::io::Errno::AGAIN) => 0,
-        Err(errno) => panic!("an eventfd is read: {errno}"),
+        Err(errno) => panic!("a bell is read: {errno}"),
     }
 }
 
@@ -55,7 +55,7 @@ fn bell_rings_once_per_sleep() {
     send(&mut near);
     assert_eq!((near.tx.rings(), bell_rings(&far)), (0, 0));
     for sleeps in 1..=3 {
-        far.sleep.announce(false);
+        far.sleep.announce(false).expect("an honest peer");
         send(&mut near);
         send(&mut near);
         assert_eq!((near.tx.rings(), bell_rings(&far)), (sleeps, 1));
@@ -69,7 +69,7 @@ fn bell_rings_once_per_sleep() {
 #[test]
 fn nothing_published_rings_nothing() {
     let (mut near, mut far) = both_sides();
-    far.sleep.announce(false);
+    far.sleep.announce(false).expect("an honest peer");
     assert!(!near.publish());
     assert_eq!(bell_rings(&far), 0);
 }
@@ -96,11 +96,36 @@ fn room_wakes_who_waits_for_it() {
         let header = FrameHeader::new(FrameKind::Cancel, 1);
         assert_eq!(far.tx.small.push(&header, Payload::Empty), Ok(true));
         far.publish();
-        far.sleep.announce(wants_room);
+        far.sleep.announce(wants_room).expect("an honest peer");
         assert_eq!(near.rx.refresh(), Ok(true));
         let frame = near.rx.small.peek_frame().expect("an honest peer").expect("one frame");
         near.rx.small.release(&frame);
         assert!(near.publish());
         assert_eq!(bell_rings(&far), u64::from(wants_room));
     }
+}
+
+/// One ring for each sleep is never too often, whenever the rings are counted; two are.
+#[test]
+fn peer_that_rings_too_often_is_found_out() {
+    for rings_per_sleep in [1, 2] {
+        let (mut near, mut far) = both_sides();
+        let mut found = Ok(());
+        for _ in 0..10 * SILENCE_EVERY {
+            found = found.and(near.sleep.announce(false));
+            (0..rings_per_sleep).for_each(|_| far.tx.ring.ring());
+            near.sleep.wake();
+        }
+        assert_eq!(found.is_err(), rings_per_sleep == 2, "{found:?}");
+    }
+}
+
+/// The bells of each side, and the rings, are waited for by the other side only.
+#[test]
+fn bells_have_two_ends() {
+    let (mut near, mut far) = both_sides();
+    near.tx.ring.ring();
+    assert_eq!((bell_rings(&near), bell_rings(&far)), (0, 1));
+    far.tx.ring.ring();
+    assert_eq!((bell_rings(&near), bell_rings(&far)), (1, 0));
 }

@@ -21,17 +21,19 @@ mod engine;
 mod guest_log;
 mod imports;
 mod instance;
+mod scratch;
 mod seal;
 mod state;
 mod ticker;
 
 pub use artifacts::{ArtifactCache, ArtifactError};
-pub use cell::{Cell, CellLimits, CellSetup, Grants, LoadError, Scratch};
+pub use cell::{Cell, CellLimits, CellSetup, Grants, LoadError};
 pub use compile::{CompileError, CompileLimits, Compiler, compile_child_main};
 pub use engine::{EngineError, EngineLimits, HostEngine, idle_instances_max};
 pub use instance::{
     CallFlags, CellFault, Decision, GuestCall, GuestReturn, Instance, Returned, ReturnedBody, StepCall,
     StepInput,
 };
+pub use scratch::Scratch;
 pub use seal::SealError;
 pub use ticker::{Pulse, Ticker};

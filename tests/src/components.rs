@@ -23,11 +23,12 @@ pub struct Liar {
     answer: u32,
     pages: u32,
     data: Vec<(u32, Vec<u8>)>,
+    never_starts: bool,
 }
 
 impl Default for Liar {
     fn default() -> Self {
-        Self { answer: ANSWER, pages: 4, data: Vec::new() }
+        Self { answer: ANSWER, pages: 4, data: Vec::new(), never_starts: false }
     }
 }
 
@@ -59,6 +60,13 @@ impl Liar {
         self
     }
 
+    /// Its start function never returns.
+    #[must_use]
+    pub fn never_starts(mut self) -> Self {
+        self.never_starts = true;
+        self
+    }
+
     /// The component.
     #[must_use]
     pub fn component(&self) -> Vec<u8> {
@@ -73,7 +81,7 @@ impl Liar {
 
     /// `handle` gets four spans and an arena; `run-step` and `build-requests` a number, a span, and two lists.
     fn text(&self) -> String {
-        let Self { answer, pages, data } = self;
+        let Self { answer, pages, data, never_starts } = self;
         let mut text = format!(
             r#"(module
                 (memory (export "memory") {pages})
@@ -86,6 +94,9 @@ impl Liar {
                 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 131072)
             "#
         );
+        if *never_starts {
+            text += "(func $start (loop br 0)) (start $start)";
+        }
         for (at, bytes) in data {
             let escaped: String = bytes.iter().fold(String::new(), |mut text, byte| {
                 let _ = write!(text, "\\{byte:02x}");

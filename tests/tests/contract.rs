@@ -59,6 +59,16 @@ fn honest_answer_passes() {
     assert_eq!((reply.status, reply.text(), reply.header("a")), (201, "hello", Some("bcd")));
 }
 
+/// A cell that is busy before it can be called has used up its time: 504, as if it had been called.
+#[test]
+fn endless_start_is_past_its_time() {
+    let node = node(&Liar::default().never_starts());
+    let reply = node.get("liar", "/");
+    assert_eq!(reply.status, 504, "{}", reply.text());
+    assert!(reply.error().contains("past its time limit"), "{}", reply.error());
+    assert_eq!(node.get("hello", "/").ok().text(), "hello\n");
+}
+
 /// A pointer outside the cell's memory, for the answer itself or for its arena.
 #[test]
 fn pointers_outside_the_memory_are_refused() {

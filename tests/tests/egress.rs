@@ -115,6 +115,32 @@ fn static_map_says_where_a_host_is() {
     assert!(upstream.heads()[0].contains("\r\nhost: stock.example:8080\r\n"));
 }
 
+/// A service is one of ours under the names that a cluster has for it; the same name in another namespace is another host.
+#[test]
+fn services_are_those_of_our_namespace() {
+    let node = Run::app(
+        r#"
+        namespace = "shop"
+        [[cell]]
+        component = "{cells}/unruly.wasm"
+        services = ["caller"]
+        [[cell]]
+        component = "{cells}/hello.wasm"
+        services = ["back"]
+        "#,
+    )
+    .lanes(1)
+    .start();
+    for host in ["back", "back.shop", "back.shop.svc", "BACK.Shop.svc.cluster.local"] {
+        assert_eq!(call(&node, &format!("http://{host}/")).0, 200, "{host}");
+    }
+    for host in ["back.other", "back.other.svc.cluster.local"] {
+        let (status, text) = call(&node, &format!("http://{host}/"));
+        assert_eq!(status, 503, "{host}: {text}");
+        assert!(text.contains("egress.allow"), "{text}");
+    }
+}
+
 /// What config does not allow is not called, and the answer says what to write.
 #[test]
 fn other_hosts_are_not_called() {

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use cellmesh_shm::doorbell::BellError;
 use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind, Relabel};
 use cellmesh_shm::ids::{CallId, SlotId};
 use cellmesh_shm::link::{LinkRx, LinkSleep, LinkTx};
@@ -180,11 +181,14 @@ impl Outlet {
         }
     }
 
-    /// See [`LinkSleep::announce`].
-    pub(crate) fn announce_sleep(&mut self) {
-        if let Err(rung) = self.sleep.announce(!self.parked.is_empty()) {
+    /// See [`LinkSleep::announce`]. `false`: its bell will never ring again.
+    #[must_use]
+    pub(crate) fn announce_sleep(&mut self) -> bool {
+        let announced = self.sleep.announce(!self.parked.is_empty());
+        if let Err(rung @ BellError::TooOften { .. }) = announced {
             self.broken = Some(rung.into());
         }
+        announced != Err(BellError::HungUp)
     }
 
     /// See [`LinkSleep::wake`].

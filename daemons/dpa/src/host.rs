@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - A process is the socket that it came in on and what config says of that socket ([`Admission`]); what it says of itself
-//!   is for the log. Its number is too, and is 0 where it lives in another container.
+//!   is for the log. Its number is for that too, and for who has to wait; it is 0 where it lives in another container.
 //! - Everything runs on the lane that pumps the DPA: attaching and detaching happen between two pumps.
 //! - An endpoint that the DPA has closed takes the other lanes of its process with it: they are one peer.
 //! - A peer that broke a rule waits before it may attach again (`host/offences.rs`); one that was only slow does not.
@@ -40,7 +40,7 @@ use crate::{Closed, Dpa, DpaConfig, DpaError, DpaStats};
 
 mod offences;
 
-use offences::{Offences, Origin};
+use offences::{KEPT_MOST, Offences, Origin};
 
 /// From accept to the hello, and from the welcome to its being taken. A process says hello at once.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -165,7 +165,11 @@ impl DpaHost {
 
     /// See [`Dpa::announce_sleep`].
     pub fn announce_sleep(&self) {
-        self.0.dpa.borrow_mut().announce_sleep();
+        let mut dpa = self.0.dpa.borrow_mut();
+        dpa.announce_sleep();
+        while let Some(endpoint) = dpa.take_hung_up() {
+            self.0.bells.remove(endpoint);
+        }
     }
 
     /// See [`Dpa::wake`].
@@ -239,8 +243,8 @@ impl DpaHost {
     async fn serve_peer(&self, channel: Channel, door: &Door) {
         let Ok(channel) = watch(channel) else { return };
         let origin = Origin::of(credentials(channel.get_ref()).map_or(0, |(pid, _)| pid));
-        let (peer, process) = match timeout(HANDSHAKE_TIMEOUT, self.shake_hands(&channel, door, origin)).await
-        {
+        let shaken = timeout(HANDSHAKE_TIMEOUT + KEPT_MOST, self.shake_hands(&channel, door, origin)).await;
+        let (peer, process) = match shaken {
             Ok(Ok(attached)) => attached,
             Ok(Err(why)) => return tracing::warn!(%why, "a process was not attached"),
             Err(_) => return tracing::warn!("a process was not attached: it did not say hello in time"),
@@ -360,9 +364,15 @@ impl DpaHost {
             tokio::select! {
                 said = receive(channel) => match said {
                     Ok(ToDpa::Leave) => self.begin_leaving(peer),
-                    Ok(ToDpa::Hello(_)) => return "it said hello a second time".into(),
+                    Ok(ToDpa::Hello(_)) => {
+                        peer.offended.set(true);
+                        return "it said hello a second time".into();
+                    }
                     Err(ChannelError::Ended) => return "it has ended".into(),
-                    Err(error) => return error.to_string(),
+                    Err(error) => {
+                        peer.offended.set(true);
+                        return error.to_string();
+                    }
                 },
                 () = peer.flushed.notified() => {
                     if let Err(error) = send(channel, &FromDpa::Left, &[]).await {

@@ -108,6 +108,7 @@ pub struct Dpa {
     custody: Custody,
     flows: FlowTable,
     closed: VecDeque<Closed>,
+    hung_up: Vec<EndpointId>,
     /// One thread pumps this and all endpoints.
     pumped_together: bool,
     /// When to look next whether an endpoint takes nothing.
@@ -129,6 +130,7 @@ impl Dpa {
             custody: Custody::new(config.slots_max),
             flows: FlowTable::new(config.seed),
             closed: VecDeque::new(),
+            hung_up: Vec::new(),
             pumped_together: false,
             next_stall_check: Nanos(0),
             stats: DpaStats::default(),
@@ -260,7 +262,17 @@ impl Dpa {
     /// Says on every link that this side is about to sleep. The caller pumps once more after this, and waits for the
     /// bells ([`Dpa::wait_fd`]) or [`Dpa::next_deadline`] only if nothing moved; [`Dpa::wake`] afterwards.
     pub fn announce_sleep(&mut self) {
-        self.outlets.iter_mut().flatten().for_each(Outlet::announce_sleep);
+        for (index, outlet) in self.outlets.iter_mut().enumerate() {
+            if outlet.as_mut().is_some_and(|outlet| !outlet.announce_sleep()) {
+                self.hung_up.push(EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX")));
+            }
+        }
+    }
+
+    /// The next endpoint that has closed its end of the bell since this was last asked, as one does that ends. Its owner
+    /// waits for that bell no more: all that it can still do is to wake somebody for nothing.
+    pub fn take_hung_up(&mut self) -> Option<EndpointId> {
+        self.hung_up.pop()
     }
 
     /// Says on every link that this side is awake.

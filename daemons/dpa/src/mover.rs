@@ -19,7 +19,7 @@
 use std::time::Duration;
 
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::doorbell::RungTooOften;
+use cellmesh_shm::doorbell::BellError;
 use cellmesh_shm::frame::{Frame, FrameKind, Relabel};
 use cellmesh_shm::ids::{CallId, EndpointId, SlotId};
 use cellmesh_shm::message::Fault;
@@ -35,7 +35,7 @@ pub(crate) enum Violation {
     #[error(transparent)]
     Ring(#[from] RingError),
     #[error(transparent)]
-    Bell(#[from] RungTooOften),
+    Bell(#[from] BellError),
     #[error("{kind:?}: {error}")]
     Stream { kind: FrameKind, error: StreamError },
     #[error("{kind:?}: {rule}")]

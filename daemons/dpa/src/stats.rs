@@ -46,7 +46,7 @@ pub struct DpaStats {
     pub rejected: [u64; FrameError::REASONS.len()],
     /// Counters of rings that were not believed. Each closed its endpoint.
     pub corrupt_rings: u64,
-    /// Frames that their sender may not send, or not now. Each closed its endpoint.
+    /// Frames that their sender may not send, or not now, and bells rung too often. Each closed its endpoint.
     pub violations: u64,
     /// Endpoints that took nothing for too long, or sent nothing of what they were asked for. Each was closed.
     pub stalled: u64,

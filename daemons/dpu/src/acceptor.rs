@@ -75,6 +75,7 @@ pub struct LaneIntake {
 #[derive(Debug)]
 struct Accepted {
     stream: StdStream,
+    client: IpAddr,
     tls: Option<Terms>,
     counted: Counted,
 }
@@ -243,15 +244,15 @@ impl Lanes {
         if self.open() >= caps.connections.load(Ordering::Relaxed) {
             return refuse(&stream, FULL, speaks_tls);
         }
-        let Some(client) = self.clients.open(client, caps.per_address.load(Ordering::Relaxed)) else {
+        let Some(counted_client) = self.clients.open(client, caps.per_address.load(Ordering::Relaxed)) else {
             return refuse(&stream, ADDRESS_FULL, speaks_tls);
         };
         let Ok(stream) = stream.into_std() else { return };
         let lane = self.lanes.iter().min_by_key(|lane| lane.open.load(Ordering::Relaxed));
         let lane = lane.expect("there is at least one lane");
         lane.open.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted { lane: Arc::clone(&lane.open), _client: client };
-        let accepted = Accepted { stream, tls: tls.map(Tls::terms), counted };
+        let counted = Counted { lane: Arc::clone(&lane.open), _client: counted_client };
+        let accepted = Accepted { stream, client, tls: tls.map(Tls::terms), counted };
         // A lane that has stopped drops its connections: nobody is left to serve them.
         drop(lane.accepted.send(accepted).await);
     }
@@ -271,10 +272,10 @@ impl LaneIntake {
     /// The connections it spawned go on after it ends.
     pub fn serve(mut self, dpu: Dpu) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {
-            while let Some(Accepted { stream, tls, counted }) = self.accepted.recv().await {
+            while let Some(Accepted { stream, client, tls, counted }) = self.accepted.recv().await {
                 match TcpStream::from_std(stream) {
                     Ok(tcp) => {
-                        let connection = serve(dpu.clone(), tcp, tls);
+                        let connection = serve(dpu.clone(), tcp, client, tls);
                         tokio::task::spawn_local(async move {
                             connection.await;
                             drop(counted);

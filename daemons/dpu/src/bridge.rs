@@ -25,6 +25,7 @@ use tokio::io::AsyncWriteExt;
 use self::inbox::Inbox;
 use crate::dpu::{Dpu, Received};
 use crate::faults::Refusal;
+use crate::forward::Peer;
 use crate::ingress::Client;
 
 /// Serves a connection whose first byte is an object's.
@@ -38,7 +39,7 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
             Err(refusal) => Err(refusal),
         };
         let last = object.is_err();
-        let answer = answer(dpu, &mut received, object, standing.client_certificate()).await;
+        let answer = answer(dpu, &mut received, object, standing.peer()).await;
         let is_sent = io.write_all(&answer).await.is_ok() && io.flush().await.is_ok();
         if !is_sent || last || !inbox.has_more(&mut io) {
             break;
@@ -50,14 +51,9 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
 }
 
 /// The text to send.
-async fn answer(
-    dpu: &Dpu,
-    received: &mut Received,
-    object: Result<Bytes, Refusal>,
-    certificate: Option<&str>,
-) -> Vec<u8> {
+async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusal>, peer: &Peer) -> Vec<u8> {
     let outcome = match object {
-        Ok(object) => call(dpu, received, &object, certificate).await,
+        Ok(object) => call(dpu, received, &object, peer).await,
         Err(refusal) => Err(refusal),
     };
     match outcome {
@@ -72,13 +68,8 @@ async fn answer(
     }
 }
 
-async fn call(
-    dpu: &Dpu,
-    received: &mut Received,
-    object: &[u8],
-    certificate: Option<&str>,
-) -> Result<Vec<u8>, Refusal> {
-    let request::Asked { service, head, body } = request::read(received, object, certificate)?;
+async fn call(dpu: &Dpu, received: &mut Received, object: &[u8], peer: &Peer) -> Result<Vec<u8>, Refusal> {
+    let request::Asked { service, head, body } = request::read(received, object, peer)?;
     received.routed(service);
     let (mut permit, deadline) = received.settings().admit(service)?;
     received.dispatch()?;

@@ -13,6 +13,7 @@ use serde::Deserialize;
 pub use self::problems::ConfigError;
 pub(crate) use self::problems::Problems;
 use crate::egress::hosts::{Authority, HostPattern};
+pub use crate::forward::ForwardedRule;
 use crate::policy::ServicePolicy;
 use crate::units::{ByteSize, TimeSpan};
 
@@ -71,6 +72,8 @@ pub struct DpuConfig {
     /// HTTP/2 streams that we had to reset for the client's errors; more close the connection.
     /// Source: CVE-2025-8671 (MadeYouReset).
     pub h2_local_resets_max: u32,
+    /// What becomes of a client's `forwarded` and `x-forwarded-*`.
+    pub forwarded: ForwardedRule,
     /// Whether a connection that starts with `{` is a JSON-bridge client.
     pub json_bridge: bool,
     /// From the first byte of a JSON object to its last.
@@ -214,6 +217,7 @@ impl Default for DpuConfig {
             h2_streams_max: 100,
             h2_pending_resets_max: 20,
             h2_local_resets_max: 64,
+            forwarded: ForwardedRule::default(),
             json_bridge: true,
             json_timeout: TimeSpan::secs(5),
             json_depth_max: 64,

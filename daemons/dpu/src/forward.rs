@@ -5,10 +5,14 @@
 //! - `x-cellmesh-*` is the mesh's own: from a client none of it goes on; from the worker only
 //!   `x-cellmesh-error` does.
 //! - `x-client-cert-sha256` is ours too: it says which certificate the client has shown, and was found good.
+//! - `forwarded` and `x-forwarded-*` are what [`ForwardedRule`] makes of them.
 //! - Each request has an `x-request-id`: the client's, or one made here.
+
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use cellmesh_shm::head::is_hop_by_hop;
+use serde::Deserialize;
 
 use crate::dpu::Received;
 use crate::faults::Refusal;
@@ -26,6 +30,35 @@ pub(crate) const SERVICE_HEADER: &str = "x-cellmesh-service";
 /// Header that tells a cell the SHA-256 of the client's certificate, in hexadecimal digits.
 const CLIENT_CERTIFICATE_HEADER: &str = "x-client-cert-sha256";
 
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+
+/// What becomes of the headers in which proxies say for whom they ask: `forwarded` and `x-forwarded-*`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardedRule {
+    /// They go on as the client wrote them. Right behind a proxy that sets them and is the only client.
+    #[default]
+    Pass,
+    /// The client's address is added to `x-forwarded-for`, and `x-forwarded-proto` is ours where there is none. Right where each
+    /// hop is to be seen.
+    Append,
+    /// None of them goes on; `x-forwarded-for` and `x-forwarded-proto` are ours. Right at the edge, where clients write what they
+    /// like.
+    Replace,
+}
+
+/// Who a client is, as far as its connection tells.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peer {
+    /// SHA-256, in hexadecimal digits, of the certificate that it has shown and that was found good.
+    pub(crate) certificate: Option<String>,
+    /// Where it came from. None before it is known, when there are no requests yet.
+    pub(crate) address: Option<IpAddr>,
+    /// Whether its bytes come through TLS.
+    pub(crate) speaks_tls: bool,
+}
+
 /// Most requests fit without growing: a browser's head is about 700 bytes.
 const USUAL_HEAD_BYTES: usize = 768;
 
@@ -36,6 +69,10 @@ pub(crate) struct HeadWriter {
     target_len: u16,
     lines: usize,
     has_request_id: bool,
+    forwarded: ForwardedRule,
+    /// Values of `x-forwarded-for` so far, joined.
+    hops: Vec<u8>,
+    has_proto: bool,
 }
 
 /// A finished request head.
@@ -48,13 +85,22 @@ pub(crate) struct Head {
 impl HeadWriter {
     /// # Errors
     /// 431 if one of the two is longer than any limit allows (64 KiB).
-    pub(crate) fn new(method: &str, target: &str) -> Result<Self, Refusal> {
+    pub(crate) fn new(method: &str, target: &str, forwarded: ForwardedRule) -> Result<Self, Refusal> {
         let length = |text: &str| u16::try_from(text.len()).map_err(|_| Refusal::HeadTooLarge);
         let (method_len, target_len) = (length(method)?, length(target)?);
         let mut bytes = Vec::with_capacity(USUAL_HEAD_BYTES);
         bytes.extend_from_slice(method.as_bytes());
         bytes.extend_from_slice(target.as_bytes());
-        Ok(Self { bytes, method_len, target_len, lines: 0, has_request_id: false })
+        Ok(Self {
+            bytes,
+            method_len,
+            target_len,
+            lines: 0,
+            has_request_id: false,
+            forwarded,
+            hops: Vec::new(),
+            has_proto: false,
+        })
     }
 
     /// Passes a header of the client on, unless it stays on this hop. `name` is in lower case, `value`
@@ -63,14 +109,49 @@ impl HeadWriter {
         if stays(name) || name.starts_with(MESH_PREFIX) || name == CLIENT_CERTIFICATE_HEADER {
             return;
         }
+        if self.forwarded != ForwardedRule::Pass && self.takes_over(name, value) {
+            return;
+        }
         self.has_request_id |= name == REQUEST_ID;
         self.line(name, value);
     }
 
-    /// Says which certificate the client has, if it has shown one.
-    pub(crate) fn vouch(&mut self, certificate: Option<&str>) {
-        if let Some(digest) = certificate {
+    /// Whether a header does not go on because what it says is said here, or not at all.
+    fn takes_over(&mut self, name: &str, value: &[u8]) -> bool {
+        if self.forwarded == ForwardedRule::Replace {
+            return name == "forwarded" || name.starts_with("x-forwarded-");
+        }
+        self.has_proto |= name == FORWARDED_PROTO;
+        if name == FORWARDED_FOR {
+            self.add_hop(value);
+        }
+        name == FORWARDED_FOR
+    }
+
+    fn add_hop(&mut self, hop: &[u8]) {
+        if !self.hops.is_empty() {
+            self.hops.extend_from_slice(b", ");
+        }
+        self.hops.extend_from_slice(hop);
+    }
+
+    /// Says who the client is: after all that it says itself.
+    pub(crate) fn introduce(&mut self, peer: &Peer) {
+        if let Some(digest) = &peer.certificate {
             self.line(CLIENT_CERTIFICATE_HEADER, digest.as_bytes());
+        }
+        if self.forwarded == ForwardedRule::Pass {
+            return;
+        }
+        if let Some(address) = peer.address {
+            self.add_hop(address.to_canonical().to_string().as_bytes());
+        }
+        let hops = std::mem::take(&mut self.hops);
+        if !hops.is_empty() {
+            self.line(FORWARDED_FOR, &hops);
+        }
+        if !self.has_proto {
+            self.line(FORWARDED_PROTO, if peer.speaks_tls { b"https" } else { b"http" });
         }
     }
 
@@ -108,4 +189,60 @@ pub(crate) fn goes_back(name: &str) -> bool {
 
 fn stays(name: &str) -> bool {
     name == "content-length" || is_hop_by_hop(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use cellmesh_shm::head::HeaderLines;
+
+    use super::*;
+
+    /// The lines that a client's become, as `name=value`.
+    fn lines(rule: ForwardedRule, peer: &Peer) -> Vec<String> {
+        let mut head = HeadWriter::new("GET", "/", rule).expect("short");
+        for (name, value) in [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-own", "1"),
+            ("x-forwarded-for", "198.51.100.1, 10.0.0.2"),
+            ("forwarded", "for=203.0.113.9"),
+            ("x-forwarded-host", "shop.example"),
+        ] {
+            head.pass(name, value.as_bytes());
+        }
+        head.introduce(peer);
+        let lines = HeaderLines(&head.bytes[4..]);
+        lines.iter().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value))).collect()
+    }
+
+    /// What clients say goes on, is added to, or is replaced.
+    #[test]
+    fn forwarded_headers_follow_their_rule() {
+        let address = Some("::ffff:192.0.2.7".parse().expect("an address"));
+        let peer = Peer { address, ..Peer::default() };
+        assert_eq!(
+            lines(ForwardedRule::Pass, &peer),
+            [
+                "x-forwarded-for=203.0.113.9",
+                "x-own=1",
+                "x-forwarded-for=198.51.100.1, 10.0.0.2",
+                "forwarded=for=203.0.113.9",
+                "x-forwarded-host=shop.example",
+            ]
+        );
+        assert_eq!(
+            lines(ForwardedRule::Append, &peer),
+            [
+                "x-own=1",
+                "forwarded=for=203.0.113.9",
+                "x-forwarded-host=shop.example",
+                "x-forwarded-for=203.0.113.9, 198.51.100.1, 10.0.0.2, 192.0.2.7",
+                "x-forwarded-proto=http",
+            ]
+        );
+        let secure = Peer { speaks_tls: true, ..peer };
+        assert_eq!(
+            lines(ForwardedRule::Replace, &secure),
+            ["x-own=1", "x-forwarded-for=192.0.2.7", "x-forwarded-proto=https"]
+        );
+    }
 }

@@ -22,6 +22,7 @@ mod reply_body;
 mod sniff;
 mod stream;
 
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use tokio::net::TcpStream;
@@ -41,11 +42,17 @@ pub(crate) use self::io::ClientIo as Client;
 /// Every wait in it has a limit from [`crate::config::DpuConfig`]. Dropping it cuts the connection and
 /// cancels what is in flight on it.
 pub fn serve_connection(dpu: Dpu, tcp: TcpStream) -> Pin<Box<dyn Future<Output = ()>>> {
-    Box::pin(serve(dpu, tcp, None))
+    Box::pin(async move {
+        match tcp.peer_addr() {
+            Ok(client) => serve(dpu, tcp, client.ip(), None).await,
+            Err(error) => tracing::debug!(%error, "a client left before it was served"),
+        }
+    })
 }
 
-/// As [`serve_connection`]; with `tls` the client has to shake hands first.
-pub(crate) async fn serve(dpu: Dpu, tcp: TcpStream, tls: Option<Terms>) {
+/// As [`serve_connection`]; with `tls` the client has to shake hands first. `client`: its address when it was accepted, which
+/// a socket forgets when the client resets it.
+pub(crate) async fn serve(dpu: Dpu, tcp: TcpStream, client: IpAddr, tls: Option<Terms>) {
     let connection = dpu.open_connection();
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "the connection was closed before it was served");
@@ -59,7 +66,7 @@ pub(crate) async fn serve(dpu: Dpu, tcp: TcpStream, tls: Option<Terms>) {
         Some(terms) => Box::pin(handshake::shake(&dpu, tcp, terms, &connection, until)).await,
     };
     let Some(stream) = stream else { return };
-    let mut io = ClientIo::new(stream, &settings.config);
+    let mut io = ClientIo::new(stream, client, &settings.config);
     match sniff::protocol(&mut io, &connection, &settings.config, until).await {
         None => {}
         Some(Protocol::Json) => bridge::serve(&dpu, io).await,

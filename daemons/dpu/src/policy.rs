@@ -467,6 +467,26 @@ mod tests {
         assert_eq!((admit(), next.stats()[0].in_flight), (true, 0));
     }
 
+    /// Headers of answers are the service's: what the mesh says stays as it is, and so does a head that would be too large.
+    #[test]
+    fn response_headers_are_for_answers_of_the_service() {
+        let policies = policies(r#"{"s0": {"response_headers": {"add": {"x-from": "policy"}}}}"#);
+        let permit = permit(&policies, 0);
+        let head_after = |fault, head: &str| {
+            let head = head.to_owned().into();
+            let mut answer = ResponseMessage { status: 200, fault, head, body: Default::default() };
+            permit.on_answer(&mut answer);
+            String::from_utf8(answer.head.to_vec()).expect("text")
+        };
+        assert_eq!(head_after(Fault::None, "x-own: 1\n"), "x-own: 1\nx-from: policy\n");
+        let lines = "x-own: 1\n".repeat(HeadLimits::default().lines_max);
+        for (fault, head) in
+            [(Fault::Deadline, ""), (Fault::None, "x-cellmesh-error: circuit-open\n"), (Fault::None, &lines)]
+        {
+            assert_eq!(head_after(fault, head), head);
+        }
+    }
+
     /// A time of nothing is refused with what would be right.
     #[test]
     fn values_have_bounds() {

@@ -2,8 +2,8 @@
 //!
 //! - An epoll set, edge-triggered: it becomes readable each time that any of its bells rings. Nothing is read from the
 //!   bells at a wake-up, so it costs no system call for each of them.
-//! - It holds descriptors of its own: a bell is an open file that the peer holds too, and stays in an epoll set
-//!   until it is taken out by the descriptor that put it in.
+//! - It holds descriptors of its own: a bell has others, and stays in an epoll set until it is taken out by the
+//!   descriptor that put it in.
 //! - Not here: waiting (whoever has a reactor waits for [`Bells`] with it).
 
 use std::collections::HashMap;

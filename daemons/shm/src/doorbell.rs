@@ -118,39 +118,49 @@ impl PeerSleep {
 }
 
 /// Sleeps between two countings of the rings: fewer than a bell has room for, so that an honest ring is never lost; as many as
-/// make the system call that counts them cheap.
-pub const SILENCE_EVERY: u32 = 64;
+/// make the system call that counts them cheap. A model has no time for so many.
+pub const SILENCE_EVERY: u32 = if cfg!(shuttle) { 2 } else { 64 };
+
+/// Bytes that a bell may hold, with what the kernel keeps beside each ring: some 340 rings.
+#[cfg(not(any(loom, miri)))]
+const BELL_BYTES: usize = 128 << 10;
 
 #[cfg(not(any(loom, miri)))]
-pub use bell::{Bell, RungTooOften};
+pub use bell::{Bell, BellError};
 
 #[cfg(not(any(loom, miri)))]
 mod bell {
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 
-    use super::SILENCE_EVERY;
+    use super::{BELL_BYTES, SILENCE_EVERY};
 
     /// One end of a pair of sockets: the one side rings it, the other waits for it in its reactor.
     ///
     /// - Not an eventfd: both sides would hold one open file, and the other side could take `O_NONBLOCK` from it and fill it, so
     ///   that our next ring never returns. Each end of a pair is a file of its own.
-    /// - A ring is a byte. The pair has room for some 270, more than [`SILENCE_EVERY`].
+    /// - A ring is a byte, and nothing goes the other way.
     #[derive(Debug)]
     pub struct Bell {
         fd: OwnedFd,
         rings: u64,
     }
 
-    /// A peer rang more often than once for each of our sleeps.
+    /// What a peer did with its end of a bell.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-    #[error("rang {rings} times for {sleeps} sleeps")]
-    pub struct RungTooOften {
-        /// Rings taken from the bell, as far as it had room for them.
-        pub rings: usize,
-        /// How often we had announced sleep meanwhile.
-        pub sleeps: u32,
+    pub enum BellError {
+        /// It rang more often than once for each of our sleeps.
+        #[error("rang {rings} times for {sleeps} sleeps")]
+        TooOften {
+            /// Rings taken from the bell, as far as it had room for them.
+            rings: usize,
+            /// How often we had announced sleep meanwhile.
+            sleeps: u32,
+        },
+        /// It closed it, as a process that ends does: it will never ring again.
+        #[error("closed its end of the bell")]
+        HungUp,
     }
 
     impl Bell {
@@ -159,7 +169,10 @@ mod bell {
         /// The kernel's, for want of descriptors.
         pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+            let (wait, ring) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            sockopt::set_socket_send_buffer_size(&ring, BELL_BYTES)?;
+            rustix::net::shutdown(&ring, Shutdown::Read)?;
+            Ok((wait, ring))
         }
 
         /// One end, from its descriptor.
@@ -182,11 +195,15 @@ mod bell {
             self.rings
         }
 
-        /// Takes the rings that the other end has made since this was last called, and says how many they were.
-        pub fn silence(&mut self) -> usize {
+        /// Takes the rings that the other end has made since this was last called, and says how many they were; none if
+        /// there are none left and never will be.
+        pub fn silence(&mut self) -> Option<usize> {
             let mut rings = [0; 8 * SILENCE_EVERY as usize];
-            let taken = rustix::net::recv(&self.fd, &mut rings[..], RecvFlags::DONTWAIT);
-            taken.map_or(0, |(taken, _)| taken)
+            match rustix::net::recv(&self.fd, &mut rings[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => None,
+                Ok((taken, _)) => Some(taken),
+                Err(_) => Some(0),
+            }
         }
     }
 
@@ -207,8 +224,8 @@ mod bell {
             let (mut wait, mut ring) = (Bell::new(wait), Bell::new(ring));
             for _ in 0..10 {
                 (0..=SILENCE_EVERY).for_each(|_| ring.ring());
-                assert_eq!(wait.silence(), SILENCE_EVERY as usize + 1);
-                assert_eq!(wait.silence(), 0);
+                assert_eq!(wait.silence(), Some(SILENCE_EVERY as usize + 1));
+                assert_eq!(wait.silence(), Some(0));
             }
         }
 
@@ -218,9 +235,21 @@ mod bell {
             let (wait, ring) = Bell::pair().expect("descriptors");
             let mut ring = Bell::new(ring);
             (0..100_000).for_each(|_| ring.ring());
-            assert!(Bell::new(wait).silence() > SILENCE_EVERY as usize);
+            assert!(Bell::new(wait).silence().is_some_and(|rings| rings > SILENCE_EVERY as usize));
             ring.ring();
             assert_eq!(ring.rings(), 100_001);
+        }
+
+        /// The end of the other side is told once what it left is taken, and nothing goes the other way.
+        #[test]
+        fn bell_has_an_end() {
+            let (wait, ring) = Bell::pair().expect("descriptors");
+            let back = rustix::net::send(&wait, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            assert_eq!(back, Err(rustix::io::Errno::PIPE));
+            let (mut wait, mut ring) = (Bell::new(wait), Bell::new(ring));
+            ring.ring();
+            drop(ring);
+            assert_eq!((wait.silence(), wait.silence()), (Some(1), None));
         }
     }
 }

@@ -18,7 +18,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::doorbell::{Bell, News, PeerSleep, RungTooOften, SILENCE_EVERY, SleepFlag};
+use crate::doorbell::{Bell, BellError, News, PeerSleep, SILENCE_EVERY, SleepFlag};
 use crate::frame::{FrameLimits, RingName};
 use crate::ids::EndpointId;
 use crate::layout::{RingPlace, segment_bytes};
@@ -149,12 +149,13 @@ impl Link {
         let (own, far_rx) = segment::create_outgoing(bytes).map_err(in_segment)?;
         let (peer, far_tx) = segment::create_incoming(bytes).map_err(in_segment)?;
         let (near_wait, far_ring) = Bell::pair().map_err(in_bell)?;
-        let (near_ring, far_wait) = Bell::pair().map_err(in_bell)?;
+        let (far_wait, near_ring) = Bell::pair().map_err(in_bell)?;
         let fds = LinkFds { spec, tx: far_tx, rx: far_rx, ring: far_ring, wait: far_wait };
         Ok((Self::of(spec, own, peer, Bell::new(near_ring), Bell::new(near_wait)), fds))
     }
 
-    /// The far side of a link, from its descriptors. Checks the spec and what the descriptors are.
+    /// The far side of a link, from its descriptors. Checks the spec and what the segments are; bells of another kind never
+    /// ring.
     /// # Errors
     /// [`LinkError`] if they are not what [`Link::create`] makes from this spec, or cannot be mapped.
     pub fn open(fds: LinkFds) -> Result<Self, LinkError> {
@@ -230,17 +231,21 @@ impl LinkSleep {
     ///
     /// - cost: a store and a fence; a system call each [`SILENCE_EVERY`] times.
     /// # Errors
-    /// [`RungTooOften`] if the peer rang more often than it may. The sleep is announced all the same.
-    pub fn announce(&mut self, wants_room: bool) -> Result<(), RungTooOften> {
+    /// [`BellError`] about the bell, which was looked at. The sleep is announced all the same.
+    pub fn announce(&mut self, wants_room: bool) -> Result<(), BellError> {
+        // Before the flag: a ring for the sleep that now begins must stay in the bell, or it would be no edge any more.
+        let counted = if self.sleeps < SILENCE_EVERY { Ok(()) } else { self.count_rings() };
         self.flag.raise(wants_room);
         self.sleeps += 1;
-        if self.sleeps < SILENCE_EVERY {
-            return Ok(());
-        }
+        counted
+    }
+
+    #[cold]
+    fn count_rings(&mut self) -> Result<(), BellError> {
         let sleeps = std::mem::take(&mut self.sleeps);
-        let rings = self.wait.silence();
+        let rings = self.wait.silence().ok_or(BellError::HungUp)?;
         // One more: the ring for the last sleep before the last counting may have come after it.
-        if rings > sleeps as usize + 1 { Err(RungTooOften { rings, sleeps }) } else { Ok(()) }
+        if rings > sleeps as usize + 1 { Err(BellError::TooOften { rings, sleeps }) } else { Ok(()) }
     }
 
     /// Says that this side is awake. Nothing if it had not announced sleep.

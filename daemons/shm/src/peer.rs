@@ -26,7 +26,7 @@ use crate::attach::{Attached, Channel, ChannelError, FromDpa, Hello, Received, T
 use crate::clock::Nanos;
 use crate::frame::{FrameHeader, RingName};
 use crate::ids::SlotId;
-use crate::layout::{RingPlace, segment_bytes};
+use crate::layout::{RingPlace, SLEEP_WORD, segment_bytes};
 use crate::link::{Link, LinkError, LinkFds};
 use crate::message::{Fault, ResponseMessage};
 use crate::port::{Arrived, Port, PortConfig, PortError};
@@ -339,6 +339,12 @@ impl Scratch {
     #[must_use]
     pub fn image(&self) -> Vec<u8> {
         (0..self.words()).flat_map(|word| self.load(word).to_le_bytes()).collect()
+    }
+
+    /// Word of the sleep flag.
+    #[must_use]
+    pub fn sleep_word(&self) -> usize {
+        SLEEP_WORD
     }
 
     /// Word of the tail of a ring.

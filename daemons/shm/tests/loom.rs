@@ -19,7 +19,7 @@ use cellmesh_shm::ring::{Consumer, Payload, Producer};
 use cellmesh_shm::rings::{LinkRx, publish_frames};
 use cellmesh_shm::segment;
 use cellmesh_shm::sync::planted::{Bug, plant};
-use loom::sync::Notify;
+use loom::sync::{Condvar, Mutex, Notify};
 use loom::thread;
 
 /// Room for two frames without payload.
@@ -60,6 +60,14 @@ impl Sides {
 fn check(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 100_000;
+    builder.check(model);
+}
+
+/// Every order in which a thread is interrupted at most four times, for a model with too many others.
+fn check_with_few_turns(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 100_000;
+    builder.preemption_bound = Some(4);
     builder.check(model);
 }
 
@@ -172,6 +180,87 @@ fn consumer_sleeps() {
 #[test]
 fn no_wake_up_is_lost() {
     check(consumer_sleeps);
+}
+
+/// A bell whose rings stay until they are counted: who waits for it goes on as soon as there is one. Locks, as the kernel has.
+#[derive(Default)]
+struct CountedBell {
+    rings: Mutex<u32>,
+    rung: Condvar,
+}
+
+impl CountedBell {
+    fn ring(&self) {
+        *self.rings.lock().expect("nobody panics") += 1;
+        self.rung.notify_one();
+    }
+
+    fn wait(&self) {
+        let mut rings = self.rings.lock().expect("nobody panics");
+        while *rings == 0 {
+            rings = self.rung.wait(rings).expect("nobody panics");
+        }
+    }
+
+    fn silence(&self) {
+        *self.rings.lock().expect("nobody panics") = 0;
+    }
+}
+
+/// As [`consumer_sleeps`], with rings that are counted at each announcement: before the flag, or (the bug) behind it, where the
+/// ring for the sleep that begins is taken away.
+fn consumer_counts_rings(behind_the_flag: bool) {
+    let Sides {
+        mut producer,
+        producer_peer_sleep: mut peer_sleep,
+        mut consumer,
+        consumer_sleep: mut sleep,
+        ..
+    } = Sides::new();
+    let bell = Arc::new(CountedBell::default());
+    let ring = Arc::clone(&bell);
+    let pushing = thread::spawn(move || {
+        for token in 1..=2 {
+            assert!(push(&mut producer, token));
+            producer.publish();
+            if peer_sleep.to_ring(News::Frames) {
+                ring.ring();
+            }
+        }
+    });
+    let mut taken = 0;
+    while taken < 2 {
+        consumer.refresh().expect("an honest producer");
+        while take(&mut consumer).is_some() {
+            taken += 1;
+        }
+        if taken == 2 {
+            break;
+        }
+        if !behind_the_flag {
+            bell.silence();
+        }
+        sleep.raise(false);
+        if behind_the_flag {
+            bell.silence();
+        }
+        if !consumer.refresh().expect("an honest producer") {
+            bell.wait();
+        }
+        sleep.lower();
+    }
+    pushing.join().expect("it did not panic");
+}
+
+#[test]
+fn counting_rings_loses_none() {
+    check_with_few_turns(|| consumer_counts_rings(false));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn planted_counting_behind_the_flag_is_caught() {
+    check_with_few_turns(|| consumer_counts_rings(true));
 }
 
 #[test]

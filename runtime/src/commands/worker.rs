@@ -63,6 +63,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             idle_instances_max: mesh.idle_instances_max,
             spin: app.runtime.spin,
             retry_worker_lost: app.dpu.retry_worker_lost,
+            namespace: app.namespace.clone(),
             orders,
             events: events_to.clone(),
         };
@@ -193,6 +194,7 @@ struct WorkerLane {
     idle_instances_max: usize,
     spin: Duration,
     retry_worker_lost: bool,
+    namespace: Option<String>,
     orders: mpsc::Receiver<LinkOrder>,
     events: mpsc::Sender<LaneEvent>,
 }
@@ -249,6 +251,10 @@ impl WorkerLane {
     ) -> anyhow::Result<Serving<'b>> {
         let names = node.names.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
         let routes = Routes::new(names, ServiceId(0))?;
+        let routes = match &self.namespace {
+            Some(namespace) => routes.in_namespace(namespace),
+            None => routes,
+        };
         let numbered = self.services.iter().map(|(name, cell)| {
             let id = routes.id(name).with_context(|| format!("the DPA does not know service {name}"))?;
             Ok((id, cell.clone()))

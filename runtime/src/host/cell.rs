@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,12 @@ use super::bindings::CellPre;
 use super::engine::HostEngine;
 use super::guest_log::GuestLog;
 use super::imports;
+use super::scratch::{Scratch, ScratchFolder};
 use super::state::{self, State};
+
+fn open_scratch(scratch: &Scratch) -> Result<ScratchFolder, LoadError> {
+    ScratchFolder::open(scratch).map_err(|(path, source)| LoadError::Scratch { path, source })
+}
 
 /// Limits of one cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +54,6 @@ impl Default for CellLimits {
 pub struct Grants {
     /// A folder that the cell sees as `/scratch` and may read and write.
     pub scratch: Option<Scratch>,
-}
-
-/// Where a scratch folder is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scratch {
-    /// A folder that is there already; it stays.
-    Folder(PathBuf),
-    /// A new folder for each service, removed with the last instance.
-    Temporary,
 }
 
 /// How a cell is to be run: everything that config says of one service.
@@ -167,7 +163,7 @@ impl Cell {
     ) -> Result<Vec<Self>, LoadError> {
         let path = &setup.component;
         let bytes = fs::read(path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
-        let scratch = setup.grants.scratch.as_ref().map(ScratchFolder::open).transpose()?.map(Arc::new);
+        let scratch = setup.grants.scratch.as_ref().map(open_scratch).transpose()?.map(Arc::new);
         let setup = Arc::new(setup);
         let load = |engine| Self::load_one(engine, cache, &bytes, &setup, scratch.as_ref());
         engines.iter().map(load).collect()
@@ -236,35 +232,5 @@ impl Cell {
             wasi.preopened_dir(folder.path(), "/scratch", FsPerms::ReadWrite)?;
         }
         Ok(wasi.build())
-    }
-}
-
-/// An opened scratch folder; a temporary one is removed when it is dropped.
-enum ScratchFolder {
-    Kept(PathBuf),
-    Temporary(tempfile::TempDir),
-}
-
-impl ScratchFolder {
-    fn open(scratch: &Scratch) -> Result<Self, LoadError> {
-        match scratch {
-            Scratch::Folder(path) if path.is_dir() => Ok(Self::Kept(path.clone())),
-            Scratch::Folder(path) => Err(LoadError::Scratch {
-                path: path.clone(),
-                source: std::io::ErrorKind::NotADirectory.into(),
-            }),
-            Scratch::Temporary => tempfile::Builder::new()
-                .prefix("cellmesh-scratch-")
-                .tempdir()
-                .map(Self::Temporary)
-                .map_err(|source| LoadError::Scratch { path: std::env::temp_dir(), source }),
-        }
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Kept(path) => path,
-            Self::Temporary(folder) => folder.path(),
-        }
     }
 }

@@ -214,7 +214,9 @@ impl Cell {
         store.set_max_component_handles(COMPONENT_HANDLES_MAX);
         match self.pre().instantiate_async(&mut store).await {
             Ok(exports) => Ok(Instance { store, exports, lift_bytes_max: limits.lift_bytes_max }),
-            Err(error) if error.is::<wasmtime::Trap>() => Err(self.fault(&store, &error)),
+            Err(error) if error.is::<wasmtime::Trap>() || error.is::<PastDeadline>() => {
+                Err(self.fault(&store, &error))
+            }
             Err(error) => Err(refused(error)),
         }
     }

@@ -49,7 +49,9 @@ pub(crate) fn flood(task: &Task<'_>) {
 /// a peer jams the bell that the DPA rings for it. The DPA rings it all the same, and is not held up.
 #[test]
 fn jammed_bell_holds_up_nobody() {
-    check(config(), async |node| {
+    // It takes nothing either, which is another test's matter.
+    let config = DpaConfig { stall_timeout: Duration::from_secs(3600), ..config() };
+    check(config, async |node| {
         let _honest = node.attached("answer").await;
         let _jamming = node.attached("jam").await;
         for round in 0..20 * scale() {
@@ -62,11 +64,13 @@ fn jammed_bell_holds_up_nobody() {
 
 /// Asleep, by what it says, and its bell is jammed.
 pub(crate) fn jam(task: &Task<'_>) {
-    let (channel, mut hostile) = task.attach_hostile().expect("admitted");
-    while !has_ended(&channel) {
+    let (channel, hostile) = task.attach_hostile().expect("admitted");
+    // Bit 0: asleep; bit 1: wants to be woken for room too; above them the number of the sleep.
+    let sleeps = (1_u64..).map(|number| 4 * number + 3);
+    for sleep in sleeps.take_while(|_| !has_ended(&channel)) {
         hostile.jam();
-        // It does not care how often it was rung.
-        let _ = hostile.link.sleep.announce(true);
+        let scratch = hostile.scratch();
+        scratch.store(scratch.sleep_word(), sleep);
         std::thread::yield_now();
     }
 }

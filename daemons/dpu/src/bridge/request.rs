@@ -21,7 +21,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::dpu::Received;
 use crate::faults::Refusal;
-use crate::forward::{Head, HeadWriter};
+use crate::forward::{Head, HeadWriter, Peer};
 use crate::routes::{RouteQuery, Routes, UnknownService};
 
 /// What a bridge client asks for, ready to be sent.
@@ -50,10 +50,10 @@ struct Object<'a> {
     target_service: Option<Cow<'a, str>>,
 }
 
-/// Reads one object of a client that has shown this certificate.
+/// Reads one object of this client.
 /// # Errors
 /// 400 saying what is wrong, 413, 414, 431, 503 for a service that does not exist.
-pub(super) fn read(received: &Received, object: &[u8], certificate: Option<&str>) -> Result<Asked, Refusal> {
+pub(super) fn read(received: &Received, object: &[u8], peer: &Peer) -> Result<Asked, Refusal> {
     let object: Object<'_> = serde_json::from_slice(object).map_err(|error| bad(&error))?;
     let limit = received.settings().config.body_bytes_max;
     let body = object.body.as_deref().unwrap_or_default();
@@ -63,7 +63,7 @@ pub(super) fn read(received: &Received, object: &[u8], certificate: Option<&str>
     let url = object.url.as_deref().map(read_url).transpose()?;
     let target = target(&object, url.as_ref())?;
     let service = route(&received.settings().routes, &object, url.as_ref(), target.as_str())?;
-    let head = head(received, &object, service, target.as_str(), certificate)?;
+    let head = head(received, &object, service, target.as_str(), peer)?;
     Ok(Asked { service, head, body: Bytes::copy_from_slice(body.as_bytes()) })
 }
 
@@ -112,7 +112,7 @@ fn head(
     object: &Object<'_>,
     service: ServiceId,
     target: &str,
-    certificate: Option<&str>,
+    peer: &Peer,
 ) -> Result<Head, Refusal> {
     let limit = received.settings().config.target_bytes_max;
     if target.len() > limit.as_len() {
@@ -121,7 +121,7 @@ fn head(
     let method = Method::from_bytes(object.method.as_deref().unwrap_or("GET").as_bytes());
     let method = method.map_err(|_| bad(&"method: must be an HTTP method, such as GET"))?;
     let lines = object.headers.as_ref().map_or(&[][..], |headers| &headers.0);
-    let mut head = HeadWriter::new(method.as_str(), target)?;
+    let mut head = HeadWriter::new(method.as_str(), target, received.settings().config.forwarded)?;
     if !lines.iter().any(|(name, _)| name == HOST) {
         let name = received.settings().routes.name(service).expect("the route came from this table");
         head.pass(HOST.as_str(), name.as_str().as_bytes());
@@ -129,7 +129,7 @@ fn head(
     for (name, value) in lines {
         head.pass(name.as_str(), value.as_bytes());
     }
-    head.vouch(certificate);
+    head.introduce(peer);
     head.finish(received)
 }
 

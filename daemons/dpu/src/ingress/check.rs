@@ -183,7 +183,8 @@ fn rewrite(
     host: Option<&str>,
     standing: &Standing,
 ) -> Result<Head, Refusal> {
-    let mut head = HeadWriter::new(parts.method.as_str(), &target(parts))?;
+    let rule = received.settings().config.forwarded;
+    let mut head = HeadWriter::new(parts.method.as_str(), &target(parts), rule)?;
     if let Some(host) = host {
         head.pass("host", host.as_bytes());
     }
@@ -198,7 +199,7 @@ fn rewrite(
     if cookies_in_parts {
         head.pass("cookie", &joined_cookies(&parts.headers));
     }
-    head.vouch(standing.client_certificate());
+    head.introduce(standing.peer());
     head.finish(received)
 }
 

@@ -18,6 +18,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -30,6 +31,7 @@ use tokio::time::{Instant, Sleep};
 use super::framing::Framing;
 use super::stream::Stream;
 use crate::config::DpuConfig;
+use crate::forward::Peer;
 
 /// What a connection's socket and its requests know of each other.
 #[derive(Debug, Default)]
@@ -40,8 +42,8 @@ pub(crate) struct Standing {
     begun: Cell<u64>,
     /// A request was read whose end can be seen in two places.
     ambiguous: Cell<bool>,
-    /// SHA-256, in hexadecimal digits, of the certificate that the client has shown and that was found good.
-    client_certificate: Option<String>,
+    /// Who is at the other end.
+    peer: Peer,
 }
 
 impl Standing {
@@ -52,8 +54,8 @@ impl Standing {
         InFlight(Rc::clone(self))
     }
 
-    pub(crate) fn client_certificate(&self) -> Option<&str> {
-        self.client_certificate.as_deref()
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     pub(crate) fn is_ambiguous(&self) -> bool {
@@ -164,11 +166,11 @@ struct Limits {
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: Stream, config: &DpuConfig) -> Self {
-        let client_certificate = stream.client_certificate();
+    pub(super) fn new(stream: Stream, client: IpAddr, config: &DpuConfig) -> Self {
+        let peer = stream.peer(client);
         Self {
             socket: Rc::new(RefCell::new(Socket { stream, early: BytesMut::new() })),
-            standing: Rc::new(Standing { client_certificate, ..Standing::default() }),
+            standing: Rc::new(Standing { peer, ..Standing::default() }),
             framing: None,
             head_since: None,
             idle_since: None,
@@ -427,7 +429,7 @@ mod tests {
             let config = DpuConfig { write_idle_timeout: TimeSpan::millis(50), ..DpuConfig::default() };
             for at_the_end in [false, true] {
                 let (stream, _client) = shaken().await;
-                let mut io = ClientIo::new(stream, &config);
+                let mut io = ClientIo::new(stream, IpAddr::from([127, 0, 0, 1]), &config);
                 // Less than rustls holds, more than the sockets do.
                 io.write_all(&[0; 60_000]).await.expect("TLS takes it");
                 let ending = async { if at_the_end { io.shutdown().await } else { io.flush().await } };

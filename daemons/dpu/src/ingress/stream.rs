@@ -4,6 +4,7 @@
 //! - TLS holds bytes back: that it took some does not mean that the client did. [`Stream::has_let_out`] tells.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -12,6 +13,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::forward::Peer;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -42,11 +45,17 @@ impl Stream {
         }
     }
 
-    /// SHA-256, in hexadecimal digits, of the certificate that the client has shown and that was found good.
-    pub(super) fn client_certificate(&self) -> Option<String> {
-        let Self::Tls(tls) = self else { return None };
-        let certificate = tls.get_ref().1.peer_certificates()?.first()?;
-        Some(format!("{:x}", Sha256::digest(certificate)))
+    /// Who is at the other end, which came from this address.
+    pub(super) fn peer(&self, address: IpAddr) -> Peer {
+        let shown = match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()),
+        };
+        Peer {
+            certificate: shown.map(|certificate| format!("{:x}", Sha256::digest(certificate))),
+            address: Some(address),
+            speaks_tls: matches!(self, Self::Tls(_)),
+        }
     }
 }
 

@@ -1,5 +1,8 @@
+use cellmesh_dpu::DpuConfig;
+use cellmesh_dpu::config::ForwardedRule;
+
 use crate::client::Raw;
-use crate::node::{Node, check};
+use crate::node::{Node, check, check_with};
 
 /// A plain request gets the cell's answer, with a length and a date.
 #[test]
@@ -292,5 +295,29 @@ fn faults_name_the_service() {
         assert_eq!(reply.header("content-type"), Some("application/json"));
         assert_eq!(client.get("/hello").await.status, 200);
         assert_eq!((node.dpu.stats().refused, node.dpu.stats().answered), (2, 1));
+    });
+}
+
+/// At the edge a cell is told who its client is, and nothing that the client says of that; the bridge's clients are clients too.
+#[test]
+fn forwarded_headers_are_ours_at_the_edge() {
+    let config = DpuConfig { forwarded: ForwardedRule::Replace, ..DpuConfig::default() };
+    check_with(config, async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        client.send("GET /hello HTTP/1.1\r\nhost: node\r\nx-forwarded-for: 192.0.2.1\r\nforwarded: for=192.0.2.1\r\n\r\n").await;
+        assert_eq!(client.reply().await.text(), "hello");
+        let found = |node: &Node| {
+            let seen = node.last_seen();
+            ["x-forwarded-for", "x-forwarded-proto", "forwarded"]
+                .map(|name| seen.header(name).map(ToOwned::to_owned))
+        };
+        let ours = [Some("127.0.0.1".to_owned()), Some("http".to_owned()), None];
+        assert_eq!(found(&node), ours);
+        let mut bridge = Raw::connect(node.addr).await;
+        let object =
+            r#"{"path":"/hello","headers":{"x-forwarded-for":"192.0.2.1","forwarded":"for=192.0.2.1"}}"#;
+        assert_eq!(bridge.json(object).await["body"], "hello");
+        assert_eq!(found(&node), ours);
+        assert_eq!(node.seen_count(), 2);
     });
 }

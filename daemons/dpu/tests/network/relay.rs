@@ -11,10 +11,15 @@ use crate::node::{Node, check, check_with};
 
 /// A call of the worker.
 pub(crate) fn call(node: &Node, service: u16, target: &str, body: Bytes) -> CallId {
+    call_until(node, service, target, body, Nanos::MAX)
+}
+
+/// A call of the worker that has time until `deadline`.
+pub(crate) fn call_until(node: &Node, service: u16, target: &str, body: Bytes, deadline: Nanos) -> CallId {
     let head = HeadBuilder::request("POST", target).expect("a head").finish_request();
     let message = RequestMessage {
         service: ServiceId(service),
-        deadline: Nanos::MAX,
+        deadline,
         hops: 0,
         method_len: head.method_len,
         target_len: head.target_len,

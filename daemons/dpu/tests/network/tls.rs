@@ -6,8 +6,8 @@ use std::sync::Arc;
 use cellmesh_dpu::config::{ClientCa, TlsConfig};
 use cellmesh_dpu::units::TimeSpan;
 use cellmesh_dpu::{Acceptor, DpuConfig, Tls};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, HandshakeKind};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -188,6 +188,28 @@ fn garbage_handshakes_are_refused() {
         node.node.settled().await;
         assert_eq!(node.connect().await.get("/hello").await.text(), "hello");
     });
+}
+
+/// A client that comes again resumes its session, unless clients are asked for certificates: those are looked at each time, or
+/// one that has ended would go on.
+#[test]
+fn sessions_are_resumed_unless_clients_are_known() {
+    for (clients, resumes) in
+        [(Clients::Anybody, true), (Clients::Optional, false), (Clients::Required, false)]
+    {
+        check(DpuConfig::default(), clients, async |node| {
+            let client = node.ca.client(&["http/1.1"], Some(&node.ca.sign("client")));
+            let mut kinds = Vec::new();
+            for _ in 0..3 {
+                let mut connection = shake(node.addr, Arc::clone(&client)).await.expect("good certificates");
+                // Tickets come behind the handshake.
+                assert_eq!(connection.get("/hello").await.text(), "hello");
+                kinds.push(connection.stream.get_ref().1.handshake_kind().expect("shaken"));
+            }
+            assert_ne!(kinds[0], HandshakeKind::Resumed);
+            assert_eq!(kinds[2] == HandshakeKind::Resumed, resumes, "{kinds:?}");
+        });
+    }
 }
 
 /// Clients that do not finish the handshake are cut when its time is over, while others are served.

@@ -1,13 +1,16 @@
 //! Policy of a service: what is done when a call fails or is slow, as the worker sees it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cellmesh_dpu::policy::TryCounts;
+use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::Fault;
 
 use crate::client::{Raw, Reply};
 use crate::node::Node;
 use crate::policy::check_policy;
-use crate::relay::{answer_of, call};
+use crate::relay::{answer_of, call, call_until};
 
 async fn ask(node: &Node, method: &str, target: &str) -> Reply {
     let mut client = Raw::connect(node.addr).await;
@@ -74,6 +77,24 @@ fn open_circuit_answers_at_once() {
         let answer = answer_of(&node, called).await;
         assert_eq!(answer.headers().get("x-cellmesh-error"), Some(&b"circuit-open"[..]));
         assert_eq!((answer.status, node.seen_count(), counts(&node).circuit_refused), (503, 5, 2));
+    });
+}
+
+/// A caller that has no time left for an answer says nothing about the service: its deadlines open no circuit. Those of callers
+/// that had time do.
+#[test]
+fn hurried_callers_open_no_circuit() {
+    let policy = r#"{"breaker": {"failures_max": 2, "open": "20s"}, "timeout": "400ms"}"#;
+    check_policy(policy, async |node: Node| {
+        for (time, then) in [(20, 200), (5000, 503)] {
+            for _ in 0..3 {
+                let deadline = Nanos::now().saturating_add(Duration::from_millis(time));
+                let called = call_until(&node, 1, "/never", Bytes::new(), deadline);
+                let answer = answer_of(&node, called).await;
+                assert_ne!((answer.status, answer.fault), (200, Fault::None), "{time} ms");
+            }
+            assert_eq!(ask(&node, "GET", "/hello").await.status, then, "{time} ms");
+        }
     });
 }
 

@@ -105,19 +105,53 @@ fn room_wakes_who_waits_for_it() {
     }
 }
 
-/// One ring for each sleep is never too often, whenever the rings are counted; two are.
+/// One ring for each sleep is never too often, also when the last one comes late; two are.
 #[test]
 fn peer_that_rings_too_often_is_found_out() {
-    for rings_per_sleep in [1, 2] {
+    for (rings_per_sleep, is_late) in [(1, false), (1, true), (2, false), (2, true)] {
         let (mut near, mut far) = both_sides();
         let mut found = Ok(());
-        for _ in 0..10 * SILENCE_EVERY {
+        for sleep in 0..10 * SILENCE_EVERY {
             found = found.and(near.sleep.announce(false));
-            (0..rings_per_sleep).for_each(|_| far.tx.ring.ring());
+            if !(is_late && sleep == 0) {
+                (0..rings_per_sleep).for_each(|_| far.tx.ring.ring());
+            }
+            if is_late && sleep == SILENCE_EVERY {
+                far.tx.ring.ring();
+            }
             near.sleep.wake();
         }
         assert_eq!(found.is_err(), rings_per_sleep == 2, "{found:?}");
     }
+}
+
+/// The ring for a sleep stays in the bell until that sleep is over, also where the rings are counted.
+#[test]
+fn ring_for_the_sleep_that_begins_stays() {
+    let (mut near, mut far) = both_sides();
+    for sleep in 0..3 * SILENCE_EVERY {
+        assert_eq!(near.sleep.announce(false), Ok(()));
+        let header = FrameHeader::new(FrameKind::Cancel, 1);
+        assert_eq!(far.tx.small.push(&header, Payload::Empty), Ok(true));
+        far.publish();
+        near.sleep.wake();
+        assert_eq!(near.rx.refresh(), Ok(true));
+        let frame = near.rx.small.peek_frame().expect("an honest peer").expect("one frame");
+        near.rx.small.release(&frame);
+        near.publish();
+        if sleep % SILENCE_EVERY == 0 && sleep > 0 {
+            assert_eq!(bell_rings(&near), 1, "the rings before were counted, this one not yet");
+        }
+    }
+}
+
+/// A peer that has closed its end is no longer waited for.
+#[test]
+fn closed_bell_is_told() {
+    let (mut near, far) = both_sides();
+    drop(far);
+    let found: Vec<_> = (0..2 * SILENCE_EVERY).filter_map(|_| near.sleep.announce(false).err()).collect();
+    assert_eq!(found, [BellError::HungUp]);
 }
 
 /// The bells of each side, and the rings, are waited for by the other side only.

@@ -142,26 +142,23 @@ fn batch_is_seen_whole() {
     });
 }
 
+/// Two frames, one after the other, and a ring for each if the peer sleeps.
+fn push_two(mut producer: Producer, mut peer_sleep: PeerSleep, ring: impl Fn()) {
+    for token in 1..=2 {
+        assert!(push(&mut producer, token));
+        producer.publish();
+        if peer_sleep.to_ring(News::Frames) {
+            ring();
+        }
+    }
+}
+
 /// A consumer that found nothing sleeps until it is rung; a lost wake-up would leave it there, which loom reports.
 fn consumer_sleeps() {
-    let Sides {
-        mut producer,
-        producer_peer_sleep: mut peer_sleep,
-        mut consumer,
-        consumer_sleep: mut sleep,
-        ..
-    } = Sides::new();
+    let Sides { producer, producer_peer_sleep, mut consumer, consumer_sleep: mut sleep, .. } = Sides::new();
     let bell = Arc::new(Notify::new());
     let ring = Arc::clone(&bell);
-    let pushing = thread::spawn(move || {
-        for token in 1..=2 {
-            assert!(push(&mut producer, token));
-            producer.publish();
-            if peer_sleep.to_ring(News::Frames) {
-                ring.notify();
-            }
-        }
-    });
+    let pushing = thread::spawn(move || push_two(producer, producer_peer_sleep, || ring.notify()));
     let mut taken = 0;
     while taken < 2 {
         sleep.raise(false);
@@ -210,24 +207,10 @@ impl CountedBell {
 /// As [`consumer_sleeps`], with rings that are counted at each announcement: before the flag, or (the bug) behind it, where the
 /// ring for the sleep that begins is taken away.
 fn consumer_counts_rings(behind_the_flag: bool) {
-    let Sides {
-        mut producer,
-        producer_peer_sleep: mut peer_sleep,
-        mut consumer,
-        consumer_sleep: mut sleep,
-        ..
-    } = Sides::new();
+    let Sides { producer, producer_peer_sleep, mut consumer, consumer_sleep: mut sleep, .. } = Sides::new();
     let bell = Arc::new(CountedBell::default());
     let ring = Arc::clone(&bell);
-    let pushing = thread::spawn(move || {
-        for token in 1..=2 {
-            assert!(push(&mut producer, token));
-            producer.publish();
-            if peer_sleep.to_ring(News::Frames) {
-                ring.ring();
-            }
-        }
-    });
+    let pushing = thread::spawn(move || push_two(producer, producer_peer_sleep, || ring.ring()));
     let mut taken = 0;
     while taken < 2 {
         consumer.refresh().expect("an honest producer");

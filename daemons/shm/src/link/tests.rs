@@ -125,26 +125,6 @@ fn peer_that_rings_too_often_is_found_out() {
     }
 }
 
-/// The ring for a sleep stays in the bell until that sleep is over, also where the rings are counted.
-#[test]
-fn ring_for_the_sleep_that_begins_stays() {
-    let (mut near, mut far) = both_sides();
-    for sleep in 0..3 * SILENCE_EVERY {
-        assert_eq!(near.sleep.announce(false), Ok(()));
-        let header = FrameHeader::new(FrameKind::Cancel, 1);
-        assert_eq!(far.tx.small.push(&header, Payload::Empty), Ok(true));
-        far.publish();
-        near.sleep.wake();
-        assert_eq!(near.rx.refresh(), Ok(true));
-        let frame = near.rx.small.peek_frame().expect("an honest peer").expect("one frame");
-        near.rx.small.release(&frame);
-        near.publish();
-        if sleep % SILENCE_EVERY == 0 && sleep > 0 {
-            assert_eq!(bell_rings(&near), 1, "the rings before were counted, this one not yet");
-        }
-    }
-}
-
 /// A peer that has closed its end is no longer waited for.
 #[test]
 fn closed_bell_is_told() {

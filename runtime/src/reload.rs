@@ -1,9 +1,9 @@
 //! Config that is read again while the process serves.
 //!
 //! ```text
-//! SIGHUP, file changed --> read, check --wrong--> log every line; nothing changes
-//!                                 '------right--> LaneSettings --> each lane, between two pumps
-//!                                                      '--> acceptor: caps of connections
+//! SIGHUP, file changed, key file changed --> read, check --wrong--> log every line; nothing changes
+//!                                              '------right--> LaneSettings --> each lane, between two pumps
+//!                                                                   '--> acceptor: caps of connections
 //! ```
 //!
 //! - A file is taken over as a whole or not at all. What it says of things that cannot change in a process that runs is no
@@ -14,10 +14,15 @@
 
 mod watch;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use cellmesh_dpa::OutlierRule;
 use cellmesh_dpu::egress::hosts::HostPattern;
+use cellmesh_dpu::policy::ServicePolicy;
+use cellmesh_dpu::policy::jwt::Keys;
 use cellmesh_dpu::{ConnectionCaps, DpuConfig, Routes};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +31,10 @@ use self::watch::FileWatch;
 use crate::admin::metrics::Reloads;
 use crate::config::{self, App, Changes, Origin, Overrides, Problems};
 use crate::mesh;
+
+/// How often the files with keys of tokens are looked at, if there are any. What is compared is what they say, a few KiB: so
+/// it does not matter how they are replaced.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Settings that a lane has not looked at yet. One after the other is sent.
 const ORDERS_MAX: usize = 1;
@@ -37,6 +46,8 @@ pub struct LaneSettings {
     pub routes: Arc<Routes>,
     /// Of the network side.
     pub dpu: DpuConfig,
+    /// When workers of a service get no requests for a while, by the service's name.
+    pub outliers: BTreeMap<String, OutlierRule>,
     /// Hosts that the cells may call, by the place of their service.
     pub allow: Vec<Vec<HostPattern>>,
 }
@@ -81,6 +92,8 @@ pub struct Reload {
     reloads: Reloads,
     /// The text that was looked at last, if there was one, right or wrong.
     seen: Option<String>,
+    /// What the files with keys said then; nothing of one that could not be used.
+    seen_keys: Vec<Option<Keys>>,
 }
 
 impl Reload {
@@ -89,7 +102,18 @@ impl Reload {
     pub fn new(app: &App, cells: Cells, caps: ConnectionCaps, reloads: Reloads) -> Self {
         let first = (app.origin.clone(), app.dpu.clone());
         let seen = Some(app.origin.text.clone());
-        Self { app: app.clone(), first, cells, lanes: Vec::new(), caps, reloads, seen }
+        let mut reload = Self {
+            app: app.clone(),
+            first,
+            cells,
+            lanes: Vec::new(),
+            caps,
+            reloads,
+            seen,
+            seen_keys: Vec::new(),
+        };
+        reload.seen_keys = reload.keys_in_use();
+        reload
     }
 
     /// A lane that is to be told.
@@ -126,7 +150,29 @@ impl Reload {
             tokio::select! {
                 _ = hangups.recv() => self.read(config::text(&path)).await,
                 () = changed(watch.as_mut()) => self.look().await,
+                () = tokio::time::sleep(LOOK_EVERY), if self.key_files().next().is_some() => {
+                    self.look_at_keys().await;
+                }
             }
+        }
+    }
+
+    /// Files with keys of tokens, and what is in use of them.
+    fn key_files(&self) -> impl Iterator<Item = (&PathBuf, &Keys)> {
+        let policies = self.app.dpu.services.values().filter_map(|policy| policy.jwt.as_ref());
+        policies.map(|jwt| (&jwt.jwks, &jwt.keys))
+    }
+
+    fn keys_in_use(&self) -> Vec<Option<Keys>> {
+        self.key_files().map(|(_, keys)| Some(keys.clone())).collect()
+    }
+
+    /// Reads everything again if one of these files says something else than at the last look.
+    async fn look_at_keys(&mut self) {
+        let found: Vec<Option<Keys>> = self.key_files().map(|(path, _)| Keys::load(path).ok()).collect();
+        if found != self.seen_keys {
+            self.seen_keys = found;
+            self.read(config::text(&self.app.origin.path)).await;
         }
     }
 
@@ -157,7 +203,8 @@ impl Reload {
     }
 
     async fn take_over(&mut self, new: App) {
-        let changed = config::changes(&self.app.origin, &new.origin).live;
+        let mut changed = config::changes(&self.app.origin, &new.origin).live;
+        changed.extend(self.other_keys(&new));
         let restart = self.restart(&new);
         self.merge(new);
         match mesh::routes(&self.app) {
@@ -204,16 +251,28 @@ impl Reload {
         }
         self.app.entry = self.place(&new, new.entry).unwrap_or(self.app.entry);
         self.app.namespace = new.namespace;
+        self.app.node.outliers = new.node.outliers;
         self.app.dpu = new.dpu.within(&self.first.1).0;
         self.app.dpu.egress.allow = config::ServiceSpec::allowed_to_any(&self.app.services);
         self.app.origin = new.origin;
+        self.seen_keys = self.keys_in_use();
+    }
+
+    /// Where the config says the same as before, but the file with keys of tokens does not.
+    fn other_keys(&self, new: &App) -> Vec<String> {
+        let is_other = |name: &String, new: &ServicePolicy| {
+            let (old, new) = (self.app.dpu.services.get(name)?.jwt.as_ref()?, new.jwt.as_ref()?);
+            (old.jwks == new.jwks && old.keys != new.keys).then(|| format!("service.{name}.jwt.jwks (keys)"))
+        };
+        new.dpu.services.iter().filter_map(|(name, policy)| is_other(name, policy)).collect()
     }
 
     /// Returns when all lanes have it.
     async fn tell(&self, routes: Routes) {
         self.caps.set(&self.app.dpu);
         let allow = self.app.services.iter().map(|spec| spec.setup.egress_allow.clone()).collect();
-        let settings = Arc::new(LaneSettings { routes: Arc::new(routes), dpu: self.app.dpu.clone(), allow });
+        let (dpu, outliers) = (self.app.dpu.clone(), self.app.node.outliers.clone());
+        let settings = Arc::new(LaneSettings { routes: Arc::new(routes), dpu, outliers, allow });
         for lane in &self.lanes {
             let (applied, wait) = oneshot::channel();
             // A lane that has ended ends the process.

@@ -4,10 +4,14 @@
 //!   when the caller does, and when the service's last worker does, so the sidecar decides anew about the next.
 //! - All entries go when a sidecar comes or goes: the new one may have been told another policy than the one that installed
 //!   them, which may have installed more until its end.
+//! - A worker that is ejected (`outlier.rs`) is not among those that are chosen from.
 //! - Of several workers: the one with the fewest requests in flight of two that are drawn at random. Two choices keep the
 //!   load nearly even, at the cost of two loads.
 
+use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
+
+use crate::outlier::{Ejection, OutlierRule, Outliers};
 
 /// All services that were ever served, by number.
 #[derive(Debug)]
@@ -17,11 +21,17 @@ pub(crate) struct FlowTable {
     /// Changes of who serves what.
     version: u64,
     random: u64,
+    /// Whether any service has a rule for outliers.
+    has_rules: bool,
+    /// When the first of those that are ejected is readmitted.
+    next_readmission: Nanos,
 }
 
 #[derive(Debug, Default)]
 struct Service {
+    /// Those that are chosen from.
     workers: Vec<EndpointId>,
+    outliers: Option<Box<Outliers>>,
     /// Callers with a flow entry: a bit for each endpoint.
     callers: Vec<u64>,
 }
@@ -50,7 +60,14 @@ impl Service {
 impl FlowTable {
     pub(crate) fn new(seed: u64) -> Self {
         // Zero is the one state that the generator never leaves.
-        Self { services: Vec::new(), sidecars: Vec::new(), version: 0, random: seed | 1 }
+        Self {
+            services: Vec::new(),
+            sidecars: Vec::new(),
+            version: 0,
+            random: seed | 1,
+            has_rules: false,
+            next_readmission: Nanos::MAX,
+        }
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -64,15 +81,78 @@ impl FlowTable {
     pub(crate) fn add_worker(&mut self, worker: EndpointId, services: &[ServiceId]) {
         self.version += 1;
         for id in services {
-            let index = usize::from(id.0);
-            if index >= self.services.len() {
-                self.services.resize_with(index + 1, Service::default);
-            }
-            let workers = &mut self.services[index].workers;
-            if !workers.contains(&worker) {
-                workers.push(worker);
+            let service = self.service(*id);
+            if !service.workers.contains(&worker) {
+                service.workers.push(worker);
+                service.outliers.iter_mut().for_each(|outliers| outliers.add(worker));
             }
         }
+    }
+
+    fn service(&mut self, id: ServiceId) -> &mut Service {
+        let index = usize::from(id.0);
+        if index >= self.services.len() {
+            self.services.resize_with(index + 1, Service::default);
+        }
+        &mut self.services[index]
+    }
+
+    /// From now on this is the rule for outliers of a service. Another one begins with everybody readmitted.
+    pub(crate) fn set_rule(&mut self, service: ServiceId, rule: Option<OutlierRule>) {
+        let service = self.service(service);
+        if service.outliers.as_ref().map(|outliers| outliers.rule()) != rule {
+            let ejected = service.outliers.take();
+            service.workers.extend(ejected.iter().flat_map(|outliers| outliers.all_ejected()));
+            service.outliers = rule.map(|rule| Box::new(Outliers::new(rule, &service.workers)));
+        }
+        self.has_rules = self.services.iter().any(|service| service.outliers.is_some());
+        self.find_next_readmission();
+    }
+
+    fn find_next_readmission(&mut self) {
+        let outliers = self.services.iter().filter_map(|service| service.outliers.as_ref());
+        self.next_readmission = outliers.filter_map(|outliers| outliers.next()).min().unwrap_or(Nanos::MAX);
+    }
+
+    /// Whether anybody wants to know how workers do.
+    #[inline]
+    pub(crate) fn has_rules(&self) -> bool {
+        self.has_rules
+    }
+
+    /// A worker has answered for a service, or has not in time. Whether it is ejected for it.
+    pub(crate) fn note(
+        &mut self,
+        service: ServiceId,
+        worker: EndpointId,
+        has_failed: bool,
+        now: Nanos,
+    ) -> Option<Ejection> {
+        let service = self.services.get_mut(usize::from(service.0))?;
+        let ejection = service.outliers.as_mut()?.note(worker, has_failed, now)?;
+        service.workers.retain(|other| *other != worker);
+        self.find_next_readmission();
+        Some(ejection)
+    }
+
+    /// Chooses again from those whose time is over.
+    #[inline]
+    pub(crate) fn readmit(&mut self, now: Nanos) {
+        if now < self.next_readmission {
+            return;
+        }
+        for service in &mut self.services {
+            if let Some(outliers) = &mut service.outliers {
+                service.workers.extend(outliers.readmit(now));
+            }
+        }
+        self.find_next_readmission();
+    }
+
+    /// Workers that are ejected, of all services together.
+    pub(crate) fn ejected(&self) -> usize {
+        let outliers = self.services.iter().filter_map(|service| service.outliers.as_ref());
+        outliers.map(|outliers| outliers.ejected()).sum()
     }
 
     pub(crate) fn add_sidecar(&mut self, sidecar: EndpointId) {
@@ -81,7 +161,7 @@ impl FlowTable {
     }
 
     /// Forgets an endpoint: its own entries, and all entries of each service that it was the last worker of.
-    pub(crate) fn remove(&mut self, endpoint: EndpointId) {
+    pub(crate) fn remove(&mut self, endpoint: EndpointId, now: Nanos) {
         self.version += 1;
         if self.sidecars.contains(&endpoint) {
             self.uninstall_everything();
@@ -89,10 +169,16 @@ impl FlowTable {
         }
         for service in &mut self.services {
             service.workers.retain(|worker| *worker != endpoint);
+            if let Some(outliers) = &mut service.outliers {
+                service.workers.extend(outliers.remove(endpoint, now));
+            }
             service.uninstall(endpoint);
             if service.workers.is_empty() {
                 service.callers.clear();
             }
+        }
+        if self.has_rules {
+            self.find_next_readmission();
         }
     }
 
@@ -192,12 +278,12 @@ mod tests {
         flows.install(C, ServiceId(9));
         assert!(flows.is_installed(C, S) && !flows.is_installed(C, ServiceId(9)));
         assert!(!flows.is_installed(EndpointId(199), S), "another caller is decided about by itself");
-        flows.remove(C);
+        flows.remove(C, Nanos(0));
         assert!(!flows.is_installed(C, S), "another may have this name now");
         flows.install(C, S);
-        flows.remove(EndpointId(0));
+        flows.remove(EndpointId(0), Nanos(0));
         assert!(flows.is_installed(C, S));
-        flows.remove(EndpointId(1));
+        flows.remove(EndpointId(1), Nanos(0));
         assert!(!flows.is_installed(C, S));
         flows.install(C, S);
         assert!(!flows.is_installed(C, S), "no worker, no entry");
@@ -219,7 +305,7 @@ mod tests {
         flows.add_sidecar(SIDECARS[1]);
         assert!(!flows.is_installed(C, S), "the new one has not decided");
         flows.install(C, S);
-        flows.remove(SIDECARS[0]);
+        flows.remove(SIDECARS[0], Nanos(0));
         assert!(!flows.is_installed(C, S), "the old one may have installed it");
     }
 
@@ -249,5 +335,47 @@ mod tests {
             (0..50).map(|_| flows.worker(S, |_| 0)).collect::<Vec<_>>()
         };
         assert_eq!(choices(), choices());
+    }
+
+    /// Fails so often that it is ejected, unless that is not allowed.
+    fn fail(flows: &mut FlowTable, worker: u16, now: Nanos) {
+        for _ in 0..OutlierRule::default().failures_max {
+            flows.note(S, EndpointId(worker), true, now);
+        }
+    }
+
+    fn chosen(flows: &mut FlowTable) -> Vec<u16> {
+        let mut chosen: Vec<u16> = (0..200).map(|_| flows.worker(S, |_| 0).expect("a worker").0).collect();
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen
+    }
+
+    /// A worker that is ejected is not chosen until its time is over, a change of the rule ends it, or the others are gone.
+    #[test]
+    fn ejected_workers_are_not_chosen() {
+        let rule = OutlierRule::default();
+        let mut flows = table(3);
+        fail(&mut flows, 0, Nanos(0));
+        assert_eq!(chosen(&mut flows), [0, 1, 2], "there is no rule");
+        flows.set_rule(S, Some(rule));
+        fail(&mut flows, 0, Nanos(0));
+        assert_eq!((chosen(&mut flows), flows.ejected()), (vec![1, 2], 1));
+        flows.set_rule(S, Some(rule));
+        flows.readmit(Nanos(0).saturating_add(rule.ejection - std::time::Duration::from_nanos(1)));
+        assert_eq!(chosen(&mut flows), [1, 2]);
+        flows.readmit(Nanos(0).saturating_add(rule.ejection));
+        assert_eq!((chosen(&mut flows), flows.ejected()), (vec![0, 1, 2], 0));
+        fail(&mut flows, 1, Nanos(1));
+        flows.set_rule(S, Some(OutlierRule { failures_max: 9, ..rule }));
+        assert_eq!(chosen(&mut flows), [0, 1, 2]);
+        flows.set_rule(S, Some(rule));
+        fail(&mut flows, 2, Nanos(1));
+        flows.remove(EndpointId(0), Nanos(2));
+        assert_eq!(chosen(&mut flows), [1]);
+        flows.remove(EndpointId(1), Nanos(2));
+        assert_eq!(chosen(&mut flows), [2], "it is the last one");
+        flows.add_worker(EndpointId(7), &[S]);
+        assert_eq!(chosen(&mut flows), [2, 7]);
     }
 }

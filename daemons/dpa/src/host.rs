@@ -14,7 +14,7 @@
 //! - A peer that broke a rule waits before it may attach again (`host/offences.rs`); one that was only slow does not.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -36,7 +36,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::reactor::{BellWatch, watch};
-use crate::{Closed, Dpa, DpaConfig, DpaError, DpaStats};
+use crate::{Closed, Dpa, DpaConfig, DpaError, DpaStats, OutlierRule};
 
 mod offences;
 
@@ -127,12 +127,28 @@ impl DpaHost {
         self.0.dpa.borrow_mut().attach_sidecar(profile)
     }
 
+    /// Rules for outliers of services, by name; those that are not named have none. See [`Dpa::set_outlier_rule`].
+    pub fn set_outlier_rules(&self, rules: &BTreeMap<String, OutlierRule>) {
+        let mut dpa = self.0.dpa.borrow_mut();
+        for (id, name) in (0..=u16::MAX).map(ServiceId).zip(&self.0.services) {
+            dpa.set_outlier_rule(id, rules.get(name).copied());
+        }
+    }
+
     /// See [`Dpa::pump`].
     pub fn pump(&self, now: Nanos) -> Progress {
         let mut dpa = self.0.dpa.borrow_mut();
         let progress = dpa.pump(now);
         while let Some(closed) = dpa.take_closed() {
             self.on_closed(&closed);
+        }
+        while let Some((service, endpoint, span)) = dpa.take_ejection() {
+            let service = &self.0.services[usize::from(service.0)];
+            tracing::warn!(
+                service,
+                endpoint = endpoint.0,
+                "worker ejected for {span:?}: it fails again and again"
+            );
         }
         let mut leaving = self.0.leaving.borrow_mut();
         leaving.retain(|peer| {

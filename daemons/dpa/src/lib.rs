@@ -18,6 +18,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
@@ -31,6 +32,7 @@ mod endpoint;
 mod flow;
 mod host;
 mod mover;
+mod outlier;
 pub mod reactor;
 #[cfg(test)]
 mod schedule_tests;
@@ -42,11 +44,13 @@ mod testing;
 pub use cellmesh_shm::progress::Progress;
 pub use config::DpaConfig;
 pub use host::{Admission, DpaHost};
+pub use outlier::OutlierRule;
 pub use stats::DpaStats;
 
 use custody::Custody;
 use endpoint::{Inlet, Outlet, Role};
 use flow::FlowTable;
+use outlier::Ejection;
 
 /// Why an endpoint was not attached.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +113,10 @@ pub struct Dpa {
     flows: FlowTable,
     closed: VecDeque<Closed>,
     hung_up: Vec<EndpointId>,
+    /// Of workers that were ejected, until somebody asks.
+    ejections: Vec<(ServiceId, Ejection)>,
+    /// Of the latest pump.
+    now: Nanos,
     /// One thread pumps this and all endpoints.
     pumped_together: bool,
     /// When to look next whether an endpoint takes nothing.
@@ -131,6 +139,8 @@ impl Dpa {
             flows: FlowTable::new(config.seed),
             closed: VecDeque::new(),
             hung_up: Vec::new(),
+            ejections: Vec::new(),
+            now: Nanos(0),
             pumped_together: false,
             next_stall_check: Nanos(0),
             stats: DpaStats::default(),
@@ -223,6 +233,17 @@ impl Dpa {
         self.custody.next_expiry().map(|expiry| expiry.min(self.next_stall_check))
     }
 
+    /// From now on this is the rule for outliers of a service; none if it has none. Another one than before begins with
+    /// everybody readmitted. Whoever sets one asks for [`Dpa::take_ejection`] after each pump.
+    pub fn set_outlier_rule(&mut self, service: ServiceId, rule: Option<OutlierRule>) {
+        self.flows.set_rule(service, rule);
+    }
+
+    /// A worker that was ejected since this was last asked: service, name, for how long.
+    pub fn take_ejection(&mut self) -> Option<(ServiceId, EndpointId, Duration)> {
+        self.ejections.pop().map(|(service, ejection)| (service, ejection.worker, ejection.span))
+    }
+
     /// The next endpoint that was closed for breaking a rule since this was last asked; its owner drops its socket.
     pub fn take_closed(&mut self) -> Option<Closed> {
         self.closed.pop_front()
@@ -249,7 +270,8 @@ impl Dpa {
     /// What was counted, and what is in flight now. Cost: one look at each endpoint.
     #[must_use]
     pub fn stats(&self) -> DpaStats {
-        let mut stats = DpaStats { live: self.custody.live(), ..self.stats };
+        let mut stats =
+            DpaStats { live: self.custody.live(), ejected_now: self.flows.ejected(), ..self.stats };
         for outlet in self.outlets.iter().flatten() {
             stats.endpoints += 1;
             stats.parked_now += outlet.parked();

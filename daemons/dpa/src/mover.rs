@@ -52,6 +52,8 @@ impl Dpa {
     /// - `now`: deadlines before it have passed; never earlier than at the last call.
     /// - cost: two loads per endpoint when nothing is there; per small frame two cache lines and a table entry.
     pub fn pump(&mut self, now: Nanos) -> Progress {
+        self.now = now;
+        self.flows.readmit(now);
         let mut moved = self.expire(now);
         let count = self.inlets.len();
         self.first_turn = if self.first_turn + 1 < count { self.first_turn + 1 } else { 0 };
@@ -71,7 +73,7 @@ impl Dpa {
             return false;
         }
         let expired = self.custody.expired(now);
-        expired.iter().for_each(|id| self.settle(*id, Fault::Deadline));
+        expired.iter().for_each(|id| self.settle_late(*id));
         !expired.is_empty()
     }
 
@@ -261,12 +263,15 @@ impl Dpa {
             self.stats.late_responses += 1;
             return;
         };
-        let (caller, label) = (slot.caller, frame.relabel(slot.call.raw()));
+        let (caller, service, label) = (slot.caller, slot.service, frame.relabel(slot.call.raw()));
         if frame.kind() == FrameKind::ResponseAnnounce {
             slot.response = Stream::announced(frame.payload_len());
         } else {
             self.end(id);
             self.stats.answered += 1;
+        }
+        if self.flows.has_rules() {
+            self.note(service, from, frame.is_failure());
         }
         self.relay(from, frame, caller, label);
     }

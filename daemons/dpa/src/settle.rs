@@ -8,7 +8,7 @@
 
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind};
-use cellmesh_shm::ids::{CallId, EndpointId, SlotId};
+use cellmesh_shm::ids::{CallId, EndpointId, ServiceId, SlotId};
 use cellmesh_shm::message::Fault;
 use cellmesh_shm::ring::RingError;
 
@@ -33,6 +33,25 @@ impl Dpa {
         let Some(slot) = self.end(id) else { return };
         self.refuse(slot.caller, slot.call, fault);
         self.tell_callee(id, &slot);
+    }
+
+    /// Ends a request that has had its time, which may be the fault of the worker that has it.
+    pub(crate) fn settle_late(&mut self, id: SlotId) {
+        if self.flows.has_rules()
+            && let Some(slot) = self.custody.get_mut(id).filter(|slot| slot.delivered)
+        {
+            let (service, callee) = (slot.service, slot.callee);
+            self.note(service, callee, true);
+        }
+        self.settle(id, Fault::Deadline);
+    }
+
+    /// How a callee has done: nothing if it is not a worker of a service with a rule for outliers.
+    pub(crate) fn note(&mut self, service: ServiceId, callee: EndpointId, has_failed: bool) {
+        if let Some(ejection) = self.flows.note(service, callee, has_failed, self.now) {
+            self.stats.ejections += 1;
+            self.ejections.push((service, ejection));
+        }
     }
 
     /// Frees a slot and gives back all that the request held.
@@ -96,7 +115,7 @@ impl Dpa {
     fn remove(&mut self, endpoint: EndpointId) {
         let Some(role) = self.role_of(endpoint) else { return };
         let index = usize::from(endpoint.0);
-        self.flows.remove(endpoint);
+        self.flows.remove(endpoint, self.now);
         for id in self.custody.of_endpoint(endpoint) {
             self.let_go(id, endpoint, role);
         }
@@ -188,7 +207,7 @@ impl Dpa {
     /// Sends nothing new to a worker: it wants to end. What it has it may finish; what waits here for room in its ring
     /// it still gets. Nothing if it is not attached.
     pub fn leave(&mut self, endpoint: EndpointId) {
-        self.flows.remove(endpoint);
+        self.flows.remove(endpoint, self.now);
     }
 
     /// Whether all that an endpoint was sent is in its rings, told of and to be read.

@@ -50,6 +50,10 @@ pub struct DpaStats {
     pub violations: u64,
     /// Endpoints that took nothing for too long, or sent nothing of what they were asked for. Each was closed.
     pub stalled: u64,
+    /// Workers that were ejected as outliers of a service: each time.
+    pub ejections: u64,
+    /// Workers that are ejected now, of all services together.
+    pub ejected_now: usize,
     /// System calls spent on waking endpoints that are attached now.
     pub doorbells: u64,
     /// Endpoints attached now.

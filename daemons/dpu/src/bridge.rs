@@ -71,7 +71,7 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
 async fn call(dpu: &Dpu, received: &mut Received, object: &[u8], peer: &Peer) -> Result<Vec<u8>, Refusal> {
     let request::Asked { service, head, body } = request::read(received, object, peer)?;
     received.routed(service);
-    let (mut permit, deadline) = received.settings().admit(service)?;
+    let (mut permit, deadline) = received.settings().admit(service, &head)?;
     received.dispatch()?;
     let mut message = RequestMessage {
         service,

@@ -11,6 +11,7 @@ use cellmesh_shm::message::{Fault, ResponseMessage};
 
 use crate::forward::ERROR_HEADER;
 use crate::policy::Denied;
+use crate::policy::jwt::TokenError;
 use crate::routes::UnknownService;
 use crate::units::ByteSize;
 
@@ -60,6 +61,8 @@ pub(crate) struct Refused {
     pub(crate) text: String,
     /// Value of `retry-after`, where trying again can help.
     pub(crate) retry_after_s: Option<u32>,
+    /// Value of `www-authenticate`, where a token can help. Source: RFC 6750, 3.
+    pub(crate) authenticate: Option<String>,
     /// The connection cannot be used for another request.
     pub(crate) close: bool,
 }
@@ -70,11 +73,18 @@ impl Refused {
         Bytes::from(serde_json::json!({ "error": self.text }).to_string())
     }
 
+    /// Headers that say what would help.
+    pub(crate) fn advice(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let retry_after = self.retry_after_s.map(|seconds| ("retry-after", seconds.to_string()));
+        let authenticate = self.authenticate.clone().map(|value| ("www-authenticate", value));
+        retry_after.into_iter().chain(authenticate)
+    }
+
     /// As an answer to a call of a cell.
     pub(crate) fn message(&self) -> ResponseMessage {
         let mut head = format!("content-type: application/json\n{ERROR_HEADER}: {}\n", self.code);
-        if let Some(seconds) = self.retry_after_s {
-            head.push_str(&format!("retry-after: {seconds}\n"));
+        for (name, value) in self.advice() {
+            head.push_str(&format!("{name}: {value}\n"));
         }
         ResponseMessage { status: self.status, fault: Fault::None, head: head.into(), body: self.body() }
     }
@@ -139,7 +149,7 @@ impl Refusal {
 }
 
 fn refused(status: u16, code: &'static str, text: String) -> Refused {
-    Refused { status, code, text, retry_after_s: None, close: false }
+    Refused { status, code, text, retry_after_s: None, authenticate: None, close: false }
 }
 
 impl Refused {
@@ -154,6 +164,7 @@ impl Refused {
 
 fn of_policy(denied: &Denied, service: &str) -> Refused {
     match denied {
+        Denied::Token(error) => of_token(error, service),
         Denied::Rate { wait } => Refused {
             retry_after_s: Some(whole_seconds(*wait)),
             ..refused(429, "rate-limited", format!("requests of service \"{service}\" come too fast"))
@@ -163,6 +174,27 @@ fn of_policy(denied: &Denied, service: &str) -> Refused {
                 .retrying()
         }
     }
+}
+
+fn of_token(error: &TokenError, service: &str) -> Refused {
+    let (refused, says) = match error {
+        TokenError::Missing => {
+            let text = format!("service \"{service}\" wants a token: authorization: Bearer TOKEN");
+            (refused(401, "token-missing", text), "Bearer".to_owned())
+        }
+        TokenError::Invalid(why) => {
+            let text = format!("service \"{service}\" does not take this token: {why}");
+            let says = format!("Bearer error=\"invalid_token\", error_description=\"{why}\"");
+            (refused(401, "token-invalid", text), says)
+        }
+        TokenError::Claim { claim } => {
+            let text = format!(
+                "service \"{service}\" wants another value of the token's claim {claim} for this path"
+            );
+            (refused(403, "token-claim", text), "Bearer error=\"insufficient_scope\"".to_owned())
+        }
+    };
+    Refused { authenticate: Some(says), ..refused }
 }
 
 fn circuit_open(service: &str, after: Duration) -> Refused {

@@ -11,11 +11,12 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use cellmesh_shm::head::is_hop_by_hop;
+use cellmesh_shm::head::{HeaderLines, is_hop_by_hop};
 use serde::Deserialize;
 
 use crate::dpu::Received;
 use crate::faults::Refusal;
+use crate::policy::HeadView;
 use crate::request_id::ID_BYTES;
 
 const REQUEST_ID: &str = "x-request-id";
@@ -80,6 +81,15 @@ pub(crate) struct Head {
     pub(crate) bytes: Bytes,
     pub(crate) method_len: u16,
     pub(crate) target_len: u16,
+}
+
+impl Head {
+    /// What policies look at.
+    pub(crate) fn view(&self) -> HeadView<'_> {
+        let rest = &self.bytes[usize::from(self.method_len)..];
+        let (target, lines) = rest.split_at(usize::from(self.target_len));
+        HeadView { target, headers: HeaderLines(lines) }
+    }
 }
 
 impl HeadWriter {
@@ -193,8 +203,6 @@ fn stays(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use cellmesh_shm::head::HeaderLines;
-
     use super::*;
 
     /// The lines that a client's become, as `name=value`.

@@ -6,8 +6,8 @@
 //! call of a cell --> relays_max --'            `--> refused
 //! ```
 //!
-//! - The checks of `Policy::admit` come in a fixed order, cheap and final ones first; none of them waits, reads a body or
-//!   hears of a worker.
+//! - The checks of `Policy::admit` come in a fixed order: who asks, then how fast, then how many at once. None of them waits,
+//!   reads a body or hears of a worker.
 //! - A `Permit` is what a request has taken. Whoever drops it gives that back, on every path.
 //! - Decisions are functions of the time and the state here: no clock and no I/O.
 //! - A service without policy has no entry: it costs one look at an empty list. Calls of cells to a service with policy get
@@ -20,6 +20,7 @@ mod budget;
 mod headers;
 pub mod hedge;
 mod in_flight;
+pub mod jwt;
 mod rate;
 pub mod retry;
 mod split;
@@ -40,6 +41,7 @@ use self::breaker::BreakerPolicy;
 pub use self::headers::HeaderRules;
 use self::hedge::HedgePolicy;
 use self::in_flight::{InFlight, Place};
+use self::jwt::{JwtPolicy, TokenError};
 use self::rate::Bucket;
 pub use self::rate::Rate;
 use self::retry::RetryPolicy;
@@ -58,6 +60,8 @@ use crate::units::TimeSpan;
 pub struct ServicePolicy {
     /// From a request's head to its answer; 504 after it. Shortens `dpu.request_timeout`, never lengthens it.
     pub timeout: Option<TimeSpan>,
+    /// Who may ask, and for what.
+    pub jwt: Option<JwtPolicy>,
     /// Requests sent and not answered at once, of all lanes of the process together; more are answered 503 with `retry-after`.
     pub in_flight_max: Option<u32>,
     /// How fast requests may come, over all lanes of the process together; more are answered 429 with `retry-after`.
@@ -112,6 +116,9 @@ impl ServicePolicy {
         if let Some(timeout) = self.timeout {
             problems.check_time("timeout", timeout);
         }
+        if let Some(jwt) = &self.jwt {
+            jwt.check(problems);
+        }
         if let Some(max) = self.in_flight_max {
             problems.check("in_flight_max", &max, max > 0, "at least 1");
         }
@@ -159,6 +166,8 @@ impl ServicePolicy {
 /// Why a policy refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Denied {
+    /// No token, or none that is good enough.
+    Token(TokenError),
     /// They come too fast; says when the next may.
     Rate { wait: Duration },
     /// As many as may be are in flight.
@@ -167,13 +176,15 @@ pub(crate) enum Denied {
 
 impl Denied {
     /// Its name in metrics.
-    const REASONS: [&str; 2] = ["rate", "in-flight"];
+    const REASONS: [&str; 4] = ["rate", "in-flight", "token", "claim"];
 
     /// Its place in [`Denied::REASONS`].
     fn reason(&self) -> usize {
         match self {
             Self::Rate { .. } => 0,
             Self::InFlight => 1,
+            Self::Token(TokenError::Missing | TokenError::Invalid(_)) => 2,
+            Self::Token(TokenError::Claim { .. }) => 3,
         }
     }
 }
@@ -189,6 +200,20 @@ pub struct PolicyStats {
     pub in_flight: u64,
     /// What became of its tries, if there is a policy for them.
     pub tries: Option<TryCounts>,
+}
+
+/// What policies look at of a request's head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadView<'a> {
+    /// Path and query.
+    pub(crate) target: &'a [u8],
+    pub(crate) headers: HeaderLines<'a>,
+}
+
+impl<'a> From<&'a RequestMessage> for HeadView<'a> {
+    fn from(message: &'a RequestMessage) -> Self {
+        Self { target: message.target(), headers: message.headers() }
+    }
 }
 
 /// The policies of a lane, by service.
@@ -213,7 +238,7 @@ impl Policies {
             Some(match known(name) {
                 Some(policy) if policy.settings == *settings => Rc::clone(policy),
                 Some(policy) => policy.followed_by(settings, routes),
-                None => Policy::new(name, settings, routes, Rc::default()),
+                None => Policy::new(name, settings, routes),
             })
         };
         let policies = routes.services().iter().map(policy);
@@ -235,8 +260,13 @@ impl Policies {
     }
 
     /// See [`Policy::admit`]; a service without policy takes everything.
-    pub(crate) fn admit(&self, service: ServiceId, now: Nanos) -> Result<Permit, Refusal> {
-        self.of(service).map_or_else(|| Ok(Permit::default()), |policy| policy.admit(now))
+    pub(crate) fn admit(
+        &self,
+        service: ServiceId,
+        head: HeadView<'_>,
+        now: Nanos,
+    ) -> Result<Permit, Refusal> {
+        self.of(service).map_or_else(|| Ok(Permit::default()), |policy| policy.admit(head, now))
     }
 }
 
@@ -247,7 +277,7 @@ pub(crate) struct Policy {
     settings: ServicePolicy,
     split: Split,
     counted: Rc<Counted>,
-    tries: Option<RefCell<Tries>>,
+    tries: Option<Rc<RefCell<Tries>>>,
 }
 
 /// What is counted for one service on one lane, whatever its policy is at the time.
@@ -258,22 +288,18 @@ struct Counted {
 }
 
 impl Policy {
-    fn new(
-        service: &ServiceName,
-        settings: &ServicePolicy,
-        routes: &Routes,
-        counted: Rc<Counted>,
-    ) -> Rc<Self> {
+    fn new(service: &ServiceName, settings: &ServicePolicy, routes: &Routes) -> Rc<Self> {
         Rc::new(Self {
             service: service.clone(),
             settings: settings.clone(),
             split: Split::new(&settings.split, routes),
-            counted,
-            tries: Tries::new(settings).map(RefCell::new),
+            counted: Rc::default(),
+            tries: Self::tries_of(settings),
         })
     }
 
     /// What is in flight counts for the new one too. All lanes have shared the count of the old one, so they go on sharing it.
+    /// What its tries have learned stays while nothing that they go by is another.
     fn followed_by(&self, settings: &ServicePolicy, routes: &Routes) -> Rc<Self> {
         let mut settings = settings.clone();
         let old = &self.settings;
@@ -281,18 +307,33 @@ impl Policy {
         if settings.rate == old.rate {
             settings.counts.bucket = old.counts.bucket.clone();
         }
-        Self::new(&self.service, &settings, routes, Rc::clone(&self.counted))
+        let is_same = Tries::go_by_the_same(old, &settings);
+        let tries = if is_same { self.tries.clone() } else { Self::tries_of(&settings) };
+        let split = Split::new(&settings.split, routes);
+        let (service, counted) = (self.service.clone(), Rc::clone(&self.counted));
+        Rc::new(Self { service, settings, split, counted, tries })
+    }
+
+    fn tries_of(settings: &ServicePolicy) -> Option<Rc<RefCell<Tries>>> {
+        Tries::new(settings).map(|tries| Rc::new(RefCell::new(tries)))
     }
 
     /// What is done when a call fails or is slow, if anything.
     pub(crate) fn tries(&self) -> Option<&RefCell<Tries>> {
-        self.tries.as_ref()
+        self.tries.as_deref()
     }
 
     /// Whether a request may go on. Its body is not needed for that.
-    fn admit(self: &Rc<Self>, now: Nanos) -> Result<Permit, Refusal> {
-        self.check_rate(now).and_then(|()| self.check_room()).map_err(|denied| self.refusal(denied))?;
+    fn admit(self: &Rc<Self>, head: HeadView<'_>, now: Nanos) -> Result<Permit, Refusal> {
+        let checked = self.check_token(head).and_then(|()| self.check_rate(now));
+        checked.and_then(|()| self.check_room()).map_err(|denied| self.refusal(denied))?;
         Ok(Permit { policy: Some(Rc::clone(self)), place: None })
+    }
+
+    /// Before all that counts: who may not ask takes nothing away from those who may.
+    fn check_token(&self, head: HeadView<'_>) -> Result<(), Denied> {
+        let Some(jwt) = &self.settings.jwt else { return Ok(()) };
+        jwt.admit(head.target, head.headers).map_err(Denied::Token)
     }
 
     fn check_rate(&self, now: Nanos) -> Result<(), Denied> {
@@ -400,6 +441,8 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    const ANY: HeadView<'_> = HeadView { target: b"/", headers: HeaderLines(b"") };
+
     fn policies(text: &str) -> Policies {
         let settings = serde_json::from_str(text).expect("policies");
         let services = ["s0", "s1"].map(|name| name.parse().expect("a name")).to_vec();
@@ -407,7 +450,7 @@ mod tests {
     }
 
     fn permit(policies: &Policies, service: u16) -> Permit {
-        policies.admit(ServiceId(service), Nanos(0)).expect("admitted")
+        policies.admit(ServiceId(service), ANY, Nanos(0)).expect("admitted")
     }
 
     /// A timeout shortens what there is and never lengthens it; other services are not concerned.
@@ -442,6 +485,24 @@ mod tests {
         assert_eq!([is_same(0), is_same(1)], [true, false]);
     }
 
+    /// What is learned of a service outlasts a change that has nothing to do with it.
+    #[test]
+    fn tries_go_on_while_what_they_go_by_stays() {
+        let services = ["s0"].map(|name| name.parse().expect("a name")).to_vec();
+        let routes = Routes::new(services, ServiceId(0)).expect("valid routes");
+        let read = |text| serde_json::from_str(text).expect("policies");
+        let first = Policies::new(&read(r#"{"s0": {"breaker": {}}}"#), &routes);
+        let goes_on = |text| {
+            let next = first.followed_by(&read(text), &routes);
+            let tries =
+                |policies: &Policies| policies.of(ServiceId(0)).and_then(|policy| policy.tries.clone());
+            Rc::ptr_eq(&tries(&first).expect("tries"), &tries(&next).expect("tries"))
+        };
+        assert!(goes_on(r#"{"s0": {"breaker": {}, "in_flight_max": 2}}"#));
+        assert!(!goes_on(r#"{"s0": {"breaker": {"failures_max": 2}}}"#));
+        assert!(!goes_on(r#"{"s0": {"breaker": {}, "timeout": "1s"}}"#));
+    }
+
     /// Requests that are in flight when a policy changes count for the new one, and for what is told of it.
     #[test]
     fn requests_in_flight_count_for_the_next_policy() {
@@ -461,7 +522,7 @@ mod tests {
         let mut permits: Vec<Permit> = (0..2).map(|_| permit(&first, 0)).collect();
         permits.iter_mut().for_each(|permit| permit.dispatch(&mut message).expect("room"));
         let next = first.followed_by(&read(r#"{"s0": {"in_flight_max": 2, "timeout": "1s"}}"#), &routes);
-        let admit = || next.admit(ServiceId(0), Nanos(0)).is_ok();
+        let admit = || next.admit(ServiceId(0), ANY, Nanos(0)).is_ok();
         assert_eq!((admit(), next.stats()[0].in_flight), (false, 2));
         permits.clear();
         assert_eq!((admit(), next.stats()[0].in_flight), (true, 0));

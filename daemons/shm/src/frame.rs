@@ -196,6 +196,13 @@ impl Frame {
         half(self.words[0], 2)
     }
 
+    /// Of a response: whether its callee has failed, by its own words: a fault, or a status of 500 and above.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_failure(&self) -> bool {
+        self.fault_number() != Fault::None as u8 || self.status() >= 500
+    }
+
     /// Of a request.
     #[must_use]
     #[inline(always)]

@@ -308,6 +308,11 @@ fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
                 sum(|dpa| dpa.redispatched),
             ),
             (
+                "outlier_ejections_total",
+                "Times that a worker was ejected as an outlier.",
+                sum(|dpa| dpa.ejections),
+            ),
+            (
                 "late_responses_total",
                 "Responses for no live request, dropped.",
                 sum(|dpa| dpa.late_responses),
@@ -337,6 +342,7 @@ fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
         Kind::Gauge,
         &[
             ("custody_requests", "Requests in custody.", sum(|dpa| dpa.live.into())),
+            ("outliers_ejected", "Workers that are ejected as outliers.", sum(|dpa| dpa.ejected_now as u64)),
             (
                 "endpoints",
                 "Lanes of workers and sidecars that are attached.",

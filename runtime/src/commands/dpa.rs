@@ -1,10 +1,11 @@
 //! `cellmesh dpa`: the DPA as a daemon, and what [`super::node`] shares with it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::Context;
-use cellmesh_dpa::{Admission, DpaConfig, DpaHost, DpaStats};
+use cellmesh_dpa::{Admission, DpaConfig, DpaHost, DpaStats, OutlierRule};
 use cellmesh_shm::attach::{AttachListener, SERVICES_MAX};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::port::Progress;
@@ -64,6 +65,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
 pub(super) struct DpaParts {
     config: DpaConfig,
     services: Vec<String>,
+    outliers: BTreeMap<String, OutlierRule>,
     sockets: Vec<(AttachListener, Admission)>,
 }
 
@@ -87,7 +89,7 @@ impl DpaParts {
         }
         let NodeSettings { stall_timeout, reattach_delay, .. } = app.node;
         let config = DpaConfig { stall_timeout, reattach_delay, ..dpa_config(&app.dpu) };
-        Ok(Self { config, services, sockets })
+        Ok(Self { config, services, outliers: app.node.outliers.clone(), sockets })
     }
 
     /// Calls that each endpoint may have in flight.
@@ -101,6 +103,7 @@ impl DpaParts {
     /// For want of descriptors.
     pub(super) fn host(self) -> anyhow::Result<DpaHost> {
         let host = DpaHost::new(self.config, self.services)?;
+        host.set_outlier_rules(&self.outliers);
         for (listener, admission) in self.sockets {
             tokio::task::spawn_local(host.clone().serve(listener, admission));
         }

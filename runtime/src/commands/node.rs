@@ -40,6 +40,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             tokio::task::spawn_local(reloaded.apply(move |settings| {
                 reconfigured.reconfigure(Arc::clone(&settings.routes), settings.dpu.clone());
                 readiness.reconfigure(&settings.dpu.egress, &served_by);
+                served_by.set_outlier_rules(&settings.outliers);
             }));
             let counted = dpu.clone();
             let counts = move || Counts { dpa: Some(host.stats()), ..Counts::of_dpu(&counted) };

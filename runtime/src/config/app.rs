@@ -1,10 +1,11 @@
 //! What config comes to: an application that can be run.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cellmesh_dpa::DpaConfig;
+use cellmesh_dpa::{DpaConfig, OutlierRule};
 use cellmesh_dpu::config::DpuConfig;
 use cellmesh_dpu::egress::hosts::HostPattern;
 use cellmesh_shm::profile::RingProfile;
@@ -89,6 +90,8 @@ pub struct NodeSettings {
     pub stall_timeout: Duration,
     /// How long a process that broke a rule waits before it may attach again, at first.
     pub reattach_delay: Duration,
+    /// When workers of a service get no requests for a while, by the service's name.
+    pub outliers: BTreeMap<String, OutlierRule>,
     /// Where a worker attaches, if not at `socket`.
     pub worker_socket: Option<PathBuf>,
     /// Shape of a worker's rings, if not the DPA's own.
@@ -113,6 +116,7 @@ impl Default for NodeSettings {
             worker_sockets: Vec::new(),
             stall_timeout: DpaConfig::default().stall_timeout,
             reattach_delay: DpaConfig::default().reattach_delay,
+            outliers: BTreeMap::new(),
             worker_socket: None,
             worker_ring: None,
             worker_services: None,

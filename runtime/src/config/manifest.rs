@@ -21,7 +21,7 @@ use cellmesh_dpu::egress::hosts::HostPattern;
 use cellmesh_dpu::routes::ServiceName;
 use toml::de::DeTable;
 
-use super::app::{App, Origin, RuntimeSettings, ServiceSpec};
+use super::app::{App, NodeSettings, Origin, RuntimeSettings, ServiceSpec};
 use super::problems::{Problem, Problems};
 use super::reader::{Source, Table};
 use super::{Overrides, Part, ingress, node, service, tls};
@@ -60,7 +60,8 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     let entry = root.text(&mut source, "entry");
     let listen = root.address(&mut source, "listen").unwrap_or(LISTEN_DEFAULT);
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let checks_files = matches!(overrides.part, Part::Whole | Part::Daemon) && !overrides.runs;
+    let has_clients = matches!(overrides.part, Part::Whole | Part::Daemon);
+    let checks_files = has_clients && !overrides.runs;
     let around = tls::Around { folder, listen: overrides.listen.unwrap_or(listen), checks_files };
     let mut dpu = ingress::read(&mut source, &mut root, &around);
     let admin = root.table(&mut source, "admin").and_then(|mut table| {
@@ -76,9 +77,11 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     };
     let services = services(&mut source, &mut root, folder, files);
     dpu.egress.allow = ServiceSpec::allowed_to_any(&services);
-    dpu.services = service::read(&mut source, &mut root, &services);
+    let policy_files = service::Files { folder, are_read: has_clients };
+    let policies = service::read(&mut source, &mut root, &services, &policy_files);
+    dpu.services = policies.dpu;
     let entry = entry_index(&mut source, &root, entry, &services);
-    let node = node::read(&mut source, &mut root, &services);
+    let node = NodeSettings { outliers: policies.outliers, ..node::read(&mut source, &mut root, &services) };
     root.finish(&mut source);
     source.problems.or(|| App {
         name: name.unwrap_or_else(|| "cellmesh".into()),

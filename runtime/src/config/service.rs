@@ -1,30 +1,60 @@
-//! `[service.NAME]`: policy of one service, read by the network side's own type, one key at a time.
+//! `[service.NAME]`: policy of one service, read by the network side's own type, one key at a time; and what the DPA does
+//! for it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use cellmesh_dpa::OutlierRule;
 use cellmesh_dpu::policy::ServicePolicy;
+use cellmesh_dpu::policy::jwt::{JwtPolicy, Keys};
 
 use super::app::ServiceSpec;
 use super::ingress;
+use super::manifest::{LONGEST, SHORTEST};
 use super::reader::{Source, Table};
 
-/// Reads the policies, by service.
+/// Where the files are that policies name.
+pub(super) struct Files<'a> {
+    /// Of the config file.
+    pub(super) folder: &'a Path,
+    /// Whether they are read: only where requests come in.
+    pub(super) are_read: bool,
+}
+
+/// All tables, by service.
+#[derive(Default)]
+pub(super) struct Policies {
+    /// Of the network side.
+    pub(super) dpu: BTreeMap<String, ServicePolicy>,
+    /// Of the DPA.
+    pub(super) outliers: BTreeMap<String, OutlierRule>,
+}
+
+/// Reads the policies.
 pub(super) fn read(
     source: &mut Source<'_>,
     root: &mut Table<'_, '_>,
     services: &[ServiceSpec],
-) -> BTreeMap<String, ServicePolicy> {
-    let Some(mut all) = root.table(source, "service") else { return BTreeMap::new() };
-    let mut policies = BTreeMap::new();
-    for (name, table) in all.named_tables(source) {
+    files: &Files<'_>,
+) -> Policies {
+    let Some(mut all) = root.table(source, "service") else { return Policies::default() };
+    let mut policies = Policies::default();
+    for (name, mut table) in all.named_tables(source) {
         if !services.iter().any(|spec| *spec.setup.service == *name) {
             let known: Vec<&str> = services.iter().map(|spec| &*spec.setup.service).collect();
             let right = format!("name one of: {}", known.join(", "));
             source.note(Some(table.line()), all.path(&name), format!("{name} is no service"), right);
         }
-        let policy = policy(source, &table);
+        let mut policy = policy(source, &table);
+        if let Some(jwt) = &mut policy.jwt {
+            jwt.jwks = files.folder.join(&jwt.jwks);
+            if files.are_read {
+                load_keys(source, &table, jwt);
+            }
+        }
         check_split(source, &table, &name, &policy, services);
-        policies.insert(name, policy);
+        policies.outliers.extend(outlier(source, &mut table).map(|rule| (name.clone(), rule)));
+        policies.dpu.insert(name, policy);
     }
     policies
 }
@@ -49,8 +79,42 @@ fn check_split(
     }
 }
 
+fn load_keys(source: &mut Source<'_>, table: &Table<'_, '_>, jwt: &mut JwtPolicy) {
+    match Keys::load(&jwt.jwks) {
+        Ok(keys) => jwt.keys = keys,
+        Err(error) => {
+            let wrong = format!("{} {error}", jwt.jwks.display());
+            let right = "name a file with a JSON Web Key Set, relative to this one";
+            source.note(table.line_of_key(source, "jwt.jwks"), table.path("jwt.jwks"), wrong, right);
+        }
+    }
+}
+
 fn policy(source: &mut Source<'_>, table: &Table<'_, '_>) -> ServicePolicy {
-    let policy: ServicePolicy = ingress::keys(source, table, &[]);
+    let policy: ServicePolicy = ingress::keys(source, table, &["outlier"]);
     ingress::note(source, table, policy.validate());
     policy
+}
+
+/// When a worker of the service gets no requests for a while.
+fn outlier(source: &mut Source<'_>, service: &mut Table<'_, '_>) -> Option<OutlierRule> {
+    let mut table = service.table(source, "outlier")?;
+    let usual = OutlierRule::default();
+    let failures_max = table.number(source, "failures_max", 1, 1_000_000);
+    let ejection = table.duration(source, "ejection", SHORTEST, LONGEST).unwrap_or(usual.ejection);
+    let ejection_max = table.duration(source, "ejection_max", SHORTEST, LONGEST);
+    let ejection_max = ejection_max.unwrap_or(usual.ejection_max.max(ejection));
+    let share_max = table.number(source, "share_max", 1, 100);
+    if ejection_max < ejection {
+        let line = table.line_of_key(source, "ejection_max");
+        let right = "write at least as much as ejection";
+        source.note(line, table.path("ejection_max"), "is less than ejection", right);
+    }
+    table.finish(source);
+    Some(OutlierRule {
+        failures_max: failures_max.and_then(|count| count.try_into().ok()).unwrap_or(usual.failures_max),
+        ejection,
+        ejection_max,
+        share_max: share_max.and_then(|share| share.try_into().ok()).unwrap_or(usual.share_max),
+    })
 }

@@ -59,9 +59,7 @@ pub(super) fn of_refusal(dpu: &Dpu, refusal: &Refusal) -> Vec<u8> {
         ("content-type", Cow::Borrowed("application/json")),
         (ERROR_HEADER, Cow::Borrowed(refused.code)),
     ]);
-    if let Some(seconds) = refused.retry_after_s {
-        headers.insert("retry-after", Cow::Owned(seconds.to_string()));
-    }
+    headers.extend(refused.advice().map(|(name, value)| (name, Cow::Owned(value))));
     let body = refused.body();
     written(dpu, refused.status, headers, String::from_utf8_lossy(&body))
 }

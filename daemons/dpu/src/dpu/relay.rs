@@ -94,7 +94,7 @@ impl Dpu {
 
 /// `message`: its service is our own number, before and after.
 fn admit_relay(settings: &Settings, message: &mut RequestMessage, now: Nanos) -> Result<Permit, Refusal> {
-    let mut permit = settings.policies.admit(message.service, now)?;
+    let mut permit = settings.policies.admit(message.service, (&*message).into(), now)?;
     message.deadline = permit.deadline(now, message.deadline);
     permit.dispatch(message)?;
     Ok(permit)

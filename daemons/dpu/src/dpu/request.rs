@@ -48,7 +48,7 @@ impl Dpu {
         received.routed(message.service);
         received.admit()?;
         let now = Nanos::now();
-        let mut permit = received.settings().policies.admit(message.service, now)?;
+        let mut permit = received.settings().policies.admit(message.service, (&message).into(), now)?;
         message.deadline = permit.deadline(now, message.deadline);
         let limit = received.settings().config.body_bytes_max;
         if message.body.len() as u64 > limit.0 {

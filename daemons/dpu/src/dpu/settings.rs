@@ -10,6 +10,7 @@ use super::Dpu;
 use crate::config::DpuConfig;
 use crate::egress::EgressClients;
 use crate::faults::Refusal;
+use crate::forward::Head;
 use crate::policy::{Permit, Policies};
 use crate::routes::Routes;
 
@@ -30,9 +31,9 @@ impl Settings {
     }
 
     /// Whether the policy of a service lets a request go on, what it has taken then, and until when it has time.
-    pub(crate) fn admit(&self, service: ServiceId) -> Result<(Permit, Nanos), Refusal> {
+    pub(crate) fn admit(&self, service: ServiceId, head: &Head) -> Result<(Permit, Nanos), Refusal> {
         let now = Nanos::now();
-        let permit = self.policies.admit(service, now)?;
+        let permit = self.policies.admit(service, head.view(), now)?;
         let deadline = permit.deadline(now, now.saturating_add(self.config.request_timeout.0));
         Ok((permit, deadline))
     }

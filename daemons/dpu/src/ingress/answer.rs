@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cellmesh_shm::head::{HeadLimits, HeaderLines, is_tracing};
 use cellmesh_shm::message::{Fault, ResponseMessage};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
@@ -89,8 +89,11 @@ fn written_refusal(refused: &Refused, version: Version) -> Answer {
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ERROR_HEADER, HeaderValue::from_static(refused.code));
-    if let Some(seconds) = refused.retry_after_s {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    for (name, value) in refused.advice() {
+        // Whatever is said there is of our own words; what is not goes without.
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+            headers.insert(name, value);
+        }
     }
     // HTTP/2 has no such header; its connections end by themselves.
     if refused.close && version != Version::HTTP_2 {

@@ -196,7 +196,7 @@ async fn answer(
     received.admit()?;
     let check::Checked { service, hops, head } = check::check(received, parts, standing)?;
     received.routed(service);
-    let (mut permit, deadline) = received.settings().admit(service)?;
+    let (mut permit, deadline) = received.settings().admit(service, &head)?;
     let body = body::read(received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;
     received.dispatch()?;

@@ -76,6 +76,15 @@ impl Tries {
         })
     }
 
+    /// Whether both policies say the same of everything that tries go by.
+    pub(crate) fn go_by_the_same(one: &ServicePolicy, other: &ServicePolicy) -> bool {
+        let parts = |policy: &ServicePolicy| {
+            let ServicePolicy { retry, breaker, hedge, try_timeout, timeout, .. } = policy.clone();
+            (retry, breaker, hedge, try_timeout, timeout)
+        };
+        parts(one) == parts(other)
+    }
+
     /// A request has come.
     pub(crate) fn begin(&mut self, now: Nanos) {
         if let Some(retries) = &mut self.retries {

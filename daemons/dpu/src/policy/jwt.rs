@@ -1,0 +1,213 @@
+//! Tokens (JWT, RFC 7519): who asks, and what such a client may ask for.
+//!
+//! ```text
+//! authorization: Bearer <token> --> key of the token's algorithm --> signature --> exp, nbf, iss, aud --> rules
+//!                    401 <-------------------------------------------------------------'      403 <------'
+//! ```
+//!
+//! - The algorithm is the key's, never the token's: a token that names another is refused, `none` always, and `HS*` unless
+//!   the key is a secret (`kty` `oct`).
+//! - Keys come from a file ([`keys`]). Nothing is fetched.
+//! - A rule is asked for a path as it is written and as it may be read ([`paths`]): whatever the service makes of it, the
+//!   rule has been asked.
+//! - `exp` and `nbf` are of the wall clock, the only clock that tokens know.
+
+mod keys;
+mod paths;
+
+use std::path::PathBuf;
+
+use cellmesh_shm::head::HeaderLines;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+pub use self::keys::{Keys, KeysError};
+use self::paths::Path;
+use crate::config::Problems;
+use crate::units::TimeSpan;
+
+/// Most rules and public paths of a service: each is asked for each request.
+const RULES_MOST: usize = 64;
+/// The claim whose text is a list of words. Source: RFC 8693, 4.2.
+const SCOPE: &str = "scope";
+
+/// `jwt = { jwks, issuer, audience, leeway, public, rules }`: requests need a token.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct JwtPolicy {
+    /// File with the keys, a JSON Web Key Set (RFC 7517).
+    pub jwks: PathBuf,
+    /// What `iss` must be; any if it is not given.
+    pub issuer: Option<String>,
+    /// Of which `aud` must have one; any if none is given.
+    #[serde(default)]
+    pub audience: Vec<String>,
+    /// By how much clocks may differ; whole seconds.
+    #[serde(default = "JwtPolicy::leeway_default")]
+    pub leeway: TimeSpan,
+    /// Paths, and what is below them, that need no token.
+    #[serde(default)]
+    pub public: Vec<String>,
+    /// What a path asks of the claims.
+    #[serde(default)]
+    pub rules: Vec<ClaimRule>,
+    /// The keys in that file. Not a key of config.
+    #[serde(skip)]
+    pub keys: Keys,
+}
+
+/// A path, and what is below it, asks for a claim with one of these values. Every rule whose path fits is asked.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRule {
+    /// `/admin`: that path and `/admin/...`.
+    pub path: String,
+    /// The name of a claim whose value is a text or a list of texts; `/a/b` for the claim `b` inside of `a` (RFC 6901). The
+    /// text of `scope` is a list of words.
+    pub claim: String,
+    /// Values of which one is enough.
+    pub values: Vec<String>,
+}
+
+/// Why a request with a token, or without, is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TokenError {
+    /// No token came.
+    Missing,
+    /// One came that is not good; says why.
+    Invalid(String),
+    /// A good one came, but a rule asks for more.
+    Claim { claim: String },
+}
+
+impl JwtPolicy {
+    fn leeway_default() -> TimeSpan {
+        TimeSpan::secs(60)
+    }
+
+    pub(super) fn check(&self, problems: &mut Problems) {
+        let leeway = self.leeway.0;
+        let is_whole = leeway.subsec_nanos() == 0 && leeway.as_secs() <= 3600;
+        problems.check_text("jwt.leeway", self.leeway, is_whole, "whole seconds, at most \"1h\"");
+        for path in self.public.iter().chain(self.rules.iter().map(|rule| &rule.path)) {
+            let right =
+                "a path such as \"/admin\", without escapes, empty segments, dots and a slash at its end";
+            problems.check_text("jwt.rules", path, paths::is_plain(path), right);
+        }
+        for rule in &self.rules {
+            let is_right = !rule.claim.is_empty() && !rule.values.is_empty();
+            problems.check_text(
+                "jwt.rules",
+                &rule.path,
+                is_right,
+                "a rule with a claim and at least one value",
+            );
+        }
+        let count = self.public.len() + self.rules.len();
+        problems.check("jwt.rules", &count, count <= RULES_MOST, "at most 64 rules and public paths");
+    }
+
+    /// Whether who asks may have this.
+    ///
+    /// - `target`: path and query.
+    /// - cost: one signature; microseconds, some tens of them.
+    pub(super) fn admit(&self, target: &[u8], headers: HeaderLines<'_>) -> Result<(), TokenError> {
+        let path = Path::of_target(target);
+        let mut asking = self.rules.iter().filter(|rule| path.may_be_in(&rule.path)).peekable();
+        if asking.peek().is_none() && self.public.iter().any(|public| path.is_in(public)) {
+            return Ok(());
+        }
+        let claims = self.claims(bearer(headers)?)?;
+        match asking.find(|rule| !rule.is_kept(&claims)) {
+            Some(rule) => Err(TokenError::Claim { claim: rule.claim.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn claims(&self, token: &[u8]) -> Result<Map<String, Value>, TokenError> {
+        let invalid = |why: &str| TokenError::Invalid(why.to_owned());
+        let header = decode_header(token).map_err(|_| invalid("it is no token that can be read"))?;
+        if header.crit.is_some() {
+            return Err(invalid("it has extensions that must be understood"));
+        }
+        let mut why = invalid("no key fits its algorithm and key id");
+        for (algorithm, key) in self.keys.fitting(header.alg, header.kid.as_deref()) {
+            match decode(token, key, &self.validation(algorithm)) {
+                Ok(token) => return Ok(token.claims),
+                Err(error) => why = invalid(&said(error.kind())),
+            }
+        }
+        Err(why)
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = self.leeway.0.as_secs();
+        validation.validate_nbf = true;
+        validation.validate_aud = !self.audience.is_empty();
+        let mut required = vec!["exp"];
+        if let Some(issuer) = &self.issuer {
+            validation.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        if validation.validate_aud {
+            validation.set_audience(&self.audience);
+            required.push("aud");
+        }
+        validation.set_required_spec_claims(&required);
+        validation
+    }
+}
+
+impl ClaimRule {
+    fn is_kept(&self, claims: &Map<String, Value>) -> bool {
+        let claim = match self.claim.strip_prefix('/').and_then(|path| path.split_once('/')) {
+            Some((first, rest)) => {
+                claims.get(&token_of(first)).and_then(|value| value.pointer(&format!("/{rest}")))
+            }
+            None => claims.get(self.claim.trim_start_matches('/')),
+        };
+        let is_one = |text: &str| self.values.iter().any(|value| value == text);
+        match claim {
+            Some(Value::String(words)) if self.claim == SCOPE => words.split(' ').any(is_one),
+            Some(Value::String(text)) => is_one(text),
+            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).any(is_one),
+            Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => false,
+        }
+    }
+}
+
+/// A name in a JSON pointer. Source: RFC 6901, 4.
+fn token_of(part: &str) -> String {
+    part.replace("~1", "/").replace("~0", "~")
+}
+
+/// The token of the one `authorization` line.
+fn bearer<'a>(headers: HeaderLines<'a>) -> Result<&'a [u8], TokenError> {
+    let mut lines = headers.iter().filter(|(name, _)| *name == "authorization").map(|(_, value)| value);
+    let line = lines.next().ok_or(TokenError::Missing)?;
+    if lines.next().is_some() {
+        return Err(TokenError::Invalid("there is more than one authorization header".to_owned()));
+    }
+    let (scheme, token) = line.split_at_checked("bearer ".len()).ok_or(TokenError::Missing)?;
+    if scheme.eq_ignore_ascii_case(b"bearer ") { Ok(token.trim_ascii()) } else { Err(TokenError::Missing) }
+}
+
+/// For the client: what about its token, and no more.
+fn said(kind: &ErrorKind) -> String {
+    match kind {
+        ErrorKind::InvalidSignature => "its signature does not fit".to_owned(),
+        ErrorKind::ExpiredSignature => "it has expired".to_owned(),
+        ErrorKind::ImmatureSignature => "it is not valid yet".to_owned(),
+        ErrorKind::InvalidIssuer => "it is of another issuer".to_owned(),
+        ErrorKind::InvalidAudience => "it is for another audience".to_owned(),
+        ErrorKind::MissingRequiredClaim(claim) => format!("it has no claim {claim}"),
+        ErrorKind::InvalidClaimFormat(claim) => format!("its claim {claim} has no such value"),
+        _ => "it is no token that can be read".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

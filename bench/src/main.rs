@@ -15,10 +15,12 @@ mod guest;
 mod hostile;
 mod load;
 mod machine;
+mod open_load;
 mod parts;
 mod plots;
 mod process;
 mod serve;
+mod slow;
 mod transport;
 mod turns;
 
@@ -43,6 +45,8 @@ enum Benchmark {
     Serve(serve::Options),
     /// What honest workers lose beside a hostile one.
     Hostile(hostile::Options),
+    /// What honest clients lose beside thousands of slow ones.
+    Slow(slow::Options),
     /// The graph engine, a call of a cell, a fresh instance, a load from the cache.
     Parts(parts::Options),
     /// What a message costs between two cells, without cells, next to TCP.
@@ -53,6 +57,9 @@ enum Benchmark {
     /// A hostile worker, started by `hostile`.
     #[command(hide = true)]
     HostilePeer(hostile::HostilePeer),
+    /// Slow clients, started by `slow`.
+    #[command(hide = true)]
+    SlowClients(slow::SlowClients),
     /// A native server, started by `serve`.
     #[command(hide = true)]
     NativeService(serve::NativeService),
@@ -65,10 +72,12 @@ fn main() -> Result<()> {
         Benchmark::Serve(options) => serve::run(&options)?,
         Benchmark::Footprint(options) => footprint::run(&options)?,
         Benchmark::Hostile(options) => hostile::run(&options)?,
+        Benchmark::Slow(options) => slow::run(&options)?,
         Benchmark::Parts(options) => parts::run(&options)?,
         Benchmark::Transport(options) => transport::run(&options)?,
         Benchmark::RingPeer(peer) => return peer.serve(),
         Benchmark::HostilePeer(peer) => return peer.attack(),
+        Benchmark::SlowClients(clients) => return clients.run(),
         Benchmark::NativeService(service) => return service.serve(),
     };
     print!("{report}");

@@ -42,8 +42,8 @@ pub(crate) struct Options {
     /// Keep-alive connections.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Only these of the cases `hello`, `hosts`, `chain`, `series` and `pi`; all of them by default.
-    #[arg(long = "case", value_parser = ["hello", "hosts", "chain", "series", "pi"])]
+    /// Only these of the cases `hello`, `hosts`, `chain`, `series`, `pi` and `proxy`; all of them by default.
+    #[arg(long = "case", value_parser = ["hello", "hosts", "chain", "series", "pi", "proxy"])]
     cases: Vec<String>,
     /// Also draws throughput against latency, and cost against the number of services, into this folder.
     #[arg(long)]
@@ -58,6 +58,7 @@ pub(crate) struct Options {
 struct Figures {
     requests_per_s: Series,
     cpu_us_per_request: Series,
+    p50_ms: Series,
     p99_ms: Series,
 }
 
@@ -67,6 +68,8 @@ struct Case {
     path: &'static str,
     /// Of a series: how many services.
     length: Option<usize>,
+    /// If not as many as the options say.
+    connections: Option<usize>,
     servers: Vec<(&'static str, Server)>,
 }
 
@@ -87,6 +90,7 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         }
         let figures = measure(&mut case, options)?;
         write_case(&mut report, &case, &figures)?;
+        write_added(&mut report, &case, &figures)?;
         note_costs(&mut costs, &case, &figures);
         if let Some(folder) = &options.plots
             && matches!(&*case.name, "hello" | CHAIN)
@@ -168,6 +172,10 @@ fn cases(options: &Options) -> Vec<MakeCase<'_>> {
     if wanted("pi") {
         cases.push(Box::new(|| pi(options)));
     }
+    if wanted("proxy") {
+        cases.push(Box::new(|| proxy(options.connections)));
+        cases.push(Box::new(|| proxy(1)));
+    }
     cases
 }
 
@@ -181,7 +189,7 @@ fn hello(options: &Options) -> Result<Case> {
     if let Some(other) = &options.other {
         servers.push(("cellmesh, other build", Server::cellmesh(other, "app.toml", &app)?));
     }
-    Ok(Case { name: "hello".into(), path: "/", length: None, servers })
+    Ok(Case { name: "hello".into(), path: "/", length: None, connections: None, servers })
 }
 
 /// What becomes of an instance after a request.
@@ -217,7 +225,13 @@ fn hosts(options: &Options, reuse: Reuse) -> Result<Case> {
     if let Some(other) = &options.other {
         servers.push(("cellmesh, other build", Server::cellmesh(other, "app.toml", &app)?));
     }
-    Ok(Case { name: format!("hello, instances: {instances}"), path: "/", length: None, servers })
+    Ok(Case {
+        name: format!("hello, instances: {instances}"),
+        path: "/",
+        length: None,
+        connections: None,
+        servers,
+    })
 }
 
 /// `s0` calls `s1` and `s2` at the same time, nobody does any work: what is measured is the way between them.
@@ -246,7 +260,7 @@ fn chain(options: &Options) -> Result<Case> {
         servers
             .push(("cellmesh, co-hosted, other build", Server::cellmesh(other, "workmodel.json", &model)?));
     }
-    Ok(Case { name: CHAIN.into(), path: "/api/v1", length: None, servers })
+    Ok(Case { name: CHAIN.into(), path: "/api/v1", length: None, connections: None, servers })
 }
 
 /// The chain with a sidecar at each service.
@@ -290,6 +304,7 @@ fn series(options: &Options, length: usize) -> Result<Case> {
         name: format!("{length} services in series, no work"),
         path: "/api/v1",
         length: Some(length),
+        connections: None,
         servers,
     })
 }
@@ -307,7 +322,60 @@ fn pi(_: &Options) -> Result<Case> {
         ("cellmesh", Server::cellmesh(&cellmesh()?, "workmodel.json", &model)?),
         ("native hyper, the same code", Server::native(&native)?),
     ];
-    Ok(Case { name: format!("pi, {DIGITS} digits"), path: "/api/v1", length: None, servers })
+    Ok(Case {
+        name: format!("pi, {DIGITS} digits"),
+        path: "/api/v1",
+        length: None,
+        connections: None,
+        servers,
+    })
+}
+
+/// A service off the node: called directly, and through what stands in front of it. Processor time is that of both together.
+fn proxy(connections: usize) -> Result<Case> {
+    let far = || Server::native(&NativeService::hello());
+    let behind = far()?;
+    let app = format!(
+        "[[cell]]\ncomponent = {:?}\nservices = [\"far\"]\n[dpu.egress.hosts]\nfar = \"{}\"\n",
+        cells()?.join("hello.wasm"),
+        behind.address()
+    );
+    let node = Server::cellmesh_split(&cellmesh()?, "app.toml", &app, &[])?.with([behind]);
+    let mut servers = vec![(PROXY, node), (DIRECT, far()?)];
+    if haproxy::is_installed() {
+        let behind = far()?;
+        let hop = Hop { listen: free_address()?, to: behind.address() };
+        servers.push((PEER_PROXY, haproxy::start(&[hop])?.with([behind])));
+    } else {
+        eprintln!("proxy: haproxy is not installed, nothing to compare with");
+    }
+    let name = format!("a service off the node, {connections} connections");
+    Ok(Case { name, path: "/", length: None, connections: Some(connections), servers })
+}
+
+const PROXY: &str = "cellmesh node in front of it, one lane";
+const DIRECT: &str = "native hyper, called directly";
+const PEER_PROXY: &str = "peer: HAProxy in front of it";
+
+/// What standing in front of a service adds, ours to theirs.
+fn write_added(report: &mut String, case: &Case, figures: &[Figures]) -> Result<()> {
+    let of = |name: &str| {
+        case.servers.iter().zip(figures).find(|((known, _), _)| *known == name).map(|(_, figures)| figures)
+    };
+    let (Some(ours), Some(direct), Some(theirs)) = (of(PROXY), of(DIRECT), of(PEER_PROXY)) else {
+        return Ok(());
+    };
+    let added =
+        |of: &[f64], direct: &[f64]| -> Series { of.iter().zip(direct).map(|(of, to)| of - to).collect() };
+    for (what, ours, direct, theirs) in [
+        ("CPU per request", &ours.cpu_us_per_request, &direct.cpu_us_per_request, &theirs.cpu_us_per_request),
+        ("median latency", &ours.p50_ms, &direct.p50_ms, &theirs.p50_ms),
+    ] {
+        let ratio = median_ratio(&added(ours, direct), &added(theirs, direct));
+        writeln!(report, "- added {what}, cellmesh node / HAProxy: {ratio:.2}")?;
+    }
+    writeln!(report)?;
+    Ok(())
 }
 
 /// A service of a work model that does nothing but answer; its closing bracket is missing.
@@ -328,7 +396,7 @@ fn measure(case: &mut Case, options: &Options) -> Result<Vec<Figures>> {
             let load = Load {
                 address: server.address(),
                 path: case.path,
-                connections: options.connections,
+                connections: case.connections.unwrap_or(options.connections),
                 time: Duration::from_secs(options.seconds),
             };
             let cpu_before = server.cpu_time()?;
@@ -348,17 +416,21 @@ impl Figures {
         let requests = done.latencies_us.len() as f64;
         self.requests_per_s.push(requests / done.time.as_secs_f64());
         self.cpu_us_per_request.push(cpu.as_secs_f64() * 1e6 / requests);
+        self.p50_ms.push(quantile(&done.latencies_us, 0.5) / 1e3);
         self.p99_ms.push(quantile(&done.latencies_us, 0.99) / 1e3);
     }
 }
 
 fn write_case(report: &mut String, case: &Case, figures: &[Figures]) -> Result<()> {
     writeln!(report, "## {}\n", case.name)?;
-    writeln!(report, "| server | requests/s | CPU per request, us | p99, ms |\n|---|---|---|---|")?;
+    writeln!(
+        report,
+        "| server | requests/s | CPU per request, us | p50, ms | p99, ms |\n|---|---|---|---|---|"
+    )?;
     for ((name, _), of) in case.servers.iter().zip(figures) {
-        let (rate, cpu, p99) =
-            (spread(&of.requests_per_s), spread(&of.cpu_us_per_request), spread(&of.p99_ms));
-        writeln!(report, "| {name} | {rate} | {cpu} | {p99} |")?;
+        let (rate, cpu) = (spread(&of.requests_per_s), spread(&of.cpu_us_per_request));
+        let (p50, p99) = (spread(&of.p50_ms), spread(&of.p99_ms));
+        writeln!(report, "| {name} | {rate} | {cpu} | {p50} | {p99} |")?;
     }
     writeln!(report)?;
     let is_native = |name: &str| name.starts_with("native") || name.starts_with("peer");

@@ -22,6 +22,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum Phase {
     /// Serve.
     Serve,
+    /// Serve, and tell clients to come over other connections the next time: the end is near.
+    Retire,
     /// Finish what is in flight, refuse what is new.
     Drain,
     /// End, whatever is in flight.
@@ -40,6 +42,10 @@ impl Orders {
     /// Ready when the lane is to stop: at once, or after a drain in which every connection was closed. A lane that
     /// is done before the others still tells new clients that it drains: they may be given to any lane.
     pub async fn until_drained(mut self, dpu: Dpu) {
+        let first = self.phase.wait_for(|phase| *phase != Phase::Serve).await.map(|phase| *phase);
+        if first.is_ok_and(|phase| phase == Phase::Retire) {
+            dpu.retire();
+        }
         if self.end_of_service().await == Phase::Drain {
             let all_drained = async {
                 dpu.drain().await;
@@ -65,7 +71,8 @@ impl Orders {
 
     /// Waits until the lane is not to serve any more. A sender that is gone means that nobody waits for it.
     async fn end_of_service(&mut self) -> Phase {
-        self.phase.wait_for(|phase| *phase != Phase::Serve).await.map_or(Phase::Stop, |phase| *phase)
+        let ends = |phase: &Phase| matches!(phase, Phase::Drain | Phase::Stop);
+        self.phase.wait_for(ends).await.map_or(Phase::Stop, |phase| *phase)
     }
 }
 
@@ -112,12 +119,21 @@ impl Lanes {
     /// # Errors
     /// When a lane fails.
     pub async fn serve(mut self, settings: &RuntimeSettings, health: &Health) -> anyhow::Result<()> {
+        let retire = self.retire();
         tokio::select! {
-            told = told_to_drain(settings.drain_delay, health) => told?,
+            told = told_to_drain(settings.drain_delay, health, retire) => told?,
             ended = self.ended.recv() => bail!(lane_failed(ended)),
         }
         self.drain(settings.drain_timeout).await;
         Ok(())
+    }
+
+    /// Tells all lanes to have their clients go elsewhere by and by.
+    pub fn retire(&self) -> impl Fn() + use<> {
+        let phase = self.phase.clone();
+        move || {
+            phase.send_replace(Phase::Retire);
+        }
     }
 
     /// Waits until a lane has ended, which none does by itself.
@@ -164,11 +180,12 @@ fn lane_failed(ended: Option<anyhow::Result<()>>) -> anyhow::Error {
 ///
 /// # Errors
 /// When signals cannot be waited for.
-pub async fn told_to_drain(delay: Duration, health: &Health) -> std::io::Result<()> {
+pub async fn told_to_drain(delay: Duration, health: &Health, retire: impl Fn()) -> std::io::Result<()> {
     let mut signals = StopSignals::new()?;
     let mut name = signals.next().await;
     health.drain();
     if !delay.is_zero() {
+        retire();
         tracing::info!(signal = name, ?delay, "told to end, serving on for the delay");
         tokio::select! {
             () = tokio::time::sleep(delay) => {}

@@ -87,6 +87,12 @@ impl H2 {
         answer.expect("the node hangs").expect("nothing panics in a stream")
     }
 
+    /// Whether the node has ended the connection.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// One request and its answer.
     #[must_use]
     pub fn get(&self, service: &str, target: &str) -> Reply {

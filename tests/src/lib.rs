@@ -12,6 +12,7 @@
 pub mod components;
 mod h2;
 mod log;
+mod metrics;
 mod node;
 mod pki;
 mod places;
@@ -25,10 +26,11 @@ use std::time::Duration;
 
 pub use h2::H2;
 pub use log::Log;
+pub use metrics::sample;
 pub use node::Node;
 pub use pki::{Ca, Identity};
 pub use places::{Placement, cell, cells_dir, placement, program, shared_cache_dir};
-pub use process::{Ended, Usage, until};
+pub use process::{Ended, SetOnDrop, Usage, until};
 pub use reply::Reply;
 pub use run::Run;
 pub use upstream::Upstream;

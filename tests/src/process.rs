@@ -1,6 +1,7 @@
 //! What the system knows of a process.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How a process ended, and what it wrote.
@@ -14,6 +15,16 @@ pub struct Ended {
     pub stderr: String,
     /// From the order to end, or from the start, to the end.
     pub took: Duration,
+}
+
+/// Sets a flag when it goes: others are let go also when a test fails.
+#[derive(Debug)]
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What a process uses.

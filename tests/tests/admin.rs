@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use cellmesh_tests::upstream::nobody;
-use cellmesh_tests::{Node, Placement, Reply, Run, Wire, placement, until};
+use cellmesh_tests::{Node, Placement, Reply, Run, Wire, placement, sample, until};
 
 const APP: &str = r#"
     [[cell]]
@@ -61,13 +61,6 @@ fn node_waits_for_workers_of_all_services() {
     until_ready(admin);
 }
 
-/// The value of a sample, as it is now.
-fn sample(admin: SocketAddr, name: &str) -> u64 {
-    let text = ask(admin, "GET", "/metrics").ok().text().to_owned();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
-}
-
 /// Every request that was received is answered, refused, abandoned or in flight, whenever one asks.
 #[test]
 fn books_balance_at_any_time() {
@@ -84,18 +77,18 @@ fn books_balance_at_any_time() {
             of("requests_answered_total") + of("requests_refused_total") + of("requests_abandoned_total");
         assert_eq!(of("requests_received_total"), ended + of("inflight_requests"));
     };
-    let before = sample(admin, "cellmesh_requests_received_total");
+    let before = sample(admin, "requests_received_total");
     let mut slow = node.start_get("front", "/step/sleep:300");
     node.until_begun(1);
     balance();
-    assert_eq!(sample(admin, "cellmesh_inflight_requests"), 1);
+    assert_eq!(sample(admin, "inflight_requests"), 1);
     assert_eq!((node.get("front", "/").status, node.get("front", "/do/trap").status), (200, 500));
     assert_eq!(node.connect().get("front", "/answer?status=99").status, 500);
     balance();
     assert_eq!(slow.reply().status, 200);
     balance();
-    assert_eq!(sample(admin, "cellmesh_requests_received_total"), before + 4);
-    assert_eq!(sample(admin, "cellmesh_inflight_requests"), 0);
+    assert_eq!(sample(admin, "requests_received_total"), before + 4);
+    assert_eq!(sample(admin, "inflight_requests"), 0);
 }
 
 /// From the signal on a process is not ready, and still alive, while it finishes what it has.

@@ -202,12 +202,20 @@ fn node_serves_on_for_the_delay() {
     let node = delayed("10m", admin).start();
     until("ready", || readiness(admin) == 200);
     let mut kept = node.connect();
-    assert_eq!(kept.get("s0", "/").status, 200);
+    assert_eq!(kept.get("s0", "/").header("connection"), None);
+    let h2 = H2::connect(node.address());
+    assert_eq!(h2.get("s0", "/").status, 200);
     node.signal(Signal::TERM);
     told_to_end(&node);
     assert_eq!(readiness(admin), 503);
-    assert_eq!((kept.get("s0", "/").status, node.get("s0", "/").status), (200, 200));
-    assert_eq!(H2::connect(node.address()).get("s0", "/").status, 200);
+    for wire in [&mut kept, &mut node.connect()] {
+        let last = wire.get("s0", "/");
+        assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+        wire.expect_close();
+    }
+    until("the connection that was there has ended", || h2.is_closed());
+    let late = H2::connect(node.address());
+    assert_eq!([0, 1].map(|_| late.get("s0", "/").status), [200, 200]);
     drain(&node, Signal::TERM);
     check_clean(&node.ended(), Duration::from_secs(30));
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 
 use cellmesh_tests::upstream::nobody;
-use cellmesh_tests::{Node, Run, Upstream, Wire, until};
+use cellmesh_tests::{Node, Run, Upstream, Wire, sample, until};
 
 /// A host that answers nothing.
 fn silent(_head: &str, _body: &[u8], stream: &mut TcpStream) -> bool {
@@ -48,15 +48,6 @@ fn slow_service_is_cut_off_alone() {
     assert_eq!(node.get("back", "/").ok().text(), "ok\n");
 }
 
-/// A counter of the node.
-fn metric(admin: SocketAddr, name: &str) -> u64 {
-    let mut wire = Wire::connect(admin);
-    wire.send("GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
-    let reply = wire.reply().ok();
-    let value = reply.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in {}", reply.text())).parse().expect("a number")
-}
-
 /// The bound is that of the node, whichever lanes and callers there are: what is beyond it is told to come back.
 #[test]
 fn in_flight_bound_holds_for_the_node() {
@@ -68,7 +59,7 @@ fn in_flight_bound_holds_for_the_node() {
     for wire in &mut waiting {
         wire.ask("GET", "back", &path);
     }
-    until("three in flight", || metric(admin, "cellmesh_policy_inflight_requests{service=\"back\"}") == 3);
+    until("three in flight", || sample(admin, "policy_inflight_requests{service=\"back\"}") == 3);
     let others: Vec<Wire> = (0..4).map(|_| node.connect()).collect();
     for mut wire in others {
         let reply = wire.get("back", "/");
@@ -78,9 +69,9 @@ fn in_flight_bound_holds_for_the_node() {
     let line = by_front(&node, "/");
     assert!(line.starts_with("503 "), "{line}");
     drop(waiting);
-    until("none in flight", || metric(admin, "cellmesh_policy_inflight_requests{service=\"back\"}") == 0);
+    until("none in flight", || sample(admin, "policy_inflight_requests{service=\"back\"}") == 0);
     assert_eq!(node.get("back", "/").ok().text(), "ok\n");
-    assert!(metric(admin, "cellmesh_policy_refused_total{service=\"back\",reason=\"in-flight\"}") >= 4);
+    assert!(sample(admin, "policy_refused_total{service=\"back\",reason=\"in-flight\"}") >= 4);
 }
 
 /// Clients and cells that ask too often are told so, and other services are not concerned.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cellmesh_tests::upstream::nobody;
-use cellmesh_tests::{H2, Node, Placement, Run, Usage, Wire, placement};
+use cellmesh_tests::{H2, Node, Placement, Run, SetOnDrop, Usage, Wire, placement, sample};
 use rustix::process::Signal;
 
 /// Clients of each protocol.
@@ -76,13 +76,6 @@ fn logged(node: &Node, message: &str) -> usize {
     node.log().messages_of("message", message).len()
 }
 
-fn sample(admin: SocketAddr, name: &str) -> u64 {
-    let mut wire = Wire::connect(admin);
-    let text = wire.get("admin", "/metrics").ok().text().to_owned();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
-}
-
 /// Sends SIGHUP and waits until the file is read: until there is one more of this message.
 fn hang_up(node: &Node, message: &str) {
     let before = logged(node, message);
@@ -100,7 +93,7 @@ fn files_are_read_again_on_sighup() {
     let node = app.start();
     assert!(takes_2_kib(&node));
     assert_eq!(entry(&node), "hello");
-    assert_eq!(sample(app.admin, "cellmesh_config_last_reload_success"), 1);
+    assert_eq!(sample(app.admin, "config_last_reload_success"), 1);
 
     node.replace_app(&App { entry: "unruly", ..app }.text());
     hang_up(&node, APPLIED);
@@ -120,9 +113,9 @@ fn files_are_read_again_on_sighup() {
     }
     assert!(!takes_2_kib(&node));
     assert_eq!(entry(&node), "unruly");
-    assert_eq!(sample(app.admin, "cellmesh_config_reloads_total{outcome=\"applied\"}"), 1);
-    assert_eq!(sample(app.admin, "cellmesh_config_reloads_total{outcome=\"refused\"}"), 1);
-    assert_eq!(sample(app.admin, "cellmesh_config_last_reload_success"), 0);
+    assert_eq!(sample(app.admin, "config_reloads_total{outcome=\"applied\"}"), 1);
+    assert_eq!(sample(app.admin, "config_reloads_total{outcome=\"refused\"}"), 1);
+    assert_eq!(sample(app.admin, "config_last_reload_success"), 0);
 }
 
 /// What cannot change while a process runs is named, and the rest of the file holds all the same.
@@ -225,7 +218,7 @@ fn no_request_fails_while_config_changes() {
                 })
             })
             .collect();
-        let _stopped = OnDrop(&stop);
+        let _stopped = SetOnDrop(&stop);
         (1..=WARM).for_each(|number| pair(&node, app, number));
         let warm = node.usage();
         for number in WARM + 1..=WARM + pairs {
@@ -235,23 +228,13 @@ fn no_request_fails_while_config_changes() {
         (warm, node.usage())
     });
     check_usage(&warm, &last);
-    let count =
-        |outcome: &str| sample(app.admin, &format!("cellmesh_config_reloads_total{{outcome=\"{outcome}\"}}"));
+    let count = |outcome: &str| sample(app.admin, &format!("config_reloads_total{{outcome=\"{outcome}\"}}"));
     let all = u64::try_from(WARM + pairs).expect("a count");
     assert_eq!((count("applied"), count("refused")), (all, all));
     println!(
         "{all} right and {all} wrong files, {} requests: {warm:?}, then {last:?}",
         answered.into_inner()
     );
-}
-
-/// Lets the clients go also when the test fails.
-struct OnDrop<'a>(&'a AtomicBool);
-
-impl Drop for OnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Connections of the test itself come and go.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cellmesh_tests::upstream::{nobody, reply};
-use cellmesh_tests::{Node, Reply, Run, Upstream, Wire, until};
+use cellmesh_tests::{Node, Reply, Run, Upstream, Wire, sample, until};
 
 /// A node whose service `back` has a policy, and calls `upstream`.
 struct Mesh {
@@ -83,12 +83,8 @@ impl Mesh {
 
     /// A counter of `back`.
     fn count(&self, name: &str) -> usize {
-        let mut wire = Wire::connect(self.admin);
-        wire.send("GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
-        let text = wire.reply().ok().text().to_owned();
-        let sample = format!("cellmesh_{name}{{service=\"back\"}} ");
-        let value = text.lines().find_map(|line| line.strip_prefix(&sample));
-        value.unwrap_or_else(|| panic!("no {sample} in {text}")).parse().expect("a number")
+        let count = sample(self.admin, &format!("{name}{{service=\"back\"}}"));
+        usize::try_from(count).expect("few")
     }
 }
 

@@ -1,6 +1,7 @@
 //! Several processes: what one that dies costs, and who may attach. What holds in both placements is tested elsewhere.
 
-use cellmesh_tests::{Node, Reply, Run, Wire};
+use cellmesh_tests::upstream::nobody;
+use cellmesh_tests::{Node, Reply, Run, Wire, sample};
 
 /// Two workers, each with all services.
 fn two_workers(settings: &str) -> Node {
@@ -83,4 +84,40 @@ fn service_without_worker_is_unavailable() {
     let reply = node.get("bad", "/");
     assert_eq!(reply.header("x-cellmesh-error"), Some("no-worker"));
     assert_eq!(reply.json()["error"], "no worker serves \"bad\"");
+}
+
+/// A worker that fails again and again gets no requests, of clients and of cells, until its rule is gone.
+#[test]
+fn outliers_are_ejected() {
+    let admin = nobody();
+    let toml = |rule: &str| {
+        format!(
+            r#"
+            [admin]
+            listen = "{admin}"
+            {rule}
+            [[cell]]
+            component = "{{cells}}/unruly.wasm"
+            services = ["front", "back"]
+            instances_max = 1
+            "#
+        )
+    };
+    let with_rule = toml("[service.back.outlier]\nfailures_max = 3\nejection = \"1h\"");
+    let node = Run::app(&with_rule).workers(&[&["back"], &["back"], &["front"]]).start();
+    assert_eq!(node.get("back", "/sicken").ok().text(), "ok\n");
+    let mut failed = 0;
+    while sample(admin, "outlier_ejections_total") == 0 {
+        failed += u32::from(node.get("back", "/").status == 500);
+    }
+    assert_eq!((failed, sample(admin, "outliers_ejected")), (3, 1));
+    for _ in 0..20 {
+        assert_eq!(node.get("back", "/").ok().text(), "ok\n");
+        let line = node.get("front", "/order?tolerant&url=http://back/").ok().text().to_owned();
+        assert!(line.starts_with("200 "), "{line}");
+    }
+    assert!(node.log().text().contains("worker ejected"), "{}", node.log().text());
+    node.replace_app(&toml(""));
+    node.until("it is chosen again", |node| node.get("back", "/").status == 500);
+    assert_eq!(sample(admin, "outliers_ejected"), 0);
 }

@@ -13,18 +13,21 @@
 //! | `/reflect` | what the cell sees of the request, as JSON |
 //! | `/answer?status=..&header=name:value` | that response |
 //! | `/config?key=..` | what the config says, or 404 |
+//! | `/sicken` | `ok`; from then on this instance answers everything with 500 |
 //! | `/count` | how many requests this instance was given before |
 //! | anything else | `ok` |
 
 mod deeds;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use cellmesh_guest::prelude::*;
 use serde::Serialize;
 
 /// Requests that this instance was given. A new instance starts at 0.
 static SEEN: AtomicU32 = AtomicU32::new(0);
+/// Whether this instance was sickened.
+static SICK: AtomicBool = AtomicBool::new(false);
 
 #[cellmesh_guest::cell]
 mod unruly {
@@ -33,6 +36,9 @@ mod unruly {
     #[handler]
     fn handle(request: Request, ctx: &mut Context) -> Option<Response> {
         let seen = SEEN.fetch_add(1, Ordering::Relaxed);
+        if SICK.load(Ordering::Relaxed) {
+            return Some(Response::error(500, "sick, as asked"));
+        }
         let mut words = request.path().split('/').skip(1);
         let (verb, what) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         match verb {
@@ -138,6 +144,10 @@ fn answer(verb: &str, request: &Request, seen: u32) -> Response {
         "config" => {
             let value = request.query_param("key").and_then(|key| config::get(&key));
             value.map_or_else(|| Response::new(404), Response::text)
+        }
+        "sicken" => {
+            SICK.store(true, Ordering::Relaxed);
+            Response::text("ok\n")
         }
         "count" => Response::text(seen.to_string()),
         _ => Response::text("ok\n"),

@@ -103,6 +103,11 @@ impl Node {
         self.arrived[port].pop_front()
     }
 
+    /// What has arrived at a port so far.
+    pub(crate) fn arrived(&mut self, port: usize) -> Option<Arrived> {
+        self.arrived[port].pop_front()
+    }
+
     /// Pumps every module once; ports that are stalled take nothing but for `wanted`, which takes one thing at most.
     fn round(&mut self, wanted: Option<usize>) -> bool {
         let mut moved = self.dpa.pump(self.now);

@@ -241,6 +241,18 @@ impl Dpu {
         async move { shared.connections.all_closed().await }
     }
 
+    /// Serves on, and tells the clients of the connections that are open to come over others the next time: answers over
+    /// HTTP/1 say `connection: close`, HTTP/2 connections get a GOAWAY and finish what is in flight. A connection that
+    /// comes later is served too, for one answer over HTTP/1.
+    pub fn retire(&self) {
+        self.0.connections.retire();
+    }
+
+    /// Whether clients are told to go.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.0.connections.is_retiring()
+    }
+
     /// Whether a drain has begun.
     #[must_use]
     pub fn is_draining(&self) -> bool {

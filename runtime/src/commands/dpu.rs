@@ -79,8 +79,9 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         let accepting = tokio::spawn(acceptor.run());
         let attaching = stay_attached(socket(app, orders_to.len()), orders_to, broke, health.clone());
         let attaching = tokio::spawn(attaching);
+        let retire = lanes.retire();
         let ended = tokio::select! {
-            told = told_to_drain(app.runtime.drain_delay, &health) => {
+            told = told_to_drain(app.runtime.drain_delay, &health, retire) => {
                 told?;
                 lanes.drain(app.runtime.drain_timeout).await;
                 Ok(())

@@ -127,7 +127,7 @@ impl Control {
     /// Until the drain that SIGINT or SIGTERM asks for.
     async fn serve(&mut self) -> anyhow::Result<()> {
         let (health, delay) = (self.health.clone(), self.settings.drain_delay);
-        let mut stop = std::pin::pin!(told_to_drain(delay, &health));
+        let mut stop = std::pin::pin!(told_to_drain(delay, &health, || ()));
         loop {
             self.health.missing(DPA, "not attached to one");
             let mut attached = tokio::select! {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cellmesh_shm::message::RequestMessage;
+use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use cellmesh_shm::port::Arrived;
 
 use super::*;
-use crate::DpaConfig;
 use crate::testing::{Node, OTHER, S, SIDECAR, answer, pattern, request};
+use crate::{DpaConfig, OutlierRule};
 
 const W1: usize = 1;
 const W2: usize = 2;
@@ -470,5 +470,57 @@ fn only_sleepers_are_rung() {
     assert!(node.ids.iter().all(|id| node.dpa.wait_fd(*id).is_some()));
     node.dpa.wake();
     node.next_response(SIDECAR);
+    node.assert_settled();
+}
+
+/// Asks a service that two workers serve, of which W1 fails. Who has answered, and how.
+fn ask_failing(node: &mut Node) -> (usize, u16) {
+    node.call(SIDECAR, request(S, text("x")));
+    node.settle_down();
+    let (worker, slot) = [W1, W2]
+        .into_iter()
+        .find_map(|worker| match node.arrived(worker) {
+            Some(Arrived::Request { slot, .. }) => Some((worker, slot)),
+            _ => None,
+        })
+        .expect("a request at one of them");
+    let status = if worker == W1 { 503 } else { 200 };
+    node.ports[worker].respond(slot, ResponseMessage { status, ..answer(Bytes::new()) });
+    assert_eq!(node.next_response(SIDECAR).1.status, status);
+    (worker, status)
+}
+
+/// A worker that fails again and again gets nothing more until its time is over; who waits for it loses nothing.
+#[test]
+fn outliers_get_nothing_for_a_while() {
+    let mut node = Node::with_workers(&[&[S], &[S]]);
+    let rule = OutlierRule { failures_max: 3, ..OutlierRule::default() };
+    node.dpa.set_outlier_rule(S, Some(rule));
+    let mut failed = 0;
+    for _ in 0..100 {
+        failed += u32::from(ask_failing(&mut node).0 == W1);
+    }
+    assert_eq!((failed, node.dpa.stats().ejections, node.dpa.stats().ejected_now), (3, 1, 1));
+    assert_eq!(node.dpa.take_ejection(), Some((S, node.ids[W1], rule.ejection)));
+    node.pass(rule.ejection);
+    let failed = (0..100).filter(|_| ask_failing(&mut node).0 == W1).count();
+    assert_eq!((failed, node.dpa.stats().ejections), (3, 2), "it had another chance");
+    let healthy = node.ids[W2];
+    node.dpa.detach(healthy);
+    assert_eq!(ask_failing(&mut node), (W1, 503), "nobody else is left");
+    node.assert_settled();
+}
+
+/// A worker that leaves requests without an answer fails too.
+#[test]
+fn silence_is_a_failure() {
+    let mut node = Node::with_workers(&[&[S], &[S]]);
+    node.dpa.set_outlier_rule(S, Some(OutlierRule { failures_max: 1, ..OutlierRule::default() }));
+    let deadline = node.now.saturating_add(Duration::from_secs(1));
+    node.call(SIDECAR, RequestMessage { deadline, ..request(S, text("x")) });
+    node.settle_down();
+    node.pass(Duration::from_secs(1));
+    assert_eq!(node.next_fault(SIDECAR), Fault::Deadline);
+    assert_eq!(node.dpa.stats().ejected_now, 1);
     node.assert_settled();
 }

@@ -22,6 +22,7 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     draining: Cell<bool>,
+    retiring: Cell<bool>,
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
     open: Cell<u32>,
@@ -34,16 +35,28 @@ impl Connections {
         self.draining.get()
     }
 
+    pub(super) fn is_retiring(&self) -> bool {
+        self.retiring.get()
+    }
+
     pub(super) fn open(&self) -> u32 {
         self.open.get()
+    }
+
+    /// Tells every connection that is open to end as soon as nobody loses anything by it.
+    pub(super) fn retire(&self) {
+        self.retiring.set(true);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.wakers.borrow().iter().flatten().for_each(Waker::wake_by_ref);
     }
 
     /// Tells every connection to end.
     pub(super) fn begin_drain(&self) {
         self.draining.set(true);
-        for waker in self.wakers.borrow().iter().flatten() {
-            waker.wake_by_ref();
-        }
+        self.wake_all();
         if self.open.get() == 0 {
             self.closed.notify_waiters();
         }
@@ -83,12 +96,15 @@ impl Connections {
 pub(crate) struct Connection {
     dpu: Dpu,
     place: usize,
+    /// It was not there yet when clients were told to go.
+    is_late: bool,
 }
 
 impl Connection {
     pub(super) fn new(dpu: Dpu) -> Self {
         let place = dpu.0.connections.enter();
-        Self { dpu, place }
+        let is_late = dpu.is_retiring();
+        Self { dpu, place, is_late }
     }
 
     /// Waits for what the client is to say first; in a drain not for long. `None`: it did not come in time.
@@ -104,8 +120,18 @@ impl Connection {
 
     /// Whether a drain has begun; if not, the task is woken when it does.
     pub(crate) fn poll_drain(&self, waker: &Waker) -> Poll<()> {
+        self.poll_told(waker, false)
+    }
+
+    /// Whether the client is to be told to go, which ends the connection when it has all answers; if not, the task is
+    /// woken when it is.
+    pub(crate) fn poll_retire(&self, waker: &Waker) -> Poll<()> {
+        self.poll_told(waker, !self.is_late)
+    }
+
+    fn poll_told(&self, waker: &Waker, retires: bool) -> Poll<()> {
         let connections = &self.dpu.0.connections;
-        if connections.is_draining() {
+        if connections.is_draining() || (retires && connections.is_retiring()) {
             return Poll::Ready(());
         }
         let mut wakers = connections.wakers.borrow_mut();

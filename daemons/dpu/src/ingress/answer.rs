@@ -64,6 +64,14 @@ pub(super) fn fit(answer: Answer, request: &Parts) -> Answer {
     Response::from_parts(head, ReplyBody::short(Bytes::new()))
 }
 
+/// The answer as the last one of its connection. HTTP/2 has no such header; its connections end by themselves.
+pub(super) fn the_last(mut answer: Answer, request: &Parts) -> Answer {
+    if request.version != Version::HTTP_2 {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
 /// Interim and made-up statuses cannot end a request.
 fn final_status(status: u16) -> Result<StatusCode, String> {
     let known = StatusCode::from_u16(status).ok().filter(|_| (200..=599).contains(&status));
@@ -76,14 +84,18 @@ pub(super) fn of_refusal(dpu: &Dpu, refusal: &Refusal, request: &Parts) -> Answe
         dpu.count_bad_response();
         tracing::warn!(%service, %why, "a cell's answer cannot be sent as HTTP");
     }
-    let mut answer = written_refusal(&refusal.describe(), request.version);
+    let refused = refusal.describe();
+    let mut answer = written_refusal(&refused);
+    if refused.close {
+        answer = the_last(answer, request);
+    }
     for (name, value) in request.headers.iter().filter(|(name, _)| is_tracing(name.as_str())) {
         answer.headers_mut().append(name, value.clone());
     }
     answer
 }
 
-fn written_refusal(refused: &Refused, version: Version) -> Answer {
+fn written_refusal(refused: &Refused) -> Answer {
     let mut answer = Response::new(ReplyBody::short(refused.body()));
     *answer.status_mut() = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = answer.headers_mut();
@@ -94,10 +106,6 @@ fn written_refusal(refused: &Refused, version: Version) -> Answer {
         if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
             headers.insert(name, value);
         }
-    }
-    // HTTP/2 has no such header; its connections end by themselves.
-    if refused.close && version != Version::HTTP_2 {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
 }

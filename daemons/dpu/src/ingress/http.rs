@@ -82,7 +82,7 @@ pub(super) async fn serve_http2(dpu: &Dpu, io: ClientIo, connection: &Connection
             if idle && ending {
                 return Poll::Ready(Ok(())); // told to end a period ago, but takes none of our last bytes
             }
-            if ending || !(idle || connection.poll_drain(cx.waker()).is_ready()) {
+            if ending || !(idle || connection.poll_retire(cx.waker()).is_ready()) {
                 return Poll::Pending;
             }
             ending = true;
@@ -183,7 +183,8 @@ async fn serve_request(
             answer::of_refusal(&dpu, &refusal, &parts)
         }
     };
-    Ok(answer::fit(answer, &parts))
+    let answer = answer::fit(answer, &parts);
+    Ok(if dpu.is_retiring() { answer::the_last(answer, &parts) } else { answer })
 }
 
 async fn answer(

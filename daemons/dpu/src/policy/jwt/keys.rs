@@ -124,6 +124,7 @@ impl Key {
 /// What a key signs with: what it says, if its kind can, else the usual one of its kind.
 fn algorithm(jwk: &Jwk) -> Option<Algorithm> {
     use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
+    #[expect(clippy::wildcard_enum_match_arm, reason = "an enum of a library, to which it may add")]
     let of_kind: &[Algorithm] = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => &[RS256, RS384, RS512, PS256, PS384, PS512],
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => &[ES256],

@@ -1,0 +1,51 @@
+//! An open-loop load: `cellmesh load` at a constant rate, latencies from when each request was due.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::process::cellmesh;
+
+/// What to send, how fast, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpenLoad<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) path: &'a str,
+    /// Requests per second.
+    pub(crate) rate: f64,
+    pub(crate) seconds: u64,
+    /// `http1` or `http2`.
+    pub(crate) protocol: &'a str,
+}
+
+/// What `cellmesh load --json` writes, as far as it is needed here.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) offered: u64,
+    pub(crate) answered: u64,
+    pub(crate) latency_ms: Latency,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+impl OpenLoad<'_> {
+    pub(crate) fn run(self) -> Result<Report> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("load.json");
+        let mut load = Command::new(cellmesh()?);
+        load.args(["load", &format!("http://{}{}", self.address, self.path)])
+            .args(["--rate", &self.rate.to_string(), "--duration", &format!("{}s", self.seconds)])
+            .args(["--protocol", self.protocol, "--json"])
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        ensure!(load.status().context("cannot start cellmesh load")?.success(), "cellmesh load failed");
+        Ok(serde_json::from_slice(&std::fs::read(file)?)?)
+    }
+}

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cellmesh_tests::upstream::nobody;
-use cellmesh_tests::{H2, Node, Placement, Run, SetOnDrop, Usage, Wire, placement, sample};
+use cellmesh_tests::{H2, Node, Placement, Run, SetOnDrop, Usage, placement, sample};
 use rustix::process::Signal;
 
 /// Clients of each protocol.

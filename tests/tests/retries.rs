@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cellmesh_tests::upstream::{nobody, reply};
-use cellmesh_tests::{Node, Reply, Run, Upstream, Wire, sample, until};
+use cellmesh_tests::{Node, Reply, Run, Upstream, sample, until};
 
 /// A node whose service `back` has a policy, and calls `upstream`.
 struct Mesh {

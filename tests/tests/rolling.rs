@@ -60,7 +60,7 @@ impl Work<'_> {
         while self.goes_on() {
             match h2.finish(h2.start(Method::POST, "s0", "/echo", body.clone())) {
                 Ok(reply) => {
-                    assert_eq!((reply.status, reply.body == body), (200, true), "{reply:?}");
+                    assert_eq!((reply.status, reply.body == *body), (200, true), "{reply:?}");
                     self.count(self.answered);
                 }
                 // It was not sent.

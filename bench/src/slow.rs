@@ -10,16 +10,18 @@
 //! - The server is `cellmesh run` with its usual timeouts; only the number of connections that one address may have is
 //!   raised, since all of them come from this machine.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::machine;
@@ -39,7 +41,7 @@ pub(crate) struct Options {
     /// Requests per second of the others.
     #[arg(long, default_value_t = 2000.0)]
     rate: f64,
-    /// Slow clients at once. Those that read slowly are at most a tenth of them.
+    /// Slow clients at once; of those that read slowly at most 25.
     #[arg(long, default_value_t = 5000)]
     clients: usize,
 }
@@ -71,8 +73,12 @@ const BURST: usize = 200;
 const BURST_PAUSE: Duration = Duration::from_millis(50);
 /// What a slow reader's kernel keeps for it: the least that Linux gives.
 const RECEIVE_BYTES: u32 = 2048;
-/// What it asks for: more than the kernels keep, so that most of it waits in the server.
-const ANSWER_BYTES: usize = 300_000;
+/// What it asks for: more than the kernels keep (2.3 MB measured on loopback), so that most of it waits in the server.
+const ANSWER_BYTES: usize = 8_000_000;
+/// Those who ask for so much: their answers are within what a server keeps (`dpu.answer_bytes_max`).
+const READERS_MOST: usize = 25;
+/// Longest time for all to be connected.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 const PROTOCOLS: [&str; 2] = ["http1", "http2"];
 
@@ -125,6 +131,9 @@ fn resident_mib(server: &Server) -> Result<f64> {
 
 /// p99 in ms of each protocol, and the server's memory. A request that is not answered 200 ends the benchmark.
 fn measure(server: &Server, kind: Option<Kind>, options: &Options) -> Result<([f64; 2], f64)> {
+    if kind.is_none() {
+        std::thread::sleep(2 * PAUSE); // the connections of those before are being closed
+    }
     let _neighbours = kind.map(|kind| Neighbours::start(server.address(), kind, options)).transpose()?;
     let (rate, seconds) = (options.rate, options.seconds);
     let mut p99 = [0.0; 2];
@@ -207,7 +216,7 @@ impl Kind {
     fn count(self, options: &Options) -> usize {
         match self {
             Self::Head | Self::Body => options.clients,
-            Self::Answer => (options.clients / 10).max(1),
+            Self::Answer => options.clients.min(READERS_MOST),
         }
     }
 }
@@ -217,14 +226,25 @@ impl SlowClients {
     pub(crate) fn run(&self) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         tokio::task::LocalSet::new().block_on(&runtime, async {
+            let connected = Rc::new(Cell::new(0));
             for index in 0..self.count {
                 if index % BURST == BURST - 1 {
                     sleep(BURST_PAUSE).await;
                 }
-                let client = Client { address: self.address, kind: self.kind };
+                let client =
+                    Client { address: self.address, kind: self.kind, connected: Rc::clone(&connected) };
                 tokio::task::spawn_local(client.run());
             }
-            sleep(PAUSE).await;
+            let since = Instant::now();
+            while connected.get() < self.count {
+                ensure!(
+                    since.elapsed() < CONNECT_TIMEOUT,
+                    "{} of {} slow clients could connect (see ulimit -n)",
+                    connected.get(),
+                    self.count
+                );
+                sleep(BURST_PAUSE).await;
+            }
             println!("connected");
             std::future::pending().await
         })
@@ -234,24 +254,34 @@ impl SlowClients {
 struct Client {
     address: SocketAddr,
     kind: Kind,
+    /// Those that were, each once.
+    connected: Rc<Cell<usize>>,
 }
 
 impl Client {
     /// Whatever ends a connection, the next one is made.
     async fn run(self) {
+        let mut is_first = true;
         loop {
-            // That it is closed is what a slow client has to expect.
-            let _ = self.be_slow().await;
+            if let Ok(stream) = self.connect().await {
+                self.connected.set(self.connected.get() + usize::from(is_first));
+                is_first = false;
+                // That it is closed is what a slow client has to expect.
+                let _ = self.be_slow(stream).await;
+            }
             sleep(PAUSE).await;
         }
     }
 
-    async fn be_slow(&self) -> Result<()> {
+    async fn connect(&self) -> Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         if self.kind == Kind::Answer {
             socket.set_recv_buffer_size(RECEIVE_BYTES)?;
         }
-        let mut stream = socket.connect(self.address).await?;
+        Ok(socket.connect(self.address).await?)
+    }
+
+    async fn be_slow(&self, mut stream: TcpStream) -> Result<()> {
         stream.write_all(self.kind.beginning().as_bytes()).await?;
         let mut byte = [0];
         loop {

@@ -16,7 +16,9 @@
 //! - Lanes share nothing on the way of a request.
 //! - Not here: which modules there are and how they are wired (each placement's own [`Modules`]).
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use cellmesh_shm::clock::Nanos;
@@ -73,6 +75,14 @@ pub trait Modules {
     }
 }
 
+/// Turns of a busy lane between two looks at whether it is to end: some microseconds each.
+const ORDERS_EVERY: u32 = 64;
+
+/// Whether a future is ready; else its task is woken when it is.
+async fn is_ready(mut future: Pin<&mut impl Future<Output = ()>>) -> bool {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await
+}
+
 /// Pumps until `until` is ready or the modules are done. `spin`: how long to look for work before a sleep; zero: not at
 /// all.
 ///
@@ -87,7 +97,13 @@ pub async fn run(
     let mut alarm = Alarm::new();
     let mut spin = Spin::new(spin);
     let mut missed = MissedBells::default();
+    let mut turns: u32 = 0;
     loop {
+        // Orders are heard in each sleep, and by a lane that never sleeps too.
+        turns = turns.wrapping_add(1);
+        if turns.is_multiple_of(ORDERS_EVERY) && is_ready(until.as_mut()).await {
+            return Ok(());
+        }
         if pump(modules)?.moved() {
             // Still moving: let the other tasks run, then go on.
             tokio::task::yield_now().await;
@@ -245,6 +261,36 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Always has something to do.
+    struct Busy;
+
+    impl Modules for Busy {
+        fn pump(&mut self, _: Nanos) -> anyhow::Result<Progress> {
+            Ok(Progress::Moved)
+        }
+
+        fn next_deadline(&self) -> Option<Nanos> {
+            None
+        }
+
+        async fn woken(&self) {
+            unreachable!("it never sleeps");
+        }
+    }
+
+    /// A lane that never sleeps hears that it is to end.
+    #[tokio::test(flavor = "current_thread")]
+    async fn busy_lane_hears_its_orders() {
+        let (told, to_end) = tokio::sync::oneshot::channel();
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                tokio::task::spawn_local(async move { told.send(()) });
+                run(&mut Busy, Duration::ZERO, async { to_end.await.expect("it is told") }).await
+            })
+            .await
+            .expect("nothing fails");
+    }
 
     /// One look that found something may have come between publishing and ringing; two in a row may not.
     #[test]

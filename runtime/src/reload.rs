@@ -26,6 +26,7 @@ use cellmesh_dpu::policy::jwt::Keys;
 use cellmesh_dpu::{ConnectionCaps, DpuConfig, Routes};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use self::watch::FileWatch;
 use crate::admin::metrics::Reloads;
@@ -146,13 +147,14 @@ impl Reload {
         if watch.is_some() {
             self.look().await;
         }
+        // One for all turns of the loop: however often the others have something, its time comes.
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = hangups.recv() => self.read(config::text(&path)).await,
                 () = changed(watch.as_mut()) => self.look().await,
-                () = tokio::time::sleep(LOOK_EVERY), if self.key_files().next().is_some() => {
-                    self.look_at_keys().await;
-                }
+                _ = looks.tick(), if self.key_files().next().is_some() => self.look_at_keys().await,
             }
         }
     }
@@ -167,12 +169,13 @@ impl Reload {
         self.key_files().map(|(_, keys)| Some(keys.clone())).collect()
     }
 
-    /// Reads everything again if one of these files says something else than at the last look.
+    /// Takes over what these files say now if it is something else than at the last look. The rest is as it was: what has
+    /// become of the config file meanwhile has its own time.
     async fn look_at_keys(&mut self) {
         let found: Vec<Option<Keys>> = self.key_files().map(|(path, _)| Keys::load(path).ok()).collect();
         if found != self.seen_keys {
             self.seen_keys = found;
-            self.read(config::text(&self.app.origin.path)).await;
+            self.apply(Ok(self.app.origin.text.clone())).await;
         }
     }
 
@@ -186,6 +189,10 @@ impl Reload {
 
     async fn read(&mut self, text: Result<String, Problems>) {
         self.seen = text.as_ref().ok().cloned();
+        self.apply(text).await;
+    }
+
+    async fn apply(&mut self, text: Result<String, Problems>) {
         let Origin { path, overrides, .. } = &self.app.origin;
         let overrides = Overrides { runs: true, ..overrides.clone() };
         match text.and_then(|text| config::parse(path, text, &overrides)) {

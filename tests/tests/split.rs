@@ -2,6 +2,7 @@
 
 use cellmesh_tests::upstream::nobody;
 use cellmesh_tests::{Node, Reply, Run, Wire, sample};
+use serde_json::Value;
 
 /// Two workers, each with all services.
 fn two_workers(settings: &str) -> Node {
@@ -106,17 +107,16 @@ fn outliers_are_ejected() {
     let with_rule = toml("[service.back.outlier]\nfailures_max = 3\nejection = \"1h\"");
     let node = Run::app(&with_rule).workers(&[&["back"], &["back"], &["front"]]).start();
     assert_eq!(node.get("back", "/sicken").ok().text(), "ok\n");
-    let mut failed = 0;
-    while sample(admin, "outlier_ejections_total") == 0 {
-        failed += u32::from(node.get("back", "/").status == 500);
-    }
+    let failed = (0..200).filter(|_| node.get("back", "/").status == 500).count();
     assert_eq!((failed, sample(admin, "outliers_ejected")), (3, 1));
     for _ in 0..20 {
         assert_eq!(node.get("back", "/").ok().text(), "ok\n");
         let line = node.get("front", "/order?tolerant&url=http://back/").ok().text().to_owned();
         assert!(line.starts_with("200 "), "{line}");
     }
-    assert!(node.log().text().contains("worker ejected"), "{}", node.log().text());
+    let is_told =
+        |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("worker ejected"));
+    let _ = node.log().wait_for("who was ejected", is_told);
     node.replace_app(&toml(""));
     node.until("it is chosen again", |node| node.get("back", "/").status == 500);
     assert_eq!(sample(admin, "outliers_ejected"), 0);

@@ -40,6 +40,19 @@ pub(crate) struct Slot {
     pub(crate) response: Stream,
 }
 
+impl Slot {
+    /// Whether the callee is the one that is waited for: it has the whole request, or as much as it has asked for, and
+    /// nobody keeps it from answering.
+    pub(crate) fn is_up_to_callee(&self) -> bool {
+        let sender_owes = if self.response.is_announced() {
+            self.response.reserved() == 0 // of the room for the answer
+        } else {
+            self.request.reserved() > 0 // of the request
+        };
+        self.delivered && !sender_owes
+    }
+}
+
 /// The table of slots.
 #[derive(Debug)]
 pub(crate) struct Custody {

@@ -149,6 +149,11 @@ impl FlowTable {
         self.find_next_readmission();
     }
 
+    /// When [`FlowTable::readmit`] has something to do.
+    pub(crate) fn next_readmission(&self) -> Option<Nanos> {
+        Some(self.next_readmission).filter(|next| *next < Nanos::MAX)
+    }
+
     /// Workers that are ejected, of all services together.
     pub(crate) fn ejected(&self) -> usize {
         let outliers = self.services.iter().filter_map(|service| service.outliers.as_ref());

@@ -230,7 +230,8 @@ impl Dpa {
     /// When [`Dpa::pump`] has something to do although nothing comes in: the earliest deadline, or a time before it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Nanos> {
-        self.custody.next_expiry().map(|expiry| expiry.min(self.next_stall_check))
+        let expiry = self.custody.next_expiry().map(|expiry| expiry.min(self.next_stall_check));
+        expiry.into_iter().chain(self.flows.next_readmission()).min()
     }
 
     /// From now on this is the rule for outliers of a service; none if it has none. Another one than before begins with

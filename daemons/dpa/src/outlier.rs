@@ -103,18 +103,15 @@ impl Outliers {
 
     /// A worker has answered, or has not in time. Whether it is ejected now.
     pub(crate) fn note(&mut self, worker: EndpointId, has_failed: bool, now: Nanos) -> Option<Ejection> {
-        let may_go = self.ejected() < self.ejected_most();
         let rule = self.rule;
-        let record = self.records.iter_mut().find(|record| record.worker == worker)?;
-        if !has_failed {
-            record.failures = 0;
-            return None;
-        }
-        record.failures = record.failures.saturating_add(1);
+        let index = self.records.iter().position(|record| record.worker == worker)?;
+        let record = &mut self.records[index];
+        record.failures = if has_failed { record.failures.saturating_add(1) } else { 0 };
         let State::Chosen { since } = record.state else { return None };
-        if record.failures < rule.failures_max || !may_go {
+        if record.failures < rule.failures_max || self.ejected() >= self.ejected_most() {
             return None;
         }
+        let record = &mut self.records[index];
         let is_again = !record.span.is_zero() && now <= since.saturating_add(record.span);
         let span =
             if is_again { record.span.saturating_mul(2) } else { rule.ejection }.min(rule.ejection_max);

@@ -38,7 +38,7 @@ impl Dpa {
     /// Ends a request that has had its time, which may be the fault of the worker that has it.
     pub(crate) fn settle_late(&mut self, id: SlotId) {
         if self.flows.has_rules()
-            && let Some(slot) = self.custody.get_mut(id).filter(|slot| slot.delivered)
+            && let Some(slot) = self.custody.get_mut(id).filter(|slot| slot.is_up_to_callee())
         {
             let (service, callee) = (slot.service, slot.callee);
             self.note(service, callee, true);

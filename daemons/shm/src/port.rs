@@ -330,6 +330,9 @@ impl Port {
                 let arrived = self.on_chunk(&frame)?;
                 self.link.rx.bulk.release(&frame);
                 if arrived.is_some() {
+                    // What is done with a large message may take its time, and the room is there already: a peer that sees
+                    // nothing of it for too long takes us for dead.
+                    self.link.publish();
                     return Ok(arrived);
                 }
             }

@@ -91,10 +91,11 @@ impl JwtPolicy {
         let leeway = self.leeway.0;
         let is_whole = leeway.subsec_nanos() == 0 && leeway.as_secs() <= 3600;
         problems.check_text("jwt.leeway", self.leeway, is_whole, "whole seconds, at most \"1h\"");
-        for path in self.public.iter().chain(self.rules.iter().map(|rule| &rule.path)) {
+        let of_rules = self.rules.iter().map(|rule| ("jwt.rules", &rule.path));
+        for (key, path) in self.public.iter().map(|path| ("jwt.public", path)).chain(of_rules) {
             let right =
                 "a path such as \"/admin\", without escapes, empty segments, dots and a slash at its end";
-            problems.check_text("jwt.rules", path, paths::is_plain(path), right);
+            problems.check_text(key, path, paths::is_plain(path), right);
         }
         for rule in &self.rules {
             let is_right = !rule.claim.is_empty() && !rule.values.is_empty();
@@ -112,7 +113,7 @@ impl JwtPolicy {
     /// Whether who asks may have this.
     ///
     /// - `target`: path and query.
-    /// - cost: one signature; microseconds, some tens of them.
+    /// - cost: one signature, some tens of microseconds; of a token without a key id, one for each key of its algorithm.
     pub(super) fn admit(&self, target: &[u8], headers: HeaderLines<'_>) -> Result<(), TokenError> {
         let path = Path::of_target(target);
         let mut asking = self.rules.iter().filter(|rule| path.may_be_in(&rule.path)).peekable();
@@ -136,7 +137,11 @@ impl JwtPolicy {
         for (algorithm, key) in self.keys.fitting(header.alg, header.kid.as_deref()) {
             match decode(token, key, &self.validation(algorithm)) {
                 Ok(token) => return Ok(token.claims),
-                Err(error) => why = invalid(&said(error.kind())),
+                // Another key may fit.
+                Err(error) if *error.kind() == ErrorKind::InvalidSignature => {
+                    why = invalid(&said(error.kind()))
+                }
+                Err(error) => return Err(invalid(&said(error.kind()))),
             }
         }
         Err(why)
@@ -167,7 +172,10 @@ impl ClaimRule {
             Some((first, rest)) => {
                 claims.get(&token_of(first)).and_then(|value| value.pointer(&format!("/{rest}")))
             }
-            None => claims.get(self.claim.trim_start_matches('/')),
+            None => match self.claim.strip_prefix('/') {
+                Some(only) => claims.get(&token_of(only)),
+                None => claims.get(&self.claim),
+            },
         };
         let is_one = |text: &str| self.values.iter().any(|value| value == text);
         match claim {

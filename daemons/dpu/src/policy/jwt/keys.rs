@@ -10,7 +10,9 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse,
+};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 /// Most keys of a file: each may have to be tried for a token that names none.
@@ -31,7 +33,7 @@ pub enum KeysError {
     #[error("is no JSON Web Key Set: {0}")]
     Json(#[from] serde_json::Error),
     /// None of the keys can be used.
-    #[error("has no key for signatures by RSA, P-256, P-384, Ed25519 or a secret")]
+    #[error("has no key for signatures by RSA, P-256, P-384, Ed25519 or a secret as long as its hash")]
     Empty,
     /// Too many.
     #[error("has {found} keys: must be at most {KEYS_MOST}")]
@@ -113,11 +115,37 @@ impl Keys {
 
 impl Key {
     fn new(jwk: &Jwk) -> Option<Self> {
-        if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+        let operations = jwk.common.key_operations.as_deref();
+        if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature))
+            || operations.is_some_and(|operations| !operations.contains(&KeyOperations::Verify))
+        {
             return None;
         }
         let algorithm = algorithm(jwk)?;
+        if secret_bytes(jwk) < secret_bytes_least(algorithm) {
+            return None;
+        }
         Some(Self { id: jwk.common.key_id.clone(), algorithm, key: DecodingKey::from_jwk(jwk).ok()? })
+    }
+}
+
+/// Bytes of a secret; those of other keys are their algorithm's business.
+fn secret_bytes(jwk: &Jwk) -> usize {
+    if let AlgorithmParameters::OctetKey(key) = &jwk.algorithm {
+        // Three bytes in four letters, without padding.
+        return key.value.trim_end_matches('=').len() * 3 / 4;
+    }
+    usize::MAX
+}
+
+/// Source: RFC 7518, 3.2.
+fn secret_bytes_least(algorithm: Algorithm) -> usize {
+    if algorithm == Algorithm::HS512 {
+        64
+    } else if algorithm == Algorithm::HS384 {
+        48
+    } else {
+        32
     }
 }
 
@@ -146,12 +174,21 @@ mod tests {
     fn key_files_are_checked() {
         let count = |text: &str| Keys::from_jwks(text).map(|keys| keys.keys.len());
         assert_eq!(count(include_str!("testdata/jwks.json")).expect("keys"), 3);
-        let secret = r#"{"kty": "oct", "k": "c2VjcmV0"}"#;
-        let of_encryption = r#"{"kty": "oct", "k": "c2VjcmV0", "use": "enc"}"#;
-        let mismatched = r#"{"kty": "oct", "k": "c2VjcmV0", "alg": "RS256"}"#;
+        let letters = "c2Vj".repeat(11);
+        let oct = |rest: &str| format!(r#"{{"kty": "oct", "k": "{letters}"{rest}}}"#);
+        let secret = &*oct("");
+        let of_encryption = &*oct(r#", "use": "enc""#);
+        let to_encrypt = &*oct(r#", "key_ops": ["encrypt"]"#);
+        let mismatched = &*oct(r#", "alg": "RS256""#);
+        let too_short = &*oct(r#", "alg": "HS384""#);
+        let empty = r#"{"kty": "oct", "k": ""}"#;
         let unknown = r#"{"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"}"#;
         let set = |keys: &[&str]| format!(r#"{{"keys": [{}]}}"#, keys.join(","));
-        assert_eq!(count(&set(&[secret, of_encryption, mismatched, unknown])).expect("one"), 1);
+        assert_eq!(
+            count(&set(&[secret, of_encryption, to_encrypt, mismatched, too_short, empty, unknown]))
+                .expect("one"),
+            1
+        );
         assert!(matches!(count(&set(&[of_encryption])), Err(KeysError::Empty)));
         assert!(matches!(count("{}"), Err(KeysError::Json(_))));
         assert!(matches!(count(&set(&[secret; 33])), Err(KeysError::TooMany { found: 33 })));
@@ -160,8 +197,8 @@ mod tests {
     /// Secrets of a set are in no log.
     #[test]
     fn keys_are_not_shown() {
-        let keys =
-            Keys::from_jwks(r#"{"keys": [{"kty": "oct", "kid": "a", "k": "c2VjcmV0"}]}"#).expect("a key");
+        let set = r#"{"keys": [{"kty": "oct", "kid": "a", "k": "LETTERS"}]}"#;
+        let keys = Keys::from_jwks(&set.replace("LETTERS", &"c2Vj".repeat(11))).expect("a key");
         assert_eq!(format!("{keys:?}"), r#"[(Some("a"), HS256)]"#);
     }
 

@@ -101,7 +101,7 @@ fn public_paths_need_no_token() {
 fn claims_are_found_where_they_are() {
     let claims = json!({
         "role": "admin", "roles": ["user", "admin", 7], "scope": "read write", "words": "read write", "level": 7,
-        "realm": { "roles": ["admin"] }, "https://x/roles": { "a/b": "admin" },
+        "realm": { "roles": ["admin"] }, "x/y": "admin", "https://x/roles": { "a/b": "admin" },
     });
     let claims = claims.as_object().expect("an object");
     let is_kept = |claim: &str, value: &str| rule("/", claim, value).is_kept(claims);
@@ -113,6 +113,8 @@ fn claims_are_found_where_they_are() {
         ("/realm/roles", "admin"),
         ("/realm/roles/0", "admin"),
         ("/https:~1~1x~1roles/a~1b", "admin"),
+        ("/role", "admin"),
+        ("/x~1y", "admin"),
     ] {
         assert!(is_kept(claim, value), "{claim}");
     }

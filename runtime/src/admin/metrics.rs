@@ -338,6 +338,12 @@ fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     ] {
         text.sample(&format!("worker_evictions_total{{reason=\"{reason}\"}}"), count);
     }
+    state_of_dpas(text, dpas);
+}
+
+/// What they hold now.
+fn state_of_dpas(text: &mut Text, dpas: &[DpaStats]) {
+    let sum = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
     text.all(
         Kind::Gauge,
         &[

@@ -7,8 +7,8 @@
 //!
 //! - The algorithm is the key's, never the token's: a token that names another is refused, `none` always, and `HS*` unless
 //!   the key is a secret (`kty` `oct`).
-//! - Keys come from a file ([`keys`]). Nothing is fetched.
-//! - A rule is asked for a path as it is written and as it may be read ([`paths`]): whatever the service makes of it, the
+//! - Keys come from a file (`jwt/keys.rs`). Nothing is fetched.
+//! - A rule is asked for a path as it is written and as it may be read (`jwt/paths.rs`): whatever the service makes of it, the
 //!   rule has been asked.
 //! - `exp` and `nbf` are of the wall clock, the only clock that tokens know.
 

@@ -423,3 +423,21 @@ fn small_frames_wait_for_the_chunks_before_them() {
     assert!(port.flush().moved(), "there is more to take");
     assert!(matches!(poll(&mut port), Some(Arrived::Response { call, .. }) if call == small));
 }
+
+/// What a large message took of its ring is given back when it is whole, before anybody has done anything with it: else who is
+/// busy with it looks as one who takes nothing.
+#[test]
+fn room_of_a_large_message_is_given_back_at_once() {
+    let (mut near, mut far) = ports();
+    near.call(request(pattern(1 << 20, 1))).expect("one call");
+    let arrived = loop {
+        near.flush();
+        far.flush();
+        assert_eq!(poll(&mut near), None);
+        if let Some(arrived) = poll(&mut far) {
+            break arrived;
+        }
+    };
+    assert!(matches!(arrived, Arrived::Request { .. }), "{arrived:?}");
+    assert_eq!(near.link.tx.bulk.occupied().expect("an honest peer"), 0);
+}

@@ -22,6 +22,8 @@ pub(super) struct FileWatch {
     /// Ends the watch when it is dropped.
     _watcher: RecommendedWatcher,
     changes: mpsc::Receiver<()>,
+    /// When the first change came that nobody was told of yet.
+    since: Option<Instant>,
 }
 
 impl FileWatch {
@@ -39,23 +41,27 @@ impl FileWatch {
         })?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         watcher.watch(folder.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)?;
-        Ok(Self { _watcher: watcher, changes })
+        Ok(Self { _watcher: watcher, changes, since: None })
     }
 
-    /// Ready when something in the folder has changed, and nothing more has for a while.
+    /// Ready when something in the folder has changed, and nothing more has for a while. Who drops it before misses nothing.
     pub(super) async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
-            // Nobody watches any more; only a signal can tell.
-            return std::future::pending().await;
+        if self.since.is_none() {
+            if self.changes.recv().await.is_none() {
+                // Nobody watches any more; only a signal can tell.
+                return std::future::pending().await;
+            }
+            self.since = Some(Instant::now());
         }
-        let latest = Instant::now() + PATIENCE;
+        let latest = self.since.map_or_else(Instant::now, |since| since + PATIENCE);
         loop {
             let quiet = (Instant::now() + QUIET).min(latest);
             match timeout_at(quiet, self.changes.recv()).await {
                 Ok(Some(())) if Instant::now() < latest => {}
-                Ok(_) | Err(_) => return,
+                Ok(_) | Err(_) => break,
             }
         }
+        self.since = None;
     }
 }
 
@@ -102,6 +108,21 @@ mod tests {
         noticed(&mut watch).await;
         fs::write(at("new"), "4").and_then(|()| fs::rename(at("new"), at("app.toml"))).expect("writable");
         noticed(&mut watch).await;
+    }
+
+    /// Who waits for something else too, and was called away, hears of the change all the same.
+    #[tokio::test]
+    async fn waiting_may_be_broken_off() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("app.toml");
+        let mut watch = FileWatch::of(&file).expect("a watch");
+        fs::write(&file, "1").expect("writable");
+        while watch.since.is_none() {
+            // Too short for it to be quiet.
+            assert!(tokio::time::timeout(QUIET / 4, watch.changed()).await.is_err());
+        }
+        noticed(&mut watch).await;
+        assert_eq!(watch.since, None);
     }
 
     /// A look at the file is not what it looks for.

@@ -21,13 +21,14 @@ pub(crate) struct OpenLoad<'a> {
 }
 
 /// What `cellmesh load --json` writes, as far as it is needed here.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub(crate) struct Report {
-    pub(crate) offered: u64,
-    pub(crate) answered: u64,
-    pub(crate) latency_ms: Latency,
+#[derive(Deserialize)]
+struct Report {
+    offered: u64,
+    answered: u64,
+    latency_ms: Latency,
 }
 
+/// From when a request was due, in ms.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(crate) struct Latency {
     pub(crate) p50: f64,
@@ -35,7 +36,9 @@ pub(crate) struct Latency {
 }
 
 impl OpenLoad<'_> {
-    pub(crate) fn run(self) -> Result<Report> {
+    /// # Errors
+    /// When the load cannot be made, or a request is not answered 200.
+    pub(crate) fn run(self) -> Result<Latency> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("load.json");
         let mut load = Command::new(cellmesh()?);
@@ -46,6 +49,8 @@ impl OpenLoad<'_> {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         ensure!(load.status().context("cannot start cellmesh load")?.success(), "cellmesh load failed");
-        Ok(serde_json::from_slice(&std::fs::read(file)?)?)
+        let Report { offered, answered, latency_ms } = serde_json::from_slice(&std::fs::read(file)?)?;
+        ensure!(answered == offered, "{answered} of {offered} answered over {}", self.protocol);
+        Ok(latency_ms)
     }
 }

@@ -502,6 +502,7 @@ fn outliers_get_nothing_for_a_while() {
     }
     assert_eq!((failed, node.dpa.stats().ejections, node.dpa.stats().ejected_now), (3, 1, 1));
     assert_eq!(node.dpa.take_ejection(), Some((S, node.ids[W1], rule.ejection)));
+    assert_eq!(node.dpa.next_deadline(), Some(node.now.saturating_add(rule.ejection)), "nothing else is due");
     node.pass(rule.ejection);
     let failed = (0..100).filter(|_| ask_failing(&mut node).0 == W1).count();
     assert_eq!((failed, node.dpa.stats().ejections), (3, 2), "it had another chance");
@@ -522,5 +523,20 @@ fn silence_is_a_failure() {
     node.pass(Duration::from_secs(1));
     assert_eq!(node.next_fault(SIDECAR), Fault::Deadline);
     assert_eq!(node.dpa.stats().ejected_now, 1);
+    node.assert_settled();
+}
+
+/// A worker that waits for the rest of a request has not failed when its time is over: its caller has.
+#[test]
+fn callers_that_stall_are_not_the_workers_fault() {
+    let mut node = Node::with_workers(&[&[S], &[S]]);
+    node.dpa.set_outlier_rule(S, Some(OutlierRule { failures_max: 1, ..OutlierRule::default() }));
+    node.stall(SIDECAR);
+    let deadline = node.now.saturating_add(Duration::from_secs(1));
+    node.call(SIDECAR, RequestMessage { deadline, ..request(S, pattern(1 << 20, 1)) });
+    node.settle_down();
+    node.pass(Duration::from_secs(1));
+    assert_eq!(node.next_fault(SIDECAR), Fault::Deadline);
+    assert_eq!(node.dpa.stats().ejected_now, 0);
     node.assert_settled();
 }

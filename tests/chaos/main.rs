@@ -25,6 +25,12 @@ fn killed_workers_cost_what_was_in_flight_on_them() {
     chaos(Deed::KillWorker, 15, 1000);
 }
 
+/// All workers of a service die: what needs it is refused until one is back.
+#[test]
+fn killed_service_is_back_when_a_worker_is() {
+    chaos(Deed::KillService, 4, 200);
+}
+
 /// A new worker comes, the old one is told to end: nobody notices anything.
 #[test]
 fn replaced_workers_cost_nothing() {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cellmesh_tests::upstream::nobody;
 use cellmesh_tests::{Log, Usage, cells_dir, program, shared_cache_dir, until};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Processes that serve each service.
-const REPLICAS: usize = 3;
+pub(crate) const REPLICAS: usize = 3;
 
 /// The application. Nobody serves `spare` or asks for it.
 const APP: &str = r#"
@@ -175,8 +175,14 @@ impl Process {
 
     /// How often it has attached since it was started.
     pub(crate) fn attached(&self) -> usize {
+        self.attached_at().len()
+    }
+
+    /// When it has attached since it was started.
+    pub(crate) fn attached_at(&self) -> Vec<SystemTime> {
         let lines = self.log.lines();
-        lines.iter().filter(|line| line["message"] == "attached" && line["socket"].is_string()).count()
+        let is_it = |line: &&Value| line["message"] == "attached" && line["socket"].is_string();
+        lines.iter().filter(is_it).map(Log::time_of).collect()
     }
 
     /// Waits until it has attached more than `before` times since it was started.

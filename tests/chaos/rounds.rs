@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cellmesh_shm::attach::{Channel, Hello, Received, Role, ToDpa};
 use cellmesh_shm::frame::{FrameHeader, FrameKind};
 use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::link::Link;
 use cellmesh_shm::ring::Payload;
-use cellmesh_tests::{Usage, until};
+use cellmesh_tests::{Log, Usage, until};
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::books::Books;
 use crate::load::{Load, Outcome, Request};
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, Process, REPLICAS};
 
 /// Right answers in a row that mean that the service is back.
 const BACK: usize = 10;
@@ -42,10 +41,18 @@ const LONGER_THAN_A_REQUEST: Duration = Duration::from_secs(6);
 /// One mesh at a time: their load is open, and that of two is more than two cores answer.
 static MACHINE: Mutex<()> = Mutex::new(());
 
+/// More than are begun before the first of them is answered.
+const ENOUGH_REQUESTS: usize = 1000;
+
+/// How long a worker is stopped in the long version.
+const LONG_STOP: Duration = Duration::from_secs(5);
+
 /// What is done in each round of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deed {
     KillWorker,
+    /// All workers of a service.
+    KillService,
     ReplaceWorker,
     KillDpa,
     KillDpu,
@@ -54,16 +61,29 @@ pub(crate) enum Deed {
     Garbage,
 }
 
+/// What is known of a deed, beside what clients saw of it.
+#[derive(Debug, Default)]
+struct Deeds {
+    /// When nothing kept the processes from recovering any more, where that is not the beginning: SIGCONT.
+    over: Option<Instant>,
+    /// When the DPA wrote that it had lost the worker.
+    noticed: Option<SystemTime>,
+    /// When the first of those that were started again attached.
+    attached: Option<SystemTime>,
+}
+
 /// From a deed until the service was back.
 struct Window {
     from: Instant,
     to: Instant,
+    deed: Deeds,
 }
 
 /// Does `deed` so many times under load; `long` times with `CELLMESH_CHAOS=long`.
 pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
     let is_long = std::env::var("CELLMESH_CHAOS").is_ok_and(|value| value == "long");
     let rounds = if is_long { long } else { short };
+    let stop_for = if is_long { LONG_STOP } else { Duration::ZERO };
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut mesh = Mesh::start(deed.stall_timeout());
     let load = Load::start(mesh.address);
@@ -73,12 +93,13 @@ pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
     let mut baseline = None;
     for round in 0..rounds {
         let from = Instant::now();
-        deed.round(&mut mesh, round);
+        let deed = deed.round(&mut mesh, round, stop_for);
         until_back(&load);
-        windows.push(Window { from, to: Instant::now() });
+        windows.push(Window { from, to: Instant::now(), deed });
         baseline.get_or_insert_with(|| mesh.usage());
     }
-    let requests = load.stop();
+    let mut requests = load.stop();
+    requests.sort_unstable_by_key(|request| request.started);
     let balanced = books.stop();
     assert!(balanced > 0, "the books were never read");
     // One that is stopped between publishing and ringing rings when it goes on.
@@ -92,6 +113,7 @@ pub(crate) fn chaos(deed: Deed, short: usize, long: usize) {
     check_requests(deed, &requests, &windows);
     let growth = check_usage(&mesh, &baseline.expect("at least one round"));
     report(deed, &requests, &windows);
+    report_times(deed, &requests, &windows);
     println!("{deed:?}: the books balanced in {balanced} readings; {growth}");
     mesh.end();
 }
@@ -101,18 +123,17 @@ impl Deed {
         if matches!(self, Self::StopWorker | Self::StopDpa) { SHORT_STALL_TIMEOUT } else { STALL_TIMEOUT }
     }
 
-    fn round(self, mesh: &mut Mesh, round: usize) {
+    fn round(self, mesh: &mut Mesh, round: usize, stop_for: Duration) -> Deeds {
         // Not random: every worker has its turn, and a failure can be repeated.
         let victim = round % mesh.workers.len();
         match self {
-            Self::KillWorker => {
-                mesh.workers[victim].kill();
-                mesh.workers[victim].restart();
-                mesh.workers[victim].until_attached(0);
-            }
+            Self::KillWorker => return kill_worker(mesh, victim),
+            Self::KillService => return kill_service(mesh, round),
+            Self::StopWorker => return stop_worker(mesh, victim, stop_for),
+            Self::StopDpa => return stop_dpa(mesh, round),
             Self::ReplaceWorker => mesh.workers[victim].replace(),
             Self::KillDpa => {
-                let before: Vec<usize> = mesh.workers.iter().map(crate::mesh::Process::attached).collect();
+                let before: Vec<usize> = mesh.workers.iter().map(Process::attached).collect();
                 let of_dpu = mesh.dpu.attached();
                 mesh.dpa.kill();
                 mesh.dpa.restart();
@@ -124,10 +145,9 @@ impl Deed {
                 mesh.dpu.restart();
                 mesh.dpu.until_attached(0);
             }
-            Self::StopWorker => stop_worker(mesh, victim),
-            Self::StopDpa => stop_dpa(mesh, round),
             Self::Garbage => write_garbage(mesh, round),
         }
+        Deeds::default()
     }
 
     /// What a request may end with while this was being done.
@@ -137,37 +157,65 @@ impl Deed {
             Outcome::Wrong(_) | Outcome::Hung => false,
             Outcome::Cut => self == Self::KillDpu,
             Outcome::Error(502, _) => {
-                matches!(self, Self::KillWorker | Self::KillDpa | Self::StopWorker | Self::KillDpu)
+                use Deed::{KillDpa, KillDpu, KillService, KillWorker, StopWorker};
+                matches!(self, KillWorker | KillService | KillDpa | StopWorker | KillDpu)
             }
             // No DPA, nobody attached yet, or no sidecar to ask.
-            Outcome::Error(503, _) => matches!(self, Self::KillDpa | Self::KillDpu),
+            Outcome::Error(503, _) => matches!(self, Self::KillService | Self::KillDpa | Self::KillDpu),
             Outcome::Error(504, _) => self == Self::StopDpa,
             Outcome::Error(..) => false,
         }
     }
 }
 
-/// Longer than the stall timeout: it is let go. Then it goes on, and comes back.
-fn stop_worker(mesh: &Mesh, victim: usize) {
+/// Its twins are there for those who ask.
+fn kill_worker(mesh: &mut Mesh, victim: usize) -> Deeds {
+    let pid = mesh.workers[victim].pid();
+    mesh.workers[victim].kill();
+    mesh.workers[victim].restart();
+    mesh.workers[victim].until_attached(0);
+    until("the DPA lets a killed worker go", || !let_go(mesh, pid).is_empty());
+    let attached = mesh.workers[victim].attached_at();
+    Deeds { noticed: let_go(mesh, pid).pop(), attached: attached.first().copied(), ..Deeds::default() }
+}
+
+/// Nobody is there for those who ask, until one of those started again attaches.
+fn kill_service(mesh: &mut Mesh, round: usize) -> Deeds {
+    let first = round * REPLICAS % mesh.workers.len();
+    let victims = &mut mesh.workers[first..first + REPLICAS];
+    victims.iter_mut().for_each(Process::kill);
+    victims.iter_mut().for_each(Process::restart);
+    victims.iter().for_each(|victim| victim.until_attached(0));
+    Deeds { attached: victims.iter().flat_map(Process::attached_at).min(), ..Deeds::default() }
+}
+
+/// When the DPA has let this process go. Of this one: on a machine with too much to do another may be let go meanwhile.
+fn let_go(mesh: &Mesh, pid: u32) -> Vec<SystemTime> {
+    let lines = mesh.dpa.log().lines();
+    lines.iter().filter(|line| line["lost"].is_u64() && line["pid"] == pid).map(Log::time_of).collect()
+}
+
+/// Longer than the stall timeout, and than `at_least`: it is let go. Then it goes on, and comes back.
+fn stop_worker(mesh: &Mesh, victim: usize, at_least: Duration) -> Deeds {
     let worker = &mesh.workers[victim];
-    // Of this one: on a machine with too much to do another may be let go meanwhile.
-    let let_go = || {
-        let is_of = |line: &Value| line["lost"].is_u64() && line["pid"] == worker.pid();
-        mesh.dpa.log().lines().iter().filter(|line| is_of(line)).count()
-    };
-    let (attached, before) = (worker.attached(), let_go());
+    let (attached, before) = (worker.attached(), let_go(mesh, worker.pid()).len());
+    let stopped = Instant::now();
     worker.signal(Signal::STOP);
-    until("the DPA lets a stopped worker go", || let_go() > before);
+    until("the DPA lets a stopped worker go", || let_go(mesh, worker.pid()).len() > before);
+    std::thread::sleep(at_least.saturating_sub(stopped.elapsed()));
     worker.signal(Signal::CONT);
+    let over = Instant::now();
     worker.until_attached(attached);
+    Deeds { over: Some(over), attached: worker.attached_at().pop(), ..Deeds::default() }
 }
 
 /// For a moment, which delays requests, or for longer than a request may take, which ends those that wait. Nobody is taken
 /// for dead afterwards: what everybody missed meanwhile was the DPA's doing.
-fn stop_dpa(mesh: &Mesh, round: usize) {
+fn stop_dpa(mesh: &Mesh, round: usize) -> Deeds {
     mesh.dpa.signal(Signal::STOP);
     std::thread::sleep(if round % 4 == 3 { LONGER_THAN_A_REQUEST } else { LONGER_THAN_A_STALL });
     mesh.dpa.signal(Signal::CONT);
+    Deeds { over: Some(Instant::now()), ..Deeds::default() }
 }
 
 fn closed_endpoints(mesh: &Mesh) -> usize {
@@ -311,4 +359,40 @@ fn report(deed: Deed, requests: &[Request], windows: &[Window]) {
         windows.len(),
         requests.len()
     );
+}
+
+/// The times that `docs/reliability.md` has criteria for, from where these count.
+fn report_times(deed: Deed, requests: &[Request], windows: &[Window]) {
+    // The clocks of logs and of requests, read together.
+    let (logs_now, now) = (SystemTime::now(), Instant::now());
+    let instant = |time: SystemTime| now - logs_now.duration_since(time).unwrap_or_default();
+    let noticed = windows
+        .iter()
+        .filter_map(|window| Some(instant(window.deed.noticed?).saturating_duration_since(window.from)));
+    let back = windows.iter().filter_map(|window| {
+        let over = window.deed.over.unwrap_or(window.from);
+        let right = first_right(requests, over, window.to)?;
+        // One that stood still is back only when it has attached again.
+        let attached = window.deed.attached.filter(|_| deed == Deed::StopWorker).map_or(right, instant);
+        Some(right.max(attached) - over)
+    });
+    let served = windows.iter().filter(|_| deed == Deed::KillService).filter_map(|window| {
+        let attached = instant(window.deed.attached?);
+        Some(first_right(requests, window.from, window.to)?.saturating_duration_since(attached))
+    });
+    println!("{deed:?}: until the DPA noticed: {}", Spread::of(noticed));
+    println!("{deed:?}: from the deed, or its end, to the service: {}", Spread::of(back));
+    println!("{deed:?}: from attaching to the service: {}", Spread::of(served));
+}
+
+/// When the service was there again for those who asked between `from` and `to`: the first right answer to a request that
+/// came after the last one that failed by then; one that failed later met the next deed. `requests` are in the order of
+/// their beginnings.
+fn first_right(requests: &[Request], from: Instant, to: Instant) -> Option<Instant> {
+    let is_right = |request: &&Request| request.outcome == Outcome::Right;
+    let first = requests.partition_point(|request| request.started < from);
+    let last = requests.partition_point(|request| request.started <= to);
+    let failed = requests[first..last].iter().rposition(|request| !is_right(&request) && request.ended <= to);
+    let after = &requests[first + failed.map_or(0, |failed| failed + 1)..];
+    after.iter().take(ENOUGH_REQUESTS).filter(is_right).map(|request| request.ended).min()
 }

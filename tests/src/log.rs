@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::HANG;
 
@@ -63,6 +65,16 @@ impl Log {
     #[must_use]
     pub fn lines(&self) -> Vec<Value> {
         self.lock().texts.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// When a process wrote this line of its log, by its own clock.
+    ///
+    /// # Panics
+    /// If the line carries no time.
+    #[must_use]
+    pub fn time_of(line: &Value) -> SystemTime {
+        let text = line["timestamp"].as_str().expect("a line of a log carries its time");
+        OffsetDateTime::parse(text, &Rfc3339).expect("RFC 3339").into()
     }
 
     /// The texts of all lines with this value of `key`, in order.

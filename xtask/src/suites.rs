@@ -72,10 +72,10 @@ pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode>
 /// The long version of the chaos suite, one deed after the other, with its figures.
 pub(crate) fn chaos(workspace: &Workspace) -> Result<ExitCode> {
     let cells = cells::build(workspace)?;
-    command::run(workspace.cargo().args(["build", "--workspace", "--bins"]))?;
+    command::run(workspace.cargo().args(["build", "--release", "--package", "cellmesh"]))?;
     let mut cargo = workspace.cargo();
     cargo.args(["test", "--workspace", "--test", "chaos", "--", "--test-threads=1", "--nocapture"]);
-    cargo.env("CELLMESH_BIN", workspace.target.join("debug/cellmesh")).env("CELLMESH_CELLS", cells);
+    cargo.env("CELLMESH_BIN", workspace.target.join("release/cellmesh")).env("CELLMESH_CELLS", cells);
     let sum = count(cargo.env("CELLMESH_CHAOS", "long"))?;
     println!("{sum}");
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

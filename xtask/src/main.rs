@@ -5,6 +5,7 @@
 //! test --+
 //! demo --+--> cells --> wasip2       a compiler for cells, found or installed
 //! bench -+
+//! image -+
 //! ```
 //!
 //! The logic of building and testing is here, not in shell scripts, so that it is the same on every
@@ -23,6 +24,7 @@ mod check;
 mod command;
 mod demo;
 mod fuzz;
+mod image;
 mod suites;
 mod summary;
 mod tidy;
@@ -60,6 +62,8 @@ enum Task {
     Check,
     /// Our own rules: where unsafe code may be, file lengths, links, who depends on whom.
     Tidy,
+    /// Builds the container image from a program without shared libraries; `target/image` is its context.
+    Image(image::Options),
     /// Builds everything and runs a benchmark; `cargo xtask bench -- --help` lists them.
     Bench {
         /// Passed on to the benchmark program.
@@ -87,6 +91,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Chaos => suites::chaos(&workspace),
         Task::Check => check::run(&workspace),
         Task::Tidy => tidy::run(&workspace),
+        Task::Image(options) => image::run(&workspace, &options),
         Task::Bench { args } => bench::run(&workspace, &args),
     }
 }

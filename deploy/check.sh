@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Checks what is in deploy/, from its text to running pods. Each part names the tools that it needs.
+#
+#   deploy/check.sh manifests               kubectl or kustomize, Python with check/requirements.txt; checkov if there is one
+#   deploy/check.sh rules                   promtool, Python
+#   deploy/check.sh queries PROGRAM CELLS   prometheus, promtool, Python: cellmesh, and the folder with its cells
+#   deploy/check.sh pods [OVERLAY...]       root, podman with the image in its storage, nsenter, Python
+#
+# PYTHON and CHECKOV name other programs than python3 and checkov.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+PYTHON=${PYTHON:-python3}
+CHECKOV=${CHECKOV:-checkov}
+# The oldest one with sidecar containers switched on, one in the middle, and the newest one that there are schemas for.
+KUBERNETES_VERSIONS=(1.29 1.33 1.37)
+OVERLAYS=(solo pod node)
+
+build() {
+    if command -v kubectl >/dev/null; then kubectl kustomize "$1"; else kustomize build "$1"; fi
+}
+
+# The schemas of Kubernetes know nothing of the operator's kinds.
+without_custom() {
+    "$PYTHON" -c 'import sys, yaml
+print(yaml.safe_dump_all(m for m in yaml.safe_load_all(sys.stdin) if "monitoring.coreos.com" not in m["apiVersion"]))'
+}
+
+check_manifests() {
+    local out overlay version
+    out=$(mktemp -d "${TMPDIR:-/tmp}/cellmesh-check.XXXXXX")
+    trap 'rm -rf "$out"' RETURN
+    "$PYTHON" check/restricted.py --self-test
+    for overlay in "${OVERLAYS[@]}"; do
+        echo "== $overlay"
+        build "kustomize/overlays/$overlay" >"$out/$overlay.yaml"
+        "$PYTHON" check/restricted.py <"$out/$overlay.yaml"
+        "$PYTHON" check/consistency.py <"$out/$overlay.yaml"
+    done
+    echo "== monitoring"
+    # Beside the overlays, where a component may be named.
+    mkdir "$out/with-monitoring"
+    cat >"$out/with-monitoring/kustomization.yaml" <<END
+namespace: cellmesh
+components: [$(realpath --relative-to="$(realpath "$out/with-monitoring")" kustomize/components/monitoring)]
+END
+    build "$out/with-monitoring" >"$out/monitoring.yaml"
+    without_custom <"$out/monitoring.yaml" >"$out/dashboard.yaml"
+    for version in "${KUBERNETES_VERSIONS[@]}"; do
+        for overlay in "${OVERLAYS[@]}" dashboard; do
+            # Strict: unknown keys are errors. What it only warns of (a kind that this version does not have) is one too.
+            if ! "$PYTHON" -m kubernetes_validate --strict -k "$version" "$out/$overlay.yaml" >"$out/said" 2>&1 ||
+                grep -q WARN "$out/said"; then
+                cat "$out/said"
+                return 1
+            fi
+        done
+        echo "kubernetes-validate --strict: valid for Kubernetes $version"
+    done
+    if command -v "$CHECKOV" >/dev/null; then
+        for overlay in "${OVERLAYS[@]}"; do
+            "$CHECKOV" --config-file check/checkov.yaml --file "$out/$overlay.yaml"
+        done
+    else
+        echo "checkov is not installed: left out"
+    fi
+}
+
+check_rules() {
+    local out
+    out=$(mktemp -d "${TMPDIR:-/tmp}/cellmesh-check.XXXXXX")
+    trap 'rm -rf "$out"' RETURN
+    "$PYTHON" -c 'import sys, yaml; print(yaml.safe_dump(yaml.safe_load(sys.stdin)["spec"]))' \
+        <kustomize/components/monitoring/alerts.yaml >"$out/alerts.rules.yaml"
+    cp check/alerts_test.yaml "$out/"
+    promtool check rules "$out/alerts.rules.yaml"
+    promtool test rules "$out/alerts_test.yaml"
+}
+
+check_pods() {
+    local overlay
+    for overlay in "${@:-${OVERLAYS[@]}}"; do
+        echo "== $overlay"
+        build "kustomize/overlays/$overlay" | "$PYTHON" check/pods.py
+    done
+}
+
+case ${1:-} in
+    manifests) check_manifests ;;
+    rules) check_rules ;;
+    queries) "$PYTHON" check/queries.py "${@:2}" ;;
+    pods) check_pods "${@:2}" ;;
+    *)
+        sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'
+        exit 2
+        ;;
+esac

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Runs every query of the dashboard and of the alerts against a live node: a Prometheus that scrapes it must answer each with data.
+
+    queries.py PROGRAM CELLS        cellmesh, and the folder with fanout.wasm and hello.wasm
+
+Needs prometheus and promtool. An alert's query is asked without its threshold, since nothing is wrong here.
+"""
+
+import json
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import yaml
+
+KUSTOMIZE = pathlib.Path(__file__).resolve().parent.parent / "kustomize"
+MONITORING = KUSTOMIZE / "components/monitoring"
+TRAFFIC_SECONDS = 20
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(url, headers={}):
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError as error:
+        return 0, str(error)
+
+
+def wait_for(what, url, seconds=60):
+    deadline = time.monotonic() + seconds
+    while get(url)[0] != 200:
+        if time.monotonic() > deadline:
+            sys.exit(f"{what} is not ready after {seconds} s: {get(url)}")
+        time.sleep(0.2)
+
+
+class Node:
+    """The shipped config, as `cellmesh node` and a worker for each service."""
+
+    def __init__(self, program, cells, folder):
+        text = (KUSTOMIZE / "base/app.toml").read_text()
+        for path, here in (("/cells/", f"{cells}/"), ("/run/cellmesh", f"{folder}/run"),
+                           ("/var/cache/cellmesh/cells", f"{folder}/cache")):
+            text = text.replace(f'"{path}', f'"{here}')
+        config = folder / "app.toml"
+        config.write_text(text)
+        self.http, self.admin = free_port(), free_port()
+        start = lambda *args: subprocess.Popen([program, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.processes = [start("node", config, "--listen", f"127.0.0.1:{self.http}", "--admin", f"127.0.0.1:{self.admin}")]
+        for service in ("offers", "hello"):
+            socket = folder / "run" / service / "dpa.sock"
+            self.processes.append(start("worker", config, "--service", service, "--socket", socket))
+        wait_for("the node", f"http://127.0.0.1:{self.admin}/readyz")
+
+    def ask(self, path="/?item=tea"):
+        return get(f"http://127.0.0.1:{self.http}{path}")
+
+    def end(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+class Prometheus:
+    def __init__(self, folder, admin):
+        monitor = yaml.safe_load((MONITORING / "servicemonitor.yaml").read_text())
+        rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"]
+        (folder / "alerts.rules.yaml").write_text(yaml.safe_dump(rules))
+        # The labels that the operator gives a target of this ServiceMonitor, and then its relabelings.
+        labels = {"namespace": "cellmesh", "pod": "cellmesh-1", "service": "cellmesh-metrics", "endpoint": "admin"}
+        scrape = {
+            "job_name": "cellmesh-metrics",
+            "static_configs": [{"targets": [f"127.0.0.1:{admin}"], "labels": labels}],
+            "relabel_configs": monitor["spec"]["endpoints"][0]["relabelings"],
+        }
+        config = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+                  "rule_files": ["alerts.rules.yaml"], "scrape_configs": [scrape]}
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+        self.base = f"http://127.0.0.1:{free_port()}"
+        self.process = subprocess.Popen(
+            ["prometheus", f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/tsdb",
+             f"--web.listen-address={self.base.removeprefix('http://')}", "--log.level=error"])
+        wait_for("prometheus", f"{self.base}/-/ready")
+
+    def query(self, expression):
+        """Values of an instant query; an error is no list."""
+        status, text = get(f"{self.base}/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
+        return json.loads(text)["data"]["result"] if status == 200 else text
+
+    def rules(self):
+        groups = json.loads(get(f"{self.base}/api/v1/rules")[1])["data"]["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def dashboard_queries():
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            expression = target["expr"].replace("$__rate_interval", "10s")
+            yield f"dashboard, {panel['title']}", re.sub(r"\$\w+", ".*", expression)
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            metric, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"]).groups()
+            metric = re.sub(r"\$\w+", ".*", metric)
+            yield f"dashboard, variable {variable['name']}", f"count by ({label}) ({metric})"
+
+
+def alert_queries():
+    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"]["groups"][0]["rules"]
+    for rule in rules:
+        left = re.sub(r"\s*(==|>|<)\s*[\d.]+\s*$", "", rule["expr"])
+        yield f"alert {rule['alert']}", left.replace("[5m]", "[10s]").replace("[10m]", "[10s]")
+
+
+def check(node, prometheus):
+    deadline = time.monotonic() + TRAFFIC_SECONDS
+    asked = 0
+    while time.monotonic() < deadline:
+        for path in ("/?item=tea", "/hello"):
+            status, body = node.ask(path)
+            if status != 200:
+                sys.exit(f"{path}: {status} {body}")
+            asked += 1
+        time.sleep(0.05)
+    print(f"{asked} requests answered")
+    scrape = get(f"http://127.0.0.1:{node.admin}/metrics")[1]
+    linted = subprocess.run(["promtool", "check", "metrics"], input=scrape, text=True, capture_output=True)
+    print(f"promtool check metrics: exit status {linted.returncode} {linted.stdout}{linted.stderr}".strip())
+    bad, count = linted.returncode != 0, 0
+    for name, expression in [*dashboard_queries(), *alert_queries()]:
+        count += 1
+        found = prometheus.query(expression)
+        if not found or isinstance(found, str):
+            bad = True
+            print(f"{name}: no data: {expression}: {found}")
+    for rule in prometheus.rules():
+        if rule["health"] != "ok" or rule["state"] != "inactive":
+            bad = True
+            print(f"alert {rule['name']}: {rule['health']}, {rule['state']}: {rule.get('lastError', '')}")
+    print(f"{count} queries asked, {len(prometheus.rules())} rules evaluated")
+    return bad
+
+
+def main(program, cells):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        running = []
+        try:
+            node = Node(program, pathlib.Path(cells).resolve(), folder)
+            running.append(node)
+            prometheus = Prometheus(folder, node.admin)
+            running.append(prometheus)
+            return check(node, prometheus)
+        finally:
+            for each in running:
+                each.end()
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main(*sys.argv[1:]) else 0)

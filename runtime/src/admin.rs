@@ -5,6 +5,8 @@
 //! | `/livez` | `/healthz`, `/live` | 200 as long as all lanes answer, 503 otherwise |
 //! | `/readyz` | `/ready` | 200, or 503 with a line for each thing that is missing |
 //! | `/metrics` | | counters of all lanes, for Prometheus |
+//! | `/log-level` | | what is logged; PUT changes it |
+//! | `/openapi.json` | | this list, for programs |
 //!
 //! - A port of its own, so that nobody asks it by accident and a drain does not close it.
 //! - Whoever knows of something that is missing says so in [`Health`]; nothing is looked up when somebody asks.
@@ -20,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -29,7 +31,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use self::metrics::{Counts, Lane, Reloads};
+use crate::logs::{self, FilterError};
 
+const LOG_LEVEL: &str = "/log-level";
+/// Longest text that says what is logged.
+const FILTER_BYTES_MAX: usize = 4096;
+/// What can be asked, as OpenAPI 3.1 says it.
+const OPENAPI: &str = include_str!("admin/openapi.json");
 /// Connections at once; more wait.
 const CONNECTIONS_MAX: usize = 64;
 /// Longest time for a request's head.
@@ -87,10 +95,16 @@ struct Sources {
 
 impl Sources {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n".into());
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+        let is_level = request.uri().path() == LOG_LEVEL;
+        match *request.method() {
+            Method::GET | Method::HEAD => {}
+            Method::PUT if is_level => return set_log_level(request.into_body()).await,
+            _ => {
+                let allow = if is_level { "GET, HEAD, PUT" } else { "GET, HEAD" };
+                let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("{allow} only\n"));
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+                return answer;
+            }
         }
         match request.uri().path() {
             "/livez" | "/healthz" | "/live" => match self.ask(LIVE_PATIENCE).await {
@@ -102,7 +116,19 @@ impl Sources {
                 Ok(counts) => text(StatusCode::OK, metrics::text(&counts, self.reloads.as_ref())),
                 Err(silent) => text(StatusCode::SERVICE_UNAVAILABLE, silent),
             },
-            _ => text(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n".into()),
+            LOG_LEVEL => match logs::get() {
+                Some(filter) => text(StatusCode::OK, format!("{filter}\n")),
+                None => text(StatusCode::SERVICE_UNAVAILABLE, "this process has no log\n".into()),
+            },
+            "/openapi.json" => {
+                let mut answer = text(StatusCode::OK, OPENAPI.into());
+                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                answer
+            }
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "here are /livez, /readyz, /metrics, /log-level and /openapi.json\n".into(),
+            ),
         }
     }
 
@@ -114,6 +140,22 @@ impl Sources {
             counts.push(answer.ok_or_else(|| format!("lane {index} did not answer within {patience:?}\n"))?);
         }
         Ok(counts)
+    }
+}
+
+/// Takes the body for what is to be logged from now on.
+async fn set_log_level(body: Incoming) -> Response<Full<Bytes>> {
+    let Ok(body) = Limited::new(body, FILTER_BYTES_MAX).collect().await else {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {FILTER_BYTES_MAX} bytes\n"));
+    };
+    match logs::set(&String::from_utf8_lossy(&body.to_bytes())) {
+        Ok(()) => {
+            let filter = logs::get().unwrap_or_default();
+            tracing::info!(filter, "what is logged was changed");
+            text(StatusCode::OK, format!("{filter}\n"))
+        }
+        Err(error @ FilterError::Parse { .. }) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        Err(error @ FilterError::NoLog) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     }
 }
 

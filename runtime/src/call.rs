@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use cellmesh_graph::StepIndex;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
@@ -25,7 +26,7 @@ use tokio::sync::Notify;
 
 use crate::host::{CallFlags, Cell, CellFault, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
-use crate::worker::RequestId;
+use crate::worker::{CallKind, RequestId, Timing};
 
 /// What a call is for.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +37,8 @@ pub struct Ticket {
     pub step: Option<StepIndex>,
     /// The service whose cell runs it.
     pub service: ServiceId,
+    /// When it was wanted.
+    pub wanted: Nanos,
 }
 
 /// A call that has ended.
@@ -43,6 +46,8 @@ pub struct Ticket {
 pub struct Finished {
     /// What it was for.
     pub ticket: Ticket,
+    /// Where its time went. None of a call under which our own code panicked.
+    pub timing: Option<Timing>,
     /// The instance, if it may be used again.
     pub instance: Option<Instance>,
     /// What the cell returned.
@@ -52,7 +57,8 @@ pub struct Finished {
 impl Finished {
     /// The result of a call under which our own code panicked.
     pub(crate) fn host_panic(ticket: Ticket) -> Self {
-        Self { ticket, instance: None, result: Err(CellFault::Trap("host code panicked".into())) }
+        let result = Err(CellFault::Trap("host code panicked".into()));
+        Self { ticket, timing: None, instance: None, result }
     }
 }
 
@@ -61,6 +67,7 @@ type CallFuture = Pin<Box<dyn Future<Output = (Option<Instance>, Result<GuestRet
 /// A call that has not ended.
 pub struct Call {
     ticket: Ticket,
+    timing: Timing,
     future: CallFuture,
     flags: Arc<CallFlags>,
     cell: Cell,
@@ -86,20 +93,23 @@ pub enum Polled {
 }
 
 impl Call {
-    /// A call that has not started.
+    /// A call that has not started, for a request with these headers, until a deadline.
     pub fn new(
         cell: &Cell,
         instance: Option<Instance>,
         work: GuestCall,
         ticket: Ticket,
-        deadline: Nanos,
+        (headers, deadline): (Bytes, Nanos),
         lane: &LaneHandle,
     ) -> Self {
         let flags = instance.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.flags()));
         let (cell, call_flags) = (cell.clone(), Arc::clone(&flags));
         let called = cell.clone();
-        let future = Box::pin(async move { called.call(instance, call_flags, work, deadline).await });
-        Self { ticket, future, flags, cell, deadline, lane: lane.clone() }
+        let (kind, begun) = (CallKind::of(&work), Nanos::now());
+        let timing = Timing { kind, wanted: ticket.wanted, begun, ran: Duration::ZERO };
+        let future =
+            Box::pin(async move { called.call(instance, call_flags, work, headers, deadline).await });
+        Self { ticket, timing, future, flags, cell, deadline, lane: lane.clone() }
     }
 
     /// Flags to cancel it with.
@@ -111,9 +121,13 @@ impl Call {
     /// Runs until it ends, waits or a tick passes; `waker` is for the case that it waits.
     pub fn poll(mut self, waker: &Waker) -> Polled {
         self.cell.pulse().beat();
-        match self.future.as_mut().poll(&mut Context::from_waker(waker)) {
+        let begun = Nanos::now();
+        let polled = self.future.as_mut().poll(&mut Context::from_waker(waker));
+        self.timing.ran += Nanos::now().saturating_since(begun);
+        match polled {
             Poll::Ready((instance, result)) => {
-                Polled::Finished(Box::new(Finished { ticket: self.ticket, instance, result }))
+                let Self { ticket, timing, .. } = self;
+                Polled::Finished(Box::new(Finished { ticket, timing: Some(timing), instance, result }))
             }
             Poll::Pending if self.flags.take_ticked() => Polled::Ticked(self),
             Poll::Pending => Polled::Waiting(self),
@@ -132,7 +146,8 @@ impl Call {
 
     /// The result of a call that was given up: as a guest that ran into its deadline.
     fn give_up(self) -> Finished {
-        Finished { ticket: self.ticket, instance: None, result: Err(CellFault::Deadline) }
+        let Self { ticket, timing, .. } = self;
+        Finished { ticket, timing: Some(timing), instance: None, result: Err(CellFault::Deadline) }
     }
 }
 

@@ -33,7 +33,7 @@ use crate::call::LaneHandle;
 use crate::config::App;
 use crate::lane::Modules;
 use crate::pool::Pool;
-use crate::worker::{ServiceCell, Worker, WorkerParts};
+use crate::worker::{Meters, ServiceCell, Worker, WorkerParts};
 
 /// Room for a message's head beyond its body's limit. Source: the DPU takes heads of at most 16 KiB, a cell's are bounded
 /// by 16 KiB of header lines and 8 KiB of URL, and each part is padded.
@@ -192,6 +192,7 @@ impl Cohosted {
                 idle_instances_max: parts.idle_instances_max,
                 // Its callees are lost together with itself.
                 retry_worker_lost: false,
+                meters: Meters::default(),
             }),
             wake,
         })

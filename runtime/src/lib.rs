@@ -20,6 +20,7 @@ pub mod host;
 pub mod lane;
 pub mod lanes;
 pub mod load;
+pub mod logs;
 pub mod mesh;
 pub mod pool;
 pub mod reload;

@@ -1,14 +1,12 @@
 //! The `cellmesh` command.
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
 use cellmesh::cli::{Cli, Command};
 use cellmesh::config::{self, App, Overrides, Part};
-use cellmesh::{commands, host, load};
+use cellmesh::{commands, host, load, logs};
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 /// Messages are allocated by one module and freed by another, millions a second.
 #[global_allocator]
@@ -35,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(file: &Path, overrides: &Overrides, command: fn(&App) -> anyhow::Result<()>) -> ExitCode {
-    start_log();
+    logs::start();
     commands::outlive_hangups();
     let app = match load(file, overrides) {
         Ok(app) => app,
@@ -64,11 +62,4 @@ fn load(file: &Path, overrides: &Overrides) -> Result<App, ExitCode> {
 fn checked(app: &App) -> ExitCode {
     println!("{}: {} services, nothing wrong", app.name, app.services.len());
     ExitCode::SUCCESS
-}
-
-/// The log goes to standard error: text for people, JSON lines for programs. `RUST_LOG` sets what is logged.
-fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() { log.init() } else { log.json().flatten_event(true).init() }
 }

@@ -16,6 +16,7 @@
 mod callees;
 mod egress;
 mod hosted;
+mod meters;
 mod reply;
 mod requests;
 mod steps;
@@ -24,6 +25,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cellmesh_dpu::Routes;
 use cellmesh_graph::Limits;
 use cellmesh_shm::clock::Nanos;
@@ -35,7 +37,8 @@ use crate::call::{Call, Finished, LaneHandle, LaneInbox, Polled, Ticket, ToLane,
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
 pub use callees::Callees;
-use hosted::{HostedServices, Waiting};
+use hosted::{Hosted, HostedServices, Waiting};
+pub use meters::{CallKind, CallStats, CellStats, Meters, Timing};
 pub use requests::RequestId;
 use requests::{Request, Requests};
 
@@ -66,6 +69,7 @@ pub struct Worker {
     pool: Pool,
     limits: Limits,
     retry_worker_lost: bool,
+    meters: Meters,
     now: Nanos,
 }
 
@@ -88,6 +92,8 @@ pub struct WorkerParts {
     pub idle_instances_max: usize,
     /// Whether an idempotent call whose worker was lost with it is made once more.
     pub retry_worker_lost: bool,
+    /// Where it counts.
+    pub meters: Meters,
 }
 
 impl Drop for Worker {
@@ -105,7 +111,7 @@ impl Worker {
             port: parts.port,
             callees: Callees::new(Arc::clone(&parts.routes), &parts.services),
             routes: parts.routes,
-            hosted: HostedServices::new(parts.services, parts.idle_instances_max),
+            hosted: HostedServices::new(parts.services, parts.idle_instances_max, &parts.meters),
             requests: Requests::default(),
             egress: egress::Waiting::default(),
             finished: VecDeque::new(),
@@ -114,6 +120,7 @@ impl Worker {
             pool: parts.pool,
             limits: parts.limits,
             retry_worker_lost: parts.retry_worker_lost,
+            meters: parts.meters,
             now: Nanos(0),
         }
     }
@@ -145,6 +152,12 @@ impl Worker {
     #[must_use]
     pub fn callees(&self) -> Callees {
         self.callees.clone()
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn meters(&self) -> Meters {
+        self.meters.clone()
     }
 
     /// Requests that are not answered yet.
@@ -189,14 +202,17 @@ impl Worker {
         if !self.hosted.has(service) {
             return self.port.respond(slot, ResponseMessage::faulted(Fault::NoWorker));
         }
+        self.hosted[service].meter.received(message.head.len() + message.body.len());
         let call = requests::handle_call(&message);
-        let request = self.requests.insert(Request::new(slot, message));
-        self.call(Ticket { request, step: None, service }, call);
+        let wanted = Nanos::now();
+        let request = self.requests.insert(Request::new(slot, message, wanted));
+        self.call(Ticket { request, step: None, service, wanted }, call);
     }
 
     /// Ends everything that a request has started; nobody waits for it any more.
     fn cancelled(&mut self, slot: SlotId) {
         let Some(request) = self.requests.remove_slot(slot) else { return };
+        self.hosted[request.message.service].meter.cancelled();
         for call in request.calls {
             self.port.cancel(call);
             self.egress.take(call);
@@ -234,11 +250,14 @@ impl Worker {
 
     /// Starts a call on the lane. It has ended, is on its way to the pool or waits on the lane afterwards.
     fn start(&mut self, ticket: Ticket, work: GuestCall, instance: Option<Instance>) {
-        let Some(deadline) = self.call_deadline(&ticket, &work) else {
+        let Some(cause) = self.cause(&ticket, &work) else {
             return self.hosted.give_back(ticket.service, instance);
         };
-        let cell = &self.hosted[ticket.service].cell;
-        let call = Call::new(cell, instance, work, ticket, deadline, &self.lane);
+        let Hosted { cell, meter, .. } = &self.hosted[ticket.service];
+        if instance.is_none() {
+            meter.instance_made();
+        }
+        let call = Call::new(cell, instance, work, ticket, cause, &self.lane);
         let flags = Arc::clone(call.flags());
         match call.poll(std::task::Waker::noop()) {
             Polled::Finished(finished) => return self.finished.push_back(finished),
@@ -255,20 +274,24 @@ impl Worker {
         drop(tokio::task::spawn_local(wait_on_lane(call, self.pool.clone())));
     }
 
-    /// When a call has to end: its own limit or its request's, whichever is first. None: the request is gone.
-    fn call_deadline(&self, ticket: &Ticket, work: &GuestCall) -> Option<Nanos> {
+    /// The headers of the request that a call is made for, and when the call has to end: its own limit or its request's,
+    /// whichever is first. None: the request is gone.
+    fn cause(&self, ticket: &Ticket, work: &GuestCall) -> Option<(Bytes, Nanos)> {
         let limits = &self.hosted[ticket.service].cell.setup().limits;
         let own = match work {
             GuestCall::Handle { .. } | GuestCall::BuildRequests(_) => limits.handler_timeout,
             GuestCall::RunStep(_) => limits.step_timeout,
         };
-        let request = self.requests.get(ticket.request)?;
-        Some(request.message.deadline.min(self.now.saturating_add(own)))
+        let message = &self.requests.get(ticket.request)?.message;
+        Some((message.header_bytes(), message.deadline.min(self.now.saturating_add(own))))
     }
 
     /// Takes the result of a guest call to its request, and its instance to the next that waits.
     fn settle(&mut self, finished: Finished) {
-        let Finished { ticket, instance, result } = finished;
+        let Finished { ticket, timing, instance, result } = finished;
+        if let Some(timing) = timing {
+            self.hosted[ticket.service].meter.called(&timing, Nanos::now(), result.as_ref().err());
+        }
         // A call that was cancelled and returned all the same leaves an instance that would stop the next one.
         self.pass_on(ticket.service, instance.filter(|instance| !instance.flags().is_cancelled()));
         match self.requests.get_mut(ticket.request) {
@@ -335,6 +358,9 @@ impl Worker {
             let cell = self.service_name(request.message.service);
             tracing::warn!(%cell, bytes = response.body.len(), "the answer is too large to be sent");
         }
+        let took = Nanos::now().saturating_since(request.arrived);
+        let meter = &self.hosted[request.message.service].meter;
+        meter.answered(response.status, response.body.len(), took);
         self.port.respond(request.slot, response);
     }
 }

@@ -76,7 +76,8 @@ fn assert_balanced(text: &str) -> usize {
     let samples: HashMap<&str, u64> = text
         .lines()
         .filter_map(|line| line.strip_prefix("cellmesh_")?.rsplit_once(' '))
-        .map(|(name, value)| (name, value.parse().expect("counters are whole numbers")))
+        // Counts are whole; what is not is time.
+        .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
         .collect();
     for (sample, received) in &samples {
         if let Some(labels) = sample.strip_prefix("service_requests_received_total") {

@@ -120,7 +120,7 @@ fn ask_offer(kept: &mut Option<TcpStream>, shared: &Shared) -> Outcome {
 fn ask_echo(kept: &mut Option<TcpStream>, shared: &Shared) -> Outcome {
     let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
     let head = format!("POST /echo HTTP/1.1\r\nhost: echo\r\ncontent-length: {LARGE_BYTES}\r\n\r\n");
-    let body: Vec<u8> = number.to_le_bytes().into_iter().cycle().take(LARGE_BYTES).collect();
+    let body = number.to_le_bytes().repeat(LARGE_BYTES / size_of_val(&number));
     exchange(kept, shared.address, &[head.as_bytes(), &body].concat(), &body)
 }
 

@@ -162,7 +162,8 @@ impl Deed {
             }
             // No DPA, nobody attached yet, or no sidecar to ask.
             Outcome::Error(503, _) => matches!(self, Self::KillService | Self::KillDpa | Self::KillDpu),
-            Outcome::Error(504, _) => self == Self::StopDpa,
+            // Held by who stands still, with nothing more to take that would tell.
+            Outcome::Error(504, _) => matches!(self, Self::StopDpa | Self::StopWorker),
             Outcome::Error(..) => false,
         }
     }

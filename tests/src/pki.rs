@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Somebody who signs certificates.
 #[derive(Debug)]
@@ -90,6 +90,19 @@ impl Identity {
     #[must_use]
     pub fn key_pem(&self) -> String {
         self.key.serialize_pem()
+    }
+
+    /// A server that shows this certificate and speaks these protocols.
+    #[must_use]
+    pub fn server(&self, protocols: &[&str]) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.expect("the provider has suites").with_no_client_auth();
+        let server = builder.with_single_cert(vec![self.certificate.der().clone()], key);
+        let mut server = server.expect("a pair");
+        server.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(server)
     }
 
     /// Replaces `tls.crt` and `tls.key` in a folder, each at once.

@@ -28,6 +28,8 @@ pub struct Run {
     args: Vec<String>,
     /// Services of each worker when it is split; one with all of them if there are none.
     workers: Vec<Vec<String>>,
+    /// Where workers can be asked, one after the other.
+    worker_admins: Vec<SocketAddr>,
     /// Whatever the placement under test is.
     split: bool,
     descriptors_max: Option<u32>,
@@ -65,6 +67,7 @@ impl Run {
             listen,
             args: Vec::new(),
             workers: Vec::new(),
+            worker_admins: Vec::new(),
             split: false,
             descriptors_max: None,
         }
@@ -120,6 +123,13 @@ impl Run {
         self
     }
 
+    /// With admin ports of the workers, if there are any.
+    #[must_use]
+    pub fn worker_admins(mut self, admins: &[SocketAddr]) -> Self {
+        self.worker_admins = admins.to_vec();
+        self
+    }
+
     /// With no more than so many descriptors.
     #[must_use]
     pub fn descriptors_max(mut self, count: u32) -> Self {
@@ -144,9 +154,11 @@ impl Run {
         let node = self.spawn("node");
         let all = [Vec::new()];
         let workers = if self.workers.is_empty() { &all[..] } else { &self.workers };
+        let mut admins = self.worker_admins.iter();
         let workers = workers.iter().map(|services| {
             let names = services.iter().flat_map(|name| ["--service", name]);
-            self.spawn_with(self.command("worker").args(names))
+            let admin = admins.next().map(|admin| ["--admin".to_owned(), admin.to_string()]);
+            self.spawn_with(self.command("worker").args(names).args(admin.into_iter().flatten()))
         });
         let workers = workers.collect();
         Node::serving(node, self.dir).with_workers(workers)

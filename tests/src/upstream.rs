@@ -5,6 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustls::ServerConfig;
+use tokio::io::copy_bidirectional;
+use tokio_rustls::TlsAcceptor;
+
 use crate::HANG;
 
 /// What a server writes to a request: its head, its body, and the stream to write to. `false` ends the connection.
@@ -48,6 +52,29 @@ impl Upstream {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Speaks TLS in front of it, until the test ends; where.
+    #[must_use]
+    pub fn over_tls(&self, server: Arc<ServerConfig>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let (address, behind) = (listener.local_addr().expect("bound"), self.address);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                listener.set_nonblocking(true).expect("a socket");
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
+                while let Ok((client, _)) = listener.accept().await {
+                    let acceptor = TlsAcceptor::from(Arc::clone(&server));
+                    tokio::spawn(async move {
+                        let mut client = acceptor.accept(client).await?;
+                        let mut plain = tokio::net::TcpStream::connect(behind).await?;
+                        copy_bidirectional(&mut client, &mut plain).await
+                    });
+                }
+            });
+        });
+        address
     }
 
     /// Connections that were made to it.

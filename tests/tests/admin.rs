@@ -91,6 +91,89 @@ fn books_balance_at_any_time() {
     assert_eq!(sample(admin, "inflight_requests"), 0);
 }
 
+/// What cells do is counted where they run: requests from outside and from cells, functions, calls, what fails and how long it
+/// took.
+#[test]
+fn cells_are_counted() {
+    let (admin, of_worker) = (nobody(), nobody());
+    let node = app(admin).lanes(1).worker_admins(&[of_worker]).start();
+    until_ready(admin);
+    let cells = if placement() == Placement::CoHosted { admin } else { of_worker };
+    assert_eq!(node.get("front", "/order?url=http://back/step/big:3").status, 200);
+    assert_eq!(node.get("front", "/do/trap").status, 500);
+    assert_eq!(node.get("front", "/answer?status=404").status, 404);
+    for (name, count) in [
+        ("cell_requests_received_total{service=\"front\"}", 3),
+        ("cell_requests_received_total{service=\"back\"}", 1),
+        ("cell_responses_total{service=\"front\",code=\"2xx\"}", 1),
+        ("cell_responses_total{service=\"front\",code=\"4xx\"}", 1),
+        ("cell_responses_total{service=\"front\",code=\"5xx\"}", 1),
+        ("cell_request_duration_seconds_count{service=\"front\"}", 3),
+        ("cell_request_duration_seconds_bucket{service=\"back\",le=\"+Inf\"}", 1),
+        ("step_duration_seconds_count{service=\"front\",kind=\"handler\"}", 3),
+        ("step_run_seconds_count{service=\"back\",kind=\"internal\"}", 1),
+        ("step_queue_seconds_count{service=\"back\",kind=\"internal\"}", 1),
+        ("step_egress_seconds_count{service=\"front\",target=\"back\"}", 1),
+        ("cell_faults_total{service=\"front\",kind=\"trap\"}", 1),
+        // The one that trapped is gone.
+        ("cell_instances_started_total{service=\"front\"}", 2),
+        ("cell_instances_busy{service=\"front\"}", 0),
+    ] {
+        assert_eq!(sample(cells, name), count, "{name}");
+    }
+    assert_eq!(sample(admin, "service_request_duration_seconds_count{service=\"front\"}"), 3);
+    assert_eq!(ask(cells, "GET", "/livez").status, 200);
+}
+
+/// What is logged can be changed while the process runs; what is no filter changes nothing.
+#[test]
+fn log_level_is_changed() {
+    let admin = nobody();
+    let node = app(admin).start();
+    until_ready(admin);
+    let put = |filter: &str| {
+        let mut wire = Wire::connect(admin);
+        let length = filter.len();
+        wire.send(format!(
+            "PUT /log-level HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{filter}"
+        ));
+        let reply = wire.reply();
+        (reply.status, reply.text().to_owned())
+    };
+    let level = || ask(admin, "GET", "/log-level").ok().text().to_owned();
+    assert_eq!(level(), "info\n");
+    let (status, text) = put("cellmesh_dpu=loud");
+    assert!(status == 400 && text.contains("cellmesh_dpu=loud") && text.contains("target=level"), "{text}");
+    assert_eq!((put(&"a".repeat(5000)).0, level()), (413, "info\n".into()));
+    // A client that leaves in the middle of a head is told of in debug.
+    let garble = || Wire::connect(node.address()).send_some("NO HTTP\r\n\r\n");
+    garble();
+    assert!(!node.log().text().contains("connection ended"));
+    assert_eq!(put("warn,cellmesh_dpu=debug").0, 200);
+    let now = level();
+    assert!(now.contains("cellmesh_dpu=debug") && now.contains("warn") && !now.contains("info"), "{now}");
+    garble();
+    node.until("a line in debug", |node| node.log().text().contains("connection ended"));
+}
+
+/// The port says truly what it has: each path answers, with the kind of content that it says.
+#[test]
+fn openapi_is_true() {
+    let admin = nobody();
+    let _node = app(admin).start();
+    until_ready(admin);
+    let said = ask(admin, "GET", "/openapi.json").ok().json();
+    let paths = said["paths"].as_object().expect("paths");
+    assert_eq!(paths.len(), 8);
+    for (path, what) in paths {
+        let reply = ask(admin, "GET", path);
+        let kind =
+            reply.header("content-type").and_then(|kind| kind.split(';').next()).expect("a content type");
+        let content = &what["get"]["responses"][reply.status.to_string()]["content"];
+        assert!(content[kind].is_object(), "{path}: {} {kind}", reply.status);
+    }
+}
+
 /// From the signal on a process is not ready, and still alive, while it finishes what it has.
 #[test]
 fn draining_process_is_not_ready() {

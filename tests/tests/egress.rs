@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
 use cellmesh_tests::upstream::{nobody, reply};
-use cellmesh_tests::{Node, Run, Upstream};
+use cellmesh_tests::{Ca, Node, Run, Upstream, sample};
 
 /// A caller that may call `allow`, with one lane: its connections are counted.
 fn node(allow: &str, egress: &str) -> Node {
@@ -274,6 +274,99 @@ fn misbehaving_hosts_cost_their_call() {
     check(&at("/long-head"), 502, "head is too large");
     check(&at("/storm"), 200, "at last");
     check("http://nowhere.invalid/", 502, "nowhere.invalid");
+}
+
+/// A caller that believes `ca`, and finds `localhost` and `other.example` at `address`.
+fn believer(ca: &Ca, address: SocketAddr) -> Node {
+    let toml = format!(
+        r#"
+        [dpu.egress]
+        ca = "ca.crt"
+        hosts = {{ localhost = "{address}", "other.example" = "{address}" }}
+        [[cell]]
+        component = "{{cells}}/unruly.wasm"
+        services = ["caller"]
+        egress = {{ allow = ["localhost:443", "other.example"] }}
+        "#
+    );
+    Run::app(&toml).with_file("ca.crt", ca.pem()).lanes(1).start()
+}
+
+/// Over TLS, in HTTP/2 with those who speak it: many calls at once share a connection then.
+#[test]
+fn hosts_are_called_over_tls() {
+    let ca = Ca::new();
+    let admin = nobody();
+    let toml = format!(
+        r#"
+        [admin]
+        listen = "{admin}"
+        [dpu.tls]
+        listen = "127.0.0.1:0"
+        certificate = "tls.crt"
+        key = "tls.key"
+        [[cell]]
+        component = "{{cells}}/unruly.wasm"
+        services = ["s0"]
+        "#
+    );
+    let identity = ca.sign();
+    let other = Run::app(&toml).with_file("tls.crt", identity.certificate_pem());
+    let other = other.with_file("tls.key", identity.key_pem()).start();
+    let node = believer(&ca, other.tls_address());
+    let reply = node.post("caller", "/order?url=https://localhost/echo", "there and back").ok();
+    assert_eq!(reply.text(), "there and back");
+    let at_once = "&url=https://localhost/do/big:1".repeat(20);
+    let reply = node.get("caller", &format!("/pipe?tolerant{at_once}")).ok();
+    assert_eq!(reply.text(), "200 x\n".repeat(20));
+    assert_eq!(sample(admin, "connections_open"), 1);
+}
+
+/// One that speaks HTTP/1.1 only is spoken to in that.
+#[test]
+fn hosts_over_tls_say_what_they_speak() {
+    let ca = Ca::new();
+    let upstream = Upstream::start(deed);
+    for protocols in [&["http/1.1"][..], &[]] {
+        let node = believer(&ca, upstream.over_tls(ca.sign().server(protocols)));
+        let mut wire = node.connect();
+        for _ in 0..3 {
+            assert_eq!(wire.post("caller", "/order?url=https://localhost/echo", "body").ok().text(), "body");
+        }
+    }
+    assert_eq!(upstream.connections(), 2);
+    let is_it =
+        |head: &String| head.starts_with("post /echo http/1.1") && head.contains("\r\nhost: localhost\r\n");
+    assert!(upstream.heads().iter().all(is_it), "{:?}", upstream.heads());
+}
+
+/// A host that cannot prove that it is the one that the URL names is sent nothing.
+#[test]
+fn certificates_of_hosts_are_judged() {
+    let ca = Ca::new();
+    let upstream = Upstream::start(deed);
+    let says = |node: &Node, url: &str, why: &str| {
+        let reply = node.connect().get("caller", &format!("/order?url={url}"));
+        assert_eq!((reply.status, reply.header("x-cellmesh-error")), (502, Some("egress-tls")), "{reply:?}");
+        assert!(reply.text().contains(why), "{why}: {reply:?}");
+    };
+    let of = |identity: &cellmesh_tests::Identity| believer(&ca, upstream.over_tls(identity.server(&[])));
+    says(&of(&Ca::new().sign()), "https://localhost/", "invalid peer certificate");
+    says(&of(&ca.sign_until(1999)), "https://localhost/", "expired");
+    says(&of(&ca.sign()), "https://other.example/", "not valid for name");
+    says(&believer(&ca, upstream.address()), "https://localhost/", "no connection over TLS");
+    let heads = upstream.heads();
+    assert!(heads.is_empty(), "{heads:?}");
+}
+
+/// A port that config names is that of the URL's scheme; a service of the application is called in cleartext, through the rings.
+#[test]
+fn schemes_are_told_apart() {
+    let node = believer(&Ca::new(), nobody());
+    let (status, text) = call(&node, "http://localhost/");
+    assert!(status == 503 && text.contains("egress.allow"), "{status} {text}");
+    let (status, text) = call(&node, "https://caller/");
+    assert!(status == 500 && text.contains("it is called at http://caller"), "{status} {text}");
 }
 
 /// A host that is slow delays nobody else.

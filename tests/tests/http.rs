@@ -5,7 +5,8 @@ use http::Method;
 
 const MIB: usize = 1 << 20;
 
-/// Three services: `front` is the entry, `s1` and `back-end` are reached by name. The largest body is the default, 16 MiB.
+/// Three services: `front` is the entry, `s1` and `back-end` are reached by name. The largest body is the default, 16 MiB, which
+/// an unoptimised host on a busy machine may take longer for than a handler has by default.
 fn node() -> Node {
     Run::app(
         r#"
@@ -13,6 +14,7 @@ fn node() -> Node {
         [[cell]]
         component = "{cells}/unruly.wasm"
         services = ["s1", "front", "back-end"]
+        handler_timeout = "10s"
         "#,
     )
     .start()

@@ -6,13 +6,14 @@ mod problems;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 pub use self::problems::ConfigError;
 pub(crate) use self::problems::Problems;
 use crate::egress::hosts::{Authority, HostPattern};
+use crate::egress::trust::Cas;
 pub use crate::forward::ForwardedRule;
 use crate::policy::ServicePolicy;
 use crate::units::{ByteSize, TimeSpan};
@@ -132,7 +133,12 @@ pub struct EgressConfig {
     pub hosts: BTreeMap<String, SocketAddr>,
     /// Hosts that speak HTTP/2 without being asked (prior knowledge); others are spoken to in HTTP/1.1.
     pub http2: Vec<String>,
-    /// From a name to a connection; 504 after it.
+    /// Whose certificates are believed over TLS, in place of the system's CAs: a file with certificates in PEM.
+    pub ca: Option<PathBuf>,
+    /// What was in it when config was read.
+    #[serde(skip)]
+    pub cas: Option<Cas>,
+    /// From a name to a connection, TLS included; 504 after it.
     pub connect_timeout: TimeSpan,
     /// From the call to the last byte of its answer; 504 after it, or at the request's own deadline if that is sooner.
     pub try_timeout: TimeSpan,
@@ -152,6 +158,8 @@ impl Default for EgressConfig {
             services_elsewhere: false,
             hosts: BTreeMap::new(),
             http2: Vec::new(),
+            ca: None,
+            cas: None,
             connect_timeout: TimeSpan::secs(2),
             try_timeout: TimeSpan::secs(30),
             idle_timeout: TimeSpan::secs(60),
@@ -162,6 +170,22 @@ impl Default for EgressConfig {
 }
 
 impl EgressConfig {
+    /// Reads the file of `ca`, relative to `folder`.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn read_ca(&mut self, folder: &Path) -> Result<(), ConfigError> {
+        let Some(ca) = &mut self.ca else { return Ok(()) };
+        *ca = folder.join(&*ca);
+        let wrong = |error| ConfigError {
+            key: "egress.ca",
+            found: format!("{} {error}, and so", ca.display()),
+            right: "a PEM file with the certificates of CAs".into(),
+        };
+        self.cas = Some(Cas::load(ca).map_err(wrong)?);
+        Ok(())
+    }
+
     /// Whether a service of the application can be called off this node at all.
     #[must_use]
     pub fn leads_elsewhere(&self) -> bool {

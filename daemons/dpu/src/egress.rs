@@ -14,10 +14,12 @@
 
 mod connect;
 pub mod hosts;
+pub mod trust;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::error::Error;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,7 +37,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
 use self::connect::{ConnectError, Connector};
-use self::hosts::Authority;
+use self::hosts::{Authority, Scheme};
 use crate::config::EgressConfig;
 use crate::forward::{ERROR_HEADER, HOPS_HEADER, MESH_PREFIX};
 use crate::policy::retry::{Outcome, Trigger};
@@ -127,6 +129,7 @@ impl Failure {
             Self::Request(_) => "egress-request",
             Self::NotAllowed(_) | Self::Connect(ConnectError::Inward { .. }) => "egress-not-allowed",
             Self::Connect(ConnectError::Lookup { .. }) => "egress-lookup",
+            Self::Connect(ConnectError::Tls { .. }) => "egress-tls",
             Self::Connect(ConnectError::TimedOut { .. }) | Self::TimedOut { .. } => "egress-timeout",
             Self::Connect(ConnectError::Refused { .. } | ConnectError::NoHost) => "egress-connect",
             Self::Exchange { .. } | Self::TooLarge { .. } | Self::Answer { .. } => "egress-answer",
@@ -134,9 +137,14 @@ impl Failure {
         }
     }
 
-    /// To a policy. An answer that cannot be passed on would be the same the next time.
+    /// To a policy. An answer that cannot be passed on would be the same the next time, and so would a certificate.
     fn outcome(&self) -> Outcome {
         match self {
+            Self::Connect(ConnectError::Tls { source, .. })
+                if source.kind() != io::ErrorKind::InvalidData =>
+            {
+                Outcome::Failed(Trigger::Connect)
+            }
             Self::Connect(
                 ConnectError::Lookup { .. } | ConnectError::Refused { .. } | ConnectError::TimedOut { .. },
             ) => Outcome::Failed(Trigger::Connect),
@@ -144,7 +152,7 @@ impl Failure {
             Self::Exchange { .. } => Outcome::Failed(Trigger::Reset),
             Self::Request(_)
             | Self::NotAllowed(_)
-            | Self::Connect(ConnectError::Inward { .. } | ConnectError::NoHost)
+            | Self::Connect(ConnectError::Inward { .. } | ConnectError::NoHost | ConnectError::Tls { .. })
             | Self::TooLarge { .. }
             | Self::Answer { .. }
             | Self::Hops => Outcome::Final,
@@ -205,14 +213,14 @@ impl EgressClients {
 
     async fn try_elsewhere(&self, url: &str, message: &RequestMessage) -> Result<ResponseMessage, Failure> {
         let uri: Uri = url.parse().map_err(|_| Failure::Request(format!("{url:?} is no URL")))?;
-        if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
-            return Err(Failure::Request(format!("{url:?}: must begin with http://")));
-        }
+        let Some(scheme) = uri.scheme_str().and_then(Scheme::parse) else {
+            return Err(Failure::Request(format!("{url:?}: must begin with http:// or https://")));
+        };
         let text = uri.authority().map_or("", http::uri::Authority::as_str);
         let authority =
             Authority::parse(text).ok_or_else(|| Failure::Request(format!("{text:?} is no host")))?;
         // Workers check it too, each for its own cells; what they say is not believed.
-        if !self.config.allow.iter().any(|pattern| pattern.matches(authority)) {
+        if !self.config.allow.iter().any(|pattern| pattern.matches(scheme, authority)) {
             return Err(Failure::NotAllowed(authority.to_string()));
         }
         self.exchange(
@@ -246,7 +254,10 @@ impl EgressClients {
     ) -> Result<ResponseMessage, Failure> {
         let limit = deadline.saturating_since(Nanos::now()).min(self.config.try_timeout.0);
         let name = Authority::parse(host).map_or(host, |authority| authority.host);
-        let speaks_http2 = self.config.http2.iter().any(|known| known.eq_ignore_ascii_case(name));
+        // Over TLS it says itself what it speaks.
+        let is_secure = request.uri().scheme() == Some(&http::uri::Scheme::HTTPS);
+        let speaks_http2 =
+            !is_secure && self.config.http2.iter().any(|known| known.eq_ignore_ascii_case(name));
         let client = if speaks_http2 { &self.connections.http2 } else { &self.connections.http1 };
         let whole = async {
             let response = client.request(request).await.map_err(|error| failed(host, error))?;

@@ -7,7 +7,8 @@
 //!       --*--> http: check, route, body --call--> Dpu --answer--> client      (HTTP/1.1, HTTP/2)
 //! ```
 //!
-//! - The first byte that is not white space tells JSON from HTTP; HTTP/2 is known by its preface.
+//! - The first byte that is not white space tells JSON from HTTP; HTTP/2 is known by its preface. A first head of HTTP/1 is
+//!   read as a whole before there is a parser for the connection.
 //! - No worker hears of a request before its head is complete and valid and its body has arrived.
 //! - TLS ends here: behind the handshake nothing knows of it but [`stream`], and [`io`] that bytes may be held back.
 
@@ -69,9 +70,9 @@ pub(crate) async fn serve(dpu: Dpu, tcp: TcpStream, client: IpAddr, tls: Option<
     let mut io = ClientIo::new(stream, client, &settings.config);
     match sniff::protocol(&mut io, &connection, &settings.config, until).await {
         None => {}
-        // Boxed: it has one answer in it, and is three times as large as a connection of HTTP.
+        // Boxed: a connection that has said nothing yet has no room for them.
         Some(Protocol::Json) => Box::pin(bridge::serve(&dpu, io)).await,
-        Some(Protocol::Http1) => http::serve_http1(&dpu, io, &connection).await,
-        Some(Protocol::Http2) => http::serve_http2(&dpu, io, &connection).await,
+        Some(Protocol::Http1) => Box::pin(http::serve_http1(&dpu, io, &connection)).await,
+        Some(Protocol::Http2) => Box::pin(http::serve_http2(&dpu, io, &connection)).await,
     }
 }

@@ -37,6 +37,7 @@
 
 pub mod config;
 pub mod egress;
+pub mod histogram;
 pub mod policy;
 pub mod routes;
 pub mod units;
@@ -53,6 +54,7 @@ mod tls;
 pub use self::acceptor::{Acceptor, ConnectionCaps, LaneIntake};
 pub use self::config::{ConfigError, DpuConfig};
 pub use self::dpu::{Dpu, DpuStats, Request, ServiceStats};
+pub use self::histogram::Histogram;
 pub use self::ingress::serve_connection;
 pub use self::routes::{RouteQuery, Routes, RoutesError, ServiceName, UnknownService};
 pub use self::tls::{Tls, TlsProblem, TlsProblems};

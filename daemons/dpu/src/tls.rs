@@ -32,9 +32,9 @@ use crate::config::{ClientCa, TlsConfig};
 /// How often the files are looked at. A certificate is replaced days before its end; two seconds are for people who wait.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Longest file: chains have a few KiB, a system's bundle of all CAs has 220.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
 /// In the order of preference. Source: RFC 7301; RFC 9113, 3.2.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+pub(crate) const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Keys of `[dpu.tls]`.
 const CERTIFICATE: &str = "certificate";

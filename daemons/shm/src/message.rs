@@ -65,8 +65,17 @@ impl RequestMessage {
     /// The header lines, unchecked: see [`HeaderLines::check`].
     #[must_use]
     pub fn headers(&self) -> HeaderLines<'_> {
-        let start = usize::from(self.method_len) + usize::from(self.target_len);
-        HeaderLines(self.head.get(start..).unwrap_or_default())
+        HeaderLines(self.head.get(self.headers_start()..).unwrap_or_default())
+    }
+
+    /// The bytes of the header lines, shared with the head.
+    #[must_use]
+    pub fn header_bytes(&self) -> Bytes {
+        self.head.slice(self.headers_start().min(self.head.len())..)
+    }
+
+    fn headers_start(&self) -> usize {
+        usize::from(self.method_len) + usize::from(self.target_len)
     }
 }
 

@@ -1,12 +1,14 @@
 //! Counters of all lanes as text for Prometheus.
 //!
 //! - Nothing is kept up to date for this: each lane is asked when somebody asks for the text, and answers between two pumps.
-//! - Names and units follow the conventions of Prometheus: base units, `_total` for what only grows.
+//! - What there is: [`families`]; how it is written: [`text`]; this file says where each value comes from.
 //! - `received = answered + refused + abandoned + inflight` holds in every answer, and of the DPA
 //!   `requests = answered + faulted + abandoned + in custody`.
 
+mod families;
+mod text;
+
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,11 +16,15 @@ use std::time::Duration;
 use cellmesh_dpa::DpaStats;
 use cellmesh_dpu::policy::breaker::BreakerState;
 use cellmesh_dpu::policy::{PolicyStats, TryCounts};
-use cellmesh_dpu::{Dpu, DpuStats, ServiceStats};
+use cellmesh_dpu::{Dpu, DpuStats, Histogram, ServiceStats};
 use cellmesh_shm::frame::FrameError;
 use cellmesh_shm::message::Fault;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+
+use self::families::{self as f, Family};
+use self::text::{Seconds, Text};
+use crate::worker::{CallKind, CallStats, CellStats};
 
 /// Questions that wait for a lane.
 const QUESTIONS_MAX: usize = 4;
@@ -34,6 +40,8 @@ pub struct Counts {
     pub policies: Vec<PolicyStats>,
     /// Of its DPA, if it can be asked.
     pub dpa: Option<DpaStats>,
+    /// Of the cells on it, by service.
+    pub cells: Vec<(Arc<str>, CellStats)>,
 }
 
 impl Counts {
@@ -44,7 +52,7 @@ impl Counts {
             dpu: Some(dpu.stats()),
             services: dpu.service_stats(),
             policies: dpu.policy_stats(),
-            dpa: None,
+            ..Self::default()
         }
     }
 }
@@ -77,11 +85,9 @@ impl Reloads {
 
     fn write(&self, text: &mut Text) {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        text.family("config_reloads_total", Kind::Counter, "Times that config was read again, by outcome.");
-        text.sample("config_reloads_total{outcome=\"applied\"}", of(&self.0.applied));
-        text.sample("config_reloads_total{outcome=\"refused\"}", of(&self.0.refused));
-        let help = "Whether the file was right when it was read last: 1 or 0.";
-        text.all(Kind::Gauge, &[("config_last_reload_success", help, 1 - of(&self.0.last_refused))]);
+        let outcomes = [(&["applied"][..], of(&self.0.applied)), (&["refused"], of(&self.0.refused))];
+        text.family(&f::CONFIG_RELOADS, outcomes);
+        text.one(&f::CONFIG_LAST_RELOAD, 1 - of(&self.0.last_refused));
     }
 }
 
@@ -129,9 +135,9 @@ impl Lane {
 
 /// The text of a scrape.
 pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>) -> String {
-    let mut text = Text(String::new());
-    text.family("build_info", Kind::Gauge, "Constant 1; the version is in the label.");
-    text.sample(&format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1);
+    let mut text = Text::default();
+    text.family(&f::BUILD_INFO, [(&[env!("CARGO_PKG_VERSION")][..], 1)]);
+    of_process(&mut text);
     if let Some(reloads) = reloads {
         reloads.write(&mut text);
     }
@@ -140,258 +146,201 @@ pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>) -> String {
         of_dpus(&mut text, &dpus);
     }
     let services = lanes.iter().flat_map(|lane| &lane.services);
-    by_service(&mut text, &SERVICES, services.map(|stats| (stats.service.as_str(), stats)));
+    of_services(&mut text, &by_name(services.map(|stats| (stats.service.as_str(), stats))));
     of_policies(&mut text, lanes);
     let policies = lanes.iter().flat_map(|lane| &lane.policies);
     let tries = policies.filter_map(|policy| Some((policy.service.as_str(), policy.tries.as_ref()?)));
-    by_service(&mut text, &TRIES, tries);
+    of_tries(&mut text, &by_name(tries));
+    of_cells(&mut text, lanes);
     let dpas: Vec<DpaStats> = lanes.iter().filter_map(|lane| lane.dpa).collect();
     if !dpas.is_empty() {
         of_dpas(&mut text, &dpas);
+        state_of_dpas(&mut text, &dpas);
     }
-    text.0
+    text.into_string()
+}
+
+/// What the kernel knows of this process. What cannot be read is left out.
+fn of_process(text: &mut Text) {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(cpu.tv_sec).unwrap_or_default();
+    let nanos = u32::try_from(cpu.tv_nsec).unwrap_or_default();
+    text.one(&f::PROCESS_CPU, Seconds(Duration::new(seconds, nanos)));
+    // The second number is resident pages. Source: proc_pid_statm(5).
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+    if let Some(pages) = pages {
+        text.one(&f::PROCESS_MEMORY, pages * rustix::param::page_size() as u64);
+    }
+    if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
+        // One of them is for this look.
+        text.one(&f::PROCESS_DESCRIPTORS, descriptors.count().saturating_sub(1));
+    }
 }
 
 fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
-    let sum = |of: fn(&DpuStats) -> u64| dpus.iter().map(of).sum::<u64>();
-    text.all(
-        Kind::Counter,
-        &[
-            ("requests_received_total", "Requests whose head was read.", sum(|dpu| dpu.received)),
-            ("requests_answered_total", "Requests answered by a cell or a host.", sum(|dpu| dpu.answered)),
-            (
-                "requests_refused_total",
-                "Requests answered by the mesh with an error.",
-                sum(|dpu| dpu.refused),
-            ),
-            ("requests_abandoned_total", "Requests whose client went away first.", sum(|dpu| dpu.abandoned)),
-            (
-                "calls_relayed_total",
-                "Calls of workers that the sidecar made or passed on.",
-                sum(|dpu| dpu.relayed),
-            ),
-            ("egress_calls_total", "Calls made off this node.", sum(|dpu| dpu.egress_sent)),
-            (
-                "egress_failures_total",
-                "Calls off this node without an answer of their callee.",
-                sum(|dpu| dpu.egress_failed),
-            ),
-            (
-                "tls_handshake_failures_total",
-                "TLS handshakes that clients began and that came to nothing.",
-                sum(|dpu| dpu.tls_failed),
-            ),
-            ("bad_responses_total", "Answers of cells that HTTP cannot say.", sum(|dpu| dpu.bad_responses)),
-        ],
-    );
-    text.all(
-        Kind::Gauge,
-        &[
-            ("inflight_requests", "Requests received and not ended.", sum(|dpu| dpu.in_flight)),
-            ("connections_open", "Connections of clients.", sum(|dpu| dpu.connections_open.into())),
-            ("request_body_bytes", "Bytes of request bodies held.", sum(|dpu| dpu.buffered_bytes)),
-            (
-                "answer_body_bytes",
-                "Bytes of answers that clients have not taken.",
-                sum(|dpu| dpu.answer_bytes),
-            ),
-            (
-                "egress_calls_open",
-                "Calls of workers on their way off this node.",
-                sum(|dpu| dpu.egress_open as u64),
-            ),
-        ],
-    );
+    let mut sum =
+        |family: &Family, of: fn(&DpuStats) -> u64| text.one(family, dpus.iter().map(of).sum::<u64>());
+    sum(&f::REQUESTS_RECEIVED, |dpu| dpu.received);
+    sum(&f::REQUESTS_ANSWERED, |dpu| dpu.answered);
+    sum(&f::REQUESTS_REFUSED, |dpu| dpu.refused);
+    sum(&f::REQUESTS_ABANDONED, |dpu| dpu.abandoned);
+    sum(&f::REQUESTS_IN_FLIGHT, |dpu| dpu.in_flight);
+    sum(&f::CALLS_RELAYED, |dpu| dpu.relayed);
+    sum(&f::EGRESS_CALLS, |dpu| dpu.egress_sent);
+    sum(&f::EGRESS_FAILURES, |dpu| dpu.egress_failed);
+    sum(&f::EGRESS_OPEN, |dpu| dpu.egress_open as u64);
+    sum(&f::TLS_FAILURES, |dpu| dpu.tls_failed);
+    sum(&f::BAD_RESPONSES, |dpu| dpu.bad_responses);
+    sum(&f::CONNECTIONS_OPEN, |dpu| dpu.connections_open.into());
+    sum(&f::REQUEST_BODY_BYTES, |dpu| dpu.buffered_bytes);
+    sum(&f::ANSWER_BODY_BYTES, |dpu| dpu.answer_bytes);
 }
 
-/// Counters of services with policy: each service once, all lanes together.
-/// Name, kind, help, and how it is read from what a lane counts of one service.
-type ServiceFamily<C> = (&'static str, Kind, &'static str, fn(&C) -> u64);
+/// What all lanes know of each name.
+type ByName<'c, C> = BTreeMap<&'c str, Vec<&'c C>>;
 
-/// Families of a sample for each service: all lanes together. Nothing without services.
-fn by_service<'c, C: 'c>(
-    text: &mut Text,
-    families: &[ServiceFamily<C>],
-    counts: impl Iterator<Item = (&'c str, &'c C)>,
-) {
-    let mut services: BTreeMap<&str, Vec<&C>> = BTreeMap::new();
-    counts.for_each(|(service, counts)| services.entry(service).or_default().push(counts));
-    if services.is_empty() {
-        return;
-    }
-    for (name, kind, help, of) in families {
-        text.family(name, *kind, help);
-        for (service, lanes) in &services {
-            let sum = lanes.iter().map(|counts| of(counts)).sum();
-            text.sample(&format!("{name}{{service=\"{service}\"}}"), sum);
-        }
-    }
+fn by_name<'c, C>(counts: impl Iterator<Item = (&'c str, &'c C)>) -> ByName<'c, C> {
+    let mut names = ByName::new();
+    counts.for_each(|(name, counts)| names.entry(name).or_default().push(counts));
+    names
 }
 
-const SERVICES: [ServiceFamily<ServiceStats>; 5] = [
-    ("service_requests_received_total", Kind::Counter, "Requests of clients routed to a service.", |c| {
-        c.received
-    }),
-    ("service_requests_answered_total", Kind::Counter, "Of these, answered by a cell or a host.", |c| {
-        c.answered
-    }),
-    ("service_requests_refused_total", Kind::Counter, "Of these, answered by the mesh with an error.", |c| {
-        c.refused
-    }),
-    ("service_requests_abandoned_total", Kind::Counter, "Of these, whose client went away first.", |c| {
-        c.abandoned
-    }),
-    (
-        "service_inflight_requests",
-        Kind::Gauge,
-        "Requests of clients routed to a service and not ended.",
-        |c| c.in_flight,
-    ),
-];
+/// A sample for each name: all lanes together.
+fn sums<C>(text: &mut Text, family: &Family, names: &ByName<'_, C>, of: fn(&C) -> u64) {
+    let samples = names.iter().map(|(name, lanes)| {
+        let sum = lanes.iter().map(|counts| of(counts)).sum::<u64>();
+        (std::slice::from_ref(name), sum)
+    });
+    text.family(family, samples);
+}
+
+fn of_services(text: &mut Text, services: &ByName<'_, ServiceStats>) {
+    sums(text, &f::SERVICE_RECEIVED, services, |stats| stats.received);
+    sums(text, &f::SERVICE_ANSWERED, services, |stats| stats.answered);
+    sums(text, &f::SERVICE_REFUSED, services, |stats| stats.refused);
+    sums(text, &f::SERVICE_ABANDONED, services, |stats| stats.abandoned);
+    sums(text, &f::SERVICE_IN_FLIGHT, services, |stats| stats.in_flight);
+    let durations: BTreeMap<&str, Histogram> = services
+        .iter()
+        .map(|(service, lanes)| {
+            let mut all = Histogram::default();
+            lanes.iter().for_each(|stats| all.add(&stats.durations));
+            (*service, all)
+        })
+        .collect();
+    let samples = durations.iter().map(|(service, durations)| (std::slice::from_ref(service), durations));
+    text.histograms(&f::SERVICE_DURATION, samples);
+}
 
 fn of_policies(text: &mut Text, lanes: &[Counts]) {
     let (mut refused, mut in_flight) = (BTreeMap::new(), BTreeMap::new());
     for policy in lanes.iter().flat_map(|lane| &lane.policies) {
-        *in_flight.entry(&policy.service).or_insert(0) += policy.in_flight;
+        *in_flight.entry([policy.service.as_str()]).or_insert(0) += policy.in_flight;
         for (reason, count) in &policy.refused {
-            *refused.entry((&policy.service, *reason)).or_insert(0) += count;
+            *refused.entry([policy.service.as_str(), reason]).or_insert(0) += count;
         }
     }
-    if in_flight.is_empty() {
-        return;
-    }
-    text.family("policy_refused_total", Kind::Counter, "Requests refused by the policy of their service.");
-    for ((service, reason), count) in refused {
-        let labels = format!("service=\"{service}\",reason=\"{reason}\"");
-        text.sample(&format!("policy_refused_total{{{labels}}}"), count);
-    }
-    text.family("policy_inflight_requests", Kind::Gauge, "Requests that count for in_flight_max.");
-    for (service, count) in in_flight {
-        text.sample(&format!("policy_inflight_requests{{service=\"{service}\"}}"), count);
-    }
+    text.family(&f::POLICY_REFUSED, refused.iter().map(|(labels, count)| (&labels[..], count)));
+    text.family(&f::POLICY_IN_FLIGHT, in_flight.iter().map(|(labels, count)| (&labels[..], count)));
 }
 
-const TRIES: [ServiceFamily<TryCounts>; 7] = [
-    ("policy_retries_total", Kind::Counter, "Calls made once more because one had failed.", |c| c.retries),
-    ("policy_retries_refused_total", Kind::Counter, "Retries that the budget has refused.", |c| {
-        c.retries_refused
-    }),
-    ("circuit_open", Kind::Gauge, "Lanes that leave the service alone, or ask with one call.", |c| {
-        u64::from(c.circuit != BreakerState::Closed)
-    }),
-    ("circuit_openings_total", Kind::Counter, "Times that the circuit opened.", |c| c.circuit_openings),
-    ("circuit_refused_total", Kind::Counter, "Requests refused because the circuit is open.", |c| {
-        c.circuit_refused
-    }),
-    ("policy_hedges_total", Kind::Counter, "Second calls made because the first was slow.", |c| c.hedges),
-    ("policy_hedges_won_total", Kind::Counter, "Second calls whose answer came first.", |c| c.hedges_won),
-];
+fn of_tries(text: &mut Text, services: &ByName<'_, TryCounts>) {
+    sums(text, &f::RETRIES, services, |tries| tries.retries);
+    sums(text, &f::RETRIES_REFUSED, services, |tries| tries.retries_refused);
+    sums(text, &f::CIRCUIT_OPEN, services, |tries| u64::from(tries.circuit != BreakerState::Closed));
+    sums(text, &f::CIRCUIT_OPENINGS, services, |tries| tries.circuit_openings);
+    sums(text, &f::CIRCUIT_REFUSED, services, |tries| tries.circuit_refused);
+    sums(text, &f::HEDGES, services, |tries| tries.hedges);
+    sums(text, &f::HEDGES_WON, services, |tries| tries.hedges_won);
+}
+
+/// The first digit of a status, as it is written for a class.
+const CODES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+fn of_cells(text: &mut Text, lanes: &[Counts]) {
+    let mut cells: BTreeMap<&str, CellStats> = BTreeMap::new();
+    for (service, stats) in lanes.iter().flat_map(|lane| &lane.cells) {
+        cells.entry(service).or_default().add(stats);
+    }
+    let mut all = |family: &Family, of: fn(&CellStats) -> u64| {
+        text.family(family, cells.iter().map(|(service, stats)| (std::slice::from_ref(service), of(stats))));
+    };
+    all(&f::CELL_RECEIVED, |cell| cell.received);
+    all(&f::CELL_CANCELLED, |cell| cell.cancelled);
+    all(&f::CELL_REQUEST_BYTES, |cell| cell.request_bytes);
+    all(&f::CELL_RESPONSE_BYTES, |cell| cell.response_bytes);
+    all(&f::CELL_INSTANCES_MADE, |cell| cell.instances_made);
+    all(&f::CELL_INSTANCES_BUSY, |cell| cell.instances_busy);
+    let mut responses = BTreeMap::new();
+    let mut faults = BTreeMap::new();
+    let mut egress = BTreeMap::new();
+    let mut calls = BTreeMap::new();
+    for (service, stats) in &cells {
+        let service: &str = service;
+        let counts = CODES.into_iter().zip(stats.answered);
+        // 2xx always, so that rates begin with the first request; others when there is one.
+        let seen = counts.filter(|(code, count)| *code == "2xx" || *count > 0);
+        responses.extend(seen.map(|(code, count)| ([service, code], count)));
+        faults.extend(stats.faults.iter().map(|(kind, count)| ([service, kind], count)));
+        egress.extend(stats.egress.iter().map(|(target, times)| ([service, &**target], times)));
+        calls.extend(
+            CallKind::ALL.into_iter().zip(&stats.calls).map(|(kind, call)| ([service, kind.name()], call)),
+        );
+    }
+    text.family(&f::CELL_RESPONSES, responses.iter().map(|(labels, count)| (&labels[..], count)));
+    text.family(&f::CELL_FAULTS, faults.iter().map(|(labels, count)| (&labels[..], count)));
+    let requests = cells.iter().map(|(service, stats)| (std::slice::from_ref(service), &stats.requests));
+    text.histograms(&f::CELL_DURATION, requests);
+    for (family, of) in [
+        (&f::STEP_DURATION, (|call| &call.duration) as fn(&CallStats) -> &Histogram),
+        (&f::STEP_QUEUE, |call| &call.queue),
+        (&f::STEP_RUN, |call| &call.run),
+    ] {
+        text.histograms(family, calls.iter().map(|(labels, call)| (&labels[..], of(call))));
+    }
+    text.histograms(&f::STEP_EGRESS, egress.iter().map(|(labels, times)| (&labels[..], *times)));
+}
 
 fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
-    let sum = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
-    text.all(
-        Kind::Counter,
-        &[
-            (
-                "custody_requests_total",
-                "Requests taken into custody or refused by the DPA.",
-                sum(|dpa| dpa.received),
-            ),
-            ("custody_answered_total", "Of these, answered by their callee.", sum(|dpa| dpa.answered)),
-            ("custody_abandoned_total", "Of these, given up by their caller.", sum(|dpa| dpa.abandoned)),
-            ("ring_frames_total", "Small frames passed on.", sum(|dpa| dpa.frames)),
-            ("ring_chunks_total", "Chunks of large messages passed on.", sum(|dpa| dpa.chunks)),
-            ("ring_full_total", "Frames that found a ring full and waited.", sum(|dpa| dpa.parked)),
-            (
-                "redispatched_total",
-                "Requests sent to another worker than the first.",
-                sum(|dpa| dpa.redispatched),
-            ),
-            (
-                "outlier_ejections_total",
-                "Times that a worker was ejected as an outlier.",
-                sum(|dpa| dpa.ejections),
-            ),
-            (
-                "late_responses_total",
-                "Responses for no live request, dropped.",
-                sum(|dpa| dpa.late_responses),
-            ),
-        ],
-    );
-    text.family("custody_faulted_total", Kind::Counter, "Of these, answered by the DPA itself, by fault.");
-    for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::None) {
-        let count: u64 = dpas.iter().map(|dpa| dpa.faulted_for(fault)).sum();
-        text.sample(&format!("custody_faulted_total{{fault=\"{}\"}}", fault.code()), count);
-    }
-    text.family("ring_rejected_frames_total", Kind::Counter, "Frames that were not believed, by rule.");
-    for (index, reason) in FrameError::REASONS.iter().enumerate() {
-        let count: u64 = dpas.iter().map(|dpa| dpa.rejected[index]).sum();
-        text.sample(&format!("ring_rejected_frames_total{{reason=\"{reason}\"}}"), count);
-    }
-    text.family("worker_evictions_total", Kind::Counter, "Endpoints that were closed, by reason.");
-    for (reason, count) in [
-        ("frame", dpas.iter().flat_map(|dpa| dpa.rejected).sum::<u64>()),
-        ("ring", sum(|dpa| dpa.corrupt_rings)),
-        ("rule", sum(|dpa| dpa.violations)),
-        ("stalled", sum(|dpa| dpa.stalled)),
-    ] {
-        text.sample(&format!("worker_evictions_total{{reason=\"{reason}\"}}"), count);
-    }
-    state_of_dpas(text, dpas);
+    let count = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
+    let mut sum = |family: &Family, of: fn(&DpaStats) -> u64| text.one(family, count(of));
+    sum(&f::CUSTODY_RECEIVED, |dpa| dpa.received);
+    sum(&f::CUSTODY_ANSWERED, |dpa| dpa.answered);
+    sum(&f::CUSTODY_ABANDONED, |dpa| dpa.abandoned);
+    sum(&f::RING_FRAMES, |dpa| dpa.frames);
+    sum(&f::RING_CHUNKS, |dpa| dpa.chunks);
+    sum(&f::RING_FULL, |dpa| dpa.parked);
+    sum(&f::REDISPATCHED, |dpa| dpa.redispatched);
+    sum(&f::EJECTIONS, |dpa| dpa.ejections);
+    sum(&f::LATE_RESPONSES, |dpa| dpa.late_responses);
+    let faults = Fault::ALL.into_iter().filter(|fault| *fault != Fault::None);
+    let faults: Vec<([&str; 1], u64)> =
+        faults.map(|fault| ([fault.code()], dpas.iter().map(|dpa| dpa.faulted_for(fault)).sum())).collect();
+    text.family(&f::CUSTODY_FAULTED, faults.iter().map(|(labels, count)| (&labels[..], count)));
+    let rejected: Vec<([&str; 1], u64)> = FrameError::REASONS
+        .iter()
+        .enumerate()
+        .map(|(index, reason)| ([*reason], dpas.iter().map(|dpa| dpa.rejected[index]).sum()))
+        .collect();
+    text.family(&f::RING_REJECTED, rejected.iter().map(|(labels, count)| (&labels[..], count)));
+    let evicted = [
+        (&["frame"][..], dpas.iter().flat_map(|dpa| dpa.rejected).sum::<u64>()),
+        (&["ring"], count(|dpa| dpa.corrupt_rings)),
+        (&["rule"], count(|dpa| dpa.violations)),
+        (&["stalled"], count(|dpa| dpa.stalled)),
+    ];
+    text.family(&f::EVICTIONS, evicted);
 }
 
 /// What they hold now.
 fn state_of_dpas(text: &mut Text, dpas: &[DpaStats]) {
-    let sum = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
-    text.all(
-        Kind::Gauge,
-        &[
-            ("custody_requests", "Requests in custody.", sum(|dpa| dpa.live.into())),
-            ("outliers_ejected", "Workers that are ejected as outliers.", sum(|dpa| dpa.ejected_now as u64)),
-            (
-                "endpoints",
-                "Lanes of workers and sidecars that are attached.",
-                sum(|dpa| dpa.endpoints as u64),
-            ),
-            ("ring_parked_frames", "Frames that wait for room in a ring.", sum(|dpa| dpa.parked_now as u64)),
-        ],
-    );
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Counter,
-    Gauge,
-}
-
-struct Text(String);
-
-impl Text {
-    /// Families of one sample each: name, help, value.
-    fn all(&mut self, kind: Kind, families: &[(&str, &str, u64)]) {
-        for (name, help, value) in families {
-            self.family(name, kind, help);
-            self.sample(name, *value);
-        }
-    }
-
-    fn family(&mut self, name: &str, kind: Kind, help: &str) {
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-        };
-        self.line(format_args!("# HELP cellmesh_{name} {help}"));
-        self.line(format_args!("# TYPE cellmesh_{name} {kind}"));
-    }
-
-    fn sample(&mut self, name: &str, value: u64) {
-        self.line(format_args!("cellmesh_{name} {value}"));
-    }
-
-    fn line(&mut self, line: impl Display) {
-        writeln!(self.0, "{line}").expect("memory takes all text");
-    }
+    let mut sum =
+        |family: &Family, of: fn(&DpaStats) -> u64| text.one(family, dpas.iter().map(of).sum::<u64>());
+    sum(&f::CUSTODY_LIVE, |dpa| dpa.live.into());
+    sum(&f::EJECTED, |dpa| dpa.ejected_now as u64);
+    sum(&f::ENDPOINTS, |dpa| dpa.endpoints as u64);
+    sum(&f::RING_PARKED, |dpa| dpa.parked_now as u64);
 }
 
 #[cfg(test)]
@@ -408,7 +357,9 @@ mod tests {
         let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
         let service =
             ServiceStats { service: "s".into(), received: 2, answered: 2, ..ServiceStats::default() };
-        let lane = Counts { dpu: Some(dpu), services: vec![service], policies: vec![policy], dpa };
+        let cell = CellStats { answered: [0, 0, 3, 0, 0, 1], ..CellStats::default() };
+        let cells = vec![("s".into(), cell)];
+        let lane = Counts { dpu: Some(dpu), services: vec![service], policies: vec![policy], dpa, cells };
         let reloads = Reloads::default();
         reloads.refused();
         let text = text(&[Counts { dpa: None, ..lane.clone() }, lane], Some(&reloads));
@@ -423,11 +374,14 @@ mod tests {
             "cellmesh_policy_retries_total{service=\"s\"} 8",
             "cellmesh_circuit_open{service=\"s\"} 2",
             "cellmesh_config_reloads_total{outcome=\"refused\"} 1",
+            "cellmesh_cell_responses_total{service=\"s\",code=\"2xx\"} 6",
+            "cellmesh_cell_responses_total{service=\"s\",code=\"5xx\"} 2",
             "cellmesh_config_last_reload_success 0",
             "cellmesh_ring_rejected_frames_total{reason=\"overrun\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
+        assert!(text.contains("\nprocess_cpu_seconds_total ") && !text.contains("code=\"4xx\""), "{text}");
         let names = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(names("# HELP"), names("# TYPE"));
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Addresses, Admin, Entrance, announce};
+use crate::admin::metrics::Counts;
 use crate::cohost::{Cohosted, LaneParts};
 use crate::config::App;
 use crate::lane;
@@ -38,7 +39,9 @@ pub fn run(app: &App) -> anyhow::Result<()> {
                 let mut modules = Cohosted::new(parts)?;
                 let (dpu, callees) = (modules.dpu().clone(), modules.worker().callees());
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
-                tokio::task::spawn_local(asked.answer_of(dpu.clone()));
+                let (counted, meters) = (dpu.clone(), modules.worker().meters());
+                let counts = move || Counts { cells: meters.stats(), ..Counts::of_dpu(&counted) };
+                tokio::task::spawn_local(asked.answer(counts));
                 let reconfigured = dpu.clone();
                 tokio::task::spawn_local(reloaded.apply(move |settings| {
                     reconfigured.reconfigure(Arc::clone(&settings.routes), settings.dpu.clone());

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{Admin, announce};
 use crate::admin::Health;
+use crate::admin::metrics::{Asked, Counts};
 use crate::attachment::{Attachment, DpaSocket, LinkOrder, NodeServices, process_name};
 use crate::call::LaneHandle;
 use crate::cohost::worker_port_config;
@@ -34,7 +35,7 @@ use crate::lane::{self, Modules};
 use crate::lanes::{LaneMain, Lanes, told_to_drain};
 use crate::mesh::Mesh;
 use crate::pool::Pool;
-use crate::worker::{ServiceCell, Worker, WorkerParts};
+use crate::worker::{Meters, ServiceCell, Worker, WorkerParts};
 
 /// Orders that a lane has not looked at yet.
 const ORDERS_MAX: usize = 8;
@@ -52,6 +53,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let names: Vec<String> = specs.iter().map(|spec| spec.setup.service.to_string()).collect();
     let mesh = Mesh::load(&specs, &app.runtime, count)?;
     let (events_to, events) = mpsc::channel(ORDERS_MAX * count);
+    let mut admin = Admin::bind(app.own_admin)?;
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
     for services in mesh.lanes {
@@ -66,6 +68,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             namespace: app.namespace.clone(),
             orders,
             events: events_to.clone(),
+            asked: Some(admin.lane()),
         };
         mains.push(Box::new(move |stop| {
             Box::pin(async move {
@@ -90,7 +93,6 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         profile: app.node.worker_ring,
     };
     let socket = DpaSocket { path: app.node.socket_of_worker().clone(), hello };
-    let admin = Admin::bind(app.own_admin)?;
     let health = admin.health();
     let mut control = Control { health, socket, lanes: orders_to, events, settings: app.runtime.clone() };
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -197,15 +199,23 @@ struct WorkerLane {
     namespace: Option<String>,
     orders: mpsc::Receiver<LinkOrder>,
     events: mpsc::Sender<LaneEvent>,
+    /// Who asks what it counts.
+    asked: Option<Asked>,
 }
 
 impl WorkerLane {
     /// As long as there are orders.
     async fn run(mut self) -> anyhow::Result<()> {
         let bells = BellWatch::new()?;
+        let meters = Meters::default();
+        if let Some(asked) = self.asked.take() {
+            let meters = meters.clone();
+            let counts = move || Counts { cells: meters.stats(), ..Counts::default() };
+            tokio::task::spawn_local(asked.answer(counts));
+        }
         while let Some(order) = self.orders.recv().await {
             match order {
-                LinkOrder::Attach(fds, node) => self.serve(*fds, &node, &bells).await?,
+                LinkOrder::Attach(fds, node) => self.serve(*fds, &node, &bells, &meters).await?,
                 LinkOrder::Finish => self.say(LaneEvent::Finished).await,
                 LinkOrder::Detach => {}
             }
@@ -214,9 +224,15 @@ impl WorkerLane {
     }
 
     /// Serves one link to its end.
-    async fn serve(&mut self, fds: LinkFds, node: &NodeServices, bells: &BellWatch) -> anyhow::Result<()> {
+    async fn serve(
+        &mut self,
+        fds: LinkFds,
+        node: &NodeServices,
+        bells: &BellWatch,
+        meters: &Meters,
+    ) -> anyhow::Result<()> {
         let endpoint = fds.spec.endpoint;
-        let mut modules = match self.modules(fds, node, bells) {
+        let mut modules = match self.modules(fds, node, bells, meters) {
             Ok(modules) => modules,
             Err(error) => {
                 self.say(LaneEvent::Broke(format!("{error:#}"))).await;
@@ -248,6 +264,7 @@ impl WorkerLane {
         fds: LinkFds,
         node: &NodeServices,
         bells: &'b BellWatch,
+        meters: &Meters,
     ) -> anyhow::Result<Serving<'b>> {
         let names = node.names.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
         let routes = Routes::new(names, ServiceId(0))?;
@@ -271,6 +288,7 @@ impl WorkerLane {
             lane: LaneHandle::new(Arc::clone(&wake)),
             limits: Limits::default(),
             retry_worker_lost: self.retry_worker_lost,
+            meters: meters.clone(),
         });
         Ok(Serving { worker, wake, bells, finishing: Rc::default() })
     }

@@ -12,7 +12,11 @@ use super::tls;
 pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>, around: &tls::Around<'_>) -> DpuConfig {
     let Some(mut table) = root.table(source, "dpu") else { return DpuConfig::default() };
     let mut config: DpuConfig = keys(source, &table, &["tls"]);
-    note(source, &table, config.validate());
+    let mut wrong = config.validate();
+    if around.has_clients {
+        wrong.extend(config.egress.read_ca(around.folder).err());
+    }
+    note(source, &table, wrong);
     config.tls = tls::read(source, &mut table, around);
     config
 }

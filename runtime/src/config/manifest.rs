@@ -62,7 +62,8 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let has_clients = matches!(overrides.part, Part::Whole | Part::Daemon);
     let checks_files = has_clients && !overrides.runs;
-    let around = tls::Around { folder, listen: overrides.listen.unwrap_or(listen), checks_files };
+    let around =
+        tls::Around { folder, listen: overrides.listen.unwrap_or(listen), has_clients, checks_files };
     let mut dpu = ingress::read(&mut source, &mut root, &around);
     let admin = root.table(&mut source, "admin").and_then(|mut table| {
         let listen = table.address(&mut source, "listen");

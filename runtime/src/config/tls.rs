@@ -25,6 +25,8 @@ pub(super) struct Around<'a> {
     pub(super) folder: &'a Path,
     /// Where cleartext is spoken.
     pub(super) listen: SocketAddr,
+    /// Whether this process speaks to clients and to hosts off the node.
+    pub(super) has_clients: bool,
     /// Whether the files are looked at. Not each process has clients, and the key is for those who do; and one that runs
     /// follows them by itself.
     pub(super) checks_files: bool,

@@ -14,7 +14,7 @@ use super::Pulse;
 use super::artifacts::{ArtifactCache, ArtifactError};
 use super::bindings::CellPre;
 use super::engine::HostEngine;
-use super::guest_log::GuestLog;
+use super::guest_log::{Cause, GuestLog};
 use super::imports;
 use super::scratch::{Scratch, ScratchFolder};
 use super::state::{self, State};
@@ -225,9 +225,10 @@ impl Cell {
     }
 
     /// A WASI context for one instance: clocks, randomness, the log, and the scratch folder if there is one.
-    pub(super) fn wasi(&self) -> wasmtime::Result<WasiCtx> {
+    pub(super) fn wasi(&self, cause: &Cause) -> wasmtime::Result<WasiCtx> {
         let mut wasi = WasiCtxBuilder::new();
-        wasi.stdout(self.0.logs.0.clone()).stderr(self.0.logs.1.clone());
+        let (stdout, stderr) = &self.0.logs;
+        wasi.stdout(stdout.of_instance(cause)).stderr(stderr.of_instance(cause));
         if let Some(folder) = &self.0.scratch {
             wasi.preopened_dir(folder.path(), "/scratch", FsPerms::ReadWrite)?;
         }

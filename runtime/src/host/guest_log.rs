@@ -2,18 +2,24 @@
 //!
 //! - A line is at most [`LINE_BYTES_MAX`] bytes; longer ones are cut. Control characters are escaped, so that a
 //!   cell cannot forge log lines or drive a terminal.
+//! - A line names the request whose call wrote it, by its `x-request-id`.
 //! - A cell gets [`LINES_PER_SECOND_MAX`] lines a second; more are counted, and the count is logged when it may write again.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use cellmesh_shm::head::HeaderLines;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
 /// Longest line that is logged whole.
 const LINE_BYTES_MAX: usize = 4096;
+
+/// What a request is known by from service to service.
+const REQUEST_ID: &str = "x-request-id";
 
 /// Lines of one service per second. A cell that logs in a loop must not drown the others.
 const LINES_PER_SECOND_MAX: u32 = 100;
@@ -24,6 +30,29 @@ pub(super) struct GuestLog {
     service: Arc<str>,
     stream: &'static str,
     budget: Arc<Mutex<Budget>>,
+    cause: Cause,
+}
+
+/// The request for which an instance is called, shared by the instance and its log.
+#[derive(Clone, Default)]
+pub(super) struct Cause(Arc<Mutex<Bytes>>);
+
+impl Cause {
+    /// From now on this one. `headers`: its header lines.
+    pub(super) fn set(&self, headers: Bytes) {
+        *lock(&self.0) = headers;
+    }
+
+    /// Its id. Cost: none for calls that log nothing.
+    fn id(&self) -> Option<String> {
+        let headers = lock(&self.0).clone();
+        HeaderLines(&headers).get(REQUEST_ID).map(printable)
+    }
+}
+
+/// Nothing panics under these locks, and what they guard is replaced as a whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Budget {
@@ -36,20 +65,31 @@ impl GuestLog {
     /// Standard output and standard error of `service`; they share one budget.
     pub(super) fn pair(service: &Arc<str>) -> (Self, Self) {
         let budget = Arc::new(Mutex::new(Budget { second: Instant::now(), written: 0, dropped: 0 }));
-        let stream = |stream| Self { service: Arc::clone(service), stream, budget: Arc::clone(&budget) };
+        let stream = |stream| Self {
+            service: Arc::clone(service),
+            stream,
+            budget: Arc::clone(&budget),
+            cause: Cause::default(),
+        };
         (stream("stdout"), stream("stderr"))
+    }
+
+    /// That of one instance.
+    pub(super) fn of_instance(&self, cause: &Cause) -> Self {
+        Self { cause: cause.clone(), ..self.clone() }
     }
 
     fn write_line(&self, line: &[u8]) {
         let (allowed, dropped) = {
-            let mut budget = self.budget.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut budget = lock(&self.budget);
             budget.admit(Instant::now())
         };
         if dropped > 0 {
             tracing::warn!(target: "cell", service = %self.service, dropped, "log lines dropped");
         }
         if allowed {
-            tracing::info!(target: "cell", service = %self.service, stream = self.stream, "{}", printable(line));
+            let (service, stream, request_id) = (&*self.service, self.stream, self.cause.id());
+            tracing::info!(target: "cell", service, stream, request_id, "{}", printable(line));
         }
     }
 }

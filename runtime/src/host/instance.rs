@@ -10,6 +10,7 @@ use wasmtime::Store;
 use super::bindings::Cell as Exports;
 use super::cell::Cell;
 use super::convert;
+use super::guest_log::Cause;
 pub use super::state::CallFlags;
 use super::state::{PastDeadline, State, on_tick};
 
@@ -173,6 +174,8 @@ impl Instance {
 impl Cell {
     /// Runs `call` on `instance`, or on a new one that gets `flags`, until `deadline`.
     ///
+    /// - `headers`: those of the request that it is made for, for the log.
+    ///
     /// The future yields at every tick (see [`CallFlags::take_ticked`]) and may be polled by another thread each time.
     ///
     /// # Errors
@@ -183,16 +186,19 @@ impl Cell {
         instance: Option<Instance>,
         flags: Arc<CallFlags>,
         call: GuestCall,
+        headers: Bytes,
         deadline: Nanos,
     ) -> (Option<Instance>, Result<GuestReturn, CellFault>) {
         let mut instance = match instance {
             Some(instance) => instance,
-            None => match self.instantiate(&flags, deadline).await {
+            None => match self.instantiate(&flags, &headers, deadline).await {
                 Ok(instance) => instance,
                 Err(fault) => return (None, Err(fault)),
             },
         };
-        instance.store.data_mut().deadline = deadline;
+        let state = instance.store.data_mut();
+        state.deadline = deadline;
+        state.cause.set(headers);
         instance.store.set_epoch_deadline(1);
         match instance.run(call).await {
             Ok(returned) => ((!self.setup().fresh_instances).then_some(instance), returned),
@@ -200,10 +206,17 @@ impl Cell {
         }
     }
 
-    async fn instantiate(&self, flags: &Arc<CallFlags>, deadline: Nanos) -> Result<Instance, CellFault> {
+    async fn instantiate(
+        &self,
+        flags: &Arc<CallFlags>,
+        headers: &Bytes,
+        deadline: Nanos,
+    ) -> Result<Instance, CellFault> {
         let refused = |error: wasmtime::Error| CellFault::Instance(format!("{error:#}"));
         let limits = &self.setup().limits;
-        let mut state = State::new(self, self.wasi().map_err(refused)?);
+        let cause = Cause::default();
+        cause.set(headers.clone());
+        let mut state = State::new(self, self.wasi(&cause).map_err(refused)?, cause);
         state.flags = Arc::clone(flags);
         state.deadline = deadline;
         let mut store = Store::new(self.engine().wasmtime(), state);

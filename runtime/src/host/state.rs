@@ -12,6 +12,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::bindings::cellmesh::cell::{config, types};
 use super::cell::{Cell, CellSetup};
 use super::engine::TABLE_ELEMENTS_MAX;
+use super::guest_log::Cause;
 
 /// Flags through which a running call and the side that polls it talk; one set per instance.
 #[derive(Debug, Default)]
@@ -58,18 +59,21 @@ pub(super) struct State {
     pub(super) flags: Arc<CallFlags>,
     /// When the running call has to end.
     pub(super) deadline: Nanos,
+    /// For which request.
+    pub(super) cause: Cause,
     /// The guest asked for more linear memory than it may have; the trap that follows is told as this.
     pub(super) memory_refused: bool,
 }
 
 impl State {
-    pub(super) fn new(cell: &Cell, wasi: WasiCtx) -> Self {
+    pub(super) fn new(cell: &Cell, wasi: WasiCtx, cause: Cause) -> Self {
         Self {
             wasi,
             table: ResourceTable::with_capacity(0),
             setup: Arc::clone(cell.setup()),
             flags: Arc::default(),
             deadline: Nanos::MAX,
+            cause,
             memory_refused: false,
         }
     }

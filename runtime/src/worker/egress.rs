@@ -2,9 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use cellmesh_dpu::egress::ELSEWHERE;
-use cellmesh_dpu::egress::hosts::{Authority, HostPattern};
+use cellmesh_dpu::egress::hosts::{Authority, HostPattern, Scheme};
 use cellmesh_dpu::{Routes, ServiceName};
 use cellmesh_graph::{StepIndex, StepResult};
+use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::head::{HeadLimits, HeaderLines};
 use cellmesh_shm::ids::{CallId, ServiceId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
@@ -23,6 +24,7 @@ pub(super) struct Waiter {
     pub(super) request: RequestId,
     pub(super) step: StepIndex,
     pub(super) service: ServiceId,
+    pub(super) sent: Nanos,
     /// What to send once more if the callee's worker is lost with it.
     pub(super) again: Option<Box<RequestMessage>>,
 }
@@ -54,6 +56,7 @@ pub(super) struct Outgoing {
 /// What a URL names.
 #[derive(Debug, PartialEq, Eq)]
 struct Target<'u> {
+    scheme: Scheme,
     host: &'u str,
     /// Path and query; `/` where the URL has none.
     path: &'u str,
@@ -72,7 +75,11 @@ pub(super) fn message(
 ) -> Result<RequestMessage, Box<StepResult>> {
     let bad = |text: String| Box::new(StepResult::failure(500, text));
     let target = target(&outgoing.url).map_err(bad)?;
-    let service = destination(target.host, routes, allow).ok_or_else(|| Box::new(no_service(target.host)))?;
+    let service = destination(&target, routes, allow).ok_or_else(|| Box::new(no_service(target.host)))?;
+    if service != ELSEWHERE && target.scheme == Scheme::Https {
+        let host = target.host;
+        return Err(bad(format!("{host} is a service of this application: it is called at http://{host}")));
+    }
     if !is_token(&outgoing.method) {
         return Err(bad(format!(
             "method {:?}: must be an HTTP method",
@@ -86,12 +93,12 @@ pub(super) fn message(
 }
 
 /// A host that config names is what it names, whatever our services are called.
-fn destination(host: &str, routes: &Routes, allow: &[HostPattern]) -> Option<ServiceId> {
+fn destination(target: &Target<'_>, routes: &Routes, allow: &[HostPattern]) -> Option<ServiceId> {
     let is_allowed = || {
-        let authority = Authority::parse(host);
-        authority.is_some_and(|authority| allow.iter().any(|pattern| pattern.matches(authority)))
+        let is_it = |authority| allow.iter().any(|pattern| pattern.matches(target.scheme, authority));
+        Authority::parse(target.host).is_some_and(is_it)
     };
-    if !allow.is_empty() && is_allowed() { Some(ELSEWHERE) } else { routes.id_of_host(host) }
+    if !allow.is_empty() && is_allowed() { Some(ELSEWHERE) } else { routes.id_of_host(target.host) }
 }
 
 fn compose(
@@ -109,7 +116,8 @@ fn compose(
     head.extend_from_slice(&method);
     if service == ELSEWHERE {
         // As to a proxy: the whole URL.
-        head.extend_from_slice(b"http://");
+        head.extend_from_slice(target.scheme.as_str().as_bytes());
+        head.extend_from_slice(b"://");
         head.extend_from_slice(target.host.as_bytes());
     }
     head.extend_from_slice(target.path.as_bytes());
@@ -175,17 +183,19 @@ fn no_service(host: &str) -> StepResult {
     )
 }
 
-/// Takes a URL apart: `http://service/path?query`, with or without the scheme.
+/// Takes a URL apart: `http://service/path?query`, with or without the scheme, or `https://host/path?query`.
 fn target(url: &[u8]) -> Result<Target<'_>, String> {
     let bad = |why: &str| format!("url {:?}: {why}", String::from_utf8_lossy(url));
     let text = std::str::from_utf8(url).map_err(|_| bad("must be ASCII"))?;
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(bad("must be ASCII without spaces and control characters"));
     }
-    let rest = match text.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-        Some(_) => return Err(bad("must begin with http://")),
-        None => text,
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => match Scheme::parse(scheme) {
+            Some(scheme) => (scheme, rest),
+            None => return Err(bad("must begin with http:// or https://")),
+        },
+        None => (Scheme::Http, text),
     };
     let rest = rest.split('#').next().unwrap_or(rest);
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -194,9 +204,9 @@ fn target(url: &[u8]) -> Result<Target<'_>, String> {
         return Err(bad("must name a service: http://service/path"));
     }
     match path.as_bytes().first() {
-        None => Ok(Target { host, path: "/" }),
+        None => Ok(Target { scheme, host, path: "/" }),
         Some(b'?') => Err(bad("must have a path before the query: http://service/?query")),
-        Some(_) => Ok(Target { host, path }),
+        Some(_) => Ok(Target { scheme, host, path }),
     }
 }
 
@@ -225,6 +235,7 @@ mod tests {
         assert_eq!(parts("http://s1/api/v1?x=1"), Ok(("s1", "/api/v1?x=1")));
         assert_eq!(parts("s1.ns.svc.cluster.local:80"), Ok(("s1.ns.svc.cluster.local:80", "/")));
         assert_eq!(parts("HTTP://s1/a#fragment"), Ok(("s1", "/a")));
+        assert_eq!(target(b"HTTPS://s1/").map(|target| target.scheme), Ok(Scheme::Https));
     }
 
     /// What could end a request line early, or means something else to another reader, is refused.
@@ -233,7 +244,7 @@ mod tests {
         for url in [
             "",
             "http://",
-            "https://s1/",
+            "ftp://s1/",
             "http://u@s1/",
             "http://s1/a b",
             "http://s1/\r\nx: y",

@@ -9,6 +9,7 @@ use std::ops::{Index, IndexMut};
 use cellmesh_shm::ids::ServiceId;
 
 use super::ServiceCell;
+use super::meters::{Meter, Meters};
 use crate::call::Ticket;
 use crate::host::{Cell, GuestCall, Instance};
 
@@ -26,6 +27,7 @@ pub(super) struct Waiting {
 
 pub(super) struct Hosted {
     pub(super) cell: Cell,
+    pub(super) meter: Meter,
     idle: Vec<Instance>,
     /// Instances in use, whether they exist already or are made by the call.
     busy: usize,
@@ -46,14 +48,14 @@ pub(super) struct HostedServices {
 }
 
 impl HostedServices {
-    pub(super) fn new(services: Vec<(ServiceId, ServiceCell)>, idle_max: usize) -> Self {
+    pub(super) fn new(services: Vec<(ServiceId, ServiceCell)>, idle_max: usize, meters: &Meters) -> Self {
         let mut table = Vec::new();
         for (id, service) in services {
             let index = usize::from(id.0);
             if index >= table.len() {
                 table.resize_with(index + 1, || None);
             }
-            table[index] = Some(Hosted::new(service));
+            table[index] = Some(Hosted::new(service, meters));
         }
         Self { table, idle: 0, idle_max, hand: 0 }
     }
@@ -108,8 +110,9 @@ impl IndexMut<ServiceId> for HostedServices {
 }
 
 impl Hosted {
-    pub(super) fn new(service: ServiceCell) -> Self {
+    pub(super) fn new(service: ServiceCell, meters: &Meters) -> Self {
         Self {
+            meter: meters.of(&service.cell.setup().service),
             cell: service.cell,
             idle: Vec::new(),
             busy: 0,
@@ -125,11 +128,13 @@ impl Hosted {
         }
         self.busy += 1;
         self.was_called = true;
+        self.meter.instances_busy(self.busy);
         Ok(self.idle.pop())
     }
 
     fn give_back(&mut self, instance: Option<Instance>) {
         self.busy -= 1;
+        self.meter.instances_busy(self.busy);
         self.idle.extend(instance);
     }
 

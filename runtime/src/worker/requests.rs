@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cellmesh_graph::{Engine, StepIndex};
+use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{CallId, SlotId};
 use cellmesh_shm::message::RequestMessage;
 
@@ -20,6 +21,7 @@ pub struct RequestId {
 pub(super) struct Request {
     pub(super) slot: SlotId,
     pub(super) message: RequestMessage,
+    pub(super) arrived: Nanos,
     /// The graph, once the handler has returned one.
     pub(super) engine: Option<Box<Engine>>,
     /// Calls to other services that are not answered yet.
@@ -29,8 +31,8 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(slot: SlotId, message: RequestMessage) -> Self {
-        Self { slot, message, engine: None, calls: Vec::new(), running: Vec::new() }
+    pub(super) fn new(slot: SlotId, message: RequestMessage, arrived: Nanos) -> Self {
+        Self { slot, message, arrived, engine: None, calls: Vec::new(), running: Vec::new() }
     }
 
     /// The name of a step, for messages.
@@ -129,7 +131,6 @@ impl Requests {
 
 #[cfg(test)]
 mod tests {
-    use cellmesh_shm::clock::Nanos;
     use cellmesh_shm::ids::ServiceId;
 
     use super::*;
@@ -144,7 +145,7 @@ mod tests {
             head: Bytes::from_static(b"GET/host: a\n"),
             body: Bytes::from_static(b"body"),
         };
-        Request::new(SlotId { index: slot, generation: 5 }, message)
+        Request::new(SlotId { index: slot, generation: 5 }, message, Nanos(0))
     }
 
     /// An id finds its request until it has ended, and never the next one in its place.

@@ -1,9 +1,11 @@
 //! Graphs: from a plan to its response. The engine says what comes next; this file does it.
 
 use bytes::Bytes;
+use cellmesh_dpu::ServiceName;
 use cellmesh_graph::{
     Action, BuiltRequests, Engine, EngineError, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult,
 };
+use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::CallId;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
@@ -12,6 +14,9 @@ use super::requests::{Request, RequestId};
 use super::{Worker, reply};
 use crate::call::Ticket;
 use crate::host::{GuestCall, Returned, ReturnedBody, StepCall, StepInput};
+
+/// What hosts that are no services of the application are called in metrics, all together.
+const ELSEWHERE_NAME: &str = "elsewhere";
 
 impl Worker {
     /// The handler answered by itself.
@@ -76,7 +81,8 @@ impl Worker {
 
     fn call_step(&mut self, id: RequestId, step: StepIndex, work: GuestCall) {
         let Some(request) = self.requests.get(id) else { return };
-        let ticket = Ticket { request: id, step: Some(step), service: request.message.service };
+        let service = request.message.service;
+        let ticket = Ticket { request: id, step: Some(step), service, wanted: Nanos::now() };
         self.call(ticket, work);
     }
 
@@ -118,7 +124,8 @@ impl Worker {
         match self.port.call(message) {
             Ok(call) => {
                 request.calls.push(call);
-                self.egress.wait(call, Waiter { request: id, step, service, again });
+                let sent = Nanos::now();
+                self.egress.wait(call, Waiter { request: id, step, service, sent, again });
             }
             Err(refused) => {
                 let result = egress::refused(refused.why, self.routes.name(service));
@@ -129,8 +136,11 @@ impl Worker {
 
     /// A call to another service has its outcome.
     pub(super) fn answered(&mut self, call: CallId, message: ResponseMessage) {
-        let Some(Waiter { request: id, step, service, again }) = self.egress.take(call) else { return };
+        let Some(Waiter { request: id, step, service, sent, again }) = self.egress.take(call) else { return };
         let Some(request) = self.requests.get_mut(id) else { return };
+        let target = self.routes.name(service).map_or(ELSEWHERE_NAME, ServiceName::as_str);
+        let meter = &self.hosted[request.message.service].meter;
+        meter.called_other(target, Nanos::now().saturating_since(sent));
         request.calls.retain(|waited| *waited != call);
         if let Some(again) = again.filter(|_| message.fault == Fault::WorkerLost) {
             self.transmit(id, step, *again, None);

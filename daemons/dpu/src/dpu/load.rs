@@ -4,13 +4,16 @@
 //! is counted from its head to its end by a guard, so no path can forget to give back what it took.
 //! The same holds of each service, for what was routed to it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
+use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 
 use super::{Dpu, Settings};
 use crate::faults::Refusal;
+use crate::histogram::Histogram;
 use crate::request_id::RequestIds;
 use crate::routes::Routes;
 use crate::units::ByteSize;
@@ -38,6 +41,8 @@ pub(super) struct Outcomes {
     pub(super) answered: Cell<u64>,
     pub(super) refused: Cell<u64>,
     pub(super) abandoned: Cell<u64>,
+    /// From their heads to their ends.
+    durations: RefCell<Histogram>,
 }
 
 /// Requests of clients for one service, on one lane.
@@ -57,6 +62,8 @@ pub struct ServiceStats {
     pub abandoned: u64,
     /// Routed to it and not ended.
     pub in_flight: u64,
+    /// Of those that ended, from when the head was read until the answer was there.
+    pub durations: Histogram,
 }
 
 impl Load {
@@ -72,7 +79,10 @@ impl Load {
 }
 
 impl Outcomes {
-    fn end(&self, end: End) {
+    fn end(&self, end: End, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.durations.borrow_mut().record(took);
+        }
         add(
             match end {
                 End::Abandoned => &self.abandoned,
@@ -96,6 +106,7 @@ impl Outcomes {
             refused: self.refused.get(),
             abandoned: self.abandoned.get(),
             in_flight: self.in_flight(),
+            durations: self.durations.borrow().clone(),
         }
     }
 }
@@ -118,8 +129,8 @@ pub(crate) struct Received {
     dpu: Dpu,
     /// What config said when it began.
     settings: Rc<Settings>,
-    /// The service that it was routed to.
-    service: Option<usize>,
+    /// The service that it was routed to, and when.
+    service: Option<(usize, Nanos)>,
     buffered_bytes: u64,
     dispatched: bool,
     end: End,
@@ -137,7 +148,7 @@ impl Received {
         let place = usize::from(service.0);
         if let Some(outcomes) = self.dpu.0.load.services.get(place) {
             add(&outcomes.received, 1);
-            self.service = Some(place);
+            self.service = Some((place, Nanos::now()));
         }
     }
 
@@ -236,9 +247,9 @@ impl Drop for Received {
         let load = &self.dpu.0.load;
         load.buffered_bytes.set(load.buffered_bytes.get() - self.buffered_bytes);
         load.dispatched.set(load.dispatched.get() - u32::from(self.dispatched));
-        load.requests.end(self.end);
-        if let Some(place) = self.service {
-            load.services[place].end(self.end);
+        load.requests.end(self.end, None);
+        if let Some((place, since)) = self.service {
+            load.services[place].end(self.end, Some(Nanos::now().saturating_since(since)));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! - Any other is looked up each time that a connection is made, and judged as it was found: the address that was judged
 //!   is the one that is connected to, so a resolver that changes its mind gains nothing.
 //! - Of several addresses those that may not be called are left out; the others are tried in turn.
+//! - Over TLS a host has to prove that it has the name that the URL gives it, however its address was found.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,13 +14,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Uri;
+use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use super::hosts::{Authority, HTTP_PORT, HostPattern, is_inward};
+use super::hosts::{Authority, HostPattern, Scheme, is_inward};
+use super::trust::Trust;
 use crate::config::EgressConfig;
 
 /// Names looked up at once; more wait. Each takes a thread of the system's resolver.
@@ -40,6 +45,9 @@ pub(crate) enum ConnectError {
     /// Nobody there.
     #[error("{address} ({host:?}): {source}")]
     Refused { host: String, address: SocketAddr, source: io::Error },
+    /// Somebody there, but it is not known to be the host.
+    #[error("host {host:?}: no connection over TLS: {source}")]
+    Tls { host: String, source: io::Error },
     /// Nobody answered.
     #[error("host {host:?}: no connection within {limit:?}")]
     TimedOut { host: String, limit: std::time::Duration },
@@ -56,6 +64,7 @@ impl ConnectError {
             Self::Refused { host, address, source } => {
                 Self::Refused { host: host.clone(), address: *address, source: same(source) }
             }
+            Self::Tls { host, source } => Self::Tls { host: host.clone(), source: same(source) },
             Self::TimedOut { host, limit } => Self::TimedOut { host: host.clone(), limit: *limit },
         }
     }
@@ -70,6 +79,7 @@ struct Rules {
     /// By host in lower case.
     hosts: BTreeMap<String, SocketAddr>,
     allow: Vec<HostPattern>,
+    trust: Trust,
     connect_timeout: std::time::Duration,
     lookups: Arc<Semaphore>,
 }
@@ -81,6 +91,7 @@ impl Connector {
         Self(Arc::new(Rules {
             hosts,
             allow: config.allow.clone(),
+            trust: Trust::new(config.cas.as_ref()),
             connect_timeout: config.connect_timeout.0,
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
         }))
@@ -88,7 +99,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 
@@ -101,19 +112,38 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let host = uri.host().ok_or(ConnectError::NoHost)?.trim_matches(['[', ']']);
             let authority = Authority { host, port: uri.port_u16() };
+            let scheme = uri.scheme_str().and_then(Scheme::parse).unwrap_or(Scheme::Http);
             let limit = rules.connect_timeout;
-            let connected = timeout(limit, rules.connect(authority)).await;
-            connected
-                .unwrap_or_else(|_| Err(ConnectError::TimedOut { host: host.to_owned(), limit }))
-                .map(TokioIo::new)
+            let connecting = async {
+                let tcp = TokioIo::new(rules.connect(scheme, authority).await?);
+                match scheme {
+                    Scheme::Http => Ok(MaybeHttpsStream::Http(tcp)),
+                    Scheme::Https => rules.shake_hands(tcp, host).await,
+                }
+            };
+            let timed_out = |_| Err(ConnectError::TimedOut { host: host.to_owned(), limit });
+            timeout(limit, connecting).await.unwrap_or_else(timed_out)
         })
     }
 }
 
 impl Rules {
-    async fn connect(&self, authority: Authority<'_>) -> Result<TcpStream, ConnectError> {
+    async fn shake_hands(
+        &self,
+        tcp: TokioIo<TcpStream>,
+        host: &str,
+    ) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, ConnectError> {
+        let failed = |source| ConnectError::Tls { host: host.to_owned(), source };
+        let client = self.trust.client().await.map_err(|why| failed(io::Error::other(why)))?;
+        let name = ServerName::try_from(host.strip_suffix('.').unwrap_or(host).to_owned());
+        let name = name.map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        let tls = TlsConnector::from(client).connect(name, TokioIo::new(tcp)).await.map_err(failed)?;
+        Ok(tls.into())
+    }
+
+    async fn connect(&self, scheme: Scheme, authority: Authority<'_>) -> Result<TcpStream, ConnectError> {
         let mut last = None;
-        for address in self.addresses(authority).await? {
+        for address in self.addresses(scheme, authority).await? {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
                     // Worth a try: a socket that is gone says so when it is used.
@@ -129,14 +159,18 @@ impl Rules {
     }
 
     /// Where a host may be called; at least one.
-    async fn addresses(&self, authority: Authority<'_>) -> Result<Vec<SocketAddr>, ConnectError> {
+    async fn addresses(
+        &self,
+        scheme: Scheme,
+        authority: Authority<'_>,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
         let host = authority.host.strip_suffix('.').unwrap_or(authority.host).to_ascii_lowercase();
         if let Some(address) = self.hosts.get(&host) {
             return Ok(vec![*address]);
         }
         let failed = |source| ConnectError::Lookup { host: authority.host.to_owned(), source };
         let turn = Arc::clone(&self.lookups).acquire_owned().await.expect("never closed");
-        let name = (authority.host.to_owned(), authority.port.unwrap_or(HTTP_PORT));
+        let name = (authority.host.to_owned(), authority.port.unwrap_or(scheme.port()));
         // Its thread goes on when nobody waits any more, and keeps its turn until then.
         let looking = tokio::task::spawn_blocking(move || {
             let found = name.to_socket_addrs().map(Vec::from_iter);
@@ -145,8 +179,8 @@ impl Rules {
         });
         let found = looking.await.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
         let first = found.first().ok_or_else(|| failed(io::Error::other("it has no address")))?.ip();
-        let callable: Vec<SocketAddr> =
-            found.into_iter().filter(|address| self.may_call(address.ip(), authority)).collect();
+        let may_call = |address: &SocketAddr| self.may_call(address.ip(), scheme, authority);
+        let callable: Vec<SocketAddr> = found.into_iter().filter(may_call).collect();
         if callable.is_empty() {
             return Err(ConnectError::Inward { host: authority.host.to_owned(), address: first });
         }
@@ -155,8 +189,9 @@ impl Rules {
 
     /// An inward address only if the URL itself names it and config allows just that: a name that leads there is no
     /// permission, whoever else may call it.
-    fn may_call(&self, address: IpAddr, authority: Authority<'_>) -> bool {
+    fn may_call(&self, address: IpAddr, scheme: Scheme, authority: Authority<'_>) -> bool {
         let is_named = || authority.host.parse() == Ok(address);
-        !is_inward(address) || (is_named() && self.allow.iter().any(|pattern| pattern.matches(authority)))
+        let is_allowed = || self.allow.iter().any(|pattern| pattern.matches(scheme, authority));
+        !is_inward(address) || (is_named() && is_allowed())
     }
 }

@@ -63,6 +63,41 @@ fn is_host(text: &str) -> bool {
     text.len() <= HOST_BYTES_MAX && text.split('.').all(is_label)
 }
 
+/// How a host is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// In cleartext.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As a URL begins; `None`: we speak nothing that is called so.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Http, Self::Https].into_iter().find(|scheme| text.eq_ignore_ascii_case(scheme.as_str()))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// Where it is spoken unless a port is named. Source: RFC 9110, sections 4.2.1 and 4.2.2.
+    #[must_use]
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
 /// What a cell may call beyond the services of its application: `host`, `host:port`, or `*.domain` for all below it.
 /// Without a port all ports are meant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -103,18 +138,15 @@ impl<'de> Deserialize<'de> for HostPattern {
 }
 
 impl HostPattern {
-    /// Whether `authority` is meant; without a port it is at the port of its scheme.
+    /// Whether `authority` is meant; without a port it is at that of `scheme`.
     #[must_use]
-    pub fn matches(&self, authority: Authority<'_>) -> bool {
+    pub fn matches(&self, scheme: Scheme, authority: Authority<'_>) -> bool {
         let host = plain(authority.host);
         let is_host =
             if self.host.starts_with('.') { host.ends_with(&*self.host) } else { host == *self.host };
-        is_host && self.port.is_none_or(|port| port == authority.port.unwrap_or(HTTP_PORT))
+        is_host && self.port.is_none_or(|port| port == authority.port.unwrap_or(scheme.port()))
     }
 }
-
-/// Where HTTP is spoken unless a port is named. Source: RFC 9110, section 4.2.1.
-pub const HTTP_PORT: u16 = 80;
 
 fn plain(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
@@ -198,11 +230,14 @@ mod tests {
     #[test]
     fn patterns_match_what_they_name() {
         let matches = |pattern: &str, host: &str| {
-            pattern.parse::<HostPattern>().expect("a pattern").matches(authority(host))
+            pattern.parse::<HostPattern>().expect("a pattern").matches(Scheme::Http, authority(host))
         };
         assert!(matches("api.example.com", "API.example.com.:8443"));
         assert!(matches("api.example.com:80", "api.example.com"));
         assert!(!matches("api.example.com:80", "api.example.com:81"));
+        let secure: HostPattern = "api.example.com:443".parse().expect("a pattern");
+        assert!(secure.matches(Scheme::Https, authority("api.example.com")));
+        assert!(!secure.matches(Scheme::Http, authority("api.example.com")));
         assert!(matches("*.example.com", "a.b.example.com"));
         assert!(!matches("*.example.com", "example.com"));
         assert!(!matches("*.example.com", "evilexample.com"));

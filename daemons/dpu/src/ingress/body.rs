@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::dpu::Received;
 use crate::faults::Refusal;
 
-/// A promise of more than this is believed when the bytes are there.
-const PROMISE_BELIEVED_BYTES: u64 = 64 * 1024;
+/// A promise of more than this, or of more than has arrived, is believed when the bytes are there.
+const PROMISE_BELIEVED_BYTES: usize = 4 * 1024;
 
 /// The whole body, within the time that the request has.
 ///
@@ -86,8 +86,10 @@ impl Pieces {
             return;
         }
         if self.joined.is_empty() {
-            let room = usize::try_from(expected.min(PROMISE_BELIEVED_BYTES)).unwrap_or(0);
-            self.joined.reserve(self.first.len() + piece.len() + room);
+            let arrived = self.first.len() + piece.len();
+            let believed = PROMISE_BELIEVED_BYTES.max(arrived);
+            self.joined
+                .reserve(arrived + usize::try_from(expected).map_or(believed, |room| room.min(believed)));
             self.joined.extend_from_slice(&std::mem::take(&mut self.first));
         }
         self.joined.extend_from_slice(&piece);

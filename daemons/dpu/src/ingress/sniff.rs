@@ -1,4 +1,7 @@
 //! Which protocol a client speaks, from its first bytes.
+//!
+//! A client of HTTP/1 is waited for here until its first head is whole, or is none: a slow one costs the bytes that it has
+//! sent, and not yet a parser with its buffers.
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
@@ -12,8 +15,10 @@ use crate::dpu::Connection;
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// More white space than this before a request is no request.
 const BLANK_BYTES_MAX: usize = 1024;
-/// A first read: most request heads fit.
+/// A first read: most request heads fit. The parser takes over when there are more.
 const FIRST_READ_BYTES: usize = 2048;
+/// Lines of a head that are looked at here. The parser takes over when there are more.
+const LINES_MAX: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -47,10 +52,19 @@ async fn read_until_clear(
         if !matches!(connection.unless_drained(io.read_buf(early)).await, Some(Ok(1..))) {
             return known_at_end(early, json);
         }
-        if let Some(protocol) = classify(early, json) {
-            return Some(protocol);
+        match classify(early, json) {
+            None => {}
+            Some(Protocol::Http1) if is_begun(early) => {}
+            known => return known,
         }
     }
+}
+
+/// Whether this is the beginning of a head, and no more than that.
+fn is_begun(bytes: &[u8]) -> bool {
+    let mut lines = [httparse::EMPTY_HEADER; LINES_MAX];
+    let parsed = httparse::Request::new(&mut lines).parse(bytes);
+    bytes.len() < FIRST_READ_BYTES && parsed == Ok(httparse::Status::Partial)
 }
 
 /// Nothing more comes: half a preface is for the HTTP/1 parser to refuse.
@@ -104,6 +118,24 @@ mod tests {
             assert_eq!(classify(bytes, true), protocol, "{bytes:?}");
         }
         assert_eq!(classify(&[b' '; BLANK_BYTES_MAX + 1], true), Some(Protocol::Http1));
+    }
+
+    /// A head that is neither whole nor wrong, nor long.
+    #[test]
+    fn heads_are_waited_for() {
+        for begun in
+            ["G", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nhost: a\r\n", "\r\nGET / HTTP/1.1\r\na: b\r\n\r"]
+        {
+            assert!(is_begun(begun.as_bytes()), "{begun:?}");
+        }
+        let (long, lines) = ("a".repeat(FIRST_READ_BYTES), "a: b\r\n".repeat(LINES_MAX + 1));
+        let (long, lines) = (format!("GET /{long}"), format!("GET / HTTP/1.1\r\n{lines}"));
+        let whole = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        for ended in
+            [whole, "GET / HTTP/1.1\n\n", "GET  /", "\x16\x03\x01", "GET / HTTP/1.1\r\na b", &long, &lines]
+        {
+            assert!(!is_begun(ended.as_bytes()), "{ended:?}");
+        }
     }
 
     /// With the bridge off its clients are told so in HTTP.

@@ -1,0 +1,192 @@
+//! Every metric: name, kind, labels, meaning. `docs/metrics.md` is made of this list.
+//!
+//! - Names and units follow the conventions of Prometheus: base units, `_total` for what only grows.
+//! - Labels have values that config or this code bounds; nothing of a request is ever one.
+
+/// What kind of samples a metric has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It only grows, while the process lives.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// How many took how long, in seconds.
+    Histogram,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Family {
+    /// As [`Family::prefix`] needs it.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [&'static str],
+    pub(super) help: &'static str,
+}
+
+impl Family {
+    /// What is before its name: nothing before the names that every process has for what the kernel knows of it.
+    pub(super) fn prefix(&self) -> &'static str {
+        if self.name.starts_with("process_") { "" } else { "cellmesh_" }
+    }
+}
+
+/// Declares constants, and lists of them with a title each.
+macro_rules! families {
+    ($($title:literal { $($constant:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)* })*) => {
+        $($(pub(super) const $constant: Family =
+            Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*)*
+        /// All of them, in the order of the docs.
+        #[cfg(test)]
+        const ALL: &[(&str, &[&Family])] = &[$(($title, &[$(&$constant),*])),*];
+    };
+}
+
+families! {
+    "The process" {
+        BUILD_INFO: Gauge "build_info" ["version"] "Constant 1; the version is in the label.";
+        CONFIG_RELOADS: Counter "config_reloads_total" ["outcome"] "Times that config was read again, by outcome.";
+        CONFIG_LAST_RELOAD: Gauge "config_last_reload_success" [] "Whether the file was right when it was read last: 1 or 0.";
+        PROCESS_CPU: Counter "process_cpu_seconds_total" [] "Processor time of all threads, from the kernel's own accounting.";
+        PROCESS_MEMORY: Gauge "process_resident_memory_bytes" [] "Resident memory.";
+        PROCESS_DESCRIPTORS: Gauge "process_open_fds" [] "Open file descriptors.";
+    }
+    "Clients: what the DPU took in" {
+        REQUESTS_RECEIVED: Counter "requests_received_total" [] "Requests whose head was read.";
+        REQUESTS_ANSWERED: Counter "requests_answered_total" [] "Requests answered by a cell or a host.";
+        REQUESTS_REFUSED: Counter "requests_refused_total" [] "Requests answered by the mesh with an error.";
+        REQUESTS_ABANDONED: Counter "requests_abandoned_total" [] "Requests whose client went away first.";
+        REQUESTS_IN_FLIGHT: Gauge "inflight_requests" [] "Requests received and not ended.";
+        SERVICE_RECEIVED: Counter "service_requests_received_total" ["service"] "Requests of clients routed to a service.";
+        SERVICE_ANSWERED: Counter "service_requests_answered_total" ["service"] "Of these, answered by a cell or a host.";
+        SERVICE_REFUSED: Counter "service_requests_refused_total" ["service"] "Of these, answered by the mesh with an error.";
+        SERVICE_ABANDONED: Counter "service_requests_abandoned_total" ["service"] "Of these, whose client went away first.";
+        SERVICE_IN_FLIGHT: Gauge "service_inflight_requests" ["service"] "Requests of clients routed to a service and not ended.";
+        SERVICE_DURATION: Histogram "service_request_duration_seconds" ["service"] "Requests of clients, from when they were routed until their answer was there.";
+        CONNECTIONS_OPEN: Gauge "connections_open" [] "Connections of clients.";
+        TLS_FAILURES: Counter "tls_handshake_failures_total" [] "TLS handshakes that clients began and that came to nothing.";
+        REQUEST_BODY_BYTES: Gauge "request_body_bytes" [] "Bytes of request bodies held.";
+        ANSWER_BODY_BYTES: Gauge "answer_body_bytes" [] "Bytes of answers that clients have not taken.";
+        BAD_RESPONSES: Counter "bad_responses_total" [] "Answers of cells that HTTP cannot say.";
+    }
+    "Off the node" {
+        CALLS_RELAYED: Counter "calls_relayed_total" [] "Calls of workers that the DPU made or passed on.";
+        EGRESS_CALLS: Counter "egress_calls_total" [] "Calls made off this node.";
+        EGRESS_FAILURES: Counter "egress_failures_total" [] "Calls off this node without an answer of their callee.";
+        EGRESS_OPEN: Gauge "egress_calls_open" [] "Calls of workers on their way off this node.";
+    }
+    "Policies of services" {
+        POLICY_REFUSED: Counter "policy_refused_total" ["service", "reason"] "Requests refused by the policy of their service.";
+        POLICY_IN_FLIGHT: Gauge "policy_inflight_requests" ["service"] "Requests that count for in_flight_max.";
+        RETRIES: Counter "policy_retries_total" ["service"] "Calls made once more because one had failed.";
+        RETRIES_REFUSED: Counter "policy_retries_refused_total" ["service"] "Retries that the budget has refused.";
+        CIRCUIT_OPEN: Gauge "circuit_open" ["service"] "Lanes that leave the service alone, or ask with one call.";
+        CIRCUIT_OPENINGS: Counter "circuit_openings_total" ["service"] "Times that the circuit opened.";
+        CIRCUIT_REFUSED: Counter "circuit_refused_total" ["service"] "Requests refused because the circuit is open.";
+        HEDGES: Counter "policy_hedges_total" ["service"] "Second calls made because the first was slow.";
+        HEDGES_WON: Counter "policy_hedges_won_total" ["service"] "Second calls whose answer came first.";
+    }
+    "Cells: what workers do" {
+        CELL_RECEIVED: Counter "cell_requests_received_total" ["service"] "Requests that came to the cells of a service, from clients and from cells.";
+        CELL_CANCELLED: Counter "cell_requests_cancelled_total" ["service"] "Of these, given up by who asked.";
+        CELL_RESPONSES: Counter "cell_responses_total" ["service", "code"] "Responses by the class of their status: 2xx, 4xx, 5xx and so on.";
+        CELL_DURATION: Histogram "cell_request_duration_seconds" ["service"] "Requests from their arrival at the worker to their response.";
+        CELL_REQUEST_BYTES: Counter "cell_request_bytes_total" ["service"] "Bytes of heads and bodies of requests.";
+        CELL_RESPONSE_BYTES: Counter "cell_response_bytes_total" ["service"] "Bytes of bodies of responses.";
+        STEP_DURATION: Histogram "step_duration_seconds" ["service", "kind"] "Calls of a cell's functions, from when they were wanted to their end: handler, internal step, builder.";
+        STEP_QUEUE: Histogram "step_queue_seconds" ["service", "kind"] "Of it, until an instance was free.";
+        STEP_RUN: Histogram "step_run_seconds" ["service", "kind"] "Of it, on a thread. What is left was spent waiting for the pool, a clock or a file.";
+        STEP_EGRESS: Histogram "step_egress_seconds" ["service", "target"] "Calls to other services, from sending to their answer; hosts that are none are elsewhere.";
+        CELL_FAULTS: Counter "cell_faults_total" ["service", "kind"] "Calls of a cell's functions that did not return, by reason.";
+        CELL_INSTANCES_MADE: Counter "cell_instances_started_total" ["service"] "Instances that were made.";
+        CELL_INSTANCES_BUSY: Gauge "cell_instances_busy" ["service"] "Instances that run a function, or wait in one.";
+    }
+    "The DPA: rings and custody" {
+        CUSTODY_RECEIVED: Counter "custody_requests_total" [] "Requests taken into custody or refused by the DPA.";
+        CUSTODY_ANSWERED: Counter "custody_answered_total" [] "Of these, answered by their callee.";
+        CUSTODY_ABANDONED: Counter "custody_abandoned_total" [] "Of these, given up by their caller.";
+        CUSTODY_FAULTED: Counter "custody_faulted_total" ["fault"] "Of these, answered by the DPA itself, by fault.";
+        CUSTODY_LIVE: Gauge "custody_requests" [] "Requests in custody.";
+        RING_FRAMES: Counter "ring_frames_total" [] "Small frames passed on.";
+        RING_CHUNKS: Counter "ring_chunks_total" [] "Chunks of large messages passed on.";
+        RING_FULL: Counter "ring_full_total" [] "Frames that found a ring full and waited.";
+        RING_PARKED: Gauge "ring_parked_frames" [] "Frames that wait for room in a ring.";
+        RING_REJECTED: Counter "ring_rejected_frames_total" ["reason"] "Frames that were not believed, by rule.";
+        REDISPATCHED: Counter "redispatched_total" [] "Requests sent to another worker than the first.";
+        LATE_RESPONSES: Counter "late_responses_total" [] "Responses for no live request, dropped.";
+        ENDPOINTS: Gauge "endpoints" [] "Lanes of workers and DPUs that are attached.";
+        EVICTIONS: Counter "worker_evictions_total" ["reason"] "Endpoints that were closed, by reason.";
+        EJECTIONS: Counter "outlier_ejections_total" [] "Times that a worker was ejected as an outlier.";
+        EJECTED: Gauge "outliers_ejected" [] "Workers that are ejected as outliers.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    const PAGE_HEAD: &str = "# Metrics
+
+`GET /metrics` on the admin port, for Prometheus. This page is made of the list in `runtime/src/admin/metrics/families.rs`; a test compares them.
+
+- Base units throughout: seconds, bytes. Counters begin at zero with the process.
+- Each process tells of what it does: `run` of everything, `node` and `dpu` of clients, `node` and `dpa` of rings, `worker` of its cells. A family
+  without samples is left out.
+- `requests_received = answered + refused + abandoned + inflight` in every answer, of all and of each service; and of the DPA
+  `custody_requests_total = answered + faulted + abandoned + custody_requests`.
+- Labels are bounded: `service` and `target` by config, the others by the program. No label is ever taken from a request.
+";
+
+    /// The list as a page in Markdown.
+    fn page() -> String {
+        let mut page = String::from(PAGE_HEAD);
+        for (title, families) in ALL {
+            write!(page, "\n## {title}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n")
+                .expect("memory takes all text");
+            for family in *families {
+                let Family { name, kind, labels, help } = family;
+                let labels =
+                    if labels.is_empty() { String::new() } else { format!("`{}`", labels.join("`, `")) };
+                writeln!(page, "| `{}{name}` | {} | {labels} | {help} |", family.prefix(), kind.name())
+                    .expect("memory takes all text");
+            }
+        }
+        page
+    }
+
+    /// The page in the docs is this list. `CELLMESH_WRITE_DOCS=1 cargo test -p cellmesh page_of_metrics` writes it.
+    #[test]
+    fn page_of_metrics_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+        if std::env::var_os("CELLMESH_WRITE_DOCS").is_some() {
+            std::fs::write(path, page()).expect("the docs are writable");
+        }
+        let found = std::fs::read_to_string(path).expect("docs/metrics.md");
+        assert!(found == page(), "docs/metrics.md is not of this list: write it with CELLMESH_WRITE_DOCS=1");
+    }
+
+    /// Each has its own name, and one that says what it is.
+    #[test]
+    fn names_follow_the_conventions() {
+        let all: Vec<&Family> = ALL.iter().flat_map(|(_, families)| families.iter().copied()).collect();
+        for (index, family) in all.iter().enumerate() {
+            let Family { name, kind, help, .. } = family;
+            assert!(all[index + 1..].iter().all(|other| other.name != *name), "{name} is there twice");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(name.ends_with("_seconds"), *kind == Kind::Histogram, "{name}");
+            assert!(help.ends_with('.') && !help.contains(['"', '\\', '\n']), "{name}: {help}");
+        }
+    }
+}

@@ -6,7 +6,8 @@
 #   deploy/check.sh queries PROGRAM CELLS   prometheus, promtool, Python: cellmesh, and the folder with its cells
 #   deploy/check.sh pods [OVERLAY...]       root, podman with the image in its storage, nsenter, Python
 #
-# PYTHON and CHECKOV name other programs than python3 and checkov.
+# PYTHON and CHECKOV name other programs than python3 and checkov. NODE_FOLDER is one where npm has installed
+# @kubernetes-models/prometheus-operator: the operator's kinds are checked too then.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -26,8 +27,14 @@ without_custom() {
 print(yaml.safe_dump_all(m for m in yaml.safe_load_all(sys.stdin) if "monitoring.coreos.com" not in m["apiVersion"]))'
 }
 
+only_custom() {
+    "$PYTHON" -c 'import json, sys, yaml
+print(json.dumps([m for m in yaml.safe_load_all(sys.stdin) if "monitoring.coreos.com" in m["apiVersion"]]))'
+}
+
 check_manifests() {
     local out overlay version
+    local check=$PWD/check
     out=$(mktemp -d "${TMPDIR:-/tmp}/cellmesh-check.XXXXXX")
     trap 'rm -rf "$out"' RETURN
     "$PYTHON" check/restricted.py --self-test
@@ -38,13 +45,7 @@ check_manifests() {
         "$PYTHON" check/consistency.py <"$out/$overlay.yaml"
     done
     echo "== monitoring"
-    # Beside the overlays, where a component may be named.
-    mkdir "$out/with-monitoring"
-    cat >"$out/with-monitoring/kustomization.yaml" <<END
-namespace: cellmesh
-components: [$(realpath --relative-to="$(realpath "$out/with-monitoring")" kustomize/components/monitoring)]
-END
-    build "$out/with-monitoring" >"$out/monitoring.yaml"
+    build kustomize/monitoring >"$out/monitoring.yaml"
     without_custom <"$out/monitoring.yaml" >"$out/dashboard.yaml"
     for version in "${KUBERNETES_VERSIONS[@]}"; do
         for overlay in "${OVERLAYS[@]}" dashboard; do
@@ -57,6 +58,12 @@ END
         done
         echo "kubernetes-validate --strict: valid for Kubernetes $version"
     done
+    if [[ -n ${NODE_FOLDER:-} ]]; then
+        only_custom <"$out/monitoring.yaml" >"$out/operator.json"
+        (cd "$NODE_FOLDER" && node "$check/operator.mjs" "$out/operator.json")
+    else
+        echo "NODE_FOLDER is not set: the kinds of the Prometheus operator are left out"
+    fi
     if command -v "$CHECKOV" >/dev/null; then
         for overlay in "${OVERLAYS[@]}"; do
             "$CHECKOV" --config-file check/checkov.yaml --file "$out/$overlay.yaml"
@@ -71,7 +78,7 @@ check_rules() {
     out=$(mktemp -d "${TMPDIR:-/tmp}/cellmesh-check.XXXXXX")
     trap 'rm -rf "$out"' RETURN
     "$PYTHON" -c 'import sys, yaml; print(yaml.safe_dump(yaml.safe_load(sys.stdin)["spec"]))' \
-        <kustomize/components/monitoring/alerts.yaml >"$out/alerts.rules.yaml"
+        <kustomize/monitoring/alerts.yaml >"$out/alerts.rules.yaml"
     cp check/alerts_test.yaml "$out/"
     promtool check rules "$out/alerts.rules.yaml"
     promtool test rules "$out/alerts_test.yaml"

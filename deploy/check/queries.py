@@ -21,7 +21,7 @@ import urllib.request
 import yaml
 
 KUSTOMIZE = pathlib.Path(__file__).resolve().parent.parent / "kustomize"
-MONITORING = KUSTOMIZE / "components/monitoring"
+MONITORING = KUSTOMIZE / "monitoring"
 TRAFFIC_SECONDS = 20
 
 

@@ -186,16 +186,7 @@ fn sbom(workspace: &Workspace) -> Result<String> {
     let host = Toolchain::active(workspace)?.host;
     let manifest = workspace.root.join("runtime/Cargo.toml");
     let mut cargo = workspace.cargo();
-    cargo.args([
-        "cyclonedx",
-        "--format",
-        "json",
-        "--spec-version",
-        "1.5",
-        "--describe",
-        "binaries",
-        "--no-build-deps",
-    ]);
+    cargo.args(["cyclonedx", "--format", "json", "--spec-version", "1.5", "--no-build-deps"]);
     cargo.args(["--target", &host, "--override-filename", SBOM, "--quiet", "--manifest-path"]).arg(&manifest);
     // Neither the time nor a random serial number then.
     let made = command::run(cargo.env("SOURCE_DATE_EPOCH", "0"));

@@ -15,8 +15,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::dpu::Received;
 use crate::faults::Refusal;
 
-/// A promise of more than this, or of more than has arrived, is believed when the bytes are there.
-const PROMISE_BELIEVED_BYTES: usize = 4 * 1024;
+/// Less than this is a small piece of a body. A promise of more than that, or of more than has arrived, is believed when the
+/// bytes are there.
+const SMALL_PIECE_BYTES: usize = 1024;
 
 /// The whole body, within the time that the request has.
 ///
@@ -80,14 +81,17 @@ impl Pieces {
         self.first.len() + self.joined.len()
     }
 
+    /// - `expected`: bytes that are still to come, as far as that is known.
     fn push(&mut self, piece: Bytes, expected: u64) {
-        if self.len() == 0 {
+        let is_first = self.len() == 0;
+        // A small piece of more is copied: kept as it is it would keep the whole buffer that it was read into.
+        if is_first && (expected == 0 || piece.len() >= SMALL_PIECE_BYTES) {
             self.first = piece;
             return;
         }
         if self.joined.is_empty() {
             let arrived = self.first.len() + piece.len();
-            let believed = PROMISE_BELIEVED_BYTES.max(arrived);
+            let believed = SMALL_PIECE_BYTES.max(arrived);
             self.joined
                 .reserve(arrived + usize::try_from(expected).map_or(believed, |room| room.min(believed)));
             self.joined.extend_from_slice(&std::mem::take(&mut self.first));

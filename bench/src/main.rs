@@ -21,6 +21,7 @@ mod plots;
 mod process;
 mod serve;
 mod slow;
+mod soak;
 mod transport;
 mod turns;
 
@@ -47,6 +48,8 @@ enum Benchmark {
     Hostile(hostile::Options),
     /// What honest clients lose beside thousands of slow ones.
     Slow(slow::Options),
+    /// Minutes under mixed load: what grows, and what becomes slower.
+    Soak(soak::Options),
     /// The graph engine, a call of a cell, a fresh instance, a load from the cache.
     Parts(parts::Options),
     /// What a message costs between two cells, without cells, next to TCP.
@@ -73,6 +76,7 @@ fn main() -> Result<()> {
         Benchmark::Footprint(options) => footprint::run(&options)?,
         Benchmark::Hostile(options) => hostile::run(&options)?,
         Benchmark::Slow(options) => slow::run(&options)?,
+        Benchmark::Soak(options) => soak::run(&options)?,
         Benchmark::Parts(options) => parts::run(&options)?,
         Benchmark::Transport(options) => transport::run(&options)?,
         Benchmark::RingPeer(peer) => return peer.serve(),

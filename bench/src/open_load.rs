@@ -39,6 +39,30 @@ impl OpenLoad<'_> {
     /// # Errors
     /// When the load cannot be made, or a request is not answered 200.
     pub(crate) fn run(self) -> Result<Latency> {
+        let Report { offered, answered, latency_ms } = self.report()?;
+        ensure!(answered == offered, "{answered} of {offered} answered over {}", self.protocol);
+        Ok(latency_ms)
+    }
+
+    /// Requests that fail.
+    ///
+    /// # Errors
+    /// When the load cannot be made, or one is answered 200.
+    pub(crate) fn run_failing(self) -> Result<()> {
+        let Report { answered, .. } = self.report()?;
+        ensure!(answered == 0, "{answered} requests did not fail");
+        Ok(())
+    }
+
+    /// Requests per second that are answered when more are asked than can be.
+    ///
+    /// # Errors
+    /// When the load cannot be made.
+    pub(crate) fn capacity(self) -> Result<f64> {
+        Ok(self.report()?.answered as f64 / self.seconds as f64)
+    }
+
+    fn report(self) -> Result<Report> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("load.json");
         let mut load = Command::new(cellmesh()?);
@@ -49,8 +73,6 @@ impl OpenLoad<'_> {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         ensure!(load.status().context("cannot start cellmesh load")?.success(), "cellmesh load failed");
-        let Report { offered, answered, latency_ms } = serde_json::from_slice(&std::fs::read(file)?)?;
-        ensure!(answered == offered, "{answered} of {offered} answered over {}", self.protocol);
-        Ok(latency_ms)
+        Ok(serde_json::from_slice(&std::fs::read(file)?)?)
     }
 }

@@ -24,6 +24,7 @@ pub(crate) struct Server {
     address: SocketAddr,
     callees: Vec<Server>,
     socket: Option<PathBuf>,
+    admin: Option<SocketAddr>,
     /// The folder of its config.
     _folder: Option<tempfile::TempDir>,
 }
@@ -115,7 +116,7 @@ impl Server {
 
     /// A process that listens at `address`.
     fn running(child: Child, address: SocketAddr, folder: Option<tempfile::TempDir>) -> Self {
-        Self { child, address, callees: Vec::new(), socket: None, _folder: folder }
+        Self { child, address, callees: Vec::new(), socket: None, admin: None, _folder: folder }
     }
 
     /// The same server; `callees` belong to it from now on.
@@ -140,6 +141,32 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no such process")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
+    }
+
+    /// With the admin port that its config names.
+    pub(crate) fn with_admin(mut self, admin: SocketAddr) -> Self {
+        self.admin = Some(admin);
+        self
+    }
+
+    /// A counter of `/metrics`, by its name with labels; 0 if it is not there.
+    pub(crate) fn metric(&self, name: &str) -> Result<u64> {
+        let mut stream = TcpStream::connect(self.admin.context("it has no admin port")?)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.map(str::parse).transpose()?.unwrap_or(0))
+    }
+
+    /// Entries of a folder of `/proc` about it: `fd`, `task`.
+    pub(crate) fn count_of(&self, what: &str) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/{what}", self.child.id()))?.count())
+    }
+
+    /// Mappings of its memory.
+    pub(crate) fn mappings(&self) -> Result<usize> {
+        Ok(fs::read_to_string(format!("/proc/{}/maps", self.child.id()))?.lines().count())
     }
 
     fn start(mut command: Command, folder: Option<tempfile::TempDir>) -> Result<Self> {

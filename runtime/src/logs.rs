@@ -5,14 +5,29 @@ use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::reload::Handle;
 
 /// What is logged where nobody asks for something else.
 const DEFAULT: &str = "info";
 
-/// Sets what is logged: once for the process, as its log is.
-static SET: OnceLock<Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>> = OnceLock::new();
-/// Says what is logged.
-static GET: OnceLock<Box<dyn Fn() -> Option<String> + Send + Sync>> = OnceLock::new();
+/// The log of this process.
+static LOG: OnceLock<Box<dyn Filtered>> = OnceLock::new();
+
+/// What can say and change what is logged.
+trait Filtered: Send + Sync {
+    fn get(&self) -> Option<String>;
+    fn set(&self, filter: EnvFilter) -> Result<(), FilterError>;
+}
+
+impl<S: 'static> Filtered for Handle<EnvFilter, S> {
+    fn get(&self) -> Option<String> {
+        self.with_current(ToString::to_string).ok()
+    }
+
+    fn set(&self, filter: EnvFilter) -> Result<(), FilterError> {
+        self.reload(filter).map_err(|_| FilterError::NoLog)
+    }
+}
 
 /// Why what is logged was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -41,23 +56,23 @@ pub fn start() {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         let log = log.with_filter_reloading();
-        keep(log.reload_handle());
+        let handle = log.reload_handle();
         log.init();
+        keep(handle);
     } else {
         let log = log.json().flatten_event(true).with_filter_reloading();
-        keep(log.reload_handle());
+        let handle = log.reload_handle();
         log.init();
+        keep(handle);
     }
     if let Some(why) = wrong {
         tracing::warn!("RUST_LOG: {why}; logging {DEFAULT}");
     }
 }
 
-fn keep<S: 'static>(handle: tracing_subscriber::reload::Handle<EnvFilter, S>) {
-    let getting = handle.clone();
-    // Who starts a second log, a test, has the first one's.
-    let _ = GET.set(Box::new(move || getting.with_current(ToString::to_string).ok()));
-    let _ = SET.set(Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())));
+/// Who starts a second log has failed before this: a process has one.
+fn keep(log: impl Filtered + 'static) {
+    let _ = LOG.set(Box::new(log));
 }
 
 fn filter(text: &str) -> Result<EnvFilter, FilterError> {
@@ -71,7 +86,7 @@ fn filter(text: &str) -> Result<EnvFilter, FilterError> {
 /// What is logged now, as [`set`] takes it; `None` if this process did not start a log.
 #[must_use]
 pub fn get() -> Option<String> {
-    GET.get()?()
+    LOG.get()?.get()
 }
 
 /// From now on that is logged.
@@ -80,8 +95,7 @@ pub fn get() -> Option<String> {
 /// [`FilterError`]; then what was logged still is.
 pub fn set(text: &str) -> Result<(), FilterError> {
     let filter = filter(text)?;
-    let set = SET.get().ok_or(FilterError::NoLog)?;
-    set(filter).map_err(|_| FilterError::NoLog)
+    LOG.get().ok_or(FilterError::NoLog)?.set(filter)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Counters of all lanes as text for Prometheus.
 //!
 //! - Nothing is kept up to date for this: each lane is asked when somebody asks for the text, and answers between two pumps.
-//! - What there is: [`families`]; how it is written: [`text`]; this file says where each value comes from.
+//! - What there is: `families.rs`; how it is written: `text.rs`; this file says where each value comes from.
 //! - `received = answered + refused + abandoned + inflight` holds in every answer, and of the DPA
 //!   `requests = answered + faulted + abandoned + in custody`.
 

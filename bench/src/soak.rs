@@ -1,0 +1,147 @@
+//! A soak (S-1 of the threat model): minutes at a share of what the machine can do, of mixed requests of which one in a hundred
+//! fails; what grows, and what becomes slower.
+//!
+//! ```text
+//! capacity (a few seconds, more offered than answered) --> minute 1, 2, ... n, each: mixed open loops, then a look
+//! ```
+//!
+//! - The mix: a cell that answers at once, one that calls two others side by side, one that answers 20 KB, and one that traps.
+//! - The last minute is compared with the second: the first warms up.
+
+use std::fmt::Write as _;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Args;
+
+use crate::machine;
+use crate::open_load::{Latency, OpenLoad};
+use crate::process::{Server, cellmesh, cells};
+
+/// How long and how hard.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Minutes, at least three.
+    #[arg(long, default_value_t = 10)]
+    minutes: usize,
+    /// Share of the capacity that is offered.
+    #[arg(long, default_value_t = 0.7)]
+    share: f64,
+    /// Seconds of a minute, for a try.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+/// Path and share of all requests.
+const MIX: [(&str, f64); 3] =
+    [("/hello", 0.70), ("/pipe?url=http://hello/&url=http://hello/", 0.20), ("/do/big:20000", 0.09)];
+/// These fail: each is answered 500, and costs its instance.
+const FAULT: (&str, f64) = ("/do/trap", 0.01);
+
+/// Seconds in which the capacity is found, and what is offered then.
+const PROBE_SECONDS: u64 = 5;
+const PROBE_RATE: f64 = 200_000.0;
+/// What the loads themselves take is missing when several of them run: the capacity is that of the cheapest requests, and
+/// the mix costs more.
+const MIX_COST: f64 = 2.0;
+
+/// What a look at the server finds.
+struct Minute {
+    latency: Latency,
+    resident_bytes: u64,
+    descriptors: usize,
+    threads: usize,
+    mappings: usize,
+}
+
+/// Runs everything; returns the report, in Markdown.
+pub(crate) fn run(options: &Options) -> Result<String> {
+    ensure!(options.minutes >= 3, "--minutes: at least three");
+    let server = serving()?;
+    let probe = OpenLoad {
+        address: server.address(),
+        path: "/hello",
+        rate: PROBE_RATE,
+        seconds: PROBE_SECONDS,
+        protocol: "http1",
+    };
+    let capacity = probe.capacity()?;
+    let rate = capacity / MIX_COST * options.share;
+    let minutes: Vec<Minute> =
+        (0..options.minutes).map(|_| minute(&server, rate, options.seconds)).collect::<Result<_>>()?;
+    let failed = server.metric("cellmesh_cell_responses_total{service=\"unruly\",code=\"5xx\"}")?;
+    let trapped = server.metric("cellmesh_cell_faults_total{service=\"unruly\",kind=\"trap\"}")?;
+    ensure!(failed == trapped, "{failed} answers of 5xx, but {trapped} traps");
+    report(options, capacity, rate, trapped, &minutes)
+}
+
+fn serving() -> Result<Server> {
+    let folder = cells()?;
+    let admin = crate::process::free_address()?;
+    let app = format!(
+        "entry = \"unruly\"\n[admin]\nlisten = \"{admin}\"\n[[cell]]\ncomponent = {:?}\nservices = [\"hello\"]\n\
+         [[cell]]\ncomponent = {:?}\nservices = [\"unruly\"]\n",
+        folder.join("hello.wasm"),
+        folder.join("unruly.wasm")
+    );
+    let server = Server::cellmesh(&cellmesh()?, "app.toml", &app)?.with_admin(admin);
+    server.until_ready("/hello")?;
+    Ok(server)
+}
+
+/// All loads of the mix at once. Those that must not fail end the benchmark when they do.
+fn minute(server: &Server, rate: f64, seconds: u64) -> Result<Minute> {
+    let address = server.address();
+    let start = |(path, share): (&'static str, f64)| -> JoinHandle<Result<Latency>> {
+        let (rate, protocol) = (rate * share, "http1");
+        std::thread::spawn(move || OpenLoad { address, path, rate, seconds, protocol }.run())
+    };
+    let loads = MIX.map(start);
+    let fault = OpenLoad { address, path: FAULT.0, rate: rate * FAULT.1, seconds, protocol: "http1" };
+    let failing = std::thread::spawn(move || fault.run_failing());
+    let mut latencies = Vec::new();
+    for load in loads {
+        latencies.push(load.join().map_err(|_| anyhow!("a load panicked"))??);
+    }
+    failing.join().map_err(|_| anyhow!("a load panicked"))??;
+    Ok(Minute {
+        latency: *latencies.first().context("the mix is not empty")?,
+        resident_bytes: server.resident_bytes()?,
+        descriptors: server.count_of("fd")?,
+        threads: server.count_of("task")?,
+        mappings: server.mappings()?,
+    })
+}
+
+fn report(options: &Options, capacity: f64, rate: f64, faults: u64, minutes: &[Minute]) -> Result<String> {
+    let mut report = String::new();
+    writeln!(report, "# Soak\n\n{}\n", machine::describe())?;
+    writeln!(
+        report,
+        "`cellmesh run`, {} minutes of {} s. Capacity {capacity:.0} requests/s of the cheapest kind; offered {rate:.0} in all, mixed. All were answered 200 but \
+         {faults} that trapped, as asked, and got 500. Latencies are those of the cheapest kind.\n",
+        options.minutes, options.seconds
+    )?;
+    writeln!(
+        report,
+        "| minute | p50, ms | p99, ms | resident, MiB | descriptors | threads | mappings |\n|---|---|---|---|---|---|---|"
+    )?;
+    for (index, minute) in minutes.iter().enumerate() {
+        let Minute { latency, resident_bytes, descriptors, threads, mappings } = minute;
+        let mib = *resident_bytes as f64 / f64::from(1 << 20);
+        let (p50, p99) = (latency.p50, latency.p99);
+        writeln!(
+            report,
+            "| {} | {p50:.2} | {p99:.2} | {mib:.1} | {descriptors} | {threads} | {mappings} |",
+            index + 1
+        )?;
+    }
+    let (second, last) = (&minutes[1], &minutes[minutes.len() - 1]);
+    writeln!(
+        report,
+        "\nLast minute / second: p99 {:.2}, resident memory {:.3}.",
+        last.latency.p99 / second.latency.p99,
+        last.resident_bytes as f64 / second.resident_bytes as f64
+    )?;
+    Ok(report)
+}

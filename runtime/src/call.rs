@@ -39,6 +39,8 @@ pub struct Ticket {
     pub service: ServiceId,
     /// When it was wanted.
     pub wanted: Nanos,
+    /// When it was started, or put behind others.
+    pub begun: Nanos,
 }
 
 /// A call that has ended.
@@ -105,8 +107,8 @@ impl Call {
         let flags = instance.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.flags()));
         let (cell, call_flags) = (cell.clone(), Arc::clone(&flags));
         let called = cell.clone();
-        let (kind, begun) = (CallKind::of(&work), Nanos::now());
-        let timing = Timing { kind, wanted: ticket.wanted, begun, ran: Duration::ZERO };
+        let (kind, begun) = (CallKind::of(&work), ticket.begun);
+        let timing = Timing { kind, wanted: ticket.wanted, begun, ended: begun, ran: Duration::ZERO };
         let future =
             Box::pin(async move { called.call(instance, call_flags, work, headers, deadline).await });
         Self { ticket, timing, future, flags, cell, deadline, lane: lane.clone() }
@@ -121,9 +123,12 @@ impl Call {
     /// Runs until it ends, waits or a tick passes; `waker` is for the case that it waits.
     pub fn poll(mut self, waker: &Waker) -> Polled {
         self.cell.pulse().beat();
-        let begun = Nanos::now();
+        // The clock is read once for a call that returns at once: it has just been looked at.
+        let is_first = self.timing.ended == self.timing.begun;
+        let begun = if is_first { self.timing.begun } else { Nanos::now() };
         let polled = self.future.as_mut().poll(&mut Context::from_waker(waker));
-        self.timing.ran += Nanos::now().saturating_since(begun);
+        self.timing.ended = Nanos::now();
+        self.timing.ran += self.timing.ended.saturating_since(begun);
         match polled {
             Poll::Ready((instance, result)) => {
                 let Self { ticket, timing, .. } = self;
@@ -147,7 +152,8 @@ impl Call {
     /// The result of a call that was given up: as a guest that ran into its deadline.
     fn give_up(self) -> Finished {
         let Self { ticket, timing, .. } = self;
-        Finished { ticket, timing: Some(timing), instance: None, result: Err(CellFault::Deadline) }
+        let timing = Some(Timing { ended: Nanos::now(), ..timing });
+        Finished { ticket, timing, instance: None, result: Err(CellFault::Deadline) }
     }
 }
 

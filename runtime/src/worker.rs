@@ -70,6 +70,7 @@ pub struct Worker {
     limits: Limits,
     retry_worker_lost: bool,
     meters: Meters,
+    /// As it was told, or as the clock was read since for something that is counted.
     now: Nanos,
 }
 
@@ -204,9 +205,9 @@ impl Worker {
         }
         self.hosted[service].meter.received(message.head.len() + message.body.len());
         let call = requests::handle_call(&message);
-        let wanted = Nanos::now();
-        let request = self.requests.insert(Request::new(slot, message, wanted));
-        self.call(Ticket { request, step: None, service, wanted }, call);
+        self.now = Nanos::now();
+        let request = self.requests.insert(Request::new(slot, message, self.now));
+        self.call(Ticket { request, step: None, service, wanted: self.now, begun: self.now }, call);
     }
 
     /// Ends everything that a request has started; nobody waits for it any more.
@@ -249,7 +250,8 @@ impl Worker {
     }
 
     /// Starts a call on the lane. It has ended, is on its way to the pool or waits on the lane afterwards.
-    fn start(&mut self, ticket: Ticket, work: GuestCall, instance: Option<Instance>) {
+    fn start(&mut self, mut ticket: Ticket, work: GuestCall, instance: Option<Instance>) {
+        ticket.begun = self.now;
         let Some(cause) = self.cause(&ticket, &work) else {
             return self.hosted.give_back(ticket.service, instance);
         };
@@ -290,7 +292,8 @@ impl Worker {
     fn settle(&mut self, finished: Finished) {
         let Finished { ticket, timing, instance, result } = finished;
         if let Some(timing) = timing {
-            self.hosted[ticket.service].meter.called(&timing, Nanos::now(), result.as_ref().err());
+            self.hosted[ticket.service].meter.called(&timing, result.as_ref().err());
+            self.now = self.now.max(timing.ended);
         }
         // A call that was cancelled and returned all the same leaves an instance that would stop the next one.
         self.pass_on(ticket.service, instance.filter(|instance| !instance.flags().is_cancelled()));
@@ -358,7 +361,7 @@ impl Worker {
             let cell = self.service_name(request.message.service);
             tracing::warn!(%cell, bytes = response.body.len(), "the answer is too large to be sent");
         }
-        let took = Nanos::now().saturating_since(request.arrived);
+        let took = self.now.saturating_since(request.arrived);
         let meter = &self.hosted[request.message.service].meter;
         meter.answered(response.status, response.body.len(), took);
         self.port.respond(request.slot, response);

@@ -73,6 +73,8 @@ pub struct Timing {
     pub wanted: Nanos,
     /// When it had room to begin.
     pub begun: Nanos,
+    /// When it was looked at last; at its end, that.
+    pub ended: Nanos,
     /// How long a thread was given to it.
     pub ran: Duration,
 }
@@ -177,11 +179,11 @@ impl Meter {
         stats.requests.record(took);
     }
 
-    pub(super) fn called(&self, timing: &Timing, now: Nanos, fault: Option<&CellFault>) {
+    pub(super) fn called(&self, timing: &Timing, fault: Option<&CellFault>) {
         let stats = &mut *self.0.borrow_mut();
         let place = CallKind::ALL.iter().position(|kind| *kind == timing.kind).expect("all kinds are there");
         let call = &mut stats.calls[place];
-        call.duration.record(now.saturating_since(timing.wanted));
+        call.duration.record(timing.ended.saturating_since(timing.wanted));
         call.queue.record(timing.begun.saturating_since(timing.wanted));
         call.run.record(timing.ran);
         if let Some(fault) = fault {
@@ -215,14 +217,10 @@ mod tests {
     fn times_are_split() {
         let (meters, name) = (Meters::default(), Arc::<str>::from("s"));
         let meter = meters.of(&name);
-        let timing = Timing {
-            kind: CallKind::Internal,
-            wanted: Nanos(0),
-            begun: Nanos(10),
-            ran: Duration::from_nanos(5),
-        };
-        meter.called(&timing, Nanos(20), None);
-        meter.called(&timing, Nanos(20), Some(&CellFault::Deadline));
+        let (kind, ran) = (CallKind::Internal, Duration::from_nanos(5));
+        let timing = Timing { kind, wanted: Nanos(0), begun: Nanos(10), ended: Nanos(20), ran };
+        meter.called(&timing, None);
+        meter.called(&timing, Some(&CellFault::Deadline));
         meter.answered(204, 7, Duration::from_nanos(30));
         meter.answered(9999, 1, Duration::ZERO);
         // A worker that attaches anew goes on.

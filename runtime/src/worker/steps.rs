@@ -82,7 +82,7 @@ impl Worker {
     fn call_step(&mut self, id: RequestId, step: StepIndex, work: GuestCall) {
         let Some(request) = self.requests.get(id) else { return };
         let service = request.message.service;
-        let ticket = Ticket { request: id, step: Some(step), service, wanted: Nanos::now() };
+        let ticket = Ticket { request: id, step: Some(step), service, wanted: self.now, begun: self.now };
         self.call(ticket, work);
     }
 
@@ -124,7 +124,7 @@ impl Worker {
         match self.port.call(message) {
             Ok(call) => {
                 request.calls.push(call);
-                let sent = Nanos::now();
+                let sent = self.now;
                 self.egress.wait(call, Waiter { request: id, step, service, sent, again });
             }
             Err(refused) => {
@@ -137,10 +137,11 @@ impl Worker {
     /// A call to another service has its outcome.
     pub(super) fn answered(&mut self, call: CallId, message: ResponseMessage) {
         let Some(Waiter { request: id, step, service, sent, again }) = self.egress.take(call) else { return };
+        self.now = Nanos::now();
         let Some(request) = self.requests.get_mut(id) else { return };
         let target = self.routes.name(service).map_or(ELSEWHERE_NAME, ServiceName::as_str);
         let meter = &self.hosted[request.message.service].meter;
-        meter.called_other(target, Nanos::now().saturating_since(sent));
+        meter.called_other(target, self.now.saturating_since(sent));
         request.calls.retain(|waited| *waited != call);
         if let Some(again) = again.filter(|_| message.fault == Fault::WorkerLost) {
             self.transmit(id, step, *again, None);

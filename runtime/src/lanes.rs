@@ -30,9 +30,29 @@ pub enum Phase {
     Stop,
 }
 
-/// What a lane's thread is told while it runs.
-#[derive(Debug, Clone)]
+/// Says once whether a lane has all that it needs to serve.
+#[derive(Debug)]
+struct Begun(Option<std::sync::mpsc::Sender<bool>>);
+
+impl Begun {
+    fn say(&mut self, has_begun: bool) {
+        if let Some(sender) = self.0.take() {
+            // Whoever started the lane has it in hand, or has ended.
+            let _ = sender.send(has_begun);
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.say(false);
+    }
+}
+
+/// What a lane's thread is told while it runs. Waiting for them says that the lane has begun.
+#[derive(Debug)]
 pub struct Orders {
+    begun: Begun,
     phase: watch::Receiver<Phase>,
     /// Where the lanes of a process meet when they are done with their drains.
     drained: Arc<Barrier>,
@@ -42,6 +62,7 @@ impl Orders {
     /// Ready when the lane is to stop: at once, or after a drain in which every connection was closed. A lane that
     /// is done before the others still tells new clients that it drains: they may be given to any lane.
     pub async fn until_drained(mut self, dpu: Dpu) {
+        self.begun.say(true);
         let first = self.phase.wait_for(|phase| *phase != Phase::Serve).await.map(|phase| *phase);
         if first.is_ok_and(|phase| phase == Phase::Retire) {
             dpu.retire();
@@ -61,6 +82,7 @@ impl Orders {
 
     /// Ready when the lane is to stop: at once, or after `drain`.
     pub async fn until_done(mut self, drain: impl Future<Output = ()>) {
+        self.begun.say(true);
         if self.end_of_service().await == Phase::Drain {
             tokio::select! {
                 () = drain => {}
@@ -91,17 +113,20 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// A thread for each.
+    /// A thread for each. Returns when all of them have what they need: nobody is served before that, since clients could take
+    /// what a lane still needs, descriptors above all.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// When the system has no thread left, or a lane does not get what it needs.
     pub fn start(mains: Vec<LaneMain>) -> anyhow::Result<Self> {
         let (phase, _) = watch::channel(Phase::Serve);
-        let (report, ended) = mpsc::channel(mains.len());
+        let (report, mut ended) = mpsc::channel(mains.len());
+        let (begun_to, begun) = std::sync::mpsc::channel();
         let drained = Arc::new(Barrier::new(mains.len()));
         let mut threads = Vec::with_capacity(mains.len());
         for (index, main) in mains.into_iter().enumerate() {
-            let orders = Orders { phase: phase.subscribe(), drained: Arc::clone(&drained) };
+            let begun = Begun(Some(begun_to.clone()));
+            let orders = Orders { begun, phase: phase.subscribe(), drained: Arc::clone(&drained) };
             let report = report.clone();
             let thread = std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
                 let ended = catch_unwind(AssertUnwindSafe(|| run(main, orders)))
@@ -110,6 +135,11 @@ impl Lanes {
                 let _ = report.blocking_send(ended);
             })?;
             threads.push(thread);
+        }
+        drop(begun_to);
+        // Ends when each has said it.
+        if begun.into_iter().any(|has_begun| !has_begun) {
+            return Err(lane_failed(ended.blocking_recv()));
         }
         Ok(Self { threads, phase, ended })
     }
@@ -212,5 +242,39 @@ impl StopSignals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mains(main: fn(Orders) -> LaneFuture) -> Vec<LaneMain> {
+        let begins = |orders: Orders| -> LaneFuture {
+            Box::pin(async move {
+                orders.until_done(std::future::ready(())).await;
+                Ok(())
+            })
+        };
+        vec![Box::new(begins), Box::new(main)]
+    }
+
+    /// Nobody is served by some lanes while another does not get what it needs.
+    #[test]
+    fn lanes_begin_all_or_none() {
+        let failed = Lanes::start(mains(|_| Box::pin(async { bail!("no descriptor is left") })));
+        assert_eq!(
+            format!("{:#}", failed.expect_err("a lane failed")),
+            "a lane failed: no descriptor is left"
+        );
+        let all = Lanes::start(mains(|orders| {
+            Box::pin(async move {
+                std::thread::sleep(Duration::from_millis(50));
+                orders.until_done(std::future::ready(())).await;
+                Ok(())
+            })
+        }));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(all.expect("all have begun").drain(Duration::from_secs(60)));
     }
 }

@@ -33,10 +33,10 @@ print(json.dumps([m for m in yaml.safe_load_all(sys.stdin) if "monitoring.coreos
 }
 
 check_manifests() {
-    local out overlay version
+    local overlay version
     local check=$PWD/check
     out=$(mktemp -d "${TMPDIR:-/tmp}/cellmesh-check.XXXXXX")
-    trap 'rm -rf "$out"' RETURN
+    trap 'rm -rf "$out"' EXIT
     "$PYTHON" check/restricted.py --self-test
     for overlay in "${OVERLAYS[@]}"; do
         echo "== $overlay"
@@ -74,9 +74,8 @@ check_manifests() {
 }
 
 check_rules() {
-    local out
     out=$(mktemp -d "${TMPDIR:-/tmp}/cellmesh-check.XXXXXX")
-    trap 'rm -rf "$out"' RETURN
+    trap 'rm -rf "$out"' EXIT
     "$PYTHON" -c 'import sys, yaml; print(yaml.safe_dump(yaml.safe_load(sys.stdin)["spec"]))' \
         <kustomize/monitoring/alerts.yaml >"$out/alerts.rules.yaml"
     cp check/alerts_test.yaml "$out/"

@@ -54,14 +54,6 @@ impl OpenLoad<'_> {
         Ok(())
     }
 
-    /// Requests per second that are answered when more are asked than can be.
-    ///
-    /// # Errors
-    /// When the load cannot be made.
-    pub(crate) fn capacity(self) -> Result<f64> {
-        Ok(self.report()?.answered as f64 / self.seconds as f64)
-    }
-
     fn report(self) -> Result<Report> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("load.json");

@@ -149,11 +149,7 @@ async fn set_log_level(body: Incoming) -> Response<Full<Bytes>> {
         return text(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {FILTER_BYTES_MAX} bytes\n"));
     };
     match logs::set(&String::from_utf8_lossy(&body.to_bytes())) {
-        Ok(()) => {
-            let filter = logs::get().unwrap_or_default();
-            tracing::info!(filter, "what is logged was changed");
-            text(StatusCode::OK, format!("{filter}\n"))
-        }
+        Ok(()) => text(StatusCode::OK, format!("{}\n", logs::get().unwrap_or_default())),
         Err(error @ FilterError::Parse { .. }) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         Err(error @ FilterError::NoLog) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     }

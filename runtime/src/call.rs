@@ -94,6 +94,17 @@ pub enum Polled {
     Waiting(Call),
 }
 
+impl Polled {
+    /// When it was.
+    #[must_use]
+    pub fn looked_at(&self) -> Nanos {
+        match self {
+            Self::Finished(finished) => finished.timing.map_or(Nanos(0), |timing| timing.ended),
+            Self::Ticked(call) | Self::Waiting(call) => call.timing.ended,
+        }
+    }
+}
+
 impl Call {
     /// A call that has not started, for a request with these headers, until a deadline.
     pub fn new(

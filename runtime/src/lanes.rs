@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -212,7 +213,7 @@ fn lane_failed(ended: Option<anyhow::Result<()>>) -> anyhow::Error {
 /// When signals cannot be waited for.
 pub async fn told_to_drain(delay: Duration, health: &Health, retire: impl Fn()) -> std::io::Result<()> {
     let mut signals = StopSignals::new()?;
-    let mut name = signals.next().await;
+    let mut name = if is_told_early() { "a signal at the start" } else { signals.next().await };
     health.drain();
     if !delay.is_zero() {
         retire();
@@ -225,6 +226,39 @@ pub async fn told_to_drain(delay: Duration, health: &Health, retire: impl Fn()) 
     tracing::info!(signal = name, "draining");
     Ok(())
 }
+
+/// Whether somebody waits for signals who can drain, and whether one has come. Each side writes its own before it looks at the
+/// other's (sequentially consistent): no signal is missed by both.
+static SERVES: AtomicBool = AtomicBool::new(false);
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+/// From now until a drain can be waited for, SIGTERM and SIGINT end the process at once: there is nothing to finish yet. The
+/// system would do that, but not to the first process of a container.
+pub fn end_when_told_early() {
+    let waiting = std::thread::Builder::new().name("signals".into()).spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(async {
+            let name = StopSignals::new()?.next().await;
+            TOLD.store(true, Ordering::SeqCst);
+            if !SERVES.load(Ordering::SeqCst) {
+                eprintln!("cellmesh: {name} before anything was served");
+                std::process::exit(ENDED_EARLY);
+            }
+            std::io::Result::Ok(())
+        })
+    });
+    if let Err(error) = waiting {
+        tracing::warn!(%error, "SIGTERM is left to the system until the process serves");
+    }
+}
+
+fn is_told_early() -> bool {
+    SERVES.store(true, Ordering::SeqCst);
+    TOLD.load(Ordering::SeqCst)
+}
+
+/// As a shell says of a process that SIGTERM ended.
+const ENDED_EARLY: i32 = 128 + 15;
 
 /// What tells a process to end.
 struct StopSignals {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use cellmesh::cli::{Cli, Command};
 use cellmesh::config::{self, App, Overrides, Part};
-use cellmesh::{commands, host, load, logs};
+use cellmesh::{commands, host, lanes, load, logs};
 use clap::Parser;
 
 /// Messages are allocated by one module and freed by another, millions a second.
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
 fn serve(file: &Path, overrides: &Overrides, command: fn(&App) -> anyhow::Result<()>) -> ExitCode {
     logs::start();
     commands::outlive_hangups();
+    lanes::end_when_told_early();
     let app = match load(file, overrides) {
         Ok(app) => app,
         Err(code) => return code,

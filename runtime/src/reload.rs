@@ -265,13 +265,16 @@ impl Reload {
         self.seen_keys = self.keys_in_use();
     }
 
-    /// Where the config says the same as before, but the file with keys of tokens does not.
+    /// Where the config says the same as before, but a file that it names does not: keys of tokens, CAs.
     fn other_keys(&self, new: &App) -> Vec<String> {
         let is_other = |name: &String, new: &ServicePolicy| {
             let (old, new) = (self.app.dpu.services.get(name)?.jwt.as_ref()?, new.jwt.as_ref()?);
             (old.jwks == new.jwks && old.keys != new.keys).then(|| format!("service.{name}.jwt.jwks (keys)"))
         };
-        new.dpu.services.iter().filter_map(|(name, policy)| is_other(name, policy)).collect()
+        let (old_egress, egress) = (&self.app.dpu.egress, &new.dpu.egress);
+        let other_cas = old_egress.ca == egress.ca && old_egress.cas != egress.cas;
+        let cas = other_cas.then(|| "dpu.egress.ca (certificates)".to_owned());
+        new.dpu.services.iter().filter_map(|(name, policy)| is_other(name, policy)).chain(cas).collect()
     }
 
     /// Returns when all lanes have it.

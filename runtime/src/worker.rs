@@ -100,6 +100,7 @@ pub struct WorkerParts {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.abandon();
+        self.hosted.none_busy();
     }
 }
 
@@ -261,7 +262,10 @@ impl Worker {
         }
         let call = Call::new(cell, instance, work, ticket, cause, &self.lane);
         let flags = Arc::clone(call.flags());
-        match call.poll(std::task::Waker::noop()) {
+        let polled = call.poll(std::task::Waker::noop());
+        // What comes next in this turn begins now, and not when the turn began.
+        self.now = self.now.max(polled.looked_at());
+        match polled {
             Polled::Finished(finished) => return self.finished.push_back(finished),
             Polled::Ticked(call) => self.pool.submit(call),
             Polled::Waiting(call) => self.park(call),
@@ -292,7 +296,7 @@ impl Worker {
     fn settle(&mut self, finished: Finished) {
         let Finished { ticket, timing, instance, result } = finished;
         if let Some(timing) = timing {
-            self.hosted[ticket.service].meter.called(&timing, result.as_ref().err());
+            self.hosted[ticket.service].meter.called(&timing);
             self.now = self.now.max(timing.ended);
         }
         // A call that was cancelled and returned all the same leaves an instance that would stop the next one.
@@ -334,6 +338,7 @@ impl Worker {
     /// A guest call failed: as the handler's, it is the response; as a step's, the step's error.
     fn fail(&mut self, ticket: Ticket, fault: &CellFault) {
         let Some(request) = self.requests.get(ticket.request) else { return };
+        self.hosted[ticket.service].meter.faulted(fault);
         let service = self.service_name(ticket.service);
         let name = ticket.step.map_or_else(|| "handler".into(), |step| request.step_name(step));
         tracing::warn!(cell = %service, step = name, kind = fault.kind(), reason = %fault, "guest call failed");
@@ -357,13 +362,15 @@ impl Worker {
     fn end(&mut self, id: RequestId, response: ResponseMessage) {
         let Some(request) = self.requests.remove(id) else { return };
         let response = reply::finish(response, &request.message);
-        if !self.port.can_carry(&response) {
+        let is_carried = self.port.can_carry(&response);
+        if !is_carried {
             let cell = self.service_name(request.message.service);
             tracing::warn!(%cell, bytes = response.body.len(), "the answer is too large to be sent");
         }
         let took = self.now.saturating_since(request.arrived);
         let meter = &self.hosted[request.message.service].meter;
-        meter.answered(response.status, response.body.len(), took);
+        let status = if is_carried { response.status } else { Fault::TooLarge.status() };
+        meter.answered(status, response.body.len(), took);
         self.port.respond(request.slot, response);
     }
 }

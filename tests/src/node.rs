@@ -239,7 +239,7 @@ impl Drop for Node {
     }
 }
 
-fn send(child: &Child, signal: Signal) {
+pub(crate) fn send(child: &Child, signal: Signal) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id");
     kill_process(pid, signal).expect("our child runs");
 }

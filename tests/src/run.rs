@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -176,9 +177,32 @@ impl Run {
         self.command_end("check")
     }
 
-    fn command_end(self, command: &str) -> Ended {
+    /// Tells it to end as soon as it hears signals; it compiles its cells anew, and so does not serve by then.
+    #[must_use]
+    pub fn end_at_start(self) -> Ended {
+        let cache = tempfile::tempdir().expect("a temporary folder");
+        let run = self.cache_dir(&cache.path().join("cells"));
         let start = Instant::now();
-        let mut child = self.spawn(command);
+        let child = run.spawn("run");
+        // A set of signals in hexadecimal digits, SIGTERM is the 15th. Source: proc_pid_status(5).
+        let status = format!("/proc/{}/status", child.id());
+        let hears = |line: &str| {
+            let caught = u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok()?;
+            Some(caught & 1 << 14 != 0)
+        };
+        until("a process that hears SIGTERM", || {
+            let text = std::fs::read_to_string(&status).expect("the process lives");
+            text.lines().find_map(hears) == Some(true)
+        });
+        crate::node::send(&child, Signal::TERM);
+        Self::ended(child, start)
+    }
+
+    fn command_end(self, command: &str) -> Ended {
+        Self::ended(self.spawn(command), Instant::now())
+    }
+
+    fn ended(mut child: Child, start: Instant) -> Ended {
         let stdout = Log::of(child.stdout.take().expect("stdout is piped"));
         let stderr = Log::of(child.stderr.take().expect("stderr is piped"));
         let child = std::cell::RefCell::new(child);

@@ -145,15 +145,23 @@ fn log_level_is_changed() {
     let (status, text) = put("cellmesh_dpu=loud");
     assert!(status == 400 && text.contains("cellmesh_dpu=loud") && text.contains("target=level"), "{text}");
     assert_eq!((put(&"a".repeat(5000)).0, level()), (413, "info\n".into()));
-    // A client that leaves in the middle of a head is told of in debug.
-    let garble = || Wire::connect(node.address()).send_some("NO HTTP\r\n\r\n");
+    // What is no HTTP is told of in debug.
+    let garble = || {
+        let mut wire = node.connect();
+        wire.send("NO HTTP\r\n\r\n");
+        assert_eq!(wire.reply().status, 400);
+        wire.expect_close();
+    };
+    let told = || node.log().text().matches("connection ended").count();
     garble();
-    assert!(!node.log().text().contains("connection ended"));
     assert_eq!(put("warn,cellmesh_dpu=debug").0, 200);
     let now = level();
     assert!(now.contains("cellmesh_dpu=debug") && now.contains("warn") && !now.contains("info"), "{now}");
+    let before = told();
     garble();
-    node.until("a line in debug", |node| node.log().text().contains("connection ended"));
+    node.until("a line in debug", |_| told() > before);
+    assert_eq!(put("error").0, 200);
+    assert!(node.log().text().contains("what is logged is changed"));
 }
 
 /// The port says truly what it has: each path answers, with the kind of content that it says.

@@ -248,3 +248,12 @@ fn worker_serves_on_for_the_delay() {
     node.worker_ended(0);
     assert_eq!(node.get("s0", "/").status, 503);
 }
+
+/// A process that is told to end while it starts ends: the first process of a container is not ended by the system.
+#[test]
+fn process_ends_while_it_starts() {
+    let ended =
+        Run::app("[[cell]]\ncomponent = \"{cells}/mubench.wasm\"\nservices = [\"s0\"]").end_at_start();
+    assert_eq!(ended.code, Some(128 + 15), "{}", ended.stderr);
+    assert!(ended.stderr.contains("SIGTERM before anything was served"), "{}", ended.stderr);
+}

@@ -322,6 +322,31 @@ fn hosts_are_called_over_tls() {
     assert_eq!(sample(admin, "connections_open"), 1);
 }
 
+/// Many calls at once where there is no connection yet: each is answered, whoever's connection comes to be used.
+#[test]
+fn first_calls_over_tls_share_what_they_find() {
+    let ca = Ca::new();
+    let upstream = Upstream::start(deed);
+    let node = believer(&ca, upstream.over_tls(ca.sign().server(&["http/1.1"])));
+    let at_once = "&url=https://localhost/".repeat(20);
+    let reply = node.get("caller", &format!("/pipe?tolerant{at_once}")).ok();
+    assert_eq!(reply.text(), "200 elsewhere\n".repeat(20));
+}
+
+/// Other CAs in the file are believed once config is read again.
+#[test]
+fn other_cas_are_taken_over() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    let upstream = Upstream::start(deed);
+    let node = believer(&ca, upstream.over_tls(other.sign().server(&[])));
+    let status = || node.connect().get("caller", "/order?url=https://localhost/").status;
+    assert_eq!(status(), 502);
+    std::fs::write(node.dir().join("ca.crt"), other.pem()).expect("writable");
+    node.signal(rustix::process::Signal::HUP);
+    node.until("the other CA is believed", |_| status() == 200);
+    assert!(node.log().text().contains("dpu.egress.ca (certificates)"), "{}", node.log().text());
+}
+
 /// One that speaks HTTP/1.1 only is spoken to in that.
 #[test]
 fn hosts_over_tls_say_what_they_speak() {

@@ -356,6 +356,20 @@ fn running_out_of_descriptors_is_waited_out() {
     assert!(tries < CLIENTS, "{tries} tries");
 }
 
+/// A line in the log of a cell names the request that it was written for.
+#[test]
+fn log_of_a_cell_names_its_request() {
+    let node = Run::app("[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"good\"]").start();
+    for id in ["first", "second"] {
+        let mut wire = node.connect();
+        wire.send(format!("GET /do/log:1 HTTP/1.1\r\nhost: good\r\nx-request-id: {id}\r\n\r\n"));
+        assert_eq!(wire.reply().status, 200);
+        let is_it = |line: &Value| line["message"] == "line 0" && line["request_id"] == id;
+        let line = node.log().wait_for("a line with the request's id", is_it);
+        assert_eq!((&line["service"], &line["stream"]), (&"good".into(), &"stdout".into()));
+    }
+}
+
 /// Calls that find all instances busy wait for their turn; more than may wait are refused.
 #[test]
 fn calls_wait_for_an_instance_up_to_a_bound() {

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use self::families::{self as f, Family};
 use self::text::{Seconds, Text};
+use crate::host::CellFault;
 use crate::worker::{CallKind, CallStats, CellStats};
 
 /// Questions that wait for a lane.
@@ -257,6 +258,8 @@ fn of_tries(text: &mut Text, services: &ByName<'_, TryCounts>) {
 
 /// The first digit of a status, as it is written for a class.
 const CODES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+/// Those that alerts ask for.
+const CODES_ALWAYS: [&str; 3] = ["2xx", "4xx", "5xx"];
 
 fn of_cells(text: &mut Text, lanes: &[Counts]) {
     let mut cells: BTreeMap<&str, CellStats> = BTreeMap::new();
@@ -278,11 +281,14 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     let mut calls = BTreeMap::new();
     for (service, stats) in &cells {
         let service: &str = service;
-        let counts = CODES.into_iter().zip(stats.answered);
-        // 2xx always, so that rates begin with the first request; others when there is one.
-        let seen = counts.filter(|(code, count)| *code == "2xx" || *count > 0);
-        responses.extend(seen.map(|(code, count)| ([service, code], count)));
-        faults.extend(stats.faults.iter().map(|(kind, count)| ([service, kind], count)));
+        if stats.received > 0 {
+            // Zeros too: a rate misses what a series begins with.
+            let counts = CODES.into_iter().zip(stats.answered);
+            let seen = counts.filter(|(code, count)| CODES_ALWAYS.contains(code) || *count > 0);
+            responses.extend(seen.map(|(code, count)| ([service, code], count)));
+            let count = |kind| stats.faults.get(kind).copied().unwrap_or_default();
+            faults.extend(CellFault::KINDS.map(|kind| ([service, kind], count(kind))));
+        }
         egress.extend(stats.egress.iter().map(|(target, times)| ([service, &**target], times)));
         calls.extend(
             CallKind::ALL.into_iter().zip(&stats.calls).map(|(kind, call)| ([service, kind.name()], call)),
@@ -357,7 +363,7 @@ mod tests {
         let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
         let service =
             ServiceStats { service: "s".into(), received: 2, answered: 2, ..ServiceStats::default() };
-        let cell = CellStats { answered: [0, 0, 3, 0, 0, 1], ..CellStats::default() };
+        let cell = CellStats { received: 4, answered: [0, 0, 3, 0, 0, 1], ..CellStats::default() };
         let cells = vec![("s".into(), cell)];
         let lane = Counts { dpu: Some(dpu), services: vec![service], policies: vec![policy], dpa, cells };
         let reloads = Reloads::default();
@@ -376,12 +382,14 @@ mod tests {
             "cellmesh_config_reloads_total{outcome=\"refused\"} 1",
             "cellmesh_cell_responses_total{service=\"s\",code=\"2xx\"} 6",
             "cellmesh_cell_responses_total{service=\"s\",code=\"5xx\"} 2",
+            "cellmesh_cell_responses_total{service=\"s\",code=\"4xx\"} 0",
+            "cellmesh_cell_faults_total{service=\"s\",kind=\"trap\"} 0",
             "cellmesh_config_last_reload_success 0",
             "cellmesh_ring_rejected_frames_total{reason=\"overrun\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
-        assert!(text.contains("\nprocess_cpu_seconds_total ") && !text.contains("code=\"4xx\""), "{text}");
+        assert!(text.contains("\nprocess_cpu_seconds_total ") && !text.contains("code=\"3xx\""), "{text}");
         let names = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(names("# HELP"), names("# TYPE"));
     }

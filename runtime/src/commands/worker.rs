@@ -73,6 +73,8 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         mains.push(Box::new(move |stop| {
             Box::pin(async move {
                 tokio::select! {
+                    // The lane first: it has begun when it has its bells.
+                    biased;
                     ended = lane.run() => ended,
                     () = stop.until_done(std::future::ready(())) => Ok(()),
                 }

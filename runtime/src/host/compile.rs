@@ -59,7 +59,8 @@ pub enum CompileError {
     Refused(String),
     /// The child was ended by a limit.
     #[error(
-        "the compiler was stopped ({status}): it may take {cpu_seconds} s of processor time and {memory_bytes} bytes"
+        "the compiler was stopped ({status}): it may take {cpu_seconds} s of processor time and {memory_bytes} bytes; a \
+         container may have less memory than that"
     )]
     Limit {
         /// How it ended.

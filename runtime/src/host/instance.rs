@@ -137,7 +137,10 @@ impl CellFault {
         }
     }
 
-    /// One word for logs and metrics.
+    /// What [`CellFault::kind`] can say.
+    pub const KINDS: [&'static str; 5] = ["trap", "deadline", "memory", "instance", "contract"];
+
+    /// One word for logs and metrics, of [`CellFault::KINDS`].
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -201,7 +204,11 @@ impl Cell {
         state.cause.set(headers);
         instance.store.set_epoch_deadline(1);
         match instance.run(call).await {
-            Ok(returned) => ((!self.setup().fresh_instances).then_some(instance), returned),
+            Ok(returned) => {
+                // An instance that waits keeps nothing of the request.
+                instance.store.data().cause.set(Bytes::new());
+                ((!self.setup().fresh_instances).then_some(instance), returned)
+            }
             Err(error) => (None, Err(self.fault(&instance.store, &error))),
         }
     }

@@ -81,6 +81,11 @@ impl HostedServices {
         }
     }
 
+    /// For who counts: the instances in use go with their calls.
+    pub(super) fn none_busy(&self) {
+        self.table.iter().flatten().for_each(|hosted| hosted.meter.instances_busy(0));
+    }
+
     /// Drops an instance of the next service that was not called since the hand last came by.
     fn drop_one(&mut self) {
         // Twice round finds one: the first round takes every mark away.

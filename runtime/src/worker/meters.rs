@@ -107,7 +107,7 @@ pub struct CellStats {
     pub response_bytes: u64,
     /// By [`CallKind`].
     pub calls: [CallStats; 3],
-    /// Guest calls that did not return, by [`CellFault::kind`].
+    /// Guest calls that did not return to who waited for them, by [`CellFault::kind`].
     pub faults: BTreeMap<&'static str, u64>,
     /// Calls to other services, by their names, from sending to their answer.
     pub egress: BTreeMap<Arc<str>, Histogram>,
@@ -179,16 +179,19 @@ impl Meter {
         stats.requests.record(took);
     }
 
-    pub(super) fn called(&self, timing: &Timing, fault: Option<&CellFault>) {
+    /// A guest call has ended, whether somebody still waits for it or not.
+    pub(super) fn called(&self, timing: &Timing) {
         let stats = &mut *self.0.borrow_mut();
         let place = CallKind::ALL.iter().position(|kind| *kind == timing.kind).expect("all kinds are there");
         let call = &mut stats.calls[place];
         call.duration.record(timing.ended.saturating_since(timing.wanted));
         call.queue.record(timing.begun.saturating_since(timing.wanted));
         call.run.record(timing.ran);
-        if let Some(fault) = fault {
-            *stats.faults.entry(fault.kind()).or_default() += 1;
-        }
+    }
+
+    /// A guest call that somebody waited for did not return.
+    pub(super) fn faulted(&self, fault: &CellFault) {
+        *self.0.borrow_mut().faults.entry(fault.kind()).or_default() += 1;
     }
 
     pub(super) fn called_other(&self, target: &str, took: Duration) {
@@ -219,8 +222,9 @@ mod tests {
         let meter = meters.of(&name);
         let (kind, ran) = (CallKind::Internal, Duration::from_nanos(5));
         let timing = Timing { kind, wanted: Nanos(0), begun: Nanos(10), ended: Nanos(20), ran };
-        meter.called(&timing, None);
-        meter.called(&timing, Some(&CellFault::Deadline));
+        meter.called(&timing);
+        meter.called(&timing);
+        meter.faulted(&CellFault::Deadline);
         meter.answered(204, 7, Duration::from_nanos(30));
         meter.answered(9999, 1, Duration::ZERO);
         // A worker that attaches anew goes on.

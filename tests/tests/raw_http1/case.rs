@@ -108,6 +108,13 @@ impl Case {
         assert_eq!(seen, self.requests_for_the_cell(), "requests that the cell has seen");
     }
 
+    /// Sends it and the request behind it, and what would be sent after a 100, whoever answers what.
+    pub(crate) fn send_behind(&self, wire: &mut Wire) {
+        let body = self.body.as_deref().unwrap_or_default();
+        let behind = ask(BEHIND, "connection: close\r\n");
+        wire.send_some([&self.bytes[..], body, behind.as_bytes()].concat());
+    }
+
     fn send(&self, wire: &mut Wire, cut: Cut) {
         let behind = ask(BEHIND, "");
         match &self.body {

@@ -10,6 +10,7 @@
 mod case;
 mod chunks;
 mod fields;
+mod fronts;
 mod hosts;
 mod known_differences;
 mod lengths;

@@ -17,7 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::tls::{FILE_BYTES_MAX, PROTOCOLS};
 
 /// What is made of the system's CAs: read when the first call over TLS is made, and kept for the process.
-static SYSTEM: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
 
 /// Certificates of the CAs of one file; at least one.
 #[derive(Clone, PartialEq, Eq)]
@@ -93,10 +93,12 @@ impl Trust {
     pub(super) async fn client(&self) -> Result<Arc<ClientConfig>, String> {
         match (self, SYSTEM.get()) {
             (Self::Own(client), _) => Ok(Arc::clone(client)),
-            (Self::System, Some(client)) => client.clone(),
+            (Self::System, Some(client)) => Ok(Arc::clone(client)),
             (Self::System, None) => {
-                // Some hundred certificates: not on a lane.
-                let read = tokio::task::spawn_blocking(|| SYSTEM.get_or_init(of_system).clone());
+                // Some hundred certificates: not on a lane. What failed is tried again with the next call.
+                let read = tokio::task::spawn_blocking(|| {
+                    of_system().map(|client| Arc::clone(SYSTEM.get_or_init(|| client)))
+                });
                 read.await.unwrap_or_else(|error| Err(error.to_string()))
             }
         }

@@ -45,7 +45,7 @@ pub(super) async fn read(
             return Err(Refusal::BodyTooLarge { limit });
         }
         received.hold(piece.len())?;
-        pieces.push(piece, body.size_hint().lower());
+        pieces.push(piece, body.size_hint().lower(), body.is_end_stream());
     }
     Ok(pieces.join())
 }
@@ -81,11 +81,11 @@ impl Pieces {
         self.first.len() + self.joined.len()
     }
 
-    /// - `expected`: bytes that are still to come, as far as that is known.
-    fn push(&mut self, piece: Bytes, expected: u64) {
+    /// - `expected`: bytes that are still to come, as far as that is known. `ended`: none are.
+    fn push(&mut self, piece: Bytes, expected: u64, ended: bool) {
         let is_first = self.len() == 0;
         // A small piece of more is copied: kept as it is it would keep the whole buffer that it was read into.
-        if is_first && (expected == 0 || piece.len() >= SMALL_PIECE_BYTES) {
+        if is_first && (ended || piece.len() >= SMALL_PIECE_BYTES) {
             self.first = piece;
             return;
         }

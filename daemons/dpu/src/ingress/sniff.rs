@@ -36,7 +36,7 @@ pub(super) async fn protocol(
     until: Instant,
 ) -> Option<Protocol> {
     let mut early = BytesMut::with_capacity(FIRST_READ_BYTES);
-    let reading = read_until_clear(io, &mut early, connection, config.json_bridge);
+    let reading = read_until_clear(io, &mut early, connection, config);
     let protocol = timeout_at(until, reading).await.ok()??;
     io.put_back(early);
     Some(protocol)
@@ -46,24 +46,25 @@ async fn read_until_clear(
     io: &mut ClientIo,
     early: &mut BytesMut,
     connection: &Connection,
-    json: bool,
+    config: &DpuConfig,
 ) -> Option<Protocol> {
+    let (json, lines_max) = (config.json_bridge, LINES_MAX.min(config.header_lines_max.into()));
     loop {
         if !matches!(connection.unless_drained(io.read_buf(early)).await, Some(Ok(1..))) {
             return known_at_end(early, json);
         }
         match classify(early, json) {
             None => {}
-            Some(Protocol::Http1) if is_begun(early) => {}
+            Some(Protocol::Http1) if is_begun(early, lines_max) => {}
             known => return known,
         }
     }
 }
 
-/// Whether this is the beginning of a head, and no more than that.
-fn is_begun(bytes: &[u8]) -> bool {
+/// Whether this is the beginning of a head of at most so many lines, and no more than that.
+fn is_begun(bytes: &[u8], lines_max: usize) -> bool {
     let mut lines = [httparse::EMPTY_HEADER; LINES_MAX];
-    let parsed = httparse::Request::new(&mut lines).parse(bytes);
+    let parsed = httparse::Request::new(&mut lines[..lines_max]).parse(bytes);
     bytes.len() < FIRST_READ_BYTES && parsed == Ok(httparse::Status::Partial)
 }
 
@@ -126,7 +127,7 @@ mod tests {
         for begun in
             ["G", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nhost: a\r\n", "\r\nGET / HTTP/1.1\r\na: b\r\n\r"]
         {
-            assert!(is_begun(begun.as_bytes()), "{begun:?}");
+            assert!(is_begun(begun.as_bytes(), LINES_MAX), "{begun:?}");
         }
         let (long, lines) = ("a".repeat(FIRST_READ_BYTES), "a: b\r\n".repeat(LINES_MAX + 1));
         let (long, lines) = (format!("GET /{long}"), format!("GET / HTTP/1.1\r\n{lines}"));
@@ -134,8 +135,15 @@ mod tests {
         for ended in
             [whole, "GET / HTTP/1.1\n\n", "GET  /", "\x16\x03\x01", "GET / HTTP/1.1\r\na b", &long, &lines]
         {
-            assert!(!is_begun(ended.as_bytes()), "{ended:?}");
+            assert!(!is_begun(ended.as_bytes(), LINES_MAX), "{ended:?}");
         }
+    }
+
+    /// More lines than config allows are for the parser to refuse, at once.
+    #[test]
+    fn long_heads_are_not_waited_for() {
+        let head = "GET / HTTP/1.1\r\na: b\r\na: b\r\n";
+        assert!(is_begun(head.as_bytes(), 2) && !is_begun(head.as_bytes(), 1));
     }
 
     /// With the bridge off its clients are told so in HTTP.

@@ -178,11 +178,25 @@ impl Rules {
             found
         });
         let found = looking.await.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
-        let first = found.first().ok_or_else(|| failed(io::Error::other("it has no address")))?.ip();
+        self.callable(found, scheme, authority)
+    }
+
+    /// Those of the addresses that were found that may be called; at least one.
+    fn callable(
+        &self,
+        found: Vec<SocketAddr>,
+        scheme: Scheme,
+        authority: Authority<'_>,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
+        let host = || authority.host.to_owned();
+        let Some(first) = found.first().map(SocketAddr::ip) else {
+            let source = io::Error::other("it has no address");
+            return Err(ConnectError::Lookup { host: host(), source });
+        };
         let may_call = |address: &SocketAddr| self.may_call(address.ip(), scheme, authority);
         let callable: Vec<SocketAddr> = found.into_iter().filter(may_call).collect();
         if callable.is_empty() {
-            return Err(ConnectError::Inward { host: authority.host.to_owned(), address: first });
+            return Err(ConnectError::Inward { host: host(), address: first });
         }
         Ok(callable)
     }
@@ -193,5 +207,37 @@ impl Rules {
         let is_named = || authority.host.parse() == Ok(address);
         let is_allowed = || self.allow.iter().any(|pattern| pattern.matches(scheme, authority));
         !is_inward(address) || (is_named() && is_allowed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().expect("an address")).collect()
+    }
+
+    /// A name that leads to addresses of both kinds leads to those that may be called; to inward ones alone it leads nowhere, and
+    /// it is no permission that config allows the name, or one of these addresses.
+    #[test]
+    fn answers_of_resolvers_are_judged_each() {
+        let allow = ["rebound.example", "127.0.0.1:443"].map(|text| text.parse().expect("a pattern"));
+        let config = EgressConfig { allow: allow.into(), ..EgressConfig::default() };
+        let Connector(rules) = Connector::new(&config);
+        let name = Authority::parse("rebound.example").expect("a host");
+        let callable = |found: &[&str]| rules.callable(addresses(found), Scheme::Https, name);
+        let mixed =
+            ["127.0.0.1:443", "203.0.113.7:443", "[::1]:443", "[2001:db8::7]:443", "169.254.169.254:443"];
+        let expected = addresses(&["203.0.113.7:443", "[2001:db8::7]:443"]);
+        assert_eq!(callable(&mixed).expect("some may be called"), expected);
+        for inward in [&["127.0.0.1:443"][..], &["[::ffff:127.0.0.1]:443", "[fe80::1]:443"], &["0.0.0.0:443"]]
+        {
+            assert!(matches!(callable(inward), Err(ConnectError::Inward { .. })), "{inward:?}");
+        }
+        assert!(matches!(callable(&[]), Err(ConnectError::Lookup { .. })));
+        let itself = Authority::parse("127.0.0.1").expect("an address");
+        let own = rules.callable(addresses(&["127.0.0.1:443"]), Scheme::Https, itself);
+        assert_eq!(own.expect("named and allowed").len(), 1);
     }
 }

@@ -61,7 +61,8 @@ pub fn pump(data: &[u8]) {
 impl Node {
     pub(crate) fn new() -> (Self, Hostile) {
         let config = DpaConfig {
-            slots_max: 16,
+            // For each call as many as in a node: a worker that makes all the calls it may leaves the caller its own.
+            slots_max: 32,
             calls_max: 8,
             message_bytes_max: SPEC.message_bytes_max,
             profile: PROFILE,

@@ -35,7 +35,7 @@ print(json.dumps([m for m in yaml.safe_load_all(sys.stdin) if "monitoring.coreos
 check_manifests() {
     local overlay version
     local check=$PWD/check
-    out=$(mktemp -d "${TMPDIR:-/tmp}/cellmesh-check.XXXXXX")
+    out=$(mktemp -d)
     trap 'rm -rf "$out"' EXIT
     "$PYTHON" check/restricted.py --self-test
     for overlay in "${OVERLAYS[@]}"; do
@@ -74,7 +74,7 @@ check_manifests() {
 }
 
 check_rules() {
-    out=$(mktemp -d "${TMPDIR:-/tmp}/cellmesh-check.XXXXXX")
+    out=$(mktemp -d)
     trap 'rm -rf "$out"' EXIT
     "$PYTHON" -c 'import sys, yaml; print(yaml.safe_dump(yaml.safe_load(sys.stdin)["spec"]))' \
         <kustomize/monitoring/alerts.yaml >"$out/alerts.rules.yaml"

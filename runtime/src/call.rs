@@ -39,8 +39,17 @@ pub struct Ticket {
     pub service: ServiceId,
     /// When it was wanted.
     pub wanted: Nanos,
-    /// When it was started, or put behind others.
+}
+
+/// What a call is made with.
+#[derive(Debug)]
+pub struct Terms {
+    /// Header lines of the request that it is made for.
+    pub headers: Bytes,
+    /// When it begins.
     pub begun: Nanos,
+    /// When it has to end.
+    pub deadline: Nanos,
 }
 
 /// A call that has ended.
@@ -106,19 +115,19 @@ impl Polled {
 }
 
 impl Call {
-    /// A call that has not started, for a request with these headers, until a deadline.
+    /// A call that has not started.
     pub fn new(
         cell: &Cell,
         instance: Option<Instance>,
         work: GuestCall,
         ticket: Ticket,
-        (headers, deadline): (Bytes, Nanos),
+        Terms { headers, begun, deadline }: Terms,
         lane: &LaneHandle,
     ) -> Self {
         let flags = instance.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.flags()));
         let (cell, call_flags) = (cell.clone(), Arc::clone(&flags));
         let called = cell.clone();
-        let (kind, begun) = (CallKind::of(&work), ticket.begun);
+        let kind = CallKind::of(&work);
         let timing = Timing { kind, wanted: ticket.wanted, begun, ended: begun, ran: Duration::ZERO };
         let future =
             Box::pin(async move { called.call(instance, call_flags, work, headers, deadline).await });

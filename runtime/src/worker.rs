@@ -25,7 +25,6 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cellmesh_dpu::Routes;
 use cellmesh_graph::Limits;
 use cellmesh_shm::clock::Nanos;
@@ -33,7 +32,7 @@ use cellmesh_shm::ids::{ServiceId, SlotId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use cellmesh_shm::port::{Arrived, Port, PortError, Progress};
 
-use crate::call::{Call, Finished, LaneHandle, LaneInbox, Polled, Ticket, ToLane, wait_on_lane};
+use crate::call::{Call, Finished, LaneHandle, LaneInbox, Polled, Terms, Ticket, ToLane, wait_on_lane};
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
 pub use callees::Callees;
@@ -208,7 +207,7 @@ impl Worker {
         let call = requests::handle_call(&message);
         self.now = Nanos::now();
         let request = self.requests.insert(Request::new(slot, message, self.now));
-        self.call(Ticket { request, step: None, service, wanted: self.now, begun: self.now }, call);
+        self.call(Ticket { request, step: None, service, wanted: self.now }, call);
     }
 
     /// Ends everything that a request has started; nobody waits for it any more.
@@ -251,16 +250,15 @@ impl Worker {
     }
 
     /// Starts a call on the lane. It has ended, is on its way to the pool or waits on the lane afterwards.
-    fn start(&mut self, mut ticket: Ticket, work: GuestCall, instance: Option<Instance>) {
-        ticket.begun = self.now;
-        let Some(cause) = self.cause(&ticket, &work) else {
+    fn start(&mut self, ticket: Ticket, work: GuestCall, instance: Option<Instance>) {
+        let Some(terms) = self.terms(&ticket, &work) else {
             return self.hosted.give_back(ticket.service, instance);
         };
         let Hosted { cell, meter, .. } = &self.hosted[ticket.service];
         if instance.is_none() {
             meter.instance_made();
         }
-        let call = Call::new(cell, instance, work, ticket, cause, &self.lane);
+        let call = Call::new(cell, instance, work, ticket, terms, &self.lane);
         let flags = Arc::clone(call.flags());
         let polled = call.poll(std::task::Waker::noop());
         // What comes next in this turn begins now, and not when the turn began.
@@ -280,16 +278,17 @@ impl Worker {
         drop(tokio::task::spawn_local(wait_on_lane(call, self.pool.clone())));
     }
 
-    /// The headers of the request that a call is made for, and when the call has to end: its own limit or its request's,
-    /// whichever is first. None: the request is gone.
-    fn cause(&self, ticket: &Ticket, work: &GuestCall) -> Option<(Bytes, Nanos)> {
+    /// Those of a call that begins now; it has to end by its own limit or its request's, whichever is first. None: the request
+    /// is gone.
+    fn terms(&self, ticket: &Ticket, work: &GuestCall) -> Option<Terms> {
         let limits = &self.hosted[ticket.service].cell.setup().limits;
         let own = match work {
             GuestCall::Handle { .. } | GuestCall::BuildRequests(_) => limits.handler_timeout,
             GuestCall::RunStep(_) => limits.step_timeout,
         };
         let message = &self.requests.get(ticket.request)?.message;
-        Some((message.header_bytes(), message.deadline.min(self.now.saturating_add(own))))
+        let (begun, deadline) = (self.now, message.deadline.min(self.now.saturating_add(own)));
+        Some(Terms { headers: message.header_bytes(), begun, deadline })
     }
 
     /// Takes the result of a guest call to its request, and its instance to the next that waits.

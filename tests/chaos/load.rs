@@ -77,6 +77,11 @@ impl Load {
         ask_offer(&mut None, &self.shared)
     }
 
+    /// The same with a large body.
+    pub(crate) fn probe_large(&self) -> Outcome {
+        ask_echo(&mut None, &self.shared)
+    }
+
     /// Lets the clients finish; all that was asked.
     pub(crate) fn stop(self) -> Vec<Request> {
         self.shared.stop.store(true, Ordering::Relaxed);

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use h2::H2;
 pub use log::Log;
-pub use metrics::sample;
+pub use metrics::{sample, seconds};
 pub use node::Node;
 pub use pki::{Ca, Identity};
 pub use places::{Placement, cell, cells_dir, placement, program, shared_cache_dir};

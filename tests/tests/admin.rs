@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use cellmesh_tests::upstream::nobody;
-use cellmesh_tests::{Node, Placement, Reply, Run, Wire, placement, sample, until};
+use cellmesh_tests::{Node, Placement, Reply, Run, Wire, placement, sample, seconds, until};
 
 const APP: &str = r#"
     [[cell]]
@@ -162,6 +162,51 @@ fn log_level_is_changed() {
     node.until("a line in debug", |_| told() > before);
     assert_eq!(put("error").0, 200);
     assert!(node.log().text().contains("what is logged is changed"));
+}
+
+/// A node whose cells run on two threads, a lane and one of the pool, and where they are asked.
+fn counted(rest: &str) -> (Node, SocketAddr) {
+    let (admin, of_worker) = (nobody(), nobody());
+    let toml = format!("[admin]\nlisten = \"{admin}\"\n{rest}\n[runtime]\npool_threads = 1\n{APP}");
+    let node = Run::app(&toml).lanes(1).worker_admins(&[of_worker]).start();
+    until_ready(admin);
+    (node, if placement() == Placement::CoHosted { admin } else { of_worker })
+}
+
+/// What steps that start in one turn ran for is what threads were given to them: no more than there are threads, however many
+/// steps.
+#[test]
+fn steps_side_by_side_run_one_after_the_other() {
+    let (node, cells) = counted("");
+    let deeds = vec!["deed=spin:2"; 30].join("&");
+    assert_eq!(node.get("front", &format!("/steps?{deeds}")).status, 200);
+    let ran = seconds(cells, "step_run_seconds_sum{service=\"front\",kind=\"internal\"}");
+    let request = seconds(cells, "cell_request_duration_seconds_sum{service=\"front\"}");
+    assert!(ran > 0.0 && ran <= 2.0 * request, "{ran} s in a request of {request} s");
+}
+
+/// What a client gives up is no fault of the cell.
+#[test]
+fn calls_that_are_given_up_are_no_faults() {
+    let (node, cells) = counted("");
+    let asked = node.start_get("front", "/step/sleep:20000");
+    node.until_begun(1);
+    drop(asked);
+    until("the request is given up", || {
+        sample(cells, "cell_requests_cancelled_total{service=\"front\"}") == 1
+    });
+    until("its call has ended", || sample(cells, "cell_instances_busy{service=\"front\"}") == 0);
+    assert_eq!(sample(cells, "cell_faults_total{service=\"front\",kind=\"deadline\"}"), 0);
+    assert_eq!(sample(cells, "step_duration_seconds_count{service=\"front\",kind=\"internal\"}"), 1);
+}
+
+/// An answer that is too large to be sent counts as what who asked is told.
+#[test]
+fn answer_that_is_not_sent_counts_as_an_error() {
+    let (node, cells) = counted("[dpu]\nbody_bytes_max = \"64KiB\"");
+    assert_eq!(node.get("front", "/do/big:200000").status, 502);
+    assert_eq!(sample(cells, "cell_responses_total{service=\"front\",code=\"5xx\"}"), 1);
+    assert_eq!(sample(cells, "cell_responses_total{service=\"front\",code=\"2xx\"}"), 0);
 }
 
 /// The port says truly what it has: each path answers, with the kind of content that it says.

@@ -46,6 +46,7 @@ mod acceptor;
 mod bridge;
 mod dpu;
 mod faults;
+mod files;
 mod forward;
 mod ingress;
 mod request_id;

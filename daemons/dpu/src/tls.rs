@@ -14,7 +14,6 @@
 //! - No early data: it can be replayed.
 
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +27,7 @@ use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 
 use crate::config::{ClientCa, TlsConfig};
+use crate::files;
 
 /// How often the files are looked at. A certificate is replaced days before its end; two seconds are for people who wait.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -221,14 +221,8 @@ impl Files {
 }
 
 fn read(path: &Path) -> Content {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err("is longer than 1 MiB".to_owned());
-    }
-    Ok(bytes)
+    let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| format!("cannot be read: {error}"))?;
+    bytes.ok_or_else(|| "is longer than 1 MiB".to_owned())
 }
 
 fn certificates(

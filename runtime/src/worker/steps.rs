@@ -82,7 +82,7 @@ impl Worker {
     fn call_step(&mut self, id: RequestId, step: StepIndex, work: GuestCall) {
         let Some(request) = self.requests.get(id) else { return };
         let service = request.message.service;
-        let ticket = Ticket { request: id, step: Some(step), service, wanted: self.now, begun: self.now };
+        let ticket = Ticket { request: id, step: Some(step), service, wanted: self.now };
         self.call(ticket, work);
     }
 

@@ -4,8 +4,7 @@
 //! - TLS 1.2 and 1.3. HTTP/2 is offered, and spoken with those who take it.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::files;
 use crate::tls::{FILE_BYTES_MAX, PROTOCOLS};
 
 /// What is made of the system's CAs: read when the first call over TLS is made, and kept for the process.
@@ -55,11 +55,7 @@ impl Cas {
     /// # Errors
     /// [`CasError`]: why it cannot be used.
     pub fn load(path: &Path) -> Result<Self, CasError> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(CasError::TooLong);
-        }
+        let bytes = files::read(path, FILE_BYTES_MAX)?.ok_or(CasError::TooLong)?;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         let certificates = certificates.map_err(|_| CasError::NotPem)?;
         if certificates.is_empty() {

@@ -103,3 +103,28 @@ impl Pieces {
         if self.joined.is_empty() { self.first } else { self.joined.freeze() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A small piece with more behind it does not keep the buffer that it was read into, whether the length is known or not; one
+    /// that is all there is, or large, is not copied.
+    #[test]
+    fn small_pieces_are_copied() {
+        let buffer = Bytes::from(vec![b'x'; 8192]);
+        let (small, large) = (buffer.slice(..10), buffer.slice(..SMALL_PIECE_BYTES));
+        let keeps = |piece: &Bytes, expected, ended| {
+            let mut pieces = Pieces::default();
+            pieces.push(piece.clone(), expected, ended);
+            let joined = pieces.join();
+            assert_eq!(joined, *piece);
+            joined.as_ptr() == buffer.as_ptr()
+        };
+        assert!(!keeps(&small, 100, false) && !keeps(&small, 0, false));
+        assert!(keeps(&small, 0, true) && keeps(&large, 100, false));
+        let mut pieces = Pieces::default();
+        [&small, &large, &small].into_iter().for_each(|piece| pieces.push(piece.clone(), 0, false));
+        assert_eq!(pieces.join(), buffer.slice(..2 * small.len() + large.len()));
+    }
+}

@@ -5,8 +5,6 @@
 //! - The text may have secrets (`kty` `oct`): it is not shown.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +12,8 @@ use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse,
 };
 use jsonwebtoken::{Algorithm, DecodingKey};
+
+use crate::files;
 
 /// Most keys of a file: each may have to be tried for a token that names none.
 const KEYS_MOST: usize = 32;
@@ -76,11 +76,7 @@ impl Keys {
     /// # Errors
     /// [`KeysError`]: it cannot be read, is no such set, or has nothing in it that can be used.
     pub fn load(path: &Path) -> Result<Self, KeysError> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(KeysError::TooLong);
-        }
+        let bytes = files::read(path, FILE_BYTES_MAX)?.ok_or(KeysError::TooLong)?;
         Self::from_jwks(&String::from_utf8_lossy(&bytes))
     }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Overrides, Part};
-use crate::load;
+use crate::inspect::{graph, top};
+use crate::{load, replay};
 
 /// A WebAssembly service cell runtime.
 #[derive(Debug, Parser)]
@@ -32,6 +33,12 @@ pub enum Command {
     Dpu(Run),
     /// Ask a server at a constant rate and say how long each answer took from when it was due.
     Load(load::Options),
+    /// Show what a process does now: cells, who calls whom, rates and times. Needs its admin port.
+    Top(top::Options),
+    /// Write the graph of a request as text, Mermaid or SVG: from a process, or from a recording.
+    Graph(graph::Options),
+    /// Run a recorded request again, against the cell as it is now, and say what differs.
+    Replay(replay::Options),
     /// Read and check an app.toml or a workmodel.json; serve nothing.
     Check(Run),
     /// Compile one component; started by `run` with limits.

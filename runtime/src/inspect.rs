@@ -29,6 +29,10 @@ pub(crate) fn read_json<T: DeserializeOwned>(file: &Path, what: &str) -> anyhow:
     };
     let taken = from.take(FILE_BYTES_MAX + 1).read_to_end(&mut text);
     taken.with_context(|| format!("{shown} cannot be read"))?;
-    anyhow::ensure!(text.len() as u64 <= FILE_BYTES_MAX, "{shown} is longer than {} MiB", FILE_BYTES_MAX >> 20);
+    anyhow::ensure!(
+        text.len() as u64 <= FILE_BYTES_MAX,
+        "{shown} is longer than {} MiB",
+        FILE_BYTES_MAX >> 20
+    );
     serde_json::from_slice(&text).with_context(|| format!("{shown}: must be {what}"))
 }

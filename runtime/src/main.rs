@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use cellmesh::cli::{Cli, Command};
 use cellmesh::config::{self, App, Overrides, Part};
-use cellmesh::{commands, host, lanes, load, logs};
+use cellmesh::{commands, host, inspect, lanes, load, logs, replay};
 use clap::Parser;
 
 /// Messages are allocated by one module and freed by another, millions a second.
@@ -23,6 +23,9 @@ fn main() -> ExitCode {
         Command::Dpu(run) => serve(&run.file, &run.overrides(Part::Daemon), commands::dpu::run),
         Command::Worker(worker) => serve(&worker.run.file, &worker.overrides(), commands::worker::run),
         Command::Load(options) => ended(load::run(&options)),
+        Command::Top(options) => ended(inspect::top::run(&options)),
+        Command::Graph(options) => ended(inspect::graph::run(&options)),
+        Command::Replay(options) => replayed(&options),
         Command::Check(run) => {
             load(&run.file, &run.overrides(Part::Whole)).map_or_else(|code| code, |app| checked(&app))
         }
@@ -58,6 +61,22 @@ fn load(file: &Path, overrides: &Overrides) -> Result<App, ExitCode> {
         eprintln!("{problems}");
         ExitCode::from(BAD_CONFIG)
     })
+}
+
+/// 0 if all is as it was recorded, 1 if it is not or cannot be run, 2 if config cannot be used.
+fn replayed(options: &replay::Options) -> ExitCode {
+    let app = match replay::load(options) {
+        Ok(app) => app,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    match replay::run(options, &app) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => ended(Err(error)),
+    }
 }
 
 fn checked(app: &App) -> ExitCode {

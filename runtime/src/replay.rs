@@ -48,7 +48,11 @@ impl Options {
     /// What the command line says on top of the file.
     #[must_use]
     pub fn overrides(&self) -> Overrides {
-        Overrides { cache_dir: self.cache_dir.clone(), cells_dir: self.cells_dir.clone(), ..Overrides::default() }
+        Overrides {
+            cache_dir: self.cache_dir.clone(),
+            cells_dir: self.cells_dir.clone(),
+            ..Overrides::default()
+        }
     }
 }
 
@@ -57,7 +61,8 @@ impl Options {
 /// # Errors
 /// The recording cannot be read, the service is not in the file, or its cell does not load.
 pub fn run(options: &Options, app: &App) -> anyhow::Result<bool> {
-    let recording: Recording = read_json(&options.recording, "a recording, as /v1/requests/ID/recording answers it")?;
+    let recording: Recording =
+        read_json(&options.recording, "a recording, as /v1/requests/ID/recording answers it")?;
     if recording.cellmesh_recording != FORM {
         bail!("a recording of form {}: this program reads form {FORM}", recording.cellmesh_recording);
     }

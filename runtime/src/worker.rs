@@ -17,7 +17,7 @@ mod callees;
 mod egress;
 mod hosted;
 mod meters;
-mod reply;
+pub(crate) mod reply;
 mod requests;
 mod steps;
 
@@ -40,7 +40,9 @@ pub use callees::Callees;
 use hosted::{Hosted, HostedServices, Waiting};
 pub use meters::{CallKind, CallStats, CallsTo, CellStats, Meters, Timing};
 pub use requests::RequestId;
+pub(crate) use requests::handle_call;
 use requests::{Request, Requests, Running};
+pub(crate) use steps::{resolve, step_call};
 
 /// Guest calls started in one pump before the lane looks after the others again.
 const CALLS_PER_PUMP_MAX: usize = 256;

@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 use crate::{cells, command, fuzz};
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
-const IN_BOTH_PLACEMENTS: [&str; 16] = [
+const IN_BOTH_PLACEMENTS: [&str; 17] = [
     "admin",
     "bridge",
     "cells",
@@ -29,6 +29,7 @@ const IN_BOTH_PLACEMENTS: [&str; 16] = [
     "retries",
     "soak",
     "tls",
+    "traces",
 ];
 
 /// Some tests that belong together, and what they need.

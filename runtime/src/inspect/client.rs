@@ -50,7 +50,9 @@ impl AdminPort {
         let request = Request::get(url).body(Empty::new()).with_context(|| url.to_owned())?;
         let answer = self.client.request(request).await;
         let answer = answer.with_context(|| {
-            format!("{url} cannot be reached: is [admin] listen (or --admin) of the process set to this address?")
+            format!(
+                "{url} cannot be reached: is [admin] listen (or --admin) of the process set to this address?"
+            )
         })?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::{AdminPort, read_json};
-use crate::trace::{PlanShape, StepShape};
+use crate::trace::{PlanShape, ShapeKind, StepShape};
 
 /// Whose graph, and how.
 #[derive(Debug, Args)]
@@ -116,6 +116,7 @@ struct Known {
     seconds: Option<f64>,
     status: Option<u16>,
     error: Option<String>,
+    is_failed: bool,
     is_critical: bool,
 }
 
@@ -173,7 +174,8 @@ fn from_file(file: &std::path::Path) -> anyhow::Result<Drawn> {
 impl Drawn {
     fn of(told: Told) -> anyhow::Result<Self> {
         let Summary { id, service, method, target, status, duration_seconds } = told.request;
-        let plan = told.plan.with_context(|| format!("request {id}: {service} answered it without a graph"))?;
+        let plan =
+            told.plan.with_context(|| format!("request {id}: {service} answered it without a graph"))?;
         let mut known: HashMap<String, Known> = HashMap::new();
         for part in told.spans {
             let Some(step) = part.step else { continue };
@@ -232,7 +234,10 @@ impl Drawn {
     }
 
     fn known(&self, step: &StepShape) -> Known {
-        self.known.get(&*step.id).cloned().unwrap_or_default()
+        let known = self.known.get(&*step.id).cloned().unwrap_or_default();
+        // An answer that is no success is an error of its step; what a function returned on purpose is not.
+        let is_refused = step.kind == ShapeKind::Egress && known.status.is_some_and(|status| status >= 400);
+        Known { is_failed: known.error.is_some() || is_refused, ..known }
     }
 
     /// What a step does, in a few words.
@@ -245,7 +250,8 @@ impl Drawn {
             Internal => format!("function {}", step.function.unwrap_or_default()),
             Egress => {
                 let first = step.requests.first();
-                let first = first.map_or_else(String::new, |request| format!("{} {}", request.method, request.url));
+                let first =
+                    first.map_or_else(String::new, |request| format!("{} {}", request.method, request.url));
                 match step.requests.len() {
                     0 | 1 => first,
                     more => format!("{first} and {} more", more - 1),

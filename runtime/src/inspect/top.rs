@@ -98,7 +98,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             let page = page(&options.admin, &before, &now, options.rows.into());
             let clear = if takes_place { "\x1b[H\x1b[2J" } else { "" };
             let mut out = std::io::stdout();
-            if out.write_all(format!("{clear}{page}").as_bytes()).and_then(|()| out.flush()).is_err() || options.once {
+            if out.write_all(format!("{clear}{page}").as_bytes()).and_then(|()| out.flush()).is_err()
+                || options.once
+            {
                 // A reader that has seen enough is no failure.
                 return Ok(());
             }
@@ -117,7 +119,11 @@ fn page(admin: &str, before: &State, now: &State, rows: usize) -> String {
     let cpu = (now.process.cpu_seconds - before.process.cpu_seconds) / seconds * 100.0;
     let memory = now.process.memory_bytes.map_or_else(|| "?".into(), bytes);
     let descriptors = now.process.descriptors.unwrap_or_default();
-    let state = if now.missing.is_empty() { "ready".into() } else { format!("not ready: {}", now.missing.join("; ")) };
+    let state = if now.missing.is_empty() {
+        "ready".into()
+    } else {
+        format!("not ready: {}", now.missing.join("; "))
+    };
     let _ = writeln!(
         out,
         "cellmesh {} at {admin}: {state}\nup {:.0} s   cpu {cpu:.0} %   memory {memory}   descriptors {descriptors}\n",
@@ -189,7 +195,8 @@ fn write_table<const N: usize>(
     table.truncate(rows);
     let lines = std::iter::once(head.map(str::to_owned)).chain(table.into_iter().map(|(_, row)| row));
     let lines: Vec<[String; N]> = lines.collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
+    let width =
+        |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
     let widths: [usize; N] = std::array::from_fn(width);
     for line in &lines {
         let _ = write!(out, "{:<width$}", line[0], width = widths[0]);
@@ -286,6 +293,6 @@ connections: 3 of 100
         let again = page("here:1", &state(10, 100, [50, 50, 0]), &state(1, 3, [3, 0, 0]), 20);
         assert!(again.contains("s0      3.0"), "{again}");
         let idle = page("here:1", &state(10, 100, [50, 50, 0]), &state(11, 100, [50, 50, 0]), 20);
-        assert!(idle.contains("s0        0    1.0  -    -"), "{idle}");
+        assert!(idle.contains("s0        0    1.0    -    -"), "{idle}");
     }
 }

@@ -14,7 +14,7 @@ const STATUSES: std::ops::RangeInclusive<u16> = 200..=599;
 const JSON: &[u8] = b"content-type: application/json\n";
 
 /// A response of our own: `{"error": "..."}`, and the step where there is one.
-pub(super) fn error(status: u16, code: &str, text: &str, step: Option<&str>) -> ResponseMessage {
+pub(crate) fn error(status: u16, code: &str, text: &str, step: Option<&str>) -> ResponseMessage {
     let body = match step {
         Some(step) => serde_json::json!({ "error": text, "step": step }),
         None => serde_json::json!({ "error": text }),
@@ -27,14 +27,14 @@ pub(super) fn error(status: u16, code: &str, text: &str, step: Option<&str>) -> 
 }
 
 /// The answer for a handler that did not return.
-pub(super) fn handler_failed(service: &str, fault: &CellFault) -> ResponseMessage {
+pub(crate) fn handler_failed(service: &str, fault: &CellFault) -> ResponseMessage {
     let text = format!("cell {service}: handler: {fault}");
     error(fault.status(), &format!("cell-{}", fault.kind()), &text, None)
 }
 
 /// The answer of a graph that has ended. An egress step's own answer passes through; a step that failed, tolerated or
 /// not, and gave no body of its own is told with its name.
-pub(super) fn of_graph(response: Response, engine: &Engine) -> ResponseMessage {
+pub(crate) fn of_graph(response: Response, engine: &Engine) -> ResponseMessage {
     let result = response.result;
     match (response.step, result.error) {
         (Some(step), Some(text)) if result.body.is_empty() => {
@@ -52,7 +52,7 @@ pub(super) fn of_graph(response: Response, engine: &Engine) -> ResponseMessage {
 
 /// Makes `response` fit to leave: a status that is one, header lines that are some, none that belong to a single
 /// connection, and the tracing headers of `request`.
-pub(super) fn finish(response: ResponseMessage, request: &RequestMessage) -> ResponseMessage {
+pub(crate) fn finish(response: ResponseMessage, request: &RequestMessage) -> ResponseMessage {
     if response.fault != Fault::None {
         return response;
     }

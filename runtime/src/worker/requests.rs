@@ -52,7 +52,7 @@ impl Request {
 }
 
 /// The handler's call for a request.
-pub(super) fn handle_call(message: &RequestMessage) -> GuestCall {
+pub(crate) fn handle_call(message: &RequestMessage) -> GuestCall {
     GuestCall::Handle {
         arena: contiguous(&message.head, &message.body),
         method_len: u32::from(message.method_len),

@@ -171,7 +171,7 @@ impl Worker {
     /// An internal step returned.
     pub(super) fn stepped(&mut self, id: RequestId, step: StepIndex, returned: Returned) {
         let Some(request) = self.requests.get(id) else { return };
-        let result = match resolve(request, step, returned.body) {
+        let result = match resolve(request.engine.as_deref(), &request.message.body, step, returned.body) {
             Ok(body) => {
                 StepResult { status: returned.status, error: returned.error, headers: returned.headers, body }
             }
@@ -215,7 +215,7 @@ fn tell(request: &mut Request, what: impl FnOnce(&mut Engine) -> Result<(), Engi
 }
 
 /// What a function of the cell is given: its arguments and the results that its step named.
-fn step_call(engine: &Engine, step: StepIndex, function: u32, args: Bytes) -> StepCall {
+pub(crate) fn step_call(engine: &Engine, step: StepIndex, function: u32, args: Bytes) -> StepCall {
     let inputs = engine
         .inputs(step)
         .map(|input| StepInput {
@@ -229,14 +229,17 @@ fn step_call(engine: &Engine, step: StepIndex, function: u32, args: Bytes) -> St
     StepCall { function, args, inputs }
 }
 
-/// The body that a step returned: its own bytes, the request's or an input's.
-fn resolve(request: &Request, step: StepIndex, body: ReturnedBody) -> Result<Bytes, String> {
+/// The body that a function returned: its own bytes, the request's or an input's.
+pub(crate) fn resolve(
+    engine: Option<&Engine>,
+    of_request: &Bytes,
+    step: StepIndex,
+    body: ReturnedBody,
+) -> Result<Bytes, String> {
     match body {
         ReturnedBody::Bytes(body) => Ok(body),
-        ReturnedBody::OfRequest => Ok(request.message.body.clone()),
-        ReturnedBody::OfInput(index) => request
-            .engine
-            .as_ref()
+        ReturnedBody::OfRequest => Ok(of_request.clone()),
+        ReturnedBody::OfInput(index) => engine
             .and_then(|engine| engine.input(step, index))
             .map(|input| input.result.body.clone())
             .ok_or_else(|| format!("body of input {index}: the step has no such input")),

@@ -24,7 +24,7 @@ pub(super) fn write(drawn: &Drawn) -> String {
         for input in step.inputs.iter().filter_map(|input| places.get(&**input)) {
             let _ = writeln!(out, "  s{input} -.-> s{place}");
         }
-        match (known.error.is_some(), known.is_critical) {
+        match (known.is_failed, known.is_critical) {
             (true, _) => drop(writeln!(out, "  class s{place} failed")),
             (false, true) => drop(writeln!(out, "  class s{place} critical")),
             (false, false) => {}

@@ -50,12 +50,12 @@ fn step_box(out: &mut String, drawn: &Drawn, place: usize, Row { step, depth, pa
         let (from, to) = (TOP + parent * ROW + BOX_HEIGHT, y + BOX_HEIGHT / 2);
         let _ = writeln!(out, "<path d=\"M{} {from}V{to}H{x}\"/>", x.saturating_sub(INDENT / 2));
     }
-    let class = match (known.error.is_some(), known.is_critical) {
+    let class = match (known.is_failed, known.is_critical) {
         (true, _) => "failed",
         (false, true) => "critical",
         (false, false) => "step",
     };
-    let cross = if known.error.is_some() { "\u{2715} " } else { "" };
+    let cross = if known.is_failed { "\u{2715} " } else { "" };
     let (id, label) = (escaped(&clean(&step.id)), escaped(&Drawn::label(step)));
     let (left, first, second, words) = (x + 10, y + 20, y + 38, escaped(&known.words()));
     let _ = writeln!(

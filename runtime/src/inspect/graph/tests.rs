@@ -44,7 +44,10 @@ front: GET /<b> -> 500, 12.5 ms
 #[test]
 fn pictures_quote_what_a_cell_chose() {
     let svg = svg::write(&told());
-    assert!(svg.contains("front: GET /&lt;b&gt;") && svg.contains("no &amp; no") && !svg.contains("<b>"), "{svg}");
+    assert!(
+        svg.contains("front: GET /&lt;b&gt;") && svg.contains("no &amp; no") && !svg.contains("<b>"),
+        "{svg}"
+    );
     assert_eq!((svg.matches("class=\"critical\"").count(), svg.matches("class=\"failed\"").count()), (2, 1));
     let mermaid = mermaid::write(&told());
     assert!(mermaid.contains("s4[\"b#34;") && mermaid.contains("s1 -.-> s3"), "{mermaid}");

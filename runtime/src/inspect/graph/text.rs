@@ -21,10 +21,10 @@ pub(super) fn write(drawn: &Drawn) -> String {
 
 fn line(out: &mut String, drawn: &Drawn, Row { step, depth, .. }: &Row<'_>) {
     let known = drawn.known(step);
-    let mark = match (&known.error, known.is_critical) {
-        (Some(_), _) => '!',
-        (None, true) => '*',
-        (None, false) => ' ',
+    let mark = match (known.is_failed, known.is_critical) {
+        (true, _) => '!',
+        (false, true) => '*',
+        (false, false) => ' ',
     };
     let indent = "  ".repeat(*depth);
     let _ = write!(out, "{mark} {indent}{}: {}", clean(&step.id), Drawn::label(step));

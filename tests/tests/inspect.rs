@@ -1,0 +1,163 @@
+//! Commands that look at a process from outside: `top`, `graph` and `replay`, as a person calls them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cellmesh_tests::upstream::nobody;
+use cellmesh_tests::{Node, Run, Wire, cells_dir, program, until};
+
+const CELLS: &str = r#"
+    [trace]
+    record = true
+    [[cell]]
+    component = "{cells}/unruly.wasm"
+    services = ["front", "back"]
+"#;
+
+fn start() -> (Node, SocketAddr) {
+    let admin = nobody();
+    (Run::app(&format!("[admin]\nlisten = \"{admin}\"\n{CELLS}")).lanes(1).start(), admin)
+}
+
+/// What a command said, and how it ended.
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn say(args: &[&str]) -> Said {
+    let mut command = Command::new(program());
+    command.args(args).env_remove("RUST_LOG").env("CELLMESH_CELLS", cells_dir());
+    let output = command.output().expect("cellmesh can be started");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn ask(admin: SocketAddr, path: &str) -> String {
+    let mut wire = Wire::connect(admin);
+    wire.send(format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n"));
+    wire.reply().text().to_owned()
+}
+
+/// Sends one request with a graph, and gives its recording as a file.
+fn recorded(node: &Node, admin: SocketAddr) -> PathBuf {
+    assert_eq!(
+        node.get("front", "/pipe?url=http://back/x&url=http://back/answer?status=503&tolerant").status,
+        200
+    );
+    until("all requests are kept", || ask(admin, "/v1/requests").matches("\"id\"").count() == 3);
+    let kept: serde_json::Value = serde_json::from_str(&ask(admin, "/v1/requests")).expect("JSON");
+    let front =
+        kept["requests"].as_array().expect("a list").iter().find(|request| request["service"] == "front");
+    let id = front.expect("it is kept")["id"].as_str().expect("an id").to_owned();
+    let file = node.dir().join("recording.json");
+    std::fs::write(&file, ask(admin, &format!("/v1/requests/{id}/recording"))).expect("a file");
+    file
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path that is text")
+}
+
+/// The graph of the newest request, from the process and from its recording, in all forms.
+#[test]
+fn graph_is_written_in_all_forms() {
+    let (node, admin) = start();
+    let nothing = say(&["graph", &admin.to_string()]);
+    assert_eq!(nothing.code, Some(1));
+    assert!(nothing.stderr.contains("no request with a graph is kept there yet"), "{}", nothing.stderr);
+    let recording = recorded(&node, admin);
+    let live = say(&["graph", &admin.to_string()]);
+    assert_eq!(live.code, Some(0), "{}", live.stderr);
+    for line in [
+        "  order#4: order",
+        "    pipe#2: pipe",
+        "!     call#1: GET http://back/answer?status=503, tolerant  [",
+    ] {
+        assert!(live.stdout.lines().any(|found| found.starts_with(line)), "{line} in {}", live.stdout);
+    }
+    let of_file = say(&["graph", text(&recording)]);
+    assert!(
+        of_file.stdout.contains("gather#3: function 2, given call#0, call#1  [200]"),
+        "{}",
+        of_file.stdout
+    );
+    let mermaid = say(&["graph", text(&recording), "--format", "mermaid"]).stdout;
+    assert!(mermaid.contains("flowchart TD") && mermaid.contains("class s3 failed"), "{mermaid}");
+    let svg = say(&["graph", text(&recording), "--format", "svg"]).stdout;
+    assert!(svg.starts_with("<svg ") && svg.matches("<rect ").count() == 5, "{svg}");
+}
+
+/// A request that is run again comes to the same, without its services; against another cell it is said what differs.
+#[test]
+fn recorded_request_is_run_again() {
+    let (node, admin) = start();
+    let recording = recorded(&node, admin);
+    let app = node.dir().join("app.toml");
+    drop(ask(admin, "/livez"));
+    let same = say(&["replay", text(&recording), text(&app)]);
+    assert_eq!(same.code, Some(0), "{}{}", same.stdout, same.stderr);
+    assert!(same.stdout.contains("the same graph of 5 steps"), "{}", same.stdout);
+    // As a newer cell would differ that asks another service.
+    let other = node.dir().join("other.json");
+    let changed =
+        std::fs::read_to_string(&recording).expect("a file").replace("http://back/x", "http://back/y");
+    let changed = changed.replacen("/pipe?url=http://back/y", "/pipe?url=http://back/x", 1);
+    std::fs::write(&other, changed).expect("a file");
+    let differs = say(&["replay", text(&other), text(&app)]);
+    assert_eq!(differs.code, Some(1), "{}", differs.stderr);
+    let expected = "step call#0 sent: url\n  recorded: http://back/y\n  now:      http://back/x\n";
+    assert!(differs.stdout.contains(expected), "{}", differs.stdout);
+    let again = say(&["replay", text(&recording), text(&app), "--json"]);
+    let [old, new]: [serde_json::Value; 2] =
+        [&std::fs::read_to_string(&recording).expect("a file"), &again.stdout]
+            .map(|text| serde_json::from_str(text).expect("JSON"));
+    assert_eq!(old["course"]["response"], new["course"]["response"]);
+}
+
+/// What cannot be used is named, with what could; nothing is run.
+#[test]
+fn what_cannot_be_used_is_named() {
+    let (node, admin) = start();
+    let recording = recorded(&node, admin);
+    let app = node.dir().join("app.toml");
+    let unknown = say(&["replay", text(&recording), text(&app), "--service", "nobody"]);
+    assert!(
+        unknown.code == Some(1) && unknown.stderr.contains("--service names one of front, back"),
+        "{}",
+        unknown.stderr
+    );
+    let no_recording = say(&["replay", text(&app), text(&app)]);
+    assert!(
+        no_recording.code == Some(1) && no_recording.stderr.contains("must be a recording"),
+        "{}",
+        no_recording.stderr
+    );
+    let no_config = say(&["replay", text(&recording), "nothing.toml"]);
+    assert!(no_config.code == Some(2) && no_config.stderr.contains("nothing.toml"), "{}", no_config.stderr);
+    for command in ["top", "graph"] {
+        let away = say(&[command, &nobody().to_string()]);
+        assert!(away.code == Some(1) && away.stderr.contains("[admin] listen"), "{command}: {}", away.stderr);
+    }
+    let no_address = say(&["top", "here"]);
+    assert!(
+        no_address.code == Some(1) && no_address.stderr.contains("such as 127.0.0.1:9901"),
+        "{}",
+        no_address.stderr
+    );
+}
+
+/// One look at a process that serves: its cells, and who calls whom.
+#[test]
+fn top_shows_cells_and_calls() {
+    let (node, admin) = start();
+    recorded(&node, admin);
+    let look = say(&["top", &admin.to_string(), "--once"]);
+    assert_eq!(look.code, Some(0), "{}", look.stderr);
+    for line in ["cellmesh run at ", "CELL   REQ/S", "front ", "clients -> front", "front -> back"] {
+        assert!(look.stdout.lines().any(|found| found.starts_with(line)), "{line} in {}", look.stdout);
+    }
+    assert!(look.stdout.contains(": ready\n") && !look.stdout.contains('\x1b'), "{}", look.stdout);
+}

@@ -1,9 +1,9 @@
 //! Cell host: turns component files into instances that can be called.
 //!
 //! ```text
-//! component file --> artifacts (compile once, in a child) --> Cell --> Instance --> Call
-//!                    cache on disk, sealed                    one per   one store   one export
-//!                                                             service   each        running
+//! component file,  --> artifacts (compile once, in a child) --> Cell --> Instance --> Call
+//! or one of a           cache on disk, sealed                    one per   one store   one export
+//! registry (oci.rs)                                              service   each        running
 //! ```
 //!
 //! - A cell may import what `wit/cell.wit` lists and nothing else (`imports.rs`).
@@ -21,8 +21,10 @@ mod engine;
 mod guest_log;
 mod imports;
 mod instance;
+mod oci;
 mod scratch;
 mod seal;
+mod source;
 mod state;
 mod ticker;
 
@@ -34,6 +36,8 @@ pub use instance::{
     CallFlags, CellFault, Decision, GuestCall, GuestReturn, Instance, Returned, ReturnedBody, StepCall,
     StepInput,
 };
+pub use oci::{CredentialsError, ManifestError, OciError, Reference, ReferenceError, RegistrySettings};
 pub use scratch::Scratch;
 pub use seal::SealError;
+pub use source::ComponentSource;
 pub use ticker::{Pulse, Ticker};

@@ -101,6 +101,17 @@ impl Trust {
     }
 }
 
+/// What is made of `cas`, or of the CAs of the system, for whoever else speaks TLS. Reads files of the system: not for a lane.
+///
+/// # Errors
+/// Why nobody can be believed.
+pub fn client_of(cas: Option<&Cas>) -> Result<Arc<ClientConfig>, String> {
+    match Trust::new(cas) {
+        Trust::Own(client) => Ok(client),
+        Trust::System => of_system(),
+    }
+}
+
 fn of_system() -> Result<Arc<ClientConfig>, String> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {

@@ -34,6 +34,7 @@ pub struct Run {
     /// Whatever the placement under test is.
     split: bool,
     descriptors_max: Option<u32>,
+    environment: Vec<(String, String)>,
 }
 
 impl Run {
@@ -71,6 +72,7 @@ impl Run {
             worker_admins: Vec::new(),
             split: false,
             descriptors_max: None,
+            environment: Vec::new(),
         }
     }
 
@@ -135,6 +137,13 @@ impl Run {
     #[must_use]
     pub fn descriptors_max(mut self, count: u32) -> Self {
         self.descriptors_max = Some(count);
+        self
+    }
+
+    /// With this in its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -238,6 +247,7 @@ impl Run {
         {
             program.env_remove(name);
         }
+        program.envs(self.environment.iter().map(|(name, value)| (name, value)));
         program.arg(command).arg(&self.file).arg("--listen").arg(self.listen.to_string());
         program.arg("--cache-dir").arg(&self.cache_dir).arg("--cells-dir").arg(cells_dir()).args(&self.args);
         program.arg("--socket").arg(self.dir.path().join("dpa.sock"));

@@ -4,7 +4,7 @@
 //!   the digest is for people and says nothing here.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::digest::Digest;
@@ -78,9 +78,10 @@ fn no_digest(registry: &str, repository: &str, tag: Option<&str>) -> ReferenceEr
         None => "there is no digest".to_owned(),
     };
     let tag = tag.unwrap_or("TAG");
+    let scheme = if is_loopback(split_port(registry).0) { "http" } else { "https" };
     let right = format!(
         "add @sha256:...; docker-content-digest in the answer to `curl -I -H 'accept: {}' \
-         https://{registry}/v2/{repository}/manifests/{tag}` is it",
+         {scheme}://{registry}/v2/{repository}/manifests/{tag}` is it",
         super::manifest::MANIFEST
     );
     wrong(found, right)
@@ -109,6 +110,12 @@ pub(super) fn split_port(registry: &str) -> (&str, Option<&str>) {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (registry, None),
     }
+}
+
+/// Whether a host is this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
 }
 
 fn is_host(host: &str) -> bool {

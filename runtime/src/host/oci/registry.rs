@@ -29,7 +29,7 @@ use tokio_rustls::TlsConnector;
 
 use super::challenge::{self, Challenge};
 use super::credentials::{self, Credentials};
-use super::reference::{Reference, split_port};
+use super::reference::{Reference, is_loopback, split_port};
 use super::{OciError, RegistrySettings};
 
 /// From a name to a connection, TLS included.
@@ -295,11 +295,6 @@ impl RegistrySettings {
             None => is_loopback(host),
         }
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
 }
 
 fn challenge_of(answer: &Response<Incoming>) -> Option<Challenge> {

@@ -20,6 +20,7 @@ mod convert;
 mod engine;
 mod guest_log;
 mod imports;
+mod inspect;
 mod instance;
 mod oci;
 mod scratch;
@@ -31,7 +32,10 @@ mod ticker;
 pub use artifacts::{ArtifactCache, ArtifactError};
 pub use cell::{Cell, CellLimits, CellSetup, Grants, LoadError};
 pub use compile::{CompileError, CompileLimits, Compiler, compile_child_main};
-pub use engine::{EngineError, EngineLimits, HostEngine, idle_instances_max};
+pub use engine::{
+    EngineError, EngineLimits, HostEngine, MAPPINGS_PER_INSTANCE, idle_instances_max, mappings_max,
+};
+pub use inspect::{Unfit, inspect};
 pub use instance::{
     CallFlags, CellFault, Decision, GuestCall, GuestReturn, Instance, Returned, ReturnedBody, StepCall,
     StepInput,

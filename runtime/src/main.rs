@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use cellmesh::cli::{Cli, Command};
 use cellmesh::config::{self, App, Overrides, Part};
-use cellmesh::{commands, host, lanes, load, logs};
+use cellmesh::{check, commands, host, lanes, load, logs};
 use clap::Parser;
 
 /// Messages are allocated by one module and freed by another, millions a second.
@@ -23,9 +23,8 @@ fn main() -> ExitCode {
         Command::Dpu(run) => serve(&run.file, &run.overrides(Part::Daemon), commands::dpu::run),
         Command::Worker(worker) => serve(&worker.run.file, &worker.overrides(), commands::worker::run),
         Command::Load(options) => ended(load::run(&options)),
-        Command::Check(run) => {
-            load(&run.file, &run.overrides(Part::Whole)).map_or_else(|code| code, |app| checked(&app))
-        }
+        Command::Check(options) => load(&options.run.file, &options.overrides())
+            .map_or_else(|code| code, |app| check::run(&app, &options).into()),
         Command::CompileCell { dir, cpu_seconds_max, memory_bytes_max } => {
             host::compile_child_main(&dir, cpu_seconds_max, memory_bytes_max).into()
         }
@@ -58,9 +57,4 @@ fn load(file: &Path, overrides: &Overrides) -> Result<App, ExitCode> {
         eprintln!("{problems}");
         ExitCode::from(BAD_CONFIG)
     })
-}
-
-fn checked(app: &App) -> ExitCode {
-    println!("{}: {} services, nothing wrong", app.name, app.services.len());
-    ExitCode::SUCCESS
 }

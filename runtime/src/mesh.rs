@@ -73,8 +73,8 @@ fn load_cells(
 
 /// All that come from registries, before anything is compiled: what cannot be had is told soon.
 fn pull(specs: &[&ServiceSpec], cache: &ArtifactCache) -> Result<(), LoadError> {
-    let of_registries = specs.iter().filter(|spec| spec.setup.component.file().is_none());
-    of_registries.map(|spec| Cell::read(&spec.setup.component, cache).map(drop)).collect()
+    let mut of_registries = specs.iter().filter(|spec| spec.setup.component.file().is_none());
+    of_registries.try_for_each(|spec| Cell::read(&spec.setup.component, cache).map(drop))
 }
 
 /// A service's instances are shared out to the lanes, at least one each.
@@ -83,7 +83,7 @@ fn per_lane(instances_max: u32, lanes: usize) -> usize {
 }
 
 /// What one lane's engine must have room for.
-fn engine_limits(services: &[&ServiceSpec], lanes: usize) -> EngineLimits {
+pub(crate) fn engine_limits(services: &[&ServiceSpec], lanes: usize) -> EngineLimits {
     let instances: usize = services.iter().map(|service| per_lane(service.instances_max, lanes)).sum();
     EngineLimits {
         instances_max: u32::try_from(instances).unwrap_or(u32::MAX),

@@ -140,6 +140,12 @@ impl Run {
         self
     }
 
+    /// The folder of the file, where the socket is too (`dpa.sock`).
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// With this in its environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {

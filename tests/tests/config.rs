@@ -190,7 +190,8 @@ fn taken_address_is_told() {
 /// `check` says whether a file can be used, and serves nothing.
 #[test]
 fn check_serves_nothing() {
-    let toml = "name = \"shop\"\n[[cell]]\ncomponent = \"{cells}/hello.wasm\"\nservices = [\"a\", \"b\"]\n";
+    let toml = "name = \"shop\"\n[[cell]]\ncomponent = \"{cells}/hello.wasm\"\nservices = [\"a\", \"b\"]\n\
+                [dpu]\nconnections_max = 100\n"; // so that any limit on descriptors will do
     let good = Run::app(toml).check();
     assert_eq!(
         (good.code, good.stdout.as_str()),

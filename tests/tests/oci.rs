@@ -175,6 +175,24 @@ fn what_cannot_be_had_is_told() {
     );
 }
 
+/// `check` pulls what is not here, and says what cannot be had.
+#[test]
+fn check_pulls() {
+    let Some(mut registry) = registry() else { return };
+    let (puller, good) = (Puller::new(), registry.push("hello", &hello()));
+    let few = "[dpu]\nconnections_max = 100\n";
+    let check = |reference: &str| puller.run(&format!("{}{few}", app(reference))).arg("--verbose").check();
+    let ended = check(&good.replace("hello@", "elsewhere@"));
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    let parts = "has no such manifest in elsewhere: compare the reference with what was pushed there; remedy: see docs/";
+    assert!(ended.stdout.contains(parts), "{}", ended.stdout);
+    let ended = check(&good);
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    assert!(ended.stdout.contains(&format!("ok: {good}: a cell, compiled at the start")), "{}", ended.stdout);
+    registry.stop();
+    assert_eq!(puller.serves(&app(&good)), 0, "it was pulled by the check");
+}
+
 /// A reference that is mistyped is a mistake of the config; a tag is told where its digest is.
 #[test]
 fn mistyped_reference_is_refused() {

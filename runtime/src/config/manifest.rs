@@ -225,7 +225,7 @@ fn component(
         return none;
     };
     if file.starts_with(Reference::SCHEME) {
-        let reference = file.parse().map(ComponentSource::Registry);
+        let reference = file.parse().map(|reference| ComponentSource::Registry(Box::new(reference)));
         return reference.unwrap_or_else(|error| {
             let line = table.line_of_key(source, "component");
             source.note(line, table.path("component"), error.wrong, error.right);

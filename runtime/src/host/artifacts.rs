@@ -134,6 +134,12 @@ impl ArtifactCache {
         Ok(Loaded { component, compiled })
     }
 
+    /// Whether `component` was compiled with the settings of `engine` and is still as it was then.
+    #[must_use]
+    pub fn has(&self, engine: &HostEngine, component: &[u8]) -> bool {
+        self.is_sealed(&artifact_id(engine, component))
+    }
+
     fn is_sealed(&self, id: &str) -> bool {
         let Some(seal) = self.read_seal(id) else { return false };
         let Ok(bytes) = fs::read(self.code_dir().join(&seal.file)) else { return false };

@@ -96,7 +96,7 @@ pub enum LoadError {
         reference: Reference,
         /// Why.
         #[source]
-        source: OciError,
+        source: Box<OciError>,
     },
     /// It cannot be compiled or kept.
     #[error("component {component}")]
@@ -188,9 +188,9 @@ impl Cell {
             ComponentSource::File(path) => {
                 fs::read(path).map_err(|source| LoadError::Read { path: path.clone(), source })
             }
-            ComponentSource::Registry(reference) => cache
-                .pulled(reference)
-                .map_err(|source| LoadError::Pull { reference: reference.clone(), source }),
+            ComponentSource::Registry(reference) => cache.pulled(reference).map_err(|source| {
+                LoadError::Pull { reference: (**reference).clone(), source: source.into() }
+            }),
         }
     }
 

@@ -11,7 +11,7 @@ pub enum ComponentSource {
     /// A file of this machine.
     File(PathBuf),
     /// An artifact in a registry.
-    Registry(Reference),
+    Registry(Box<Reference>),
 }
 
 impl ComponentSource {

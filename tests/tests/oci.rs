@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cellmesh_tests::upstream::{self, nobody};
 use cellmesh_tests::{Artifact, Ca, Ended, Node, Registry, Reply, Run, Setup, Upstream, Wire, cell};
@@ -303,9 +304,9 @@ fn hostile_and_busy_registries() {
     let behind = registry.name();
     let busy = Upstream::start({
         let behind = behind.clone();
-        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let asked = AtomicUsize::new(0);
         move |head, _, stream| {
-            if asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 2 == 0 {
+            if asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
                 return upstream::reply(stream, 503, "", b"busy");
             }
             let reply = passed_on(&behind, head);

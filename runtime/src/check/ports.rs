@@ -80,11 +80,16 @@ fn holder(address: SocketAddr) -> Option<String> {
     let tables =
         ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
     let inode = tables.iter().find_map(|table| inode_of_listener(table, address))?;
-    let processes = fs::read_dir("/proc").ok()?.flatten().take(PROCESSES_MAX);
+    let processes = fs::read_dir("/proc").ok()?.flatten().filter(is_process).take(PROCESSES_MAX);
     processes.map(|process| process.path()).find(|process| holds(process, &inode)).map(|process| {
         let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
         format!("{} (pid {})", name.trim(), process.file_name().unwrap_or_default().display())
     })
+}
+
+/// Not `/proc/self`, nor anything else.
+fn is_process(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok())
 }
 
 fn holds(process: &Path, inode: &str) -> bool {

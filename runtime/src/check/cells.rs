@@ -20,43 +20,48 @@ const BUILD: &str = "build it for wasm32-wasip2 with the guest SDK, or to wit/ce
 ///
 /// - `compile`: as the first start does, into the cache folder.
 pub(super) fn look(services: &[&ServiceSpec], settings: &RuntimeSettings, compile: bool) -> Vec<Finding> {
-    let cache = open_cache(services, settings, compile);
+    let tools = Tools::at_hand(services, settings, compile);
     let mut findings = Vec::new();
     let mut seen: Vec<&ComponentSource> = Vec::new();
     for spec in services {
         let source = &spec.setup.component;
         if !seen.contains(&source) {
             seen.push(source);
-            findings.push(component(spec, cache.as_ref(), compile));
+            findings.push(component(spec, &tools, compile));
         }
         findings.extend(scratch(spec));
     }
     findings
 }
 
-/// The cache, where it is needed or there. Why it cannot be opened is said of its folder.
-fn open_cache(
-    services: &[&ServiceSpec],
-    settings: &RuntimeSettings,
-    compile: bool,
-) -> Option<(ArtifactCache, HostEngine)> {
-    let pulls = services.iter().any(|spec| spec.setup.component.file().is_none());
-    if !compile && !pulls && !settings.cache_dir.is_dir() {
-        return None;
+/// What components are pulled into and compiled with, where that is needed or there. Why one of them is not is said of the
+/// cache folder, or of the limits.
+struct Tools {
+    cache: Option<ArtifactCache>,
+    engine: Option<HostEngine>,
+}
+
+impl Tools {
+    fn at_hand(services: &[&ServiceSpec], settings: &RuntimeSettings, compile: bool) -> Self {
+        let pulls = services.iter().any(|spec| spec.setup.component.file().is_none());
+        if !compile && !pulls && !settings.cache_dir.is_dir() {
+            return Self { cache: None, engine: None };
+        }
+        let compiler = Compiler::this_program(CompileLimits::default()).ok();
+        let cache = compiler.and_then(|compiler| ArtifactCache::open(&settings.cache_dir, compiler).ok());
+        let cache = cache.map(|cache| cache.with_registry(settings.registry.clone()));
+        let artifacts = cache.as_ref().and_then(|cache| cache.for_engine().ok());
+        let engine = HostEngine::serving(engine_limits(services, 1), artifacts, &Arc::default()).ok();
+        Self { cache, engine }
     }
-    let compiler = Compiler::this_program(CompileLimits::default()).ok()?;
-    let cache = ArtifactCache::open(&settings.cache_dir, compiler).ok()?;
-    let cache = cache.with_registry(settings.registry.clone());
-    let engine = HostEngine::serving(engine_limits(services, 1), cache.for_engine().ok(), &Arc::default());
-    Some((cache, engine.ok()?))
 }
 
 /// One component.
-fn component(spec: &ServiceSpec, cache: Option<&(ArtifactCache, HostEngine)>, compile: bool) -> Finding {
+fn component(spec: &ServiceSpec, tools: &Tools, compile: bool) -> Finding {
     let source = &spec.setup.component;
-    let bytes = match (source, cache) {
+    let bytes = match (source, &tools.cache) {
         (ComponentSource::File(path), _) => read(path),
-        (ComponentSource::Registry(_), Some((cache, _))) => Cell::read(source, cache).map_err(unpulled),
+        (ComponentSource::Registry(_), Some(cache)) => Cell::read(source, cache).map_err(unpulled),
         (ComponentSource::Registry(_), None) => {
             let remedy = "mend the cache folder, into which it is pulled";
             Err(Finding::warning(format!("{source}: was not looked at"), remedy))
@@ -69,7 +74,7 @@ fn component(spec: &ServiceSpec, cache: Option<&(ArtifactCache, HostEngine)>, co
     if let Err(unfit) = inspect(&bytes, &spec.setup.grants) {
         return not_a_cell(source, &unfit);
     }
-    let Some((cache, engine)) = cache else { return good(source, false) };
+    let (Some(cache), Some(engine)) = (&tools.cache, &tools.engine) else { return good(source, false) };
     if !compile {
         return good(source, cache.has(engine, &bytes));
     }

@@ -9,11 +9,14 @@ use cellmesh_shm::attach::AttachListener;
 use cellmesh_tests::{Ca, Ended, Run, cell, components};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
-/// Serves the hello cell; so few connections that any limit on descriptors will do.
+/// Serves the hello cell; with so few connections and so short bodies that any machine will do.
 const HELLO: &str = r#"
     name = "shop"
     [dpu]
     connections_max = 100
+    body_bytes_max = "1MiB"
+    buffered_bytes_max = "1MiB"
+    answer_bytes_max = "1MiB"
     [[cell]]
     component = "{cells}/hello.wasm"
     services = ["hello"]

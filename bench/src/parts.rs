@@ -157,7 +157,7 @@ fn cells(report: &mut String, options: &Options) -> Result<()> {
 fn setup(component: &Path, fresh_instances: bool) -> CellSetup {
     CellSetup {
         service: "hello".into(),
-        component: component.to_owned(),
+        component: component.into(),
         config: BTreeMap::new(),
         grants: Grants::default(),
         egress_allow: Vec::new(),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Overrides, Part};
 use crate::inspect::{graph, top};
@@ -39,8 +39,9 @@ pub enum Command {
     Graph(graph::Options),
     /// Run a recorded request again, against the cell as it is now, and say what differs.
     Replay(replay::Options),
-    /// Read and check an app.toml or a workmodel.json; serve nothing.
-    Check(Run),
+    /// Look at a file, and at what serving it needs of this machine: cells, sockets, permissions, ports, kernel. Serve
+    /// nothing.
+    Check(Check),
     /// Compile one component; started by `run` with limits.
     #[command(hide = true)]
     CompileCell {
@@ -87,6 +88,56 @@ pub struct Worker {
     /// A service to host; may be given several times [default: what the file says, else all].
     #[arg(long = "service", value_name = "NAME")]
     pub services: Vec<String>,
+}
+
+/// What to look at.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// What would be served, and how.
+    #[command(flatten)]
+    pub run: Run,
+    /// The command that would be started here.
+    #[arg(long, value_enum, default_value_t = CheckPart::Run)]
+    pub part: CheckPart,
+    /// A service that a worker would host; may be given several times [default: what the file says, else all].
+    #[arg(long = "service", value_name = "NAME")]
+    pub services: Vec<String>,
+    /// Compile the cells too, as the first start does, into the cache folder.
+    #[arg(long)]
+    pub compile: bool,
+    /// Say also what is right.
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// A command that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckPart {
+    /// All in one process.
+    Run,
+    /// The daemon of a node.
+    Node,
+    /// The DPA alone.
+    Dpa,
+    /// The DPU alone.
+    Dpu,
+    /// Cells, attached to a DPA.
+    Worker,
+}
+
+impl Check {
+    /// What the command line says on top of the file.
+    #[must_use]
+    pub fn overrides(&self) -> Overrides {
+        let part = match self.part {
+            CheckPart::Run => Part::Whole,
+            CheckPart::Node | CheckPart::Dpu => Part::Daemon,
+            CheckPart::Dpa => Part::Dpa,
+            CheckPart::Worker => Part::Worker,
+        };
+        let services = (!self.services.is_empty()).then(|| self.services.clone());
+        Overrides { worker_services: services, ..self.run.overrides(part) }
+    }
 }
 
 impl Worker {

@@ -12,6 +12,7 @@ mod manifest;
 mod node;
 mod problems;
 mod reader;
+mod registry;
 mod service;
 mod tls;
 mod trace;

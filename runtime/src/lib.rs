@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod attachment;
 pub mod call;
+pub mod check;
 pub mod cli;
 pub mod cohost;
 pub mod commands;

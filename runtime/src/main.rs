@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use cellmesh::cli::{Cli, Command};
 use cellmesh::config::{self, App, Overrides, Part};
-use cellmesh::{commands, host, inspect, lanes, load, logs, replay};
+use cellmesh::{check, commands, host, inspect, lanes, load, logs, replay};
 use clap::Parser;
 
 /// Messages are allocated by one module and freed by another, millions a second.
@@ -26,9 +26,8 @@ fn main() -> ExitCode {
         Command::Top(options) => ended(inspect::top::run(&options)),
         Command::Graph(options) => ended(inspect::graph::run(&options)),
         Command::Replay(options) => replayed(&options),
-        Command::Check(run) => {
-            load(&run.file, &run.overrides(Part::Whole)).map_or_else(|code| code, |app| checked(&app))
-        }
+        Command::Check(options) => load(&options.run.file, &options.overrides())
+            .map_or_else(|code| code, |app| check::run(&app, &options).into()),
         Command::CompileCell { dir, cpu_seconds_max, memory_bytes_max } => {
             host::compile_child_main(&dir, cpu_seconds_max, memory_bytes_max).into()
         }
@@ -77,9 +76,4 @@ fn replayed(options: &replay::Options) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => ended(Err(error)),
     }
-}
-
-fn checked(app: &App) -> ExitCode {
-    println!("{}: {} services, nothing wrong", app.name, app.services.len());
-    ExitCode::SUCCESS
 }

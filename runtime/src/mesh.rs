@@ -9,7 +9,9 @@ use cellmesh_shm::ids::ServiceId;
 use anyhow::Context;
 
 use crate::config::{App, RuntimeSettings, ServiceSpec};
-use crate::host::{self, ArtifactCache, Cell, CompileLimits, Compiler, EngineLimits, HostEngine, Ticker};
+use crate::host::{
+    self, ArtifactCache, Cell, CompileLimits, Compiler, EngineLimits, HostEngine, LoadError, Ticker,
+};
 use crate::pool::Pool;
 use crate::worker::ServiceCell;
 
@@ -32,6 +34,7 @@ impl Mesh {
     pub fn load(services: &[&ServiceSpec], settings: &RuntimeSettings, lanes: usize) -> anyhow::Result<Self> {
         let compiler = Compiler::this_program(CompileLimits::default())?;
         let cache = ArtifactCache::open(&settings.cache_dir, compiler)?;
+        let cache = cache.with_registry(settings.registry.clone());
         let (limits, pulse) = (engine_limits(services, lanes), Arc::default());
         let engine = |_| anyhow::Ok(HostEngine::serving(limits, Some(cache.for_engine()?), &pulse)?);
         let engines = (0..lanes).map(engine).collect::<anyhow::Result<Vec<_>>>()?;
@@ -50,10 +53,11 @@ fn load_cells(
     cache: &ArtifactCache,
 ) -> anyhow::Result<Vec<Vec<ServiceCell>>> {
     let mut lanes = vec![Vec::with_capacity(specs.len()); engines.len()];
+    pull(specs, cache)?;
     for spec in specs {
         let cells = Cell::load(engines, cache, spec.setup.clone())?;
         if cells.iter().any(Cell::was_compiled) {
-            tracing::info!(component = %spec.setup.component.display(), "compiled");
+            tracing::info!(component = %spec.setup.component, "compiled");
         }
         let instances_max = per_lane(spec.instances_max, engines.len());
         for (lane, cell) in lanes.iter_mut().zip(cells) {
@@ -67,13 +71,19 @@ fn load_cells(
     Ok(lanes)
 }
 
+/// All that come from registries, before anything is compiled: what cannot be had is told soon.
+fn pull(specs: &[&ServiceSpec], cache: &ArtifactCache) -> Result<(), LoadError> {
+    let mut of_registries = specs.iter().filter(|spec| spec.setup.component.file().is_none());
+    of_registries.try_for_each(|spec| Cell::read(&spec.setup.component, cache).map(drop))
+}
+
 /// A service's instances are shared out to the lanes, at least one each.
 fn per_lane(instances_max: u32, lanes: usize) -> usize {
     (instances_max as usize).div_ceil(lanes)
 }
 
 /// What one lane's engine must have room for.
-fn engine_limits(services: &[&ServiceSpec], lanes: usize) -> EngineLimits {
+pub(crate) fn engine_limits(services: &[&ServiceSpec], lanes: usize) -> EngineLimits {
     let instances: usize = services.iter().map(|service| per_lane(service.instances_max, lanes)).sum();
     EngineLimits {
         instances_max: u32::try_from(instances).unwrap_or(u32::MAX),

@@ -47,6 +47,7 @@ pub struct Run {
     /// Whatever the placement under test is.
     split: bool,
     descriptors_max: Option<u32>,
+    environment: Vec<(String, String)>,
 }
 
 impl Run {
@@ -84,6 +85,7 @@ impl Run {
             worker_admins: Vec::new(),
             split: false,
             descriptors_max: None,
+            environment: Vec::new(),
         }
     }
 
@@ -148,6 +150,19 @@ impl Run {
     #[must_use]
     pub fn descriptors_max(mut self, count: u32) -> Self {
         self.descriptors_max = Some(count);
+        self
+    }
+
+    /// The folder of the file, where the socket is too (`dpa.sock`).
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// With this in its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -250,6 +265,7 @@ impl Run {
         for name in FOREIGN {
             program.env_remove(name);
         }
+        program.envs(self.environment.iter().map(|(name, value)| (name, value)));
         program.arg(command).arg(&self.file).arg("--listen").arg(self.listen.to_string());
         program.arg("--cache-dir").arg(&self.cache_dir).arg("--cells-dir").arg(cells_dir()).args(&self.args);
         program.arg("--socket").arg(self.dir.path().join("dpa.sock"));

@@ -190,7 +190,9 @@ fn taken_address_is_told() {
 /// `check` says whether a file can be used, and serves nothing.
 #[test]
 fn check_serves_nothing() {
-    let toml = "name = \"shop\"\n[[cell]]\ncomponent = \"{cells}/hello.wasm\"\nservices = [\"a\", \"b\"]\n";
+    let toml = "name = \"shop\"\n[[cell]]\ncomponent = \"{cells}/hello.wasm\"\nservices = [\"a\", \"b\"]\n\
+                [dpu]\nconnections_max = 100\nbody_bytes_max = \"1MiB\"\nbuffered_bytes_max = \"1MiB\"\n\
+                answer_bytes_max = \"1MiB\"\n"; // so that any machine will do
     let good = Run::app(toml).check();
     assert_eq!(
         (good.code, good.stdout.as_str()),

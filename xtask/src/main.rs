@@ -25,6 +25,7 @@ mod command;
 mod demo;
 mod fuzz;
 mod image;
+mod packages;
 mod suites;
 mod summary;
 mod tidy;

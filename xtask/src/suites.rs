@@ -3,13 +3,14 @@
 //! `cargo test`, not another runner: a machine with a Rust toolchain has it.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
 use crate::summary::Summary;
 use crate::workspace::Workspace;
-use crate::{cells, command, fuzz};
+use crate::{cells, command, fuzz, packages};
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
 const IN_BOTH_PLACEMENTS: [&str; 17] = [
@@ -84,7 +85,7 @@ pub(crate) fn chaos(workspace: &Workspace) -> Result<ExitCode> {
 
 /// In the order in which they are most likely to tell something soon. What cargo builds for the workspace it builds for all
 /// of it at once: for a part of it, with fewer features of what that depends on, it would build those once more.
-fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
+fn suites(workspace: &Workspace, cells: &Path) -> Vec<Suite> {
     let bin = workspace.target.join("debug/cellmesh");
     let mut build = workspace.cargo();
     // `--bin` beside `--tests`: the plain binary too, which the end-to-end tests start.
@@ -96,8 +97,12 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
     split.args(["test", "--no-fail-fast", "--workspace"]);
     split.args(IN_BOTH_PLACEMENTS.iter().flat_map(|name| ["--test", name]));
     split.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells).env("CELLMESH_PLACEMENT", "split");
+    let has_registry = has_registry();
+    if !has_registry {
+        all.env("CELLMESH_REGISTRY", "none");
+    }
     let cargo = |name, command| Suite::Cargo { name, command };
-    vec![
+    let mut suites = vec![
         cargo("rings, every interleaving (loom)", models(workspace, "loom", "cellmesh-shm")),
         cargo("DPA and endpoints, random schedules (shuttle)", models(workspace, "shuttle", "cellmesh-dpa")),
         miri(workspace),
@@ -106,7 +111,20 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
         cargo("workspace, build", build),
         cargo("workspace and end to end", all),
         cargo("end to end, split into processes", split),
-    ]
+    ];
+    if !has_registry {
+        let why = "docker-registry is not installed, and cannot be installed here";
+        suites.push(Suite::Skipped { name: "cells from a registry", why });
+    }
+    suites
+}
+
+/// Whether tests can start a registry. Its package starts one by itself where systemd runs, which nobody here asked for.
+fn has_registry() -> bool {
+    let program = "docker-registry";
+    let starts_by_itself = Path::new("/run/systemd/system").is_dir();
+    packages::is_installed(program)
+        || !starts_by_itself && packages::installed_or_installable(program, program)
 }
 
 /// The models that need `--cfg <checker>`, in a test of that name. Flags would rebuild everything else: each checker has a

@@ -58,4 +58,4 @@ pub use self::dpu::{Dpu, DpuStats, Request, ServiceStats};
 pub use self::histogram::Histogram;
 pub use self::ingress::serve_connection;
 pub use self::routes::{RouteQuery, Routes, RoutesError, ServiceName, UnknownService};
-pub use self::tls::{Tls, TlsProblem, TlsProblems};
+pub use self::tls::{Tls, TlsProblem, TlsProblems, Validity};

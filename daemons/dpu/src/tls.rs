@@ -13,6 +13,8 @@
 //!   never for a request.
 //! - No early data: it can be replayed.
 
+mod validity;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,8 @@ use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 
 use crate::config::{ClientCa, TlsConfig};
 use crate::files;
+
+pub use self::validity::Validity;
 
 /// How often the files are looked at. A certificate is replaced days before its end; two seconds are for people who wait.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

@@ -1,10 +1,10 @@
 //! What a command says at its start: what is served where, and what to type to see it.
 
 use std::io::Write;
-use std::path::Path;
 
 use super::Addresses;
 use crate::config::App;
+use crate::host::ComponentSource;
 
 /// Says it. Nobody has to listen: a closed standard output is no reason not to serve.
 pub(super) fn say(lines: &[String]) {
@@ -27,9 +27,9 @@ pub(super) fn title(app: &App, addresses: Addresses) -> Vec<String> {
 
 /// A line for each service, with its cell.
 pub(super) fn cells(app: &App) -> impl Iterator<Item = String> {
-    app.services.iter().map(|service| {
-        format!("  {:<16} {}", service.setup.service, from_here(&service.setup.component).display())
-    })
+    app.services
+        .iter()
+        .map(|service| format!("  {:<16} {}", service.setup.service, from_here(&service.setup.component)))
 }
 
 /// What to type to see it work.
@@ -44,7 +44,9 @@ pub(super) fn tries(app: &App, addresses: Addresses) -> Vec<String> {
     lines
 }
 
-/// A path as short as it can be said from the current folder.
-fn from_here(path: &Path) -> &Path {
-    std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
+/// A component, its file as short as it can be said from the current folder.
+fn from_here(component: &ComponentSource) -> String {
+    let here = std::env::current_dir().ok();
+    let below = component.file().zip(here).and_then(|(path, here)| path.strip_prefix(here).ok());
+    below.map_or_else(|| component.to_string(), |path| path.display().to_string())
 }

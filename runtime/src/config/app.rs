@@ -12,7 +12,7 @@ use cellmesh_shm::profile::RingProfile;
 
 use super::Overrides;
 use super::problems::{Problem, Problems};
-use crate::host::CellSetup;
+use crate::host::{CellSetup, RegistrySettings};
 use crate::trace::TraceSettings;
 
 /// A checked application.
@@ -152,6 +152,8 @@ pub struct RuntimeSettings {
     pub drain_timeout: Duration,
     /// Folder of the artifact cache.
     pub cache_dir: PathBuf,
+    /// How registries are spoken to that cells come from.
+    pub registry: RegistrySettings,
     /// Whether the file is read again when it changes.
     pub watch: bool,
 }
@@ -166,6 +168,7 @@ impl Default for RuntimeSettings {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             cache_dir: default_cache_dir(),
+            registry: RegistrySettings::default(),
             watch: true,
         }
     }

@@ -6,7 +6,7 @@
 //! listen = "127.0.0.1:5005"
 //!
 //! [[cell]]
-//! component = "front.wasm"         # relative to this file
+//! component = "front.wasm"         # relative to this file, or oci://HOST/REPOSITORY@sha256:DIGITS
 //! services = ["front"]
 //! config = { currency = "EUR" }    # what the cell may ask for
 //! ```
@@ -24,8 +24,8 @@ use toml::de::DeTable;
 use super::app::{App, NodeSettings, Origin, RuntimeSettings, ServiceSpec};
 use super::problems::{Problem, Problems};
 use super::reader::{Source, Table};
-use super::{Overrides, Part, ingress, node, service, tls, trace};
-use crate::host::{CellLimits, CellSetup, Grants, Scratch};
+use super::{Overrides, Part, ingress, node, registry, service, tls, trace};
+use crate::host::{CellLimits, CellSetup, ComponentSource, Grants, Reference, Scratch};
 
 /// The port of the seed system, which its clients know.
 pub(super) const LISTEN_DEFAULT: SocketAddr =
@@ -71,12 +71,13 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         listen
     });
     let namespace = root.text(&mut source, "namespace");
-    let runtime = runtime(&mut source, &mut root);
+    let mut runtime = runtime(&mut source, &mut root);
     let trace = trace::read(&mut source, &mut root);
     let files = match overrides.part {
         Part::Daemon | Part::Dpa => Files::Elsewhere,
         Part::Whole | Part::Worker => Files::Here,
     };
+    runtime.registry = registry::read(&mut source, &mut root, folder, files == Files::Here);
     let services = services(&mut source, &mut root, folder, files);
     dpu.egress.allow = ServiceSpec::allowed_to_any(&services);
     let policy_files = service::Files { folder, are_read: has_clients };
@@ -212,20 +213,34 @@ fn cell(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path, files
     (setup, instances_max)
 }
 
-fn component(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path, files: Files) -> PathBuf {
+fn component(
+    source: &mut Source<'_>,
+    table: &mut Table<'_, '_>,
+    folder: &Path,
+    files: Files,
+) -> ComponentSource {
+    let none = ComponentSource::File(PathBuf::new());
     let Some(file) = table.text(source, "component") else {
         if !table.has("component") {
             source.note(Some(table.line()), table.path("component"), "is missing", "name a .wasm file");
         }
-        return PathBuf::new();
+        return none;
     };
+    if file.starts_with(Reference::SCHEME) {
+        let reference = file.parse().map(|reference| ComponentSource::Registry(Box::new(reference)));
+        return reference.unwrap_or_else(|error| {
+            let line = table.line_of_key(source, "component");
+            source.note(line, table.path("component"), error.wrong, error.right);
+            none
+        });
+    }
     let path = folder.join(&file);
     if files == Files::Here && !path.is_file() {
         let wrong = format!("there is no file {}", path.display());
         let line = table.line_of_key(source, "component");
         source.note(line, table.path("component"), wrong, "name a .wasm file, relative to this one");
     }
-    path
+    ComponentSource::File(path)
 }
 
 /// Hosts beyond the services of the application that the cell may call.

@@ -234,3 +234,26 @@ fn missing_cell_is_told() {
         "{problems}"
     );
 }
+
+/// A component may be in a registry; how registries are spoken to is a table of its own, whose files have to be there.
+#[test]
+fn components_of_registries_are_read() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let cell = format!("[[cell]]\ncomponent = \"oci://r.shop:5000/a:1@{digest}\"\nservices = [\"a\"]\n");
+    let app = read("app.toml", &cell).expect("valid");
+    assert_eq!(app.services[0].setup.component.to_string(), format!("oci://r.shop:5000/a@{digest}"));
+    assert_eq!(app.runtime.registry, crate::host::RegistrySettings::default());
+
+    let table = "[registry]\nplain_http = [\"r.shop\"]\ncredentials = \"hello.wasm\"\n";
+    let registry = read("app.toml", &format!("{cell}{table}")).expect("valid").runtime.registry;
+    assert_eq!(registry.plain_http, Some(vec!["r.shop".into()]));
+    assert!(registry.credentials.is_some_and(|file| file.ends_with("hello.wasm")));
+
+    let wrong = "[registry]\nplain = true\ncredentials = \"none\"\nca = \"hello.wasm\"\n";
+    let problems = read("app.toml", &format!("{cell}{wrong}")).expect_err("problems");
+    for (found, part) in problems.iter().zip(["credentials: there is no file", "ca: ", "plain: unknown key"])
+    {
+        assert!(found.contains(&format!("registry.{part}")), "no {part:?} in {found:?}");
+    }
+    assert_eq!(problems.len(), 3, "{problems:?}");
+}

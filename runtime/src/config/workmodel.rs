@@ -114,7 +114,7 @@ fn services(model: &Model, names: &[String], component: &Path) -> Vec<ServiceSpe
         .map(|(name, entry)| ServiceSpec {
             setup: CellSetup {
                 service: name.as_str().into(),
-                component: component.to_owned(),
+                component: component.into(),
                 config: BTreeMap::from([
                     ("mubench.service".into(), entry.to_string()),
                     ("mubench.services".into(), all.clone()),

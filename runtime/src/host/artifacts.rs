@@ -5,6 +5,7 @@
 //! <cache>/seals/<id>             which file holds the artifact, and its tag
 //! <cache>/code/...               the artifacts, in the layout of wasmtime's own cache
 //! <cache>/new-<pid>-<n>/         where a child compiles to, until the result is sealed
+//! <cache>/oci/<digits>           what was pulled from registries (`oci.rs`)
 //! ```
 //!
 //! - `<id>` is the SHA-256 of the component and a digest of wasmtime's version and all its settings.
@@ -23,6 +24,7 @@ use wasmtime::{Cache, CacheConfig};
 
 use super::compile::{CompileError, Compiler};
 use super::engine::HostEngine;
+use super::oci::{self, OciError, Reference, RegistrySettings};
 use super::seal::{SealError, Sealer, hex, sha256_hex};
 
 /// The artifact cache in one folder.
@@ -30,6 +32,7 @@ pub struct ArtifactCache {
     dir: PathBuf,
     sealer: Sealer,
     compiler: Compiler,
+    registry: RegistrySettings,
 }
 
 impl std::fmt::Debug for ArtifactCache {
@@ -85,7 +88,22 @@ impl ArtifactCache {
         let dir = fs::canonicalize(dir).map_err(SealError::io(dir))?;
         let seals = dir.join("seals");
         fs::create_dir_all(&seals).map_err(SealError::io(&seals))?;
-        Ok(Self { dir, sealer, compiler })
+        Ok(Self { dir, sealer, compiler, registry: RegistrySettings::default() })
+    }
+
+    /// Where components come from a registry, it is spoken to in this way.
+    #[must_use]
+    pub fn with_registry(mut self, registry: RegistrySettings) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// The component that `reference` names, pulled if it is not here.
+    ///
+    /// # Errors
+    /// [`OciError`]: why it was not had.
+    pub(super) fn pulled(&self, reference: &Reference) -> Result<Vec<u8>, OciError> {
+        oci::component(reference, &self.dir, &self.registry, self.compiler.component_bytes_max())
     }
 
     /// The cache that the serving engine has to be made with.
@@ -114,6 +132,12 @@ impl ArtifactCache {
         let component = Component::new(engine.wasmtime(), component).map_err(ArtifactError::Load)?;
         engine.keep(id, &component);
         Ok(Loaded { component, compiled })
+    }
+
+    /// Whether `component` was compiled with the settings of `engine` and is still as it was then.
+    #[must_use]
+    pub fn has(&self, engine: &HostEngine, component: &[u8]) -> bool {
+        self.is_sealed(&artifact_id(engine, component))
     }
 
     fn is_sealed(&self, id: &str) -> bool {

@@ -16,7 +16,9 @@ use super::bindings::CellPre;
 use super::engine::HostEngine;
 use super::guest_log::{Cause, GuestLog};
 use super::imports;
+use super::oci::{OciError, Reference};
 use super::scratch::{Scratch, ScratchFolder};
+use super::source::ComponentSource;
 use super::state::{self, State};
 
 fn open_scratch(scratch: &Scratch) -> Result<ScratchFolder, LoadError> {
@@ -61,8 +63,8 @@ pub struct Grants {
 pub struct CellSetup {
     /// The service it serves.
     pub service: Arc<str>,
-    /// The component file, for messages.
-    pub component: PathBuf,
+    /// Where its component is.
+    pub component: ComponentSource,
     /// What `config.get` answers.
     pub config: BTreeMap<String, String>,
     /// What it may do.
@@ -87,33 +89,42 @@ pub enum LoadError {
         #[source]
         source: std::io::Error,
     },
+    /// It was not had from its registry.
+    #[error("cannot pull the component {reference}")]
+    Pull {
+        /// Its name there.
+        reference: Reference,
+        /// Why.
+        #[source]
+        source: Box<OciError>,
+    },
     /// It cannot be compiled or kept.
-    #[error("component {path}")]
+    #[error("component {component}")]
     Artifact {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        component: ComponentSource,
         /// Why.
         #[source]
         source: ArtifactError,
     },
     /// It imports what cells do not get.
     #[error(
-        "component {path} imports {import}: a cell may import cellmesh:cell/config, wasi:cli, wasi:clocks, \
+        "component {component} imports {import}: a cell may import cellmesh:cell/config, wasi:cli, wasi:clocks, \
          wasi:io, wasi:random and wasi:filesystem (with a granted folder)"
     )]
     Import {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        component: ComponentSource,
         /// The first import that is not allowed.
         import: String,
     },
     /// It is no cell: an export is missing or has another type.
     #[error(
-        "component {path} is no service cell: it must export cellmesh:cell/handler@0.1.0 as wit/cell.wit says"
+        "component {component} is no service cell: it must export cellmesh:cell/handler@0.1.0 as wit/cell.wit says"
     )]
     NoCell {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        component: ComponentSource,
         /// What wasmtime missed.
         #[source]
         source: wasmtime::Error,
@@ -161,12 +172,26 @@ impl Cell {
         cache: &ArtifactCache,
         setup: CellSetup,
     ) -> Result<Vec<Self>, LoadError> {
-        let path = &setup.component;
-        let bytes = fs::read(path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
+        let bytes = Self::read(&setup.component, cache)?;
         let scratch = setup.grants.scratch.as_ref().map(open_scratch).transpose()?.map(Arc::new);
         let setup = Arc::new(setup);
         let load = |engine| Self::load_one(engine, cache, &bytes, &setup, scratch.as_ref());
         engines.iter().map(load).collect()
+    }
+
+    /// The bytes of a component: read, or, if it is of a registry and not in `cache`, pulled.
+    ///
+    /// # Errors
+    /// [`LoadError::Read`], [`LoadError::Pull`].
+    pub fn read(component: &ComponentSource, cache: &ArtifactCache) -> Result<Vec<u8>, LoadError> {
+        match component {
+            ComponentSource::File(path) => {
+                fs::read(path).map_err(|source| LoadError::Read { path: path.clone(), source })
+            }
+            ComponentSource::Registry(reference) => cache.pulled(reference).map_err(|source| {
+                LoadError::Pull { reference: (**reference).clone(), source: source.into() }
+            }),
+        }
     }
 
     fn load_one(
@@ -176,15 +201,15 @@ impl Cell {
         setup: &Arc<CellSetup>,
         scratch: Option<&Arc<ScratchFolder>>,
     ) -> Result<Self, LoadError> {
-        let path = setup.component.clone();
-        let loaded =
-            cache.load(engine, bytes).map_err(|source| LoadError::Artifact { path: path.clone(), source })?;
+        let component = || setup.component.clone();
+        let unusable = |source| LoadError::Artifact { component: component(), source };
+        let loaded = cache.load(engine, bytes).map_err(unusable)?;
         let ty = loaded.component.component_type();
         let names: Vec<String> = ty.imports(engine.wasmtime()).map(|(name, _)| name.to_owned()).collect();
         if let Some(import) = imports::first_forbidden(names.iter().map(String::as_str), &setup.grants) {
-            return Err(LoadError::Import { path, import: import.to_owned() });
+            return Err(LoadError::Import { component: component(), import: import.to_owned() });
         }
-        let no_cell = |source| LoadError::NoCell { path: path.clone(), source };
+        let no_cell = |source| LoadError::NoCell { component: component(), source };
         let mut linker = Linker::new(engine.wasmtime());
         state::add_imports(&mut linker).map_err(no_cell)?;
         let pre = linker.instantiate_pre(&loaded.component).and_then(CellPre::new).map_err(no_cell)?;

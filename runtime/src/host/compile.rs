@@ -96,6 +96,11 @@ impl Compiler {
         Ok(Self { program, limits })
     }
 
+    /// Longest component.
+    pub(super) fn component_bytes_max(&self) -> usize {
+        self.limits.component_bytes_max
+    }
+
     /// Compiles `component` into the wasmtime cache folder `dir`.
     pub(super) fn compile(&self, component: &[u8], dir: &Path) -> Result<(), CompileError> {
         let limits = self.limits;

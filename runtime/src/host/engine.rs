@@ -54,7 +54,7 @@ pub struct EngineLimits {
 
 /// Mappings of the process that one instance takes, its scratch folder's and its stack's with it, rounded up. Source: with
 /// the kernel's default of 65,530 mappings, 6,356 instances of the hello cell could be made.
-const MAPPINGS_PER_INSTANCE: usize = 16;
+pub const MAPPINGS_PER_INSTANCE: usize = 16;
 
 /// The kernel's default for `vm.max_map_count`.
 const MAPPINGS_DEFAULT: usize = 65_530;
@@ -63,9 +63,14 @@ const MAPPINGS_DEFAULT: usize = 65_530;
 /// that are wanted.
 #[must_use]
 pub fn idle_instances_max(lanes: usize) -> usize {
+    (mappings_max() / MAPPINGS_PER_INSTANCE / lanes).max(1)
+}
+
+/// Mappings that the kernel gives to one process.
+#[must_use]
+pub fn mappings_max() -> usize {
     let setting = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
-    let mappings = setting.trim().parse().unwrap_or(MAPPINGS_DEFAULT);
-    (mappings / MAPPINGS_PER_INSTANCE / lanes).max(1)
+    setting.trim().parse().unwrap_or(MAPPINGS_DEFAULT)
 }
 
 /// Why there is no engine.

@@ -172,10 +172,14 @@ type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 async fn client(otlp: &Otlp) -> anyhow::Result<HttpClient> {
     let tls = if otlp.url.scheme_str() == Some("https") {
-        trust::in_the_system().await.map_err(anyhow::Error::msg)?
+        let read = tokio::task::spawn_blocking(|| trust::client_of(None)).await?;
+        read.map_err(anyhow::Error::msg)?
     } else {
-        trust::in_nobody()
+        trust::client_of_nobody()
     };
+    let mut tls = (*tls).clone();
+    // It speaks HTTP/1.1, and the connector says so itself.
+    tls.alpn_protocols.clear();
     let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::{Attempt, is_new_enough, path_with};
 use crate::command;
+use crate::packages::{apt_get, as_root};
 use crate::toolchain::{OLDEST_RUST, Toolchain, Version};
 
 const CARGO: &str = "/usr/bin/cargo";
@@ -29,11 +30,6 @@ pub(super) const OPTIONS: [&str; 3] = [
 /// under the `-web` names, because browsers need it.
 const PACKAGE_SETS: [[&str; 4]; 2] =
     [["rustc-web", "cargo-web", "rust-web-src", "wasi-libc"], ["rustc", "cargo", "rust-src", "wasi-libc"]];
-
-/// What would speak against installing is decided where the answer is not downloaded: give up on a
-/// dead mirror soon.
-const APT_OPTIONS: [&str; 5] =
-    ["-y", "--no-install-recommends", "-oAcquire::http::Timeout=20", "-oAcquire::Retries=1", "-qq"];
 
 /// Whether all parts are installed and new enough.
 pub(super) fn is_complete() -> bool {
@@ -108,21 +104,6 @@ fn candidate_in(policy: &str) -> Option<Version> {
     let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
     let without_epoch = version.split_once(':').map_or(version, |(_, rest)| rest);
     without_epoch.parse().ok()
-}
-
-/// The words that make a command run as root: none for root, `sudo -n` where it asks for no password.
-fn as_root() -> Option<&'static [&'static str]> {
-    if rustix::process::geteuid().is_root() {
-        return Some(&[]);
-    }
-    command::succeeds(Command::new("sudo").args(["-n", "true"])).then_some(&["sudo", "-n"])
-}
-
-fn apt_get(as_root: &[&str], args: &[&str]) -> Result<bool> {
-    let mut words = as_root.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-    let mut apt = Command::new(words.next().expect("there is at least `env`"));
-    apt.args(words).args(APT_OPTIONS).args(args);
-    Ok(command::status(&mut apt)?.success())
 }
 
 #[cfg(test)]

@@ -101,25 +101,21 @@ impl Trust {
     }
 }
 
-/// For a client of another kind that believes in the system's CAs: no protocol is offered beside HTTP/1.1.
+/// What is made of `cas`, or of the CAs of the system, for whoever else speaks TLS. Reads files of the system: not for a lane.
 ///
 /// # Errors
-/// This system has none.
-pub async fn in_the_system() -> Result<ClientConfig, String> {
-    let client = Trust::System.client().await?;
-    Ok(without_protocols(&client))
+/// Why nobody can be believed.
+pub fn client_of(cas: Option<&Cas>) -> Result<Arc<ClientConfig>, String> {
+    match Trust::new(cas) {
+        Trust::Own(client) => Ok(client),
+        Trust::System => of_system(),
+    }
 }
 
-/// As [`in_the_system`], for a client that speaks to nobody over TLS.
+/// For a client that speaks to nobody over TLS, and needs to be told so.
 #[must_use]
-pub fn in_nobody() -> ClientConfig {
-    without_protocols(&client(RootCertStore::empty()))
-}
-
-fn without_protocols(client: &ClientConfig) -> ClientConfig {
-    let mut client = client.clone();
-    client.alpn_protocols.clear();
-    client
+pub fn client_of_nobody() -> Arc<ClientConfig> {
+    client(RootCertStore::empty())
 }
 
 fn of_system() -> Result<Arc<ClientConfig>, String> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Overrides, Part};
-use crate::load;
+use crate::{k8s, load};
 
 /// A WebAssembly service cell runtime.
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ pub enum Command {
     Load(load::Options),
     /// Read and check an app.toml or a workmodel.json; serve nothing.
     Check(Run),
+    /// Render the manifests of an application, for `kubectl apply -f -`.
+    K8s(k8s::Options),
     /// Compile one component; started by `run` with limits.
     #[command(hide = true)]
     CompileCell {

@@ -17,6 +17,7 @@ pub mod cohost;
 pub mod commands;
 pub mod config;
 pub mod host;
+pub mod k8s;
 pub mod lane;
 pub mod lanes;
 pub mod load;

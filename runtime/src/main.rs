@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cellmesh::cli::{Cli, Command};
-use cellmesh::config::{self, App, Overrides, Part};
-use cellmesh::{commands, host, lanes, load, logs};
+use cellmesh::config::{self, App, Overrides, Part, Problems};
+use cellmesh::{commands, host, k8s, lanes, load, logs};
 use clap::Parser;
 
 /// Messages are allocated by one module and freed by another, millions a second.
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Check(run) => {
             load(&run.file, &run.overrides(Part::Whole)).map_or_else(|code| code, |app| checked(&app))
         }
+        Command::K8s(options) => rendered(&options),
         Command::CompileCell { dir, cpu_seconds_max, memory_bytes_max } => {
             host::compile_child_main(&dir, cpu_seconds_max, memory_bytes_max).into()
         }
@@ -54,10 +55,20 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
 }
 
 fn load(file: &Path, overrides: &Overrides) -> Result<App, ExitCode> {
-    config::load(file, overrides).map_err(|problems| {
-        eprintln!("{problems}");
-        ExitCode::from(BAD_CONFIG)
-    })
+    config::load(file, overrides).map_err(|problems| refused(&problems))
+}
+
+fn refused(problems: &Problems) -> ExitCode {
+    eprintln!("{problems}");
+    ExitCode::from(BAD_CONFIG)
+}
+
+fn rendered(options: &k8s::Options) -> ExitCode {
+    let app = config::load(&options.file, &options.overrides());
+    match app.and_then(|app| k8s::render(&app, options)) {
+        Ok(rendered) => ended(rendered.print()),
+        Err(problems) => refused(&problems),
+    }
 }
 
 fn checked(app: &App) -> ExitCode {

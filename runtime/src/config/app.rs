@@ -11,6 +11,7 @@ use cellmesh_dpu::egress::hosts::HostPattern;
 use cellmesh_shm::profile::RingProfile;
 
 use super::Overrides;
+use super::deploy::Deploy;
 use super::problems::{Problem, Problems};
 use crate::host::CellSetup;
 
@@ -37,6 +38,8 @@ pub struct App {
     pub node: NodeSettings,
     /// Everything else.
     pub runtime: RuntimeSettings,
+    /// What services ask of a cluster, by name.
+    pub deploy: BTreeMap<String, Deploy>,
     /// What the user should be told at the start.
     pub notes: Vec<String>,
     /// What all this comes from.

@@ -1,0 +1,1 @@
+//! Rendering, mode by mode.

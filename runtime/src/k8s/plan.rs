@@ -18,6 +18,9 @@ const LABEL_BYTES_MAX: usize = 63;
 /// What names are made of: `worker-NAME`, `NAMESPACE-system`.
 const PREFIX_BYTES: usize = 7;
 
+/// What compiling the example's cells takes. Source: docs/kubernetes.md.
+const MEMORY_LEAST: &str = "96Mi";
+
 /// A ConfigMap holds so much. Source: Kubernetes, "ConfigMaps".
 const CONFIG_BYTES_MAX: usize = 1 << 20;
 
@@ -84,6 +87,13 @@ impl Bounds {
         let requests = share.requests.clone().unwrap_or(usual.requests);
         Self { requests: if requests.exceeds(&limits) { limits.clone() } else { requests }, limits }
     }
+
+    fn sum<'a>(of: Resource, all: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let sum = |pick: fn(&'a Self) -> &'a Quantity| {
+            Quantity::sum(of, all.clone().map(pick)).expect("the daemons' at least")
+        };
+        Self { requests: sum(|one| &one.requests), limits: sum(|one| &one.limits) }
+    }
 }
 
 impl Resources {
@@ -95,11 +105,11 @@ impl Resources {
         }
     }
 
-    /// Of a container with everything, or with both daemons.
-    pub(super) fn of_whole(deploy: &Deploy) -> Self {
+    /// Of a container with everything that says nothing, or with both daemons.
+    pub(super) fn of_whole() -> Self {
         Self {
-            cpu: Bounds::of(&deploy.cpu, Bounds::usual(Resource::Cpu, "500m", "2")),
-            memory: Bounds::of(&deploy.memory, Bounds::usual(Resource::Memory, "128Mi", "512Mi")),
+            cpu: Bounds::usual(Resource::Cpu, "500m", "2"),
+            memory: Bounds::usual(Resource::Memory, "128Mi", "512Mi"),
         }
     }
 }
@@ -146,25 +156,28 @@ fn unit<'a>(name: &'a str, deploy: &Deploy) -> Unit<'a> {
     }
 }
 
-/// Who shares a pod gets as many as the one with most, and resources for all of them.
-fn whole<'a>(said: &[(&str, Deploy)]) -> Unit<'a> {
-    let sum = |of, pick: fn(&Deploy) -> Option<&Quantity>| {
-        Quantity::sum(of, said.iter().filter_map(|(_, deploy)| pick(deploy)))
-    };
-    let together = Deploy {
-        replicas: said.iter().filter_map(|(_, deploy)| deploy.replicas).max(),
-        cpu: Share {
-            requests: sum(Resource::Cpu, |deploy| deploy.cpu.requests.as_ref()),
-            limits: sum(Resource::Cpu, |deploy| deploy.cpu.limits.as_ref()),
+/// Who shares a pod gets as many as the one with most. Who shares a process has resources for each service as in a container
+/// of its own, and for the daemons.
+fn whole<'a>(said: &[(&'a str, Deploy)]) -> Unit<'a> {
+    let units: Vec<Unit<'a>> = said.iter().map(|(name, deploy)| unit(name, deploy)).collect();
+    let daemons = Resources::of("200m", &Deploy::default());
+    let all = || units.iter().map(|unit| &unit.resources).chain([&daemons]);
+    let usual = Resources::of_whole();
+    let says = |pick: fn(&Deploy) -> &Share| said.iter().any(|(_, deploy)| *pick(deploy) != Share::default());
+    let sum = |of, pick: fn(&Resources) -> &Bounds| Bounds::sum(of, all().map(pick));
+    Unit {
+        name: "cellmesh",
+        replicas: said.iter().filter_map(|(_, deploy)| deploy.replicas).max().unwrap_or(REPLICAS),
+        pod_antiaffinity: units.iter().any(|unit| unit.pod_antiaffinity),
+        resources: Resources {
+            cpu: if says(|deploy| &deploy.cpu) { sum(Resource::Cpu, |all| &all.cpu) } else { usual.cpu },
+            memory: if says(|deploy| &deploy.memory) {
+                sum(Resource::Memory, |all| &all.memory)
+            } else {
+                usual.memory
+            },
         },
-        memory: Share {
-            requests: sum(Resource::Memory, |deploy| deploy.memory.requests.as_ref()),
-            limits: sum(Resource::Memory, |deploy| deploy.memory.limits.as_ref()),
-        },
-        pod_antiaffinity: Some(said.iter().any(|(_, deploy)| deploy.pod_antiaffinity == Some(true))),
-        ..Deploy::default()
-    };
-    Unit { resources: Resources::of_whole(&together), ..unit("cellmesh", &together) }
+    }
 }
 
 /// Collects what is wrong and what to tell.
@@ -298,11 +311,13 @@ impl Check<'_> {
     fn deployment(&mut self) {
         let said = said(self.app);
         self.without_meaning(&said);
-        if self.options.mode != Mode::Node {
-            self.shared(&said);
-        }
-        if self.options.mode == Mode::Solo {
-            self.summed(&said);
+        match self.options.mode {
+            Mode::Solo => self.shared(&said),
+            Mode::Pod => {
+                self.shared(&said);
+                self.too_little_memory(&said);
+            }
+            Mode::Node => self.too_little_memory(&said),
         }
         let calling = self.app.services.iter().filter(|spec| !spec.setup.egress_allow.is_empty());
         let calling: Vec<&str> = calling.map(|spec| &*spec.setup.service).collect();
@@ -347,22 +362,16 @@ impl Check<'_> {
         }
     }
 
-    /// A sum leaves out who says nothing.
-    fn summed(&mut self, said: &[(&str, Deploy)]) {
-        let keys: [(&str, fn(&Deploy) -> bool); 4] = [
-            ("cpu-requests", |deploy| deploy.cpu.requests.is_some()),
-            ("cpu-limits", |deploy| deploy.cpu.limits.is_some()),
-            ("memory-requests", |deploy| deploy.memory.requests.is_some()),
-            ("memory-limits", |deploy| deploy.memory.limits.is_some()),
-        ];
-        for (key, says) in keys {
-            let silent = named(said, |deploy| !says(deploy));
-            if !silent.is_empty() && silent.len() < said.len() {
-                self.notes.push(format!(
-                    "{key}: services share one process, which gets the sum of what they say; {} say nothing",
-                    silent.join(", ")
-                ));
-            }
+    /// Compiling needs memory too.
+    fn too_little_memory(&mut self, said: &[(&str, Deploy)]) {
+        let least = Quantity::parse(Resource::Memory, MEMORY_LEAST).expect("written down here");
+        let below =
+            named(said, |deploy| deploy.memory.limits.as_ref().is_some_and(|limits| least.exceeds(limits)));
+        if !below.is_empty() {
+            self.notes.push(format!(
+                "memory-limits of {}: the compiler may be killed, and the service not start, with less than {MEMORY_LEAST}",
+                below.join(", ")
+            ));
         }
     }
 }

@@ -95,7 +95,7 @@ pub(super) fn of_daemons(plan: &Plan<'_>) -> Value {
         name: "node".into(),
         args: vec!["node".into(), file()],
         ports: vec![HTTP_PORT, ADMIN_PORT],
-        resources: Resources::of_whole(&Deploy::default()),
+        resources: Resources::of_whole(),
         mounts: vec![mount("run", RUN_FOLDER.into(), false)],
         ..Container::new(plan)
     };
@@ -265,7 +265,7 @@ impl<'a> Container<'a> {
             args: Vec::new(),
             env: None,
             ports: Vec::new(),
-            resources: Resources::of_whole(&Deploy::default()),
+            resources: Resources::of_whole(),
             mounts: Vec::new(),
             is_sidecar: false,
         }

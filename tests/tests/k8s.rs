@@ -90,7 +90,7 @@ fn every_mode_is_restricted() {
     for (mode, expected) in modes {
         let ended = k8s(folder.path(), "bench.json", &["--mode", mode, "--namespace", "load"]);
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        assert!(ended.stderr.contains("note: sidecar (s1) is left out"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("note: sidecar of s1: left out"), "{}", ended.stderr);
         let mut found = Vec::new();
         for object in documents(&ended.stdout) {
             let Some(pod) = pod_of(&object) else { continue };

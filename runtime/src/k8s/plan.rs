@@ -331,13 +331,11 @@ impl Check<'_> {
 
     fn without_meaning(&mut self, said: &[(&str, Deploy)]) {
         for (key, why) in WITHOUT_MEANING {
-            let of: Vec<&str> = said
-                .iter()
-                .filter(|(_, deploy)| deploy.without_meaning.iter().any(|(other, _)| *other == key))
-                .map(|(name, _)| *name)
-                .collect();
+            let has = |deploy: &Deploy| deploy.without_meaning.iter().any(|(other, _)| *other == key);
+            let of = named(said, has);
             if !of.is_empty() {
-                self.notes.push(format!("{key} ({}) is left out: {why}", of.join(", ")));
+                let whose = if of.len() == said.len() { "all services".into() } else { of.join(", ") };
+                self.notes.push(format!("{key} of {whose}: left out; {why}"));
             }
         }
     }
@@ -349,7 +347,7 @@ impl Check<'_> {
         if !others.is_empty() {
             let with_most = named(said, |deploy| deploy.replicas == Some(replicas)).join(", ");
             self.notes.push(format!(
-                "replicas: services share pods, so there are {replicas}, as of {with_most}; {} are fewer by themselves with --mode node",
+                "replicas: services share pods, so {replicas} of each, as of {with_most}; fewer of {} with --mode node",
                 others.join(", ")
             ));
         }

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # Checks what is in deploy/, from its text to running pods. Each part names the tools that it needs.
 #
-#   deploy/check.sh manifests               kubectl or kustomize, Python with check/requirements.txt; checkov if there is one
+#   deploy/check.sh manifests [PROGRAM]     kubectl or kustomize, Python with check/requirements.txt; checkov if there is one.
+#                                           With cellmesh as PROGRAM also what it renders
 #   deploy/check.sh rules                   promtool, Python
 #   deploy/check.sh queries PROGRAM CELLS   prometheus, promtool, Python: cellmesh, and the folder with its cells
 #   deploy/check.sh pods [OVERLAY...]       root, podman with the image in its storage, nsenter, Python
+#   deploy/check.sh rendered PROGRAM [MODE...]   the same, for the pods that cellmesh renders
 #
 # PYTHON and CHECKOV name other programs than python3 and checkov. NODE_FOLDER is one where npm has installed
 # @kubernetes-models/prometheus-operator: the operator's kinds are checked too then.
 set -euo pipefail
+FROM=$PWD
 cd "$(dirname "$0")"
 
 PYTHON=${PYTHON:-python3}
@@ -16,6 +19,11 @@ CHECKOV=${CHECKOV:-checkov}
 # The oldest one with sidecar containers switched on, one in the middle, and the newest one that there are schemas for.
 KUBERNETES_VERSIONS=(1.29 1.33 1.37)
 OVERLAYS=(solo pod node)
+
+# A path as whoever called means it.
+absolute() {
+    (cd "$FROM" && realpath "$1")
+}
 
 build() {
     if command -v kubectl >/dev/null; then kubectl kustomize "$1"; else kustomize build "$1"; fi
@@ -32,9 +40,25 @@ only_custom() {
 print(json.dumps([m for m in yaml.safe_load_all(sys.stdin) if "monitoring.coreos.com" in m["apiVersion"]]))'
 }
 
+# What `cellmesh k8s` makes of the example: the same as the overlays; and of a work model.
+render() {
+    local mode file
+    for mode in "${OVERLAYS[@]}"; do
+        "$1" k8s kustomize/base/app.toml --mode "$mode" >"$out/rendered-$mode.yaml"
+        "$PYTHON" check/agreement.py "$out/$mode.yaml" "$out/rendered-$mode.yaml"
+        "$1" k8s ../examples/chain.json --mode "$mode" >"$out/rendered-chain-$mode.yaml"
+        for file in "rendered-$mode" "rendered-chain-$mode"; do
+            "$PYTHON" check/restricted.py <"$out/$file.yaml"
+            "$PYTHON" check/consistency.py <"$out/$file.yaml"
+            files+=("$file")
+        done
+    done
+}
+
 check_manifests() {
-    local overlay version
+    local overlay version file
     local check=$PWD/check
+    local files=("${OVERLAYS[@]}")
     out=$(mktemp -d)
     trap 'rm -rf "$out"' EXIT
     "$PYTHON" check/restricted.py --self-test
@@ -44,13 +68,19 @@ check_manifests() {
         "$PYTHON" check/restricted.py <"$out/$overlay.yaml"
         "$PYTHON" check/consistency.py <"$out/$overlay.yaml"
     done
+    if [[ -n ${1:-} ]]; then
+        echo "== rendered"
+        render "$1"
+    else
+        echo "no PROGRAM: what it renders is left out"
+    fi
     echo "== monitoring"
     build kustomize/monitoring >"$out/monitoring.yaml"
     without_custom <"$out/monitoring.yaml" >"$out/dashboard.yaml"
     for version in "${KUBERNETES_VERSIONS[@]}"; do
-        for overlay in "${OVERLAYS[@]}" dashboard; do
+        for file in "${files[@]}" dashboard; do
             # Strict: unknown keys are errors. What it only warns of (a kind that this version does not have) is one too.
-            if ! "$PYTHON" -m kubernetes_validate --strict -k "$version" "$out/$overlay.yaml" >"$out/said" 2>&1 ||
+            if ! "$PYTHON" -m kubernetes_validate --strict -k "$version" "$out/$file.yaml" >"$out/said" 2>&1 ||
                 grep -q WARN "$out/said"; then
                 cat "$out/said"
                 return 1
@@ -65,8 +95,8 @@ check_manifests() {
         echo "NODE_FOLDER is not set: the kinds of the Prometheus operator are left out"
     fi
     if command -v "$CHECKOV" >/dev/null; then
-        for overlay in "${OVERLAYS[@]}"; do
-            "$CHECKOV" --config-file check/checkov.yaml --file "$out/$overlay.yaml"
+        for file in "${files[@]}"; do
+            "$CHECKOV" --config-file check/checkov.yaml --file "$out/$file.yaml"
         done
     else
         echo "checkov is not installed: left out"
@@ -91,11 +121,22 @@ check_pods() {
     done
 }
 
+check_rendered() {
+    local mode program
+    program=$(absolute "$1")
+    shift
+    for mode in "${@:-${OVERLAYS[@]}}"; do
+        echo "== rendered, $mode"
+        "$program" k8s kustomize/base/app.toml --mode "$mode" | "$PYTHON" check/pods.py
+    done
+}
+
 case ${1:-} in
-    manifests) check_manifests ;;
+    manifests) check_manifests "${2:+$(absolute "$2")}" ;;
     rules) check_rules ;;
     queries) "$PYTHON" check/queries.py "${@:2}" ;;
     pods) check_pods "${@:2}" ;;
+    rendered) check_rendered "${@:2}" ;;
     *)
         sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'
         exit 2

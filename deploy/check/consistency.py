@@ -4,6 +4,7 @@
     kubectl kustomize OVERLAY | consistency.py
 """
 
+import json
 import re
 import sys
 import tomllib
@@ -14,6 +15,8 @@ from restricted import containers_of, pod_of
 
 LABELS = {f"app.kubernetes.io/{name}" for name in
           ("name", "instance", "version", "component", "part-of", "managed-by")}
+# Where app.toml does not say it. docs/config.md.
+DRAIN_TIMEOUT = "30s"
 
 
 def seconds(text):
@@ -75,7 +78,7 @@ class Overlay:
             self.say(manifest, "does not select its own pods")
         if spec.get("automountServiceAccountToken") is not False:
             self.say(manifest, "its pods get a token")
-        needed = seconds(runtime["drain_delay"]) + seconds(runtime["drain_timeout"])
+        needed = seconds(runtime["drain_delay"]) + seconds(runtime.get("drain_timeout", DRAIN_TIMEOUT))
         needed += seconds(runtime["drain_delay"]) * len(spec.get("initContainers") or [])
         if spec["terminationGracePeriodSeconds"] <= needed:
             self.say(manifest, f"terminationGracePeriodSeconds must be longer than {needed} s")
@@ -139,7 +142,10 @@ class Overlay:
     def check_services(self):
         """Each service of the application is reachable by its name, and hosted by a worker where there are workers."""
         config = next(filter(None, (self.config_of(m) for m, _, _ in self.workloads)))
-        names = {name for cell in config["cell"] for name in cell["services"]}
+        if model := config.get("workmodel"):
+            names = set(json.loads(next(m["data"][model] for m in self.of("ConfigMap"))))
+        else:
+            names = {name for cell in config["cell"] for name in cell["services"]}
         named = {m["metadata"]["name"] for m in self.of("Service")}
         for name in names - named:
             self.problems.append(f"service {name} of app.toml has no Service")

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Overrides, Part};
 use crate::inspect::{graph, top};
-use crate::{load, replay};
+use crate::{k8s, load, replay};
 
 /// A WebAssembly service cell runtime.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ pub enum Command {
     /// Look at a file, and at what serving it needs of this machine: cells, sockets, permissions, ports, kernel. Serve
     /// nothing.
     Check(Check),
+    /// Render the manifests of an application, for `kubectl apply -f -`.
+    K8s(k8s::Options),
     /// Compile one component; started by `run` with limits.
     #[command(hide = true)]
     CompileCell {

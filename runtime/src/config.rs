@@ -7,10 +7,12 @@
 
 mod app;
 mod changes;
+mod deploy;
 mod ingress;
 mod manifest;
 mod node;
 mod problems;
+mod quantity;
 mod reader;
 mod registry;
 mod service;
@@ -22,7 +24,9 @@ use std::path::{Path, PathBuf};
 
 pub use app::{App, NodeSettings, Origin, RuntimeSettings, ServiceSpec, WorkerSocket};
 pub use changes::{Changes, changes};
+pub use deploy::{Deploy, Share};
 pub use problems::{Problem, Problems};
+pub use quantity::{Quantity, Resource};
 
 /// Which part of an application a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,7 +103,7 @@ pub fn parse(path: &Path, text: String, overrides: &Overrides) -> Result<App, Pr
 }
 
 /// By its name, or, if that says nothing, by its first character.
-fn is_json(path: &Path, text: &str) -> bool {
+pub(crate) fn is_json(path: &Path, text: &str) -> bool {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("json") => true,
         Some("toml") => false,

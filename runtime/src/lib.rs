@@ -19,6 +19,7 @@ pub mod commands;
 pub mod config;
 pub mod host;
 pub mod inspect;
+pub mod k8s;
 pub mod lane;
 pub mod lanes;
 pub mod load;

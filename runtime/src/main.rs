@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cellmesh::cli::{Cli, Command};
-use cellmesh::config::{self, App, Overrides, Part};
-use cellmesh::{check, commands, host, inspect, lanes, load, logs, replay};
+use cellmesh::config::{self, App, Overrides, Part, Problems};
+use cellmesh::{check, commands, host, inspect, k8s, lanes, load, logs, replay};
 use clap::Parser;
 
 /// Messages are allocated by one module and freed by another, millions a second.
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Replay(options) => replayed(&options),
         Command::Check(options) => load(&options.run.file, &options.overrides())
             .map_or_else(|code| code, |app| check::run(&app, &options).into()),
+        Command::K8s(options) => rendered(&options),
         Command::CompileCell { dir, cpu_seconds_max, memory_bytes_max } => {
             host::compile_child_main(&dir, cpu_seconds_max, memory_bytes_max).into()
         }
@@ -56,10 +57,20 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
 }
 
 fn load(file: &Path, overrides: &Overrides) -> Result<App, ExitCode> {
-    config::load(file, overrides).map_err(|problems| {
-        eprintln!("{problems}");
-        ExitCode::from(BAD_CONFIG)
-    })
+    config::load(file, overrides).map_err(|problems| refused(&problems))
+}
+
+fn refused(problems: &Problems) -> ExitCode {
+    eprintln!("{problems}");
+    ExitCode::from(BAD_CONFIG)
+}
+
+fn rendered(options: &k8s::Options) -> ExitCode {
+    let app = config::load(&options.file, &options.overrides());
+    match app.and_then(|app| k8s::render(&app, options)) {
+        Ok(rendered) => ended(rendered.print()),
+        Err(problems) => refused(&problems),
+    }
 }
 
 /// 0 if all is as it was recorded, 1 if it is not or cannot be run, 2 if config cannot be used.

@@ -307,3 +307,13 @@ fn grpc_is_served_as_rest_and_said() {
     assert!(node.greeting().contains("grpc") || node.greeting().contains("gRPC"), "{}", node.greeting());
     assert_eq!(node.get("s0", "/api/v1").status, 200);
 }
+
+/// A manifest that names a work model has its services, and settings of its own for them.
+#[test]
+fn work_model_has_the_settings_of_a_manifest() {
+    let model = model(&[("s0", service(&[&["s1"]])), ("s1", service(&[]))]);
+    let manifest = "workmodel = \"model.json\"\n[dpu]\ntarget_bytes_max = \"256B\"\n";
+    let node = Run::file("app.toml", manifest).with_file("model.json", model.to_string()).start();
+    assert_eq!(node.get("s0", "/api/v1").status, 200);
+    assert_eq!(node.get("s0", &format!("/api/v1?{}", "x".repeat(256))).status, 414);
+}

@@ -11,6 +11,7 @@ use cellmesh_dpu::egress::hosts::HostPattern;
 use cellmesh_shm::profile::RingProfile;
 
 use super::Overrides;
+use super::deploy::Deploy;
 use super::problems::{Problem, Problems};
 use crate::host::{CellSetup, RegistrySettings};
 use crate::trace::TraceSettings;
@@ -40,6 +41,8 @@ pub struct App {
     pub runtime: RuntimeSettings,
     /// What is kept of single requests.
     pub trace: TraceSettings,
+    /// What services ask of a cluster, by name.
+    pub deploy: BTreeMap<String, Deploy>,
     /// What the user should be told at the start.
     pub notes: Vec<String>,
     /// What all this comes from.

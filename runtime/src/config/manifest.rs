@@ -10,6 +10,8 @@
 //! services = ["front"]
 //! config = { currency = "EUR" }    # what the cell may ask for
 //! ```
+//!
+//! In place of cells it may name a work model, whose services they are then: `workmodel = "workmodel.json"`.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,9 +24,10 @@ use cellmesh_dpu::routes::ServiceName;
 use toml::de::DeTable;
 
 use super::app::{App, NodeSettings, Origin, RuntimeSettings, ServiceSpec};
+use super::deploy::Deploy;
 use super::problems::{Problem, Problems};
 use super::reader::{Source, Table};
-use super::{Overrides, Part, ingress, node, registry, service, tls, trace};
+use super::{Overrides, Part, ingress, node, registry, service, tls, trace, workmodel};
 use crate::host::{CellLimits, CellSetup, ComponentSource, Grants, Reference, Scratch};
 
 /// The port of the seed system, which its clients know.
@@ -78,12 +81,16 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         Part::Whole | Part::Worker => Files::Here,
     };
     runtime.registry = registry::read(&mut source, &mut root, folder, files == Files::Here);
-    let services = services(&mut source, &mut root, folder, files);
+    let model = root.text(&mut source, "workmodel");
+    let Served { services, entry: first, deploy, notes } = match model {
+        Some(model) => work_model(&folder.join(model), &root, &mut source, overrides)?,
+        None => Served::by(services(&mut source, &mut root, folder, files)),
+    };
     dpu.egress.allow = ServiceSpec::allowed_to_any(&services);
     let policy_files = service::Files { folder, are_read: has_clients };
     let policies = service::read(&mut source, &mut root, &services, &policy_files);
     dpu.services = policies.dpu;
-    let entry = entry_index(&mut source, &root, entry, &services);
+    let entry = entry.map_or(first, |entry| entry_index(&mut source, &root, &entry, &services));
     let node = NodeSettings { outliers: policies.outliers, ..node::read(&mut source, &mut root, &services) };
     root.finish(&mut source);
     source.problems.or(|| App {
@@ -98,9 +105,58 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         node,
         runtime,
         trace,
-        notes: Vec::new(),
+        deploy: over(policies.deploy, deploy),
+        notes,
         origin: Origin::default(),
     })
+}
+
+/// The services, and what else comes with them.
+struct Served {
+    services: Vec<ServiceSpec>,
+    entry: usize,
+    deploy: BTreeMap<String, Deploy>,
+    notes: Vec<String>,
+}
+
+impl Served {
+    fn by(services: Vec<ServiceSpec>) -> Self {
+        Self { services, entry: 0, deploy: BTreeMap::new(), notes: Vec::new() }
+    }
+}
+
+/// What the work model at `path` has. Without it there is nothing to hold the rest of the file against.
+fn work_model(
+    path: &Path,
+    root: &Table<'_, '_>,
+    source: &mut Source<'_>,
+    overrides: &Overrides,
+) -> Result<Served, Problems> {
+    if root.has("cell") {
+        let line = root.line_of_key(source, "workmodel");
+        let right = "name a work model or list cells, not both";
+        source.note(line, "workmodel".into(), "there are cells too", right);
+    }
+    match super::text(path).and_then(|text| workmodel::read(path, &text, overrides)) {
+        Ok(model) if !root.has("cell") => {
+            let App { services, entry, deploy, notes, .. } = model;
+            Ok(Served { services, entry, deploy, notes })
+        }
+        Ok(_) => Err(std::mem::take(&mut source.problems)),
+        Err(problems) => {
+            source.problems.0.extend(problems.0);
+            Err(std::mem::take(&mut source.problems))
+        }
+    }
+}
+
+/// What the file says, over what its work model says.
+fn over(said: BTreeMap<String, Deploy>, mut all: BTreeMap<String, Deploy>) -> BTreeMap<String, Deploy> {
+    for (name, deploy) in said {
+        let other = all.remove(&name).unwrap_or_default();
+        all.insert(name, deploy.or(other));
+    }
+    all
 }
 
 fn runtime(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> RuntimeSettings {
@@ -286,10 +342,9 @@ fn grants(source: &mut Source<'_>, table: &mut Table<'_, '_>, folder: &Path, fil
 fn entry_index(
     source: &mut Source<'_>,
     root: &Table<'_, '_>,
-    entry: Option<String>,
+    entry: &str,
     services: &[ServiceSpec],
 ) -> usize {
-    let Some(entry) = entry else { return 0 };
     let found = services.iter().position(|spec| *spec.setup.service == *entry);
     if found.is_none() {
         let names: Vec<&str> = services.iter().map(|spec| &*spec.setup.service).collect();

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::problems::{Problem, Problems};
+use super::quantity::{Quantity, Resource};
 
 /// The file and what is wrong with it so far.
 pub(super) struct Source<'a> {
@@ -235,6 +236,16 @@ impl<'t, 'i> Table<'t, 'i> {
             let size: ByteSize = text.parse().ok()?;
             Some(size.0).filter(|bytes| (min..=max).contains(bytes))
         })
+    }
+
+    /// An amount of processors or memory.
+    pub(super) fn quantity(
+        &mut self,
+        source: &mut Source<'_>,
+        key: &'static str,
+        of: Resource,
+    ) -> Option<Quantity> {
+        self.parsed(source, key, of.right(), |text| Quantity::parse(of, text))
     }
 
     /// An address to listen on.

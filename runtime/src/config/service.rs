@@ -1,5 +1,5 @@
-//! `[service.NAME]`: policy of one service, read by the network side's own type, one key at a time; and what the DPA does
-//! for it.
+//! `[service.NAME]`: policy of one service, read by the network side's own type, one key at a time; what the DPA does
+//! for it; and what it asks of a cluster.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,6 +9,7 @@ use cellmesh_dpu::policy::ServicePolicy;
 use cellmesh_dpu::policy::jwt::{JwtPolicy, Keys};
 
 use super::app::ServiceSpec;
+use super::deploy::{self, Deploy};
 use super::ingress;
 use super::manifest::{LONGEST, SHORTEST};
 use super::reader::{Source, Table};
@@ -28,6 +29,8 @@ pub(super) struct Policies {
     pub(super) dpu: BTreeMap<String, ServicePolicy>,
     /// Of the DPA.
     pub(super) outliers: BTreeMap<String, OutlierRule>,
+    /// For a cluster.
+    pub(super) deploy: BTreeMap<String, Deploy>,
 }
 
 /// Reads the policies.
@@ -54,6 +57,7 @@ pub(super) fn read(
         }
         check_split(source, &table, &name, &policy, services);
         policies.outliers.extend(outlier(source, &mut table).map(|rule| (name.clone(), rule)));
+        policies.deploy.extend(deploy::read(source, &mut table).map(|deploy| (name.clone(), deploy)));
         policies.dpu.insert(name, policy);
     }
     policies
@@ -91,7 +95,7 @@ fn load_keys(source: &mut Source<'_>, table: &Table<'_, '_>, jwt: &mut JwtPolicy
 }
 
 fn policy(source: &mut Source<'_>, table: &Table<'_, '_>) -> ServicePolicy {
-    let policy: ServicePolicy = ingress::keys(source, table, &["outlier"]);
+    let policy: ServicePolicy = ingress::keys(source, table, &["deploy", "outlier"]);
     ingress::note(source, table, policy.validate());
     policy
 }

@@ -257,3 +257,27 @@ fn components_of_registries_are_read() {
     }
     assert_eq!(problems.len(), 3, "{problems:?}");
 }
+
+/// A work model that a manifest names has its services, and the manifest the settings; what is wrong in it is told as its own.
+#[test]
+fn manifest_may_name_a_work_model() {
+    let (folder, path) = file("app.toml", "workmodel = \"w.json\"\n[service.s1.deploy]\nreplicas = 4\n");
+    let model = |text: &str| std::fs::write(folder.path().join("w.json"), text).expect("writable");
+    let overrides = Overrides { cells_dir: Some(folder.path().to_owned()), ..Overrides::default() };
+    model(r#"{"s1": {"replicas": 2, "cpu-limits": "1"}, "s0": {}}"#);
+    let app = load(&path, &overrides).expect("valid");
+    assert_eq!((app.services.len(), &*app.services[app.entry].setup.service), (2, "s0"));
+    let deploy = &app.deploy["s1"];
+    assert_eq!(
+        (deploy.replicas, deploy.cpu.limits.as_ref().map(ToString::to_string)),
+        (Some(4), Some("1".into()))
+    );
+    model(r#"{"s1": 7}"#);
+    let problems = load(&path, &overrides).expect_err("no service").to_string();
+    assert!(problems.contains("w.json: s1: is not an object") && problems.lines().count() == 1, "{problems}");
+    let both = "workmodel = \"w.json\"\n[[cell]]\ncomponent = \"hello.wasm\"\nservices = [\"hello\"]\n";
+    model("{\"s0\": {}}");
+    std::fs::write(&path, both).expect("writable");
+    let problems = load(&path, &overrides).expect_err("both").to_string();
+    assert!(problems.contains("app.toml:1: workmodel: there are cells too"), "{problems}");
+}

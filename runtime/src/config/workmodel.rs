@@ -1,7 +1,7 @@
 //! `workmodel.json`: a muBench work model. Every service becomes an instance of the muBench cell, which gets its entry
 //! of the model as config; what is checked here is what the cell and its callees rely on.
 //!
-//! Deployment hints (`replicas`, `workers`, `image`, ...) are for Kubernetes and mean nothing here.
+//! Keys for its deployment (`replicas`, `cpu-requests`, ...) are for `cellmesh k8s` (`deploy.rs`) and mean nothing to what runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::app::{App, NodeSettings, Origin, RuntimeSettings, ServiceSpec};
+use super::deploy::{self, Deploy};
 use super::manifest::{INSTANCES_MAX_DEFAULT, LISTEN_DEFAULT};
 use super::problems::{Problem, Problems};
 use super::{Overrides, Part};
@@ -31,9 +32,10 @@ const CELL_FILE: &str = "mubench.wasm";
 pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App, Problems> {
     let model = parse(path, text).map_err(Problems::one)?;
     let names = model.0.iter().map(|(name, _)| name.clone()).collect();
-    let mut check = Check { path, names, problems: Problems::default() };
+    let mut check = Check { path, names, problems: Problems::default(), deploy: BTreeMap::new() };
     for (index, (name, entry)) in model.0.iter().enumerate() {
         check.service(index, name, entry);
+        check.deploy(name, entry);
     }
     let component = match overrides.part {
         Part::Daemon | Part::Dpa => PathBuf::from(CELL_FILE),
@@ -41,7 +43,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
             cell_file(overrides).map_err(|error| check.problems.0.push(error)).unwrap_or_default()
         }
     };
-    let names = check.names;
+    let (names, deploy) = (check.names, check.deploy);
     check.problems.or(|| App {
         name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         entry: names.iter().position(|name| name == "s0").unwrap_or(0),
@@ -54,6 +56,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         node: NodeSettings::default(),
         runtime: RuntimeSettings::default(),
         trace: TraceSettings::default(),
+        deploy,
         notes: grpc_note(&model),
         origin: Origin::default(),
     })
@@ -176,6 +179,7 @@ struct Check<'a> {
     path: &'a Path,
     names: Vec<String>,
     problems: Problems,
+    deploy: BTreeMap<String, Deploy>,
 }
 
 impl Check<'_> {
@@ -218,6 +222,12 @@ impl Check<'_> {
         self.groups(&format!("{name}.external_services"), entry.get("external_services"));
         self.functions(&format!("{name}.internal_service"), entry.get("internal_service"));
         self.behaviors(name, entry.get("alternative_behaviors"));
+    }
+
+    fn deploy(&mut self, name: &str, entry: &Value) {
+        let (deploy, problems) = deploy::of_work_model(self.path, name, entry);
+        self.deploy.insert(name.to_owned(), deploy);
+        self.problems.0.extend(problems);
     }
 
     fn behaviors(&mut self, name: &str, behaviors: Option<&Value>) {

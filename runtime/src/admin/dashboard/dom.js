@@ -31,6 +31,15 @@ function filled(node, attributes, children) {
   return node;
 }
 
+/** A drawing that shrinks where there is little room, down to this part of its size; then it is scrolled. */
+export function drawing(kind, [left, top, width, height], shrunkMin, title) {
+  const id = `${kind}-title`;
+  const viewBox = `${left} ${top} ${width} ${height}`;
+  const root = svg("svg", { viewBox, width, class: `drawing ${kind}`, role: "img", "aria-labelledby": id }, svg("title", { id }, title));
+  root.style.minWidth = `${width * shrunkMin}px`;
+  return root;
+}
+
 /** Changes a text only if it is another one: nothing is laid out or read aloud anew for nothing. */
 export function setText(node, text) {
   if (node.textContent !== text) {

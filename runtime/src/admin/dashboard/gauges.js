@@ -1,7 +1,7 @@
 // How full rings, pools and other limits are.
 
 import { byId, html, keyed, setText } from "./dom.js";
-import { count, share } from "./format.js";
+import { bytes, count, share } from "./format.js";
 
 /** From here on a limit is worth a look. */
 const NEARLY_FULL = 0.8;
@@ -20,12 +20,16 @@ function makeGauge(gauge) {
 
 function updateGauge(item, gauge) {
   const part = gauge.max > 0 ? gauge.value / gauge.max : null;
-  const unit = gauge.unit ? ` ${gauge.unit}` : "";
-  const of = gauge.max === null ? "" : ` of ${count(gauge.max)}`;
-  const text = `${count(gauge.value)}${of}${unit}${part === null ? "" : `, ${share(part)}`}${warning(part)}`;
+  const text = `${amount(gauge)}${part === null ? "" : `, ${share(part)}`}${warning(part)}`;
   setText(item.children[0].children[1], text);
   item.classList.toggle("bad", part >= NEARLY_FULL);
   updateMeter(item.children[1], gauge, part, text);
+}
+
+function amount({ value, max, unit }) {
+  const said = unit === "bytes" ? bytes : count;
+  const of = max === null ? "" : ` of ${said(max)}`;
+  return `${said(value)}${of}${unit && unit !== "bytes" ? ` ${unit}` : ""}`;
 }
 
 function warning(part) {

@@ -28,7 +28,7 @@ function withoutCycles(calls) {
   const done = [];
   const seen = new Set();
   for (const start of calls.keys()) {
-    const path = [{ name: start, next: 0 }];
+    const path = seen.has(start) ? [] : [{ name: start, next: 0 }];
     while (path.length > 0) {
       const top = path.at(-1);
       const callee = calls.get(top.name)[top.next];
@@ -43,7 +43,7 @@ function withoutCycles(calls) {
       }
     }
   }
-  return [...new Set(done.reverse())];
+  return done.reverse();
 }
 
 /** The longest way to each name, over calls that lead forward in `order`. */

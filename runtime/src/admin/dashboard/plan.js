@@ -4,23 +4,24 @@
 // order: children in a row, arrows between them      pipe: children side by side in a dashed box
 // ```
 //
-// - On a narrow screen a row goes down instead.
+// - Where a row is too wide it goes down instead.
 // - Bounded in depth and in boxes; what is left out is said. A plan that names a step twice does not hang it.
 // - The same as a list, for who does not see the picture.
 // - Not here: when it ran (waterfall.js).
 
-import { html, svg } from "./dom.js";
+import { drawing, html, svg } from "./dom.js";
 import { duration, plural, shortened } from "./format.js";
 import { isFailed } from "./requests.js";
 
 const BOXES_MAX = 200;
 const DEPTH_MAX = 24;
-const BOX = { width: 132, height: 44 };
+const BOX = { width: 136, height: 58 };
 const GAP = 26;
 const PAD = 10;
 const HEAD = 18;
-const NARROW = 520;
-const NAME_LETTERS = 16;
+/** Smaller than this nobody reads it. */
+const SHRUNK_MIN = 0.75;
+const LINE_LETTERS = 18;
 const WORDS = { order: "one after the other", pipe: "at the same time" };
 
 /** The picture and the list. */
@@ -30,13 +31,12 @@ export function planOf(record, widthMax) {
     return html("p", { class: "muted" }, "No plan: the handler answered by itself.");
   }
   const tree = treeOf(record);
-  const narrow = widthMax < NARROW;
   const leftOut = plan.steps_left_out + tree.leftOut;
   const list = html("ul", { class: "plan-list" }, listItem(tree.root));
   return html(
     "div",
     {},
-    html("div", { class: "scrolls", role: "region", "aria-label": "Picture of the plan", tabindex: "0" }, picture(tree.root, narrow)),
+    html("div", { class: "scrolls", role: "region", "aria-label": "Picture of the plan", tabindex: "0" }, picture(tree.root, widthMax)),
     leftOut > 0 ? html("p", { class: "muted" }, `${plural(leftOut, "more step")} are left out.`) : null,
     html("details", {}, html("summary", {}, "The plan as a list"), list),
   );
@@ -112,31 +112,31 @@ function measure(step, narrow) {
 
 // Drawing: from the outside in.
 
-function picture(root, narrow) {
-  const box = measure(root, narrow);
-  const [width, height] = [box.width + 4, box.height + 4];
-  const drawing = svg("svg", { class: "plan", role: "img", "aria-labelledby": "plan-title", width, height, viewBox: `-2 -2 ${width} ${height}` });
-  const head = svg("marker", { id: "then", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" }, svg("path", { d: "M0 0 L8 4 L0 8 z" }));
-  drawing.append(svg("title", { id: "plan-title" }, "Steps of the plan; the list below says the same."), svg("defs", {}, head));
-  draw(drawing, box, 0, 0);
-  return drawing;
+function picture(tree, widthMax) {
+  const [wide, narrow] = [measure(tree, false), measure(tree, true)];
+  const box = wide.width <= widthMax || wide.width <= narrow.width ? wide : narrow;
+  const root = drawing("plan", [-2, -2, box.width + 4, box.height + 4], SHRUNK_MIN, "Steps of the plan; the list below says the same.");
+  const head = svg("marker", { id: "then", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 9, markerHeight: 9, markerUnits: "userSpaceOnUse", orient: "auto" }, svg("path", { d: "M0 0 L8 4 L0 8 z" }));
+  root.append(svg("defs", {}, head));
+  draw(root, box, 0, 0);
+  return root;
 }
 
-function draw(drawing, box, x, y) {
+function draw(root, box, x, y) {
   if (!box.step.isGroup) {
-    drawing.append(leaf(box.step, x, y));
+    root.append(leaf(box.step, x, y));
     return;
   }
-  drawing.append(group(box, x, y));
+  root.append(group(box, x, y));
   let along = (box.inRow ? x : y + HEAD) + PAD;
   box.inner.forEach((child, index) => {
     const [left, top] = box.inRow
       ? [along, y + HEAD + PAD + (box.height - HEAD - 2 * PAD - child.height) / 2]
       : [x + (box.width - child.width) / 2, along];
-    draw(drawing, child, left, top);
+    draw(root, child, left, top);
     along += (box.inRow ? child.width : child.height) + box.gap;
     if (box.step.kind === "order" && index + 1 < box.inner.length) {
-      drawing.append(then(box, child, box.inner[index + 1], left, top));
+      root.append(then(box, child, box.inner[index + 1], left, top));
     }
   });
 }
@@ -160,14 +160,15 @@ function group({ step, width, height }, x, y) {
 
 function leaf(step, x, y) {
   const marks = `${step.isCritical ? "◆ " : ""}${step.isFailed ? "✕ " : ""}`;
-  const second = step.ran ? `${workOf(step)} · ${duration(step.seconds)}` : `${workOf(step)}, not run`;
+  const line = (y, text, kind) => svg("text", { x: BOX.width / 2, y, "text-anchor": "middle", class: kind }, shortened(text, LINE_LETTERS));
   return svg(
     "g",
     { class: classesOf(step, "leaf"), transform: `translate(${x} ${y})`, "data-step": step.id },
     svg("title", {}, words(step)),
     svg("rect", { ...BOX, rx: 6 }),
-    svg("text", { x: BOX.width / 2, y: 18, "text-anchor": "middle", class: "name" }, marks + shortened(step.id, NAME_LETTERS)),
-    svg("text", { x: BOX.width / 2, y: 34, "text-anchor": "middle" }, shortened(second, 21)),
+    line(18, marks + step.id, "name"),
+    line(34, workOf(step)),
+    line(49, step.ran ? duration(step.seconds) : "not run"),
   );
 }
 

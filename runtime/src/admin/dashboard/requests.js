@@ -114,8 +114,8 @@ function makeRow(request) {
     html("td", {}, request.service),
     html("td", {}, `${failed ? "✕ " : ""}${request.status ?? "none"}`),
     html("td", { class: "number" }, duration(request.duration_seconds)),
-    html("td", { class: "number" }, count(request.steps)),
     html("td", {}, clock(request.started_ms)),
+    html("td", { class: "number" }, count(request.steps)),
     html("td", {}, WHY[request.why] ?? request.why),
   );
 }

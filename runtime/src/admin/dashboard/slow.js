@@ -15,7 +15,8 @@ const VERBS = { run: "its own code", queue: "waiting for a free instance", call:
 export function showSlow(view) {
   const ranked = rank(view.cells);
   keyed(byId("slow"), ranked, (cell) => cell.service, makeItem, updateItem);
-  setText(byId("slow-note"), ranked.length > 0 ? "Mean time of one request, by where it went." : nothing(view));
+  byId("slow-legend").hidden = ranked.length === 0;
+  setText(byId("slow-note"), ranked.length > 0 ? "Mean time of one request over the last seconds, by where it went." : nothing(view));
 }
 
 /** Those that fail, worst first, and then the slowest. */
@@ -58,7 +59,7 @@ function showParts(bar, cell) {
 
 function why(cell) {
   const parts = cell.parts.slice(0, PARTS_MAX).map((part) => `${duration(part.seconds)} ${VERBS[part.kind]}${part.callee ?? ""}`);
-  const time = parts.length > 0 ? [`${duration(cell.mean)}: ${parts.join(", ")}`] : [];
+  const time = parts.length > 0 ? [`mean ${duration(cell.mean)}: ${parts.join(", ")}`] : [];
   const errors = cell.errorRate > 0 ? [`${rate(cell.errorRate)} answered with an error`] : [];
   const faults = cell.newFaults.map(([kind, number]) => `${number} × ${kind}`);
   return [...time, ...errors, ...faults].join("; ");

@@ -5,7 +5,7 @@
 // - Bounded: the busiest services are drawn, and how many are left out is said.
 // - Not here: layers (layers.js), figures (samples.js).
 
-import { byId, html, keyed, setText, svg } from "./dom.js";
+import { byId, drawing, html, keyed, setText, svg } from "./dom.js";
 import { count, plural, quantile, rate, share, shortened } from "./format.js";
 import { layersOf } from "./layers.js";
 
@@ -17,6 +17,8 @@ const CLIENTS = "clients";
 /** Sizes in pixels; labels stand in the gaps. */
 const NODE = { width: 136, height: 44 };
 const LABEL = { width: 116, height: 30 };
+/** Smaller than this nobody reads it. */
+const SHRUNK_MIN = 0.7;
 const MARGIN = 14;
 const NARROW = 600;
 const NAME_LETTERS = 17;
@@ -29,8 +31,11 @@ export function showTopology(view, onService) {
   const shown = new Set(nodes.slice(0, NODES_MAX).map((node) => node.id));
   const drawn = calls.filter((call) => shown.has(idOf(call.from)) && shown.has(call.to));
   setText(byId("topology-note"), note(nodes.length - shown.size, calls, view));
-  byId("topology").hidden = calls.length === 0;
-  byId("topology").replaceChildren(picture(nodes.slice(0, NODES_MAX), drawn, byId("topology").clientWidth, onService));
+  const place = byId("topology");
+  place.hidden = calls.length === 0;
+  if (calls.length > 0) {
+    place.replaceChildren(picture(nodes.slice(0, NODES_MAX), drawn, place.clientWidth, onService));
+  }
   showTable(calls);
 }
 
@@ -72,9 +77,9 @@ function picture(nodes, calls, widthMax, onService) {
   const labels = new Set(labelled(calls));
   const paths = calls.map((call) => pathOf(call, places, narrow));
   spread(paths.filter((path) => labels.has(path.call)));
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-labelledby": "picture-title", class: "topology" });
+  const title = `${plural(calls.length, "call path")} between ${plural(nodes.length, "service")}; the table below says the same.`;
+  const root = drawing("topology", [0, 0, width, height], SHRUNK_MIN, title);
   root.append(
-    svg("title", { id: "picture-title" }, `${plural(calls.length, "call path")} between ${plural(nodes.length, "service")}; the table below says the same.`),
     svg("defs", {}, arrow("arrow"), arrow("arrow-bad")),
     ...paths.map(drawCall),
     ...nodes.map((node) => drawNode(node, places.get(node.id), onService)),

@@ -21,7 +21,9 @@ const LABEL = { width: 116, height: 30 };
 const SHRUNK_MIN = 0.7;
 const MARGIN = 14;
 const NARROW = 600;
-const NAME_LETTERS = 17;
+const NAME_LETTERS = 15;
+/** A layer that is longer than a screen: the others begin at the top too, where one looks first. */
+const CENTRED_MAX = 9;
 
 /** Shows both. */
 export function showTopology(view, onService) {
@@ -103,7 +105,7 @@ function placesOf(layers, narrow) {
   const longest = Math.max(1, ...layers.map((layer) => layer.length));
   const places = new Map();
   for (const [depth, layer] of layers.entries()) {
-    const first = ((longest - layer.length) * across) / 2;
+    const first = longest > CENTRED_MAX ? 0 : ((longest - layer.length) * across) / 2;
     for (const [index, name] of layer.entries()) {
       const [x, y] = [MARGIN + depth * along, MARGIN + first + index * across];
       places.set(name, narrow ? { x: y, y: x, depth } : { x, y, depth });

@@ -6,20 +6,29 @@
 //! | `/readyz` | `/ready` | 200, or 503 with a line for each thing that is missing |
 //! | `/metrics` | | counters of all lanes, for Prometheus |
 //! | `/log-level` | | what is logged; PUT changes it |
+//! | `/v1/state` | | cells, who calls whom, and how full what is bounded is, as JSON |
+//! | `/v1/requests` | | the requests that are kept; below it, each by its id |
+//! | `/` | | the dashboard, a page that shows both |
 //! | `/openapi.json` | | this list, for programs |
 //!
 //! - A port of its own, so that nobody asks it by accident and a drain does not close it.
 //! - Whoever knows of something that is missing says so in [`Health`]; nothing is looked up when somebody asks.
 
+mod dashboard;
+mod lanes;
 pub mod metrics;
+mod process;
+mod requests;
+mod state;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::TcpListener as StdListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cellmesh_dpu::DpuConfig;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -30,8 +39,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use self::metrics::{Counts, Lane, Reloads};
+pub use self::lanes::{Asked, Lane, lane};
+use self::metrics::{Counts, Reloads};
+use self::requests::Kept;
+use crate::config::App;
 use crate::logs::{self, FilterError};
+use crate::pool::Pool;
+use crate::trace::{Exported, TraceSettings};
 
 const LOG_LEVEL: &str = "/log-level";
 /// Longest text that says what is logged.
@@ -75,19 +89,59 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A line for each thing that is missing.
+    fn lines(&self) -> Vec<String> {
+        self.reasons().iter().map(|(what, why)| format!("{what}: {why}")).collect()
+    }
+
     fn readiness(&self) -> Response<Full<Bytes>> {
-        let reasons = self.reasons();
-        if reasons.is_empty() {
+        let lines = self.lines();
+        if lines.is_empty() {
             return text(StatusCode::OK, "ok\n".into());
         }
-        let lines = reasons.iter().map(|(what, why)| format!("{what}: {why}\n")).collect();
-        text(StatusCode::SERVICE_UNAVAILABLE, lines)
+        text(StatusCode::SERVICE_UNAVAILABLE, lines.join("\n") + "\n")
+    }
+}
+
+/// What a process is, for those who look at it.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The command that it runs.
+    pub command: &'static str,
+    /// When it began.
+    pub started: Instant,
+    /// Bounds of its network side.
+    pub dpu: DpuConfig,
+    /// Custody slots of its DPA.
+    pub slots_max: u64,
+    /// What it keeps of requests.
+    pub trace: TraceSettings,
+    /// Where its long guest calls run, if it hosts cells.
+    pub pool: Option<Pool>,
+    /// What became of requests that are sent to a collector, if there is one.
+    pub exported: Option<Exported>,
+}
+
+impl About {
+    /// A process that begins now.
+    #[must_use]
+    pub fn new(command: &'static str, app: &App, slots_max: u32) -> Self {
+        Self {
+            command,
+            started: Instant::now(),
+            dpu: app.dpu.clone(),
+            slots_max: slots_max.into(),
+            trace: app.trace.clone(),
+            pool: None,
+            exported: None,
+        }
     }
 }
 
 /// What the port answers from.
 #[derive(Debug, Clone)]
 struct Sources {
+    about: Arc<About>,
     health: Health,
     lanes: Arc<[Lane]>,
     reloads: Option<Reloads>,
@@ -106,41 +160,84 @@ impl Sources {
                 return answer;
             }
         }
-        match request.uri().path() {
+        let path = request.uri().path();
+        if let Some(answer) = dashboard::file(path) {
+            return answer;
+        }
+        match path {
             "/livez" | "/healthz" | "/live" => match self.ask(LIVE_PATIENCE).await {
                 Ok(_) => text(StatusCode::OK, "ok\n".into()),
                 Err(silent) => text(StatusCode::SERVICE_UNAVAILABLE, silent),
             },
             "/readyz" | "/ready" => self.health.readiness(),
             "/metrics" => match self.ask(METRICS_PATIENCE).await {
-                Ok(counts) => text(StatusCode::OK, metrics::text(&counts, self.reloads.as_ref())),
+                Ok(counts) => text(StatusCode::OK, {
+                    let exported = self.about.exported.as_ref();
+                    metrics::text(&counts, self.reloads.as_ref(), exported)
+                }),
                 Err(silent) => text(StatusCode::SERVICE_UNAVAILABLE, silent),
             },
             LOG_LEVEL => match logs::get() {
                 Some(filter) => text(StatusCode::OK, format!("{filter}\n")),
                 None => text(StatusCode::SERVICE_UNAVAILABLE, "this process has no log\n".into()),
             },
-            "/openapi.json" => {
-                let mut answer = text(StatusCode::OK, OPENAPI.into());
-                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                answer
-            }
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "here are /livez, /readyz, /metrics, /log-level and /openapi.json\n".into(),
-            ),
+            "/v1/state" => match self.ask(METRICS_PATIENCE).await {
+                Ok(counts) => json(StatusCode::OK, state::json(&self.about, &self.health, &counts)),
+                Err(silent) => text(StatusCode::SERVICE_UNAVAILABLE, silent),
+            },
+            "/openapi.json" => json(StatusCode::OK, OPENAPI.into()),
+            _ => match path.strip_prefix("/v1/requests") {
+                Some(below) => self.requests(below).await,
+                None => nothing_here(),
+            },
         }
+    }
+
+    /// Requests that are kept: all, or the one whose id is behind a slash.
+    async fn requests(&self, below: &str) -> Response<Full<Bytes>> {
+        let mut records = Vec::new();
+        for (index, lane) in self.lanes.iter().enumerate() {
+            match lane.kept(METRICS_PATIENCE).await {
+                Some(kept) => records.extend(kept),
+                None => return text(StatusCode::SERVICE_UNAVAILABLE, silent(index, METRICS_PATIENCE)),
+            }
+        }
+        let kept = Kept::new(records);
+        let id = match below.strip_prefix('/') {
+            None if below.is_empty() => {
+                return json(StatusCode::OK, kept.list(&self.about.trace, self.lanes.len()));
+            }
+            None => return nothing_here(),
+            Some(id) => id,
+        };
+        let found = id.parse().ok().and_then(|id| kept.one(id));
+        found.map_or_else(
+            || {
+                let why = "no request of this id is kept (any more): /v1/requests lists those that are";
+                json(StatusCode::NOT_FOUND, serde_json::json!({ "error": why }).to_string())
+            },
+            |found| json(StatusCode::OK, found),
+        )
     }
 
     /// What all lanes know, or which one is silent.
     async fn ask(&self, patience: Duration) -> Result<Vec<Counts>, String> {
         let mut counts = Vec::with_capacity(self.lanes.len());
         for (index, lane) in self.lanes.iter().enumerate() {
-            let answer = lane.ask(patience).await;
-            counts.push(answer.ok_or_else(|| format!("lane {index} did not answer within {patience:?}\n"))?);
+            counts.push(lane.counts(patience).await.ok_or_else(|| silent(index, patience))?);
         }
         Ok(counts)
     }
+}
+
+fn silent(lane: usize, patience: Duration) -> String {
+    format!("lane {lane} did not answer within {patience:?}\n")
+}
+
+fn nothing_here() -> Response<Full<Bytes>> {
+    let here =
+        "here are /, /livez, /readyz, /metrics, /log-level, /v1/state, /v1/requests and /openapi.json\n";
+    text(StatusCode::NOT_FOUND, here.into())
 }
 
 /// Takes the body for what is to be logged from now on.
@@ -156,9 +253,17 @@ async fn set_log_level(body: Incoming) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(Bytes::from(text)));
+    answer(status, "text/plain; charset=utf-8", text)
+}
+
+fn json(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    answer(status, "application/json", text)
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 
@@ -168,11 +273,12 @@ fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
 /// If the listener cannot be used at all. Failing accepts are waited out.
 pub async fn serve(
     listener: StdListener,
+    about: About,
     health: Health,
     lanes: Vec<Lane>,
     reloads: Option<Reloads>,
 ) -> std::io::Result<()> {
-    let sources = Sources { health, lanes: lanes.into(), reloads };
+    let sources = Sources { about: Arc::new(about), health, lanes: lanes.into(), reloads };
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));

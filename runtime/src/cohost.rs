@@ -33,6 +33,7 @@ use crate::call::LaneHandle;
 use crate::config::App;
 use crate::lane::Modules;
 use crate::pool::Pool;
+use crate::trace::{Recorder, RecorderParts};
 use crate::worker::{Meters, ServiceCell, Worker, WorkerParts};
 
 /// Room for a message's head beyond its body's limit. Source: the DPU takes heads of at most 16 KiB, a cell's are bounded
@@ -58,6 +59,8 @@ pub struct LaneParts {
     pub pool: Pool,
     /// Instances that wait for calls, of all services together.
     pub idle_instances_max: usize,
+    /// What the cells' requests are noted with.
+    pub recorder: RecorderParts,
 }
 
 /// DPU, DPA and worker.
@@ -193,6 +196,7 @@ impl Cohosted {
                 // Its callees are lost together with itself.
                 retry_worker_lost: false,
                 meters: Meters::default(),
+                recorder: Recorder::new(parts.recorder),
             }),
             wake,
         })

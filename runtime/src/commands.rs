@@ -19,16 +19,21 @@ pub mod run;
 pub mod worker;
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use anyhow::Context;
 use cellmesh_dpu::{Acceptor, LaneIntake, Tls};
 use cellmesh_shm::attach::LANES_MAX;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::admin::metrics::{self, Asked, Reloads};
-use crate::admin::{self, Health};
+use crate::admin::metrics::Reloads;
+use crate::admin::{self, About, Asked, Health};
 use crate::config::{App, RuntimeSettings};
 use crate::lanes::Lanes;
+use crate::pool::Pool;
+use crate::trace::{Exporter, RecorderParts};
 
 /// Lanes of a process that attaches: as configured, one if nothing is said.
 ///
@@ -47,10 +52,11 @@ fn attached_lanes(settings: &RuntimeSettings) -> anyhow::Result<usize> {
 fn serve(acceptor: Acceptor, lanes: Lanes, settings: &RuntimeSettings, admin: Admin) -> anyhow::Result<()> {
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
-        let health = admin.serve();
+        let (health, exporting) = admin.serve();
         let accepting = tokio::spawn(acceptor.run());
         let served = lanes.serve(settings, &health).await;
         accepting.abort();
+        exporting.end().await;
         served
     })
 }
@@ -127,17 +133,57 @@ fn ignore_hangups() {
 /// The admin port of a process, if it has one.
 struct Admin {
     listener: Option<TcpListener>,
+    about: About,
     health: Health,
-    lanes: Vec<metrics::Lane>,
+    lanes: Vec<admin::Lane>,
     reloads: Option<Reloads>,
+    exporter: Option<Exporter>,
+}
+
+/// Traces on their way to a collector.
+struct Exporting(Option<JoinHandle<()>>);
+
+/// How long a process that ends waits for a collector.
+const EXPORT_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Exporting {
+    /// Waits a little until what the lanes kept is sent. They have ended.
+    async fn end(self) {
+        let Some(exporting) = self.0 else { return };
+        if timeout(EXPORT_PATIENCE, exporting).await.is_err() {
+            tracing::warn!("the last traces are lost: the collector takes too long");
+        }
+    }
 }
 
 impl Admin {
     /// # Errors
     /// When the address cannot be bound.
-    fn bind(address: Option<SocketAddr>) -> anyhow::Result<Self> {
+    fn bind(address: Option<SocketAddr>, about: About) -> anyhow::Result<Self> {
         let listener = address.map(bind).transpose()?;
-        Ok(Self { listener, health: Health::default(), lanes: Vec::new(), reloads: None })
+        Ok(Self {
+            listener,
+            about,
+            health: Health::default(),
+            lanes: Vec::new(),
+            reloads: None,
+            exporter: None,
+        })
+    }
+
+    /// Of a process that hosts cells: where their long calls run, and what each lane takes note of requests with.
+    fn of_cells(&mut self, pool: &Pool, lanes: usize) -> Vec<RecorderParts> {
+        self.about.pool = Some(pool.clone());
+        let (outbox, exporter) = self.about.trace.otlp.as_ref().map(Exporter::new).unzip();
+        self.about.exported = exporter.as_ref().map(Exporter::counts);
+        self.exporter = exporter;
+        let lanes = (0..u16::MAX).take(lanes);
+        if self.listener.is_none() {
+            // Nobody can ask for them.
+            self.about.trace.kept_max = 0;
+        }
+        let settings = &self.about.trace;
+        lanes.map(|lane| RecorderParts { lane, settings: settings.clone(), outbox: outbox.clone() }).collect()
     }
 
     /// For whoever knows what is missing.
@@ -147,7 +193,7 @@ impl Admin {
 
     /// A lane that can be asked.
     fn lane(&mut self) -> Asked {
-        let (lane, asked) = metrics::lane();
+        let (lane, asked) = admin::lane();
         self.lanes.push(lane);
         asked
     }
@@ -157,17 +203,25 @@ impl Admin {
         self.reloads.get_or_insert_default().clone()
     }
 
-    /// Answers from now on, as long as the runtime that this is called in runs.
-    fn serve(self) -> Health {
+    /// Answers and exports from now on, as long as the runtime that this is called in runs.
+    fn serve(self) -> (Health, Exporting) {
         if let Some(listener) = self.listener {
             let health = self.health.clone();
             tokio::spawn(async move {
-                if let Err(error) = admin::serve(listener, health, self.lanes, self.reloads).await {
+                let served = admin::serve(listener, self.about, health, self.lanes, self.reloads);
+                if let Err(error) = served.await {
                     tracing::error!(%error, "the admin port cannot be served");
                 }
             });
         }
-        self.health
+        let exporting = self.exporter.map(|exporter| {
+            tokio::spawn(async move {
+                if let Err(error) = exporter.run().await {
+                    tracing::error!(error = format!("{error:#}"), "traces cannot be sent");
+                }
+            })
+        });
+        (self.health, Exporting(exporting))
     }
 }
 

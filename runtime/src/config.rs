@@ -14,6 +14,7 @@ mod problems;
 mod reader;
 mod service;
 mod tls;
+mod trace;
 mod workmodel;
 
 use std::path::{Path, PathBuf};

@@ -24,4 +24,5 @@ pub mod logs;
 pub mod mesh;
 pub mod pool;
 pub mod reload;
+pub mod trace;
 pub mod worker;

@@ -50,6 +50,12 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Calls that no thread runs now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.owner.0.lock().waiting.len()
+    }
+
     /// Queues a call behind the others.
     pub(crate) fn submit(&self, call: Call) {
         self.owner.0.push(call);

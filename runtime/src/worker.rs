@@ -35,11 +35,12 @@ use cellmesh_shm::port::{Arrived, Port, PortError, Progress};
 use crate::call::{Call, Finished, LaneHandle, LaneInbox, Polled, Terms, Ticket, ToLane, wait_on_lane};
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
+use crate::trace::{Ended, Recorder};
 pub use callees::Callees;
 use hosted::{Hosted, HostedServices, Waiting};
-pub use meters::{CallKind, CallStats, CellStats, Meters, Timing};
+pub use meters::{CallKind, CallStats, CallsTo, CellStats, Meters, Timing};
 pub use requests::RequestId;
-use requests::{Request, Requests};
+use requests::{Request, Requests, Running};
 
 /// Guest calls started in one pump before the lane looks after the others again.
 const CALLS_PER_PUMP_MAX: usize = 256;
@@ -69,6 +70,7 @@ pub struct Worker {
     limits: Limits,
     retry_worker_lost: bool,
     meters: Meters,
+    recorder: Recorder,
     /// As it was told, or as the clock was read since for something that is counted.
     now: Nanos,
 }
@@ -94,6 +96,8 @@ pub struct WorkerParts {
     pub retry_worker_lost: bool,
     /// Where it counts.
     pub meters: Meters,
+    /// Where it takes note of single requests.
+    pub recorder: Recorder,
 }
 
 impl Drop for Worker {
@@ -122,6 +126,7 @@ impl Worker {
             limits: parts.limits,
             retry_worker_lost: parts.retry_worker_lost,
             meters: parts.meters,
+            recorder: parts.recorder,
             now: Nanos(0),
         }
     }
@@ -159,6 +164,12 @@ impl Worker {
     #[must_use]
     pub fn meters(&self) -> Meters {
         self.meters.clone()
+    }
+
+    /// What it keeps of single requests.
+    #[must_use]
+    pub fn recorder(&self) -> Recorder {
+        self.recorder.clone()
     }
 
     /// Requests that are not answered yet.
@@ -206,7 +217,8 @@ impl Worker {
         self.hosted[service].meter.received(message.head.len() + message.body.len());
         let call = requests::handle_call(&message);
         self.now = Nanos::now();
-        let request = self.requests.insert(Request::new(slot, message, self.now));
+        let trace = self.recorder.begin(&message, self.now);
+        let request = self.requests.insert(Request::new(slot, message, self.now, trace));
         self.call(Ticket { request, step: None, service, wanted: self.now }, call);
     }
 
@@ -214,13 +226,12 @@ impl Worker {
     fn cancelled(&mut self, slot: SlotId) {
         let Some(request) = self.requests.remove_slot(slot) else { return };
         self.hosted[request.message.service].meter.cancelled();
-        for call in request.calls {
-            self.port.cancel(call);
-            self.egress.take(call);
+        for call in &request.calls {
+            self.port.cancel(*call);
+            self.egress.take(*call);
         }
-        for (_, flags) in request.running {
-            flags.cancel();
-        }
+        request.running.iter().for_each(|call| call.flags.cancel());
+        self.record(request, None);
     }
 
     /// Looks at one guest call that ended or has to wait. Returns whether there was one.
@@ -269,7 +280,7 @@ impl Worker {
             Polled::Waiting(call) => self.park(call),
         }
         if let Some(request) = self.requests.get_mut(ticket.request) {
-            request.running.push((ticket.step, flags));
+            request.running.push(Running { step: ticket.step, wanted: ticket.wanted, flags });
         }
     }
 
@@ -300,9 +311,11 @@ impl Worker {
         }
         // A call that was cancelled and returned all the same leaves an instance that would stop the next one.
         self.pass_on(ticket.service, instance.filter(|instance| !instance.flags().is_cancelled()));
-        match self.requests.get_mut(ticket.request) {
-            Some(request) => request.running.retain(|(step, _)| *step != ticket.step),
-            None => return,
+        let Some(request) = self.requests.get_mut(ticket.request) else { return };
+        request.running.retain(|call| call.step != ticket.step);
+        if let Some(timing) = timing {
+            let (status, error) = outcome(&result);
+            request.trace.guest_call(ticket.step, &timing, status, error);
         }
         match result {
             Ok(returned) => self.returned(ticket, returned),
@@ -354,7 +367,7 @@ impl Worker {
     /// Stops the guest calls of all requests: their link is gone, nobody waits for them.
     fn abandon(&self) {
         let running = self.requests.iter().flat_map(|request| &request.running);
-        running.for_each(|(_, flags)| flags.cancel());
+        running.for_each(|call| call.flags.cancel());
     }
 
     /// Sends the response of a request and forgets it.
@@ -371,5 +384,33 @@ impl Worker {
         let status = if is_carried { response.status } else { Fault::TooLarge.status() };
         meter.answered(status, response.body.len(), took);
         self.port.respond(request.slot, response);
+        self.record(request, Some(status));
+    }
+
+    /// Keeps what was noted of a request that has ended, if somebody will want to see it.
+    fn record(&self, mut request: Request, status: Option<u16>) {
+        let running: Vec<_> = request.running.iter().map(|call| (call.step, call.wanted)).collect();
+        let trace = std::mem::take(&mut request.trace);
+        let ended = Ended {
+            message: &request.message,
+            service: self.service_name(request.message.service),
+            arrived: request.arrived,
+            now: self.now,
+            status,
+            plan: request.engine.as_ref().map(|engine| engine.plan()),
+            running: &running,
+        };
+        self.recorder
+            .end(trace, &ended, |service| self.routes.name(service).map(|name| name.as_str().into()));
+    }
+}
+
+/// What a guest call came to, for who looks at its request: the status of a step result, and what went wrong.
+fn outcome(result: &Result<GuestReturn, CellFault>) -> (u16, Option<Box<str>>) {
+    match result {
+        Ok(GuestReturn::Stepped(result)) => (result.status, result.error.clone()),
+        Ok(GuestReturn::Built(Err(why))) => (500, Some(why.clone())),
+        Ok(GuestReturn::Handled(_) | GuestReturn::Built(Ok(_))) => (0, None),
+        Err(fault) => (fault.status(), Some(fault.to_string().into())),
     }
 }

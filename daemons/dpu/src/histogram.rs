@@ -53,6 +53,12 @@ impl Histogram {
         self.buckets.iter().sum()
     }
 
+    /// How many fell between each bound and the one before; the last: beyond all.
+    #[must_use]
+    pub fn buckets(&self) -> &[u64] {
+        &self.buckets
+    }
+
     /// All of them together.
     #[must_use]
     pub fn sum(&self) -> Duration {

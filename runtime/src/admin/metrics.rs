@@ -11,7 +11,6 @@ mod text;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use cellmesh_dpa::DpaStats;
 use cellmesh_dpu::policy::breaker::BreakerState;
@@ -19,16 +18,13 @@ use cellmesh_dpu::policy::{PolicyStats, TryCounts};
 use cellmesh_dpu::{Dpu, DpuStats, Histogram, ServiceStats};
 use cellmesh_shm::frame::FrameError;
 use cellmesh_shm::message::Fault;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 
 use self::families::{self as f, Family};
 use self::text::{Seconds, Text};
+use super::process::Usage;
 use crate::host::CellFault;
+use crate::trace::Exported;
 use crate::worker::{CallKind, CallStats, CellStats};
-
-/// Questions that wait for a lane.
-const QUESTIONS_MAX: usize = 4;
 
 /// What a lane knows.
 #[derive(Debug, Clone, Default)]
@@ -92,55 +88,18 @@ impl Reloads {
     }
 }
 
-/// A lane's end: it is asked here.
-#[derive(Debug)]
-pub struct Asked(mpsc::Receiver<oneshot::Sender<Counts>>);
-
-/// The other end, for the admin port.
-#[derive(Debug, Clone)]
-pub struct Lane(mpsc::Sender<oneshot::Sender<Counts>>);
-
-/// Both ends of the way to a lane.
-#[must_use]
-pub fn lane() -> (Lane, Asked) {
-    let (ask, asked) = mpsc::channel(QUESTIONS_MAX);
-    (Lane(ask), Asked(asked))
-}
-
-impl Asked {
-    /// Answers until nobody can ask any more. Spawn it on the lane.
-    pub async fn answer(mut self, counts: impl Fn() -> Counts) {
-        while let Some(reply) = self.0.recv().await {
-            // Who does not wait any more needs no answer.
-            let _ = reply.send(counts());
-        }
-    }
-
-    /// As [`Asked::answer`], for a lane with nothing but this sidecar to ask.
-    pub async fn answer_of(self, dpu: Dpu) {
-        self.answer(|| Counts::of_dpu(&dpu)).await;
-    }
-}
-
-impl Lane {
-    /// What the lane knows now. `None`: it does not answer within `patience`.
-    pub(super) async fn ask(&self, patience: Duration) -> Option<Counts> {
-        let (reply, counts) = oneshot::channel();
-        let asked = async {
-            self.0.send(reply).await.ok()?;
-            counts.await.ok()
-        };
-        timeout(patience, asked).await.ok().flatten()
-    }
-}
-
 /// The text of a scrape.
-pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>) -> String {
+pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>, exported: Option<&Exported>) -> String {
     let mut text = Text::default();
     text.family(&f::BUILD_INFO, [(&[env!("CARGO_PKG_VERSION")][..], 1)]);
     of_process(&mut text);
     if let Some(reloads) = reloads {
         reloads.write(&mut text);
+    }
+    if let Some(exported) = exported {
+        let outcomes = [["sent"], ["failed"], ["dropped"]];
+        let samples = outcomes.iter().zip(exported.counts()).map(|(outcome, count)| (&outcome[..], count));
+        text.family(&f::TRACES_EXPORTED, samples);
     }
     let dpus: Vec<DpuStats> = lanes.iter().filter_map(|lane| lane.dpu).collect();
     if !dpus.is_empty() {
@@ -163,19 +122,13 @@ pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>) -> String {
 
 /// What the kernel knows of this process. What cannot be read is left out.
 fn of_process(text: &mut Text) {
-    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let seconds = u64::try_from(cpu.tv_sec).unwrap_or_default();
-    let nanos = u32::try_from(cpu.tv_nsec).unwrap_or_default();
-    text.one(&f::PROCESS_CPU, Seconds(Duration::new(seconds, nanos)));
-    // The second number is resident pages. Source: proc_pid_statm(5).
-    let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    let pages = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
-    if let Some(pages) = pages {
-        text.one(&f::PROCESS_MEMORY, pages * rustix::param::page_size() as u64);
+    let usage = Usage::now();
+    text.one(&f::PROCESS_CPU, Seconds(usage.cpu));
+    if let Some(bytes) = usage.memory_bytes {
+        text.one(&f::PROCESS_MEMORY, bytes);
     }
-    if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
-        // One of them is for this look.
-        text.one(&f::PROCESS_DESCRIPTORS, descriptors.count().saturating_sub(1));
+    if let Some(descriptors) = usage.descriptors {
+        text.one(&f::PROCESS_DESCRIPTORS, descriptors);
     }
 }
 
@@ -289,7 +242,7 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
             let count = |kind| stats.faults.get(kind).copied().unwrap_or_default();
             faults.extend(CellFault::KINDS.map(|kind| ([service, kind], count(kind))));
         }
-        egress.extend(stats.egress.iter().map(|(target, times)| ([service, &**target], times)));
+        egress.extend(stats.egress.iter().map(|(target, calls)| ([service, &**target], calls)));
         calls.extend(
             CallKind::ALL.into_iter().zip(&stats.calls).map(|(kind, call)| ([service, kind.name()], call)),
         );
@@ -305,7 +258,8 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     ] {
         text.histograms(family, calls.iter().map(|(labels, call)| (&labels[..], of(call))));
     }
-    text.histograms(&f::STEP_EGRESS, egress.iter().map(|(labels, times)| (&labels[..], *times)));
+    text.histograms(&f::STEP_EGRESS, egress.iter().map(|(labels, calls)| (&labels[..], &calls.durations)));
+    text.family(&f::STEP_EGRESS_ERRORS, egress.iter().map(|(labels, calls)| (&labels[..], calls.errors)));
 }
 
 fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
@@ -368,7 +322,8 @@ mod tests {
         let lane = Counts { dpu: Some(dpu), services: vec![service], policies: vec![policy], dpa, cells };
         let reloads = Reloads::default();
         reloads.refused();
-        let text = text(&[Counts { dpa: None, ..lane.clone() }, lane], Some(&reloads));
+        let text =
+            text(&[Counts { dpa: None, ..lane.clone() }, lane], Some(&reloads), Some(&Exported::default()));
         for line in [
             "cellmesh_requests_received_total 10",
             "# TYPE cellmesh_inflight_requests gauge",
@@ -385,6 +340,7 @@ mod tests {
             "cellmesh_cell_responses_total{service=\"s\",code=\"4xx\"} 0",
             "cellmesh_cell_faults_total{service=\"s\",kind=\"trap\"} 0",
             "cellmesh_config_last_reload_success 0",
+            "cellmesh_traced_requests_total{outcome=\"dropped\"} 0",
             "cellmesh_ring_rejected_frames_total{reason=\"overrun\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");

@@ -12,6 +12,7 @@ use cellmesh_shm::port::Progress;
 use tokio::sync::Notify;
 
 use super::{Admin, announce};
+use crate::admin::About;
 use crate::admin::metrics::Counts;
 use crate::cohost::{Readiness, dpa_config};
 use crate::config::{App, NodeSettings};
@@ -30,7 +31,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         "serving; Ctrl-C ends".into(),
     ]);
     let spin = app.runtime.spin;
-    let mut admin = Admin::bind(app.own_admin)?;
+    let mut admin = Admin::bind(app.own_admin, About::new("dpa", app, parts.slots_max()))?;
     let asked = admin.lane();
     let readiness = Readiness::new(app, admin.health());
     let main: LaneMain = Box::new(move |orders| {
@@ -39,7 +40,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             let mut modules = DpaLane { host: host.clone(), idle: Rc::default(), readiness };
             let counted = host.clone();
             let counts = move || Counts { dpa: Some(counted.stats()), ..Counts::default() };
-            tokio::task::spawn_local(asked.answer(counts));
+            tokio::task::spawn_local(asked.answer(counts, None));
             let idle = Rc::clone(&modules.idle);
             let drain = async move {
                 while host.live() > 0 {
@@ -55,7 +56,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let lanes = Lanes::start(vec![main])?;
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
-        let health = admin.serve();
+        let (health, _exporting) = admin.serve();
         super::ignore_hangups();
         lanes.serve(&app.runtime, &health).await
     })
@@ -70,6 +71,11 @@ pub(super) struct DpaParts {
 }
 
 impl DpaParts {
+    /// Most requests in flight.
+    pub(super) fn slots_max(&self) -> u32 {
+        self.config.slots_max
+    }
+
     /// Binds the sockets.
     ///
     /// # Errors

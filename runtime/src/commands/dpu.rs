@@ -16,7 +16,7 @@ use cellmesh_shm::port::Progress;
 use tokio::sync::{Notify, mpsc};
 
 use super::{Admin, Entrance, announce};
-use crate::admin::Health;
+use crate::admin::{About, Health};
 use crate::attachment::{DpaSocket, LinkOrder, process_name};
 use crate::config::App;
 use crate::lane::{self, Modules};
@@ -39,7 +39,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
     let entrance = Entrance::bind(app)?;
     let addresses = entrance.addresses;
-    let mut admin = Admin::bind(app.own_admin)?;
+    let mut admin = Admin::bind(app.own_admin, About::new("dpu", app, 0))?;
     let (acceptor, intakes) = entrance.acceptor(count, app);
     let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
     let broke = Arc::new(Notify::new());
@@ -75,7 +75,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     announce::say(&lines);
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
-        let health = admin.serve();
+        let (health, _exporting) = admin.serve();
         let accepting = tokio::spawn(acceptor.run());
         let attaching = stay_attached(socket(app, orders_to.len()), orders_to, broke, health.clone());
         let attaching = tokio::spawn(attaching);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::dpa::DpaParts;
 use super::{Admin, Entrance, announce};
+use crate::admin::About;
 use crate::admin::metrics::Counts;
 use crate::cohost::{Node, Readiness};
 use crate::config::App;
@@ -21,8 +22,9 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
     let entrance = Entrance::bind(app)?;
     let addresses = entrance.addresses;
-    let mut admin = Admin::bind(app.own_admin.or(app.admin))?;
     let dpa = DpaParts::bind(app)?;
+    let about = About::new("node", app, dpa.slots_max());
+    let mut admin = Admin::bind(app.own_admin.or(app.admin), about)?;
     let (acceptor, mut intakes) = entrance.acceptor(1, app);
     let (intake, config, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);
     let readiness = Readiness::new(app, admin.health());
@@ -44,7 +46,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             }));
             let counted = dpu.clone();
             let counts = move || Counts { dpa: Some(host.stats()), ..Counts::of_dpu(&counted) };
-            tokio::task::spawn_local(asked.answer(counts));
+            tokio::task::spawn_local(asked.answer(counts, None));
             lane::run(&mut modules, spin, orders.until_drained(dpu)).await
         })
     });

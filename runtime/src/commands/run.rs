@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Addresses, Admin, Entrance, announce};
+use crate::admin::About;
 use crate::admin::metrics::Counts;
-use crate::cohost::{Cohosted, LaneParts};
+use crate::cohost::{self, Cohosted, LaneParts};
 use crate::config::App;
 use crate::lane;
 use crate::lanes::{LaneMain, Lanes};
@@ -22,16 +23,19 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
     let entrance = Entrance::bind(app)?;
     let addresses = entrance.addresses;
-    let mut admin = Admin::bind(app.own_admin.or(app.admin))?;
+    let about = About::new("run", app, cohost::dpa_config(&app.dpu).slots_max);
+    let mut admin = Admin::bind(app.own_admin.or(app.admin), about)?;
+    let recorders = admin.of_cells(&mesh.pool, lanes);
     let (acceptor, intakes) = entrance.acceptor(lanes, app);
     let mut reload = Reload::new(app, Cells::Here, acceptor.caps(), admin.reloads());
-    let mains = intakes.into_iter().zip(mesh.lanes).map(|(intake, services)| {
+    let mains = intakes.into_iter().zip(mesh.lanes).zip(recorders).map(|((intake, services), recorder)| {
         let parts = LaneParts {
             routes: Arc::clone(&routes),
             dpu: app.dpu.clone(),
             services,
             pool: mesh.pool.clone(),
             idle_instances_max: mesh.idle_instances_max,
+            recorder,
         };
         let (asked, reloaded) = (admin.lane(), reload.lane());
         let main: LaneMain = Box::new(move |orders| {
@@ -40,8 +44,9 @@ pub fn run(app: &App) -> anyhow::Result<()> {
                 let (dpu, callees) = (modules.dpu().clone(), modules.worker().callees());
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
                 let (counted, meters) = (dpu.clone(), modules.worker().meters());
+                let recorder = modules.worker().recorder();
                 let counts = move || Counts { cells: meters.stats(), ..Counts::of_dpu(&counted) };
-                tokio::task::spawn_local(asked.answer(counts));
+                tokio::task::spawn_local(asked.answer(counts, Some(recorder)));
                 let reconfigured = dpu.clone();
                 tokio::task::spawn_local(reloaded.apply(move |settings| {
                     reconfigured.reconfigure(Arc::clone(&settings.routes), settings.dpu.clone());

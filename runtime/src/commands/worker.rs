@@ -25,8 +25,8 @@ use cellmesh_shm::port::{Port, Progress};
 use tokio::sync::{Notify, mpsc};
 
 use super::{Admin, announce};
-use crate::admin::Health;
-use crate::admin::metrics::{Asked, Counts};
+use crate::admin::metrics::Counts;
+use crate::admin::{About, Asked, Health};
 use crate::attachment::{Attachment, DpaSocket, LinkOrder, NodeServices, process_name};
 use crate::call::LaneHandle;
 use crate::cohost::worker_port_config;
@@ -35,6 +35,7 @@ use crate::lane::{self, Modules};
 use crate::lanes::{LaneMain, Lanes, told_to_drain};
 use crate::mesh::Mesh;
 use crate::pool::Pool;
+use crate::trace::{Recorder, RecorderParts};
 use crate::worker::{Meters, ServiceCell, Worker, WorkerParts};
 
 /// Orders that a lane has not looked at yet.
@@ -53,10 +54,11 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let names: Vec<String> = specs.iter().map(|spec| spec.setup.service.to_string()).collect();
     let mesh = Mesh::load(&specs, &app.runtime, count)?;
     let (events_to, events) = mpsc::channel(ORDERS_MAX * count);
-    let mut admin = Admin::bind(app.own_admin)?;
+    let mut admin = Admin::bind(app.own_admin, About::new("worker", app, 0))?;
+    let recorders = admin.of_cells(&mesh.pool, count);
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
-    for services in mesh.lanes {
+    for (services, recorder) in mesh.lanes.into_iter().zip(recorders) {
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
         orders_to.push(sender);
         let lane = WorkerLane {
@@ -69,6 +71,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             orders,
             events: events_to.clone(),
             asked: Some(admin.lane()),
+            recorder: Some(recorder),
         };
         mains.push(Box::new(move |stop| {
             Box::pin(async move {
@@ -99,13 +102,16 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let mut control = Control { health, socket, lanes: orders_to, events, settings: app.runtime.clone() };
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
-        admin.serve();
+        let (_health, exporting) = admin.serve();
         super::ignore_hangups();
         tokio::select! {
             served = control.serve() => served?,
             error = lanes.failed() => return Err(error),
         }
+        // Its senders keep the lanes alive, and those what is on its way to the collector.
+        drop(control);
         lanes.drain(Duration::from_secs(1)).await;
+        exporting.end().await;
         Ok(())
     })
 }
@@ -203,6 +209,8 @@ struct WorkerLane {
     events: mpsc::Sender<LaneEvent>,
     /// Who asks what it counts.
     asked: Option<Asked>,
+    /// What its requests are noted with.
+    recorder: Option<RecorderParts>,
 }
 
 impl WorkerLane {
@@ -210,14 +218,15 @@ impl WorkerLane {
     async fn run(mut self) -> anyhow::Result<()> {
         let bells = BellWatch::new()?;
         let meters = Meters::default();
+        let recorder = Recorder::new(self.recorder.take().context("a lane runs once")?);
         if let Some(asked) = self.asked.take() {
             let meters = meters.clone();
             let counts = move || Counts { cells: meters.stats(), ..Counts::default() };
-            tokio::task::spawn_local(asked.answer(counts));
+            tokio::task::spawn_local(asked.answer(counts, Some(recorder.clone())));
         }
         while let Some(order) = self.orders.recv().await {
             match order {
-                LinkOrder::Attach(fds, node) => self.serve(*fds, &node, &bells, &meters).await?,
+                LinkOrder::Attach(fds, node) => self.serve(*fds, &node, &bells, (&meters, &recorder)).await?,
                 LinkOrder::Finish => self.say(LaneEvent::Finished).await,
                 LinkOrder::Detach => {}
             }
@@ -231,10 +240,10 @@ impl WorkerLane {
         fds: LinkFds,
         node: &NodeServices,
         bells: &BellWatch,
-        meters: &Meters,
+        notes: (&Meters, &Recorder),
     ) -> anyhow::Result<()> {
         let endpoint = fds.spec.endpoint;
-        let mut modules = match self.modules(fds, node, bells, meters) {
+        let mut modules = match self.modules(fds, node, bells, notes) {
             Ok(modules) => modules,
             Err(error) => {
                 self.say(LaneEvent::Broke(format!("{error:#}"))).await;
@@ -266,7 +275,7 @@ impl WorkerLane {
         fds: LinkFds,
         node: &NodeServices,
         bells: &'b BellWatch,
-        meters: &Meters,
+        (meters, recorder): (&Meters, &Recorder),
     ) -> anyhow::Result<Serving<'b>> {
         let names = node.names.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
         let routes = Routes::new(names, ServiceId(0))?;
@@ -291,6 +300,7 @@ impl WorkerLane {
             limits: Limits::default(),
             retry_worker_lost: self.retry_worker_lost,
             meters: meters.clone(),
+            recorder: recorder.clone(),
         });
         Ok(Serving { worker, wake, bells, finishing: Rc::default() })
     }

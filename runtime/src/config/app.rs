@@ -13,6 +13,7 @@ use cellmesh_shm::profile::RingProfile;
 use super::Overrides;
 use super::problems::{Problem, Problems};
 use crate::host::CellSetup;
+use crate::trace::TraceSettings;
 
 /// A checked application.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct App {
     pub node: NodeSettings,
     /// Everything else.
     pub runtime: RuntimeSettings,
+    /// What is kept of single requests.
+    pub trace: TraceSettings,
     /// What the user should be told at the start.
     pub notes: Vec<String>,
     /// What all this comes from.
@@ -195,11 +198,15 @@ impl App {
         })
     }
 
-    /// Takes what the command line says over what the file says.
+    /// Takes what the command line and the environment say over what the file says.
     ///
     /// # Errors
-    /// A service that is named there and not in the file.
+    /// A service that is named there and not in the file; a variable that cannot be used.
     pub(super) fn apply(&mut self, path: &Path, overrides: &Overrides) -> Result<(), Problems> {
+        let traced = self.trace.clone().with_environment(|name| std::env::var(name).ok());
+        self.trace = traced.map_err(|wrong| {
+            Problems::one(Problem::of_file(path, &wrong, "set it so, or take it out of the environment"))
+        })?;
         if let Some(socket) = &overrides.socket {
             self.node.socket.clone_from(socket);
             self.node.worker_socket = None;

@@ -24,7 +24,7 @@ use toml::de::DeTable;
 use super::app::{App, NodeSettings, Origin, RuntimeSettings, ServiceSpec};
 use super::problems::{Problem, Problems};
 use super::reader::{Source, Table};
-use super::{Overrides, Part, ingress, node, service, tls};
+use super::{Overrides, Part, ingress, node, service, tls, trace};
 use crate::host::{CellLimits, CellSetup, Grants, Scratch};
 
 /// The port of the seed system, which its clients know.
@@ -72,6 +72,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     });
     let namespace = root.text(&mut source, "namespace");
     let runtime = runtime(&mut source, &mut root);
+    let trace = trace::read(&mut source, &mut root);
     let files = match overrides.part {
         Part::Daemon | Part::Dpa => Files::Elsewhere,
         Part::Whole | Part::Worker => Files::Here,
@@ -95,6 +96,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         dpu,
         node,
         runtime,
+        trace,
         notes: Vec::new(),
         origin: Origin::default(),
     })

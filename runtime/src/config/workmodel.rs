@@ -17,6 +17,7 @@ use super::manifest::{INSTANCES_MAX_DEFAULT, LISTEN_DEFAULT};
 use super::problems::{Problem, Problems};
 use super::{Overrides, Part};
 use crate::host::{CellLimits, CellSetup, Grants, Scratch};
+use crate::trace::TraceSettings;
 
 mod functions;
 
@@ -52,6 +53,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         dpu: DpuConfig::default(),
         node: NodeSettings::default(),
         runtime: RuntimeSettings::default(),
+        trace: TraceSettings::default(),
         notes: grpc_note(&model),
         origin: Origin::default(),
     })

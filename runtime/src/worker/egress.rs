@@ -25,6 +25,8 @@ pub(super) struct Waiter {
     pub(super) step: StepIndex,
     pub(super) service: ServiceId,
     pub(super) sent: Nanos,
+    /// Its part of what is noted of the request.
+    pub(super) span: Option<usize>,
     /// What to send once more if the callee's worker is lost with it.
     pub(super) again: Option<Box<RequestMessage>>,
 }
@@ -65,6 +67,7 @@ struct Target<'u> {
 /// The message for `outgoing`, caused by `cause`: its deadline, hops and tracing headers go with it.
 ///
 /// - `allow`: hosts beyond the services of the application that the cell may call.
+/// - `traceparent`: the header line that takes the place of `cause`'s, if its request is traced.
 /// # Errors
 /// A step result that says what is wrong: 500 for a request that is none, 503 for a service that nobody serves.
 pub(super) fn message(
@@ -72,6 +75,7 @@ pub(super) fn message(
     cause: &RequestMessage,
     routes: &Routes,
     allow: &[HostPattern],
+    traceparent: Option<Bytes>,
 ) -> Result<RequestMessage, Box<StepResult>> {
     let bad = |text: String| Box::new(StepResult::failure(500, text));
     let target = target(&outgoing.url).map_err(bad)?;
@@ -89,7 +93,23 @@ pub(super) fn message(
     HeaderLines(&outgoing.headers)
         .check(HeadLimits::default())
         .map_err(|why| bad(format!("bad header: {why}")))?;
-    Ok(compose(service, &target, outgoing.method, outgoing.headers, outgoing.body, cause))
+    let headers = with_traceparent(outgoing.headers, traceparent);
+    Ok(compose(service, &target, outgoing.method, headers, outgoing.body, cause))
+}
+
+/// A cell that says itself what its call belongs to is believed.
+fn with_traceparent(headers: Bytes, traceparent: Option<Bytes>) -> Bytes {
+    let Some(line) = traceparent else { return headers };
+    if headers.is_empty() {
+        return line;
+    }
+    if HeaderLines(&headers).get("traceparent").is_some() {
+        return headers;
+    }
+    let mut both = BytesMut::with_capacity(headers.len() + line.len());
+    both.extend_from_slice(&headers);
+    both.extend_from_slice(&line);
+    both.freeze()
 }
 
 /// A host that config names is what it names, whatever our services are called.

@@ -90,6 +90,22 @@ pub struct CallStats {
     pub run: Histogram,
 }
 
+/// Calls to one other service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CallsTo {
+    /// From sending to their answer.
+    pub durations: Histogram,
+    /// Of them, those that came to an error of their step.
+    pub errors: u64,
+}
+
+impl CallsTo {
+    fn ended(&mut self, took: Duration, is_error: bool) {
+        self.durations.record(took);
+        self.errors += u64::from(is_error);
+    }
+}
+
 /// What one lane counts of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CellStats {
@@ -110,7 +126,7 @@ pub struct CellStats {
     /// Guest calls that did not return to who waited for them, by [`CellFault::kind`].
     pub faults: BTreeMap<&'static str, u64>,
     /// Calls to other services, by their names, from sending to their answer.
-    pub egress: BTreeMap<Arc<str>, Histogram>,
+    pub egress: BTreeMap<Arc<str>, CallsTo>,
     /// Instances that were made.
     pub instances_made: u64,
     /// Instances that are in use.
@@ -134,8 +150,10 @@ impl CellStats {
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
-        for (target, durations) in &other.egress {
-            self.egress.entry(Arc::clone(target)).or_default().add(durations);
+        for (target, calls) in &other.egress {
+            let sum = self.egress.entry(Arc::clone(target)).or_default();
+            sum.durations.add(&calls.durations);
+            sum.errors += calls.errors;
         }
         self.instances_made += other.instances_made;
         self.instances_busy += other.instances_busy;
@@ -194,11 +212,11 @@ impl Meter {
         *self.0.borrow_mut().faults.entry(fault.kind()).or_default() += 1;
     }
 
-    pub(super) fn called_other(&self, target: &str, took: Duration) {
+    pub(super) fn called_other(&self, target: &str, took: Duration, is_error: bool) {
         let stats = &mut *self.0.borrow_mut();
         match stats.egress.get_mut(target) {
-            Some(durations) => durations.record(took),
-            None => stats.egress.entry(target.into()).or_default().record(took),
+            Some(calls) => calls.ended(took, is_error),
+            None => stats.egress.entry(target.into()).or_default().ended(took, is_error),
         }
     }
 
@@ -228,15 +246,18 @@ mod tests {
         meter.answered(204, 7, Duration::from_nanos(30));
         meter.answered(9999, 1, Duration::ZERO);
         // A worker that attaches anew goes on.
-        meters.of(&name).called_other("t", Duration::from_nanos(1));
+        meters.of(&name).called_other("t", Duration::from_nanos(1), true);
         let [(service, stats)] = &meters.stats()[..] else { panic!("one service") };
         let call = &stats.calls[1];
         let nanos = [&call.duration, &call.queue, &call.run].map(|times| times.sum().as_nanos());
         assert_eq!((&**service, nanos, call.run.count()), ("s", [40, 20, 10], 2));
-        assert_eq!((stats.faults["deadline"], stats.egress["t"].count()), (1, 1));
+        assert_eq!((stats.faults["deadline"], stats.egress["t"].errors), (1, 1));
         assert_eq!((stats.answered, stats.response_bytes), ([1, 0, 1, 0, 0, 0], 8));
         let mut sum = stats.clone();
         sum.add(stats);
-        assert_eq!((sum.requests.count(), sum.egress["t"].count(), sum.faults["deadline"]), (4, 2, 2));
+        assert_eq!(
+            (sum.requests.count(), sum.egress["t"].durations.count(), sum.faults["deadline"]),
+            (4, 2, 2)
+        );
     }
 }

@@ -9,6 +9,7 @@ use cellmesh_shm::ids::{CallId, SlotId};
 use cellmesh_shm::message::RequestMessage;
 
 use crate::host::{CallFlags, GuestCall};
+use crate::trace::Trace;
 
 /// Names a request on its lane; never means another one later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +28,21 @@ pub(super) struct Request {
     /// Calls to other services that are not answered yet.
     pub(super) calls: Vec<CallId>,
     /// Guest calls that left the lane.
-    pub(super) running: Vec<(Option<StepIndex>, Arc<CallFlags>)>,
+    pub(super) running: Vec<Running>,
+    /// What is noted of it.
+    pub(super) trace: Trace,
+}
+
+/// A guest call that has not returned.
+pub(super) struct Running {
+    pub(super) step: Option<StepIndex>,
+    pub(super) wanted: Nanos,
+    pub(super) flags: Arc<CallFlags>,
 }
 
 impl Request {
-    pub(super) fn new(slot: SlotId, message: RequestMessage, arrived: Nanos) -> Self {
-        Self { slot, message, arrived, engine: None, calls: Vec::new(), running: Vec::new() }
+    pub(super) fn new(slot: SlotId, message: RequestMessage, arrived: Nanos, trace: Trace) -> Self {
+        Self { slot, message, arrived, engine: None, calls: Vec::new(), running: Vec::new(), trace }
     }
 
     /// The name of a step, for messages.
@@ -145,7 +155,7 @@ mod tests {
             head: Bytes::from_static(b"GET/host: a\n"),
             body: Bytes::from_static(b"body"),
         };
-        Request::new(SlotId { index: slot, generation: 5 }, message, Nanos(0))
+        Request::new(SlotId { index: slot, generation: 5 }, message, Nanos(0), Trace::default())
     }
 
     /// An id finds its request until it has ended, and never the next one in its place.

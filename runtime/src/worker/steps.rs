@@ -47,6 +47,9 @@ impl Worker {
             Err(error) => {
                 let service = self.service_name(ticket.service);
                 tracing::warn!(cell = %service, reason = %error, "graph refused");
+                if let Some(request) = self.requests.get_mut(ticket.request) {
+                    request.trace.failed(&format!("bad graph: {error}"));
+                }
                 self.end(
                     ticket.request,
                     reply::error(500, "bad-graph", &format!("bad graph: {error}"), None),
@@ -100,7 +103,8 @@ impl Worker {
         };
         let callees = self.callees.known();
         let allow = callees.allow(request.message.service);
-        let message = egress::message(outgoing, &request.message, &callees.routes, allow);
+        let traceparent = request.trace.header_of_next_call();
+        let message = egress::message(outgoing, &request.message, &callees.routes, allow, traceparent);
         drop(callees);
         let message = match message {
             Ok(message) => message,
@@ -108,7 +112,8 @@ impl Worker {
         };
         let may_repeat = self.retry_worker_lost && message.is_idempotent();
         let again = may_repeat.then(|| Box::new(message.clone()));
-        self.transmit(id, step, message, again);
+        let span = request.trace.call(step, message.service, self.now);
+        self.transmit(id, step, message, span, again);
     }
 
     /// `again`: what to send once more if the callee's worker is lost with it.
@@ -117,6 +122,7 @@ impl Worker {
         id: RequestId,
         step: StepIndex,
         message: RequestMessage,
+        span: Option<usize>,
         again: Option<Box<RequestMessage>>,
     ) {
         let Some(request) = self.requests.get_mut(id) else { return };
@@ -125,10 +131,11 @@ impl Worker {
             Ok(call) => {
                 request.calls.push(call);
                 let sent = self.now;
-                self.egress.wait(call, Waiter { request: id, step, service, sent, again });
+                self.egress.wait(call, Waiter { request: id, step, service, sent, span, again });
             }
             Err(refused) => {
                 let result = egress::refused(refused.why, self.routes.name(service));
+                request.trace.answered(span, self.now, result.status, result.error.as_deref());
                 tell(request, |engine| engine.on_answer(step, result));
             }
         }
@@ -136,18 +143,21 @@ impl Worker {
 
     /// A call to another service has its outcome.
     pub(super) fn answered(&mut self, call: CallId, message: ResponseMessage) {
-        let Some(Waiter { request: id, step, service, sent, again }) = self.egress.take(call) else { return };
+        let Some(waiter) = self.egress.take(call) else { return };
+        let Waiter { request: id, step, service, sent, span, again } = waiter;
         self.now = Nanos::now();
         let Some(request) = self.requests.get_mut(id) else { return };
         let target = self.routes.name(service).map_or(ELSEWHERE_NAME, ServiceName::as_str);
         let meter = &self.hosted[request.message.service].meter;
-        meter.called_other(target, self.now.saturating_since(sent));
+        let is_error = message.fault != Fault::None || message.status >= 400;
+        meter.called_other(target, self.now.saturating_since(sent), is_error);
         request.calls.retain(|waited| *waited != call);
         if let Some(again) = again.filter(|_| message.fault == Fault::WorkerLost) {
-            self.transmit(id, step, *again, None);
+            self.transmit(id, step, *again, span, None);
             return self.advance(id);
         }
         let result = egress::answer(message, self.routes.name(service));
+        request.trace.answered(span, self.now, result.status, result.error.as_deref());
         tell(request, |engine| engine.on_answer(step, result));
         self.advance(id);
     }

@@ -101,6 +101,27 @@ impl Trust {
     }
 }
 
+/// For a client of another kind that believes in the system's CAs: no protocol is offered beside HTTP/1.1.
+///
+/// # Errors
+/// This system has none.
+pub async fn in_the_system() -> Result<ClientConfig, String> {
+    let client = Trust::System.client().await?;
+    Ok(without_protocols(&client))
+}
+
+/// As [`in_the_system`], for a client that speaks to nobody over TLS.
+#[must_use]
+pub fn in_nobody() -> ClientConfig {
+    without_protocols(&client(RootCertStore::empty()))
+}
+
+fn without_protocols(client: &ClientConfig) -> ClientConfig {
+    let mut client = client.clone();
+    client.alpn_protocols.clear();
+    client
+}
+
 fn of_system() -> Result<Arc<ClientConfig>, String> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::{Engine, Held, Phase};
-use crate::plan::{BodySource, EgressRequest, Input, StepIndex, Work};
+use crate::plan::{BodySource, EgressRequest, Input, Plan, StepIndex, Work};
 use crate::result::{EMPTY, StepResult};
 use crate::validate::{NONE, id_of};
 
@@ -147,6 +147,11 @@ impl Engine {
     /// If there is no such step: indices come from actions.
     pub fn step_id(&self, step: StepIndex) -> &str {
         std::str::from_utf8(id_of(&self.valid.plan, step.0)).expect("validation has read the id as UTF-8")
+    }
+
+    /// The plan that it runs.
+    pub fn plan(&self) -> &Plan {
+        &self.valid.plan
     }
 
     /// What kind of step it is.

@@ -57,6 +57,7 @@ families! {
         BUILD_INFO: Gauge "build_info" ["version"] "Constant 1; the version is in the label.";
         CONFIG_RELOADS: Counter "config_reloads_total" ["outcome"] "Times that config was read again, by outcome.";
         CONFIG_LAST_RELOAD: Gauge "config_last_reload_success" [] "Whether the file was right when it was read last: 1 or 0.";
+        TRACES_EXPORTED: Counter "traced_requests_total" ["outcome"] "Requests that were to be sent to the collector of traces, by outcome: sent, failed, dropped for want of room.";
         PROCESS_CPU: Counter "process_cpu_seconds_total" [] "Processor time of all threads, from the kernel's own accounting.";
         PROCESS_MEMORY: Gauge "process_resident_memory_bytes" [] "Resident memory.";
         PROCESS_DESCRIPTORS: Gauge "process_open_fds" [] "Open file descriptors.";
@@ -107,6 +108,7 @@ families! {
         STEP_QUEUE: Histogram "step_queue_seconds" ["service", "kind"] "Of it, until an instance was free.";
         STEP_RUN: Histogram "step_run_seconds" ["service", "kind"] "Of it, on a thread. What is left was spent waiting for the pool, a clock or a file.";
         STEP_EGRESS: Histogram "step_egress_seconds" ["service", "target"] "Calls to other services, from sending to their answer; hosts that are none are elsewhere.";
+        STEP_EGRESS_ERRORS: Counter "step_egress_errors_total" ["service", "target"] "Of them, those that were answered with 400 or more, or not at all.";
         CELL_FAULTS: Counter "cell_faults_total" ["service", "kind"] "Calls of a cell's functions that did not return, by reason.";
         CELL_INSTANCES_MADE: Counter "cell_instances_started_total" ["service"] "Instances that were made.";
         CELL_INSTANCES_BUSY: Gauge "cell_instances_busy" ["service"] "Instances that run a function, or wait in one.";

@@ -1,0 +1,29 @@
+//! Traces: what became of single requests, step by step.
+//!
+//! ```text
+//! worker --Trace--> Recorder (of its lane) --kept--> admin port: /v1/requests, the dashboard, `cellmesh graph`
+//!                                         '--------> exporter --OTLP over HTTP--> a collector
+//! ```
+//!
+//! - Every request notes where its time goes, in a buffer that is used again. Whether that is kept is known at its end: it was
+//!   sampled when it came, it ended in an error, or it was slow. All others cost a few writes to memory.
+//! - A request is sampled because its caller sampled it (`traceparent`), or by [`Sampler`]. A cell's calls carry the context on.
+//! - Everything has a bound: spans of a request, requests that are kept on a lane, those that wait for the exporter. What does
+//!   not fit is counted.
+//! - Not here: spans of the DPU and the DPA. What a call spends there is in the span of the step that makes it.
+
+mod context;
+mod critical;
+mod export;
+mod otlp;
+mod record;
+mod recorder;
+mod sampler;
+mod settings;
+
+pub use context::{Ids, Parent};
+pub use export::{Exported, Exporter};
+pub use record::{PlanShape, RecordId, RequestRecord, SpanRecord, StepShape, Why};
+pub use recorder::{Ended, Recorder, RecorderParts, SpanKind, Trace};
+pub use sampler::Sampler;
+pub use settings::{Otlp, TraceConfig, TraceSettings};

@@ -1,0 +1,141 @@
+//! Requests as OTLP has them: one span for each, and one for each of its parts.
+//!
+//! Source: opentelemetry-proto 1.x, `ExportTraceServiceRequest` in its JSON encoding (ids in hexadecimal, 64-bit integers as
+//! text, enumerations as numbers); names of attributes: the semantic conventions of OpenTelemetry for HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::record::{RequestRecord, SpanRecord, Why};
+use super::recorder::SpanKind;
+
+/// `SpanKind` of OTLP.
+const INTERNAL: u8 = 1;
+const SERVER: u8 = 2;
+const CLIENT: u8 = 3;
+/// `StatusCode` of OTLP.
+const ERROR: u8 = 2;
+
+/// The message that tells a collector of these requests.
+pub(super) fn message(records: &[Arc<RequestRecord>]) -> String {
+    let mut by_service: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for record in records {
+        let spans = by_service.entry(&record.service).or_default();
+        spans.push(of_request(record));
+        spans.extend(record.spans.iter().map(|span| of_part(record, span)));
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let resources = by_service.into_iter().map(|(service, spans)| {
+        json!({
+            "resource": { "attributes": attributes([("service.name", text(service))]) },
+            "scopeSpans": [{ "scope": { "name": "cellmesh", "version": version }, "spans": spans }],
+        })
+    });
+    json!({ "resourceSpans": resources.collect::<Vec<_>>() }).to_string()
+}
+
+fn of_request(record: &RequestRecord) -> Value {
+    let path = record.target.split('?').next().unwrap_or_default();
+    let mut known = vec![
+        ("http.request.method", text(&record.method)),
+        ("url.path", text(path)),
+        (
+            "cellmesh.kept_because",
+            text(match record.why {
+                Why::Sampled => "sampled",
+                Why::Error => "error",
+                Why::Slow => "slow",
+            }),
+        ),
+    ];
+    known.extend(record.status.map(|status| ("http.response.status_code", integer(status.into()))));
+    known.extend(record.request_id.as_deref().map(|id| ("cellmesh.request_id", text(id))));
+    if record.spans_left_out > 0 {
+        known.push(("cellmesh.spans_left_out", integer(record.spans_left_out.into())));
+    }
+    // Of a server only what it could have avoided is an error.
+    let is_error = record.status.is_none_or(|status| status >= 500);
+    let mut span = json!({
+        "traceId": trace_id(record),
+        "spanId": span_id(record.ids.span_id),
+        "name": format!("{} {}", record.method, record.service),
+        "kind": SERVER,
+        "startTimeUnixNano": nanos(record.started),
+        "endTimeUnixNano": nanos(record.started + record.took),
+        "attributes": attributes(known),
+    });
+    if let Some(parent) = record.parent {
+        span["parentSpanId"] = span_id(parent).into();
+    }
+    if is_error {
+        span["status"] = json!({ "code": ERROR, "message": record.error.as_deref().unwrap_or_default() });
+    }
+    span
+}
+
+fn of_part(record: &RequestRecord, span: &SpanRecord) -> Value {
+    let mut known = Vec::new();
+    known.extend(span.step.as_deref().map(|step| ("cellmesh.step", text(step))));
+    known.extend(span.target.as_deref().map(|target| ("server.address", text(target))));
+    if let Some((queue, run)) = span.queue_and_run {
+        known.push(("cellmesh.queue_seconds", json!({ "doubleValue": queue.as_secs_f64() })));
+        known.push(("cellmesh.run_seconds", json!({ "doubleValue": run.as_secs_f64() })));
+    }
+    if span.status > 0 {
+        let key = if span.kind == SpanKind::Egress { "http.response.status_code" } else { "cellmesh.status" };
+        known.push((key, integer(span.status.into())));
+    }
+    let start = record.started + span.start;
+    let mut value = json!({
+        "traceId": trace_id(record),
+        "spanId": span_id(span.id),
+        "parentSpanId": span_id(record.ids.span_id),
+        "name": name(span),
+        "kind": if span.kind == SpanKind::Egress { CLIENT } else { INTERNAL },
+        "startTimeUnixNano": nanos(start),
+        "endTimeUnixNano": nanos(start + span.took),
+        "attributes": attributes(known),
+    });
+    // Of a client every answer that is no success is one.
+    let is_error = span.error.is_some() || span.kind == SpanKind::Egress && span.status >= 400;
+    if is_error {
+        value["status"] = json!({ "code": ERROR, "message": span.error.as_deref().unwrap_or_default() });
+    }
+    value
+}
+
+fn name(span: &SpanRecord) -> String {
+    let step = span.step.as_deref().unwrap_or("handler");
+    match (span.kind, &span.target) {
+        (SpanKind::Egress, Some(target)) => format!("{step} to {target}"),
+        (SpanKind::Builder, _) => format!("{step} (builder)"),
+        (SpanKind::Egress | SpanKind::Handler | SpanKind::Internal, _) => step.to_owned(),
+    }
+}
+
+fn attributes<'a>(known: impl IntoIterator<Item = (&'a str, Value)>) -> Vec<Value> {
+    known.into_iter().map(|(key, value)| json!({ "key": key, "value": value })).collect()
+}
+
+fn text(text: &str) -> Value {
+    json!({ "stringValue": text })
+}
+
+fn integer(number: u64) -> Value {
+    json!({ "intValue": number.to_string() })
+}
+
+fn trace_id(record: &RequestRecord) -> String {
+    format!("{:032x}", record.ids.trace_id)
+}
+
+fn span_id(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+fn nanos(since_1970: Duration) -> String {
+    since_1970.as_nanos().to_string()
+}

@@ -1,0 +1,250 @@
+//! What is kept of a request, once it has ended.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cellmesh_graph::{Plan, Span, Work};
+use serde::{Serialize, Serializer};
+
+use super::context::Ids;
+use super::recorder::SpanKind;
+
+/// Steps of a plan that are kept; more are counted.
+const STEPS_MAX: usize = 500;
+/// Children, inputs and requests that are kept of one step.
+const STEP_ENTRIES_MAX: usize = 100;
+/// Bytes that are kept of a text that a client or a cell chose.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// Names a request that is kept: `<lane>-<number>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordId {
+    /// Its lane.
+    pub lane: u16,
+    /// Its place among all that were kept there.
+    pub number: u64,
+}
+
+/// Why a request is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Why {
+    /// It was sampled when it came.
+    Sampled,
+    /// It ended in an error, or nobody waited for its end.
+    Error,
+    /// It took long.
+    Slow,
+}
+
+/// A request that has ended.
+#[derive(Debug, Clone)]
+pub struct RequestRecord {
+    /// Its name here.
+    pub id: RecordId,
+    /// Its place in a trace.
+    pub ids: Ids,
+    /// The span that made it; none of a client that does not trace.
+    pub parent: Option<u64>,
+    /// `x-request-id`.
+    pub request_id: Option<Box<str>>,
+    /// Whose it was.
+    pub service: Arc<str>,
+    /// Its method.
+    pub method: Box<str>,
+    /// Path and query, cut where it is long.
+    pub target: Box<str>,
+    /// What it was answered with; none if nobody waited any more.
+    pub status: Option<u16>,
+    /// What went wrong.
+    pub error: Option<Box<str>>,
+    /// When it came, since 1970.
+    pub started: Duration,
+    /// Until its answer.
+    pub took: Duration,
+    /// Why it is kept.
+    pub why: Why,
+    /// The graph that the handler returned; none if it answered by itself.
+    pub plan: Option<PlanShape>,
+    /// Where its time went, by the ends of the parts.
+    pub spans: Vec<SpanRecord>,
+    /// Parts that are not kept, because there are too many.
+    pub spans_left_out: u32,
+}
+
+/// A part of a request: a guest call, or a call to another service.
+#[derive(Debug, Clone)]
+pub struct SpanRecord {
+    /// Its place in the trace.
+    pub id: u64,
+    /// What it was.
+    pub kind: SpanKind,
+    /// The step that it was made for; none for the handler.
+    pub step: Option<Box<str>>,
+    /// The service that was called.
+    pub target: Option<Box<str>>,
+    /// From the start of the request until it was wanted.
+    pub start: Duration,
+    /// From then until its end.
+    pub took: Duration,
+    /// Of a guest call: until an instance was free, and on a thread.
+    pub queue_and_run: Option<(Duration, Duration)>,
+    /// What came of it: a status as of HTTP, 0 for none.
+    pub status: u16,
+    /// What went wrong.
+    pub error: Option<Box<str>>,
+}
+
+/// A graph without its bytes.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanShape {
+    /// The id of the root.
+    pub root: Box<str>,
+    /// The step whose result is the response, if it is not the root's value.
+    pub respond_with: Option<Box<str>>,
+    /// The steps in the order of the plan.
+    pub steps: Vec<StepShape>,
+    /// Steps that are not kept, because there are too many.
+    pub steps_left_out: usize,
+}
+
+/// One step of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct StepShape {
+    /// Its id.
+    pub id: Box<str>,
+    /// `order`, `pipe`, `egress`, `builder` or `internal`.
+    pub kind: &'static str,
+    /// Ids of its children.
+    pub children: Vec<Box<str>>,
+    /// Ids of the steps whose results it wants.
+    pub inputs: Vec<Box<str>>,
+    /// Whether its error stays its own.
+    pub tolerant: bool,
+    /// The number of the function that it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<u32>,
+    /// What it sends, as far as the plan says it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<RequestShape>,
+}
+
+/// A request that a plan wants sent.
+#[derive(Debug, Clone, Serialize)]
+pub struct RequestShape {
+    /// Its method.
+    pub method: Box<str>,
+    /// Its URL, cut where it is long.
+    pub url: Box<str>,
+}
+
+impl PlanShape {
+    /// That of a plan that was validated.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let steps: Vec<StepShape> =
+            (0..plan.nodes.len().min(STEPS_MAX)).map(|index| step(plan, index)).collect();
+        Self {
+            root: id_of(plan, plan.root),
+            respond_with: plan.respond_with.map(|step| id_of(plan, step)),
+            steps_left_out: plan.nodes.len() - steps.len(),
+            steps,
+        }
+    }
+}
+
+fn step(plan: &Plan, index: usize) -> StepShape {
+    let node = &plan.nodes[index];
+    let ids = |steps: &mut dyn Iterator<Item = u32>| {
+        steps.take(STEP_ENTRIES_MAX).map(|step| id_of(plan, step)).collect()
+    };
+    let (kind, children, function, requests) = match node.work {
+        Work::Order(children) => ("order", children, None, Span::default()),
+        Work::Pipe(children) => ("pipe", children, None, Span::default()),
+        Work::Requests(requests) => ("egress", Span::default(), None, requests),
+        Work::Builder(call) => ("builder", Span::default(), Some(call.function), Span::default()),
+        Work::Internal(call) => ("internal", Span::default(), Some(call.function), Span::default()),
+    };
+    StepShape {
+        id: id_of(plan, u32::try_from(index).unwrap_or(u32::MAX)),
+        kind,
+        children: ids(&mut part(&plan.children, children).iter().copied()),
+        inputs: ids(&mut part(&plan.inputs, node.inputs).iter().map(|input| input.step)),
+        tolerant: node.tolerant,
+        function,
+        requests: part(&plan.requests, requests)
+            .iter()
+            .take(STEP_ENTRIES_MAX)
+            .map(|request| RequestShape {
+                method: text(part(&plan.arena, request.method)),
+                url: text(part(&plan.arena, request.url)),
+            })
+            .collect(),
+    }
+}
+
+fn id_of(plan: &Plan, step: u32) -> Box<str> {
+    plan.nodes.get(step as usize).map_or_else(Box::default, |node| text(part(&plan.arena, node.id)))
+}
+
+/// Nothing of a span that lies outside.
+fn part<T>(whole: &[T], span: Span) -> &[T] {
+    span.range_in(whole.len()).map_or(&[], |range| &whole[range])
+}
+
+/// Bytes as text, cut where they are long.
+pub(super) fn text(bytes: &[u8]) -> Box<str> {
+    let cut = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
+    let mut text = String::from_utf8_lossy(cut).into_owned();
+    if cut.len() < bytes.len() {
+        text.push('…');
+    }
+    text.into()
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.lane, self.number)
+    }
+}
+
+impl FromStr for RecordId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (lane, number) = text.split_once('-').ok_or(())?;
+        Ok(Self { lane: lane.parse().map_err(drop)?, number: number.parse().map_err(drop)? })
+    }
+}
+
+impl Serialize for RecordId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client chose is cut, also in the middle of a character.
+    #[test]
+    fn long_text_is_cut() {
+        assert_eq!(&*text(b"/short"), "/short");
+        let long = "a".to_owned() + &"ü".repeat(200);
+        let cut = text(long.as_bytes());
+        assert!(cut.starts_with("aüü") && cut.ends_with('…') && cut.len() < 300, "{cut}");
+    }
+
+    /// An id is read as it is written, and nothing else is one.
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        let id = RecordId { lane: 3, number: 17 };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for other in ["", "3", "-", "3-", "a-1", "3-1-2", "70000-1"] {
+            assert_eq!(other.parse::<RecordId>(), Err(()), "{other}");
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Recorder: takes note of requests on one lane, and keeps those that somebody will want to see.
+//!
+//! - A request has its [`Trace`] from its arrival to its end; its buffer goes back and serves the next one.
+//! - Two rings of the same size: of what was sampled, and of what was slow or in error, so that neither drives out the other.
+//! - It outlives a worker, as meters do: one that attaches anew keeps on recording here.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use cellmesh_graph::{Plan, StepIndex};
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ids::ServiceId;
+use cellmesh_shm::message::RequestMessage;
+use serde::Serialize;
+
+use super::context::{Ids, Parent, Traceparent};
+use super::export::Outbox;
+use super::record::{PlanShape, RecordId, RequestRecord, SpanRecord, Why, text};
+use super::{Sampler, TraceSettings};
+use crate::worker::{CallKind, Timing};
+
+/// Parts of a request that are noted; more are counted.
+const SPANS_MAX: usize = 1000;
+/// Buffers that wait to be used again, and the most parts that such a one holds.
+const SPARE_MAX: usize = 64;
+const SPARE_SPANS_MAX: usize = 64;
+
+/// What a part of a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SpanKind {
+    /// The handler's call.
+    Handler,
+    /// An internal step.
+    Internal,
+    /// A call that makes the requests of an egress step.
+    Builder,
+    /// A call to another service.
+    Egress,
+}
+
+/// What is noted of one request while it is under way.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// Where it is in a trace; none of a request that nobody looks at from outside.
+    ids: Option<Ids>,
+    is_sampled: bool,
+    /// Whether anything is noted at all.
+    is_on: bool,
+    spans: Vec<Span>,
+    left_out: u32,
+    error: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+struct Span {
+    kind: SpanKind,
+    step: Option<StepIndex>,
+    target: Option<ServiceId>,
+    wanted: Nanos,
+    /// None: it has not ended.
+    ended: Option<Nanos>,
+    queue: Duration,
+    ran: Duration,
+    status: u16,
+    error: Option<Box<str>>,
+}
+
+/// A request at its end.
+#[derive(Debug)]
+pub struct Ended<'a> {
+    /// The request.
+    pub message: &'a RequestMessage,
+    /// Whose it was.
+    pub service: Arc<str>,
+    /// When it came.
+    pub arrived: Nanos,
+    /// When it ended.
+    pub now: Nanos,
+    /// Its answer's; none if nobody waits for one.
+    pub status: Option<u16>,
+    /// Its graph, if it had one.
+    pub plan: Option<&'a Plan>,
+    /// Guest calls that nobody waits for any more, and since when they were wanted.
+    pub running: &'a [(Option<StepIndex>, Nanos)],
+}
+
+/// What a lane's recorder is made of. Unlike that, it can be sent there.
+#[derive(Debug)]
+pub struct RecorderParts {
+    /// The number of the lane.
+    pub lane: u16,
+    /// What is kept.
+    pub settings: TraceSettings,
+    /// Where what is kept is sent, too.
+    pub(crate) outbox: Option<Outbox>,
+}
+
+/// Of one lane. A cheap handle, for one thread.
+#[derive(Debug, Clone)]
+pub struct Recorder(Rc<RefCell<State>>);
+
+#[derive(Debug)]
+struct State {
+    lane: u16,
+    settings: TraceSettings,
+    sampler: Sampler,
+    random: fastrand::Rng,
+    spare: Vec<Vec<Span>>,
+    kept: u64,
+    sampled: VecDeque<Arc<RequestRecord>>,
+    /// Slow, or in error.
+    notable: VecDeque<Arc<RequestRecord>>,
+    outbox: Option<Outbox>,
+}
+
+impl Recorder {
+    /// One that has kept nothing yet.
+    #[must_use]
+    pub fn new(parts: RecorderParts) -> Self {
+        let RecorderParts { lane, settings, outbox } = parts;
+        Self(Rc::new(RefCell::new(State {
+            lane,
+            sampler: Sampler::new(settings.share, settings.sample_per_second_min),
+            settings,
+            random: fastrand::Rng::new(),
+            spare: Vec::new(),
+            kept: 0,
+            sampled: VecDeque::new(),
+            notable: VecDeque::new(),
+            outbox,
+        })))
+    }
+
+    /// What is kept, in no order.
+    #[must_use]
+    pub fn kept(&self) -> Vec<Arc<RequestRecord>> {
+        let state = self.0.borrow();
+        state.sampled.iter().chain(&state.notable).cloned().collect()
+    }
+
+    /// A request has come.
+    ///
+    /// - cost: a look at its header lines; no allocation where one has ended before.
+    pub(crate) fn begin(&self, message: &RequestMessage, now: Nanos) -> Trace {
+        let state = &mut *self.0.borrow_mut();
+        if !state.is_on() {
+            return Trace::default();
+        }
+        let parent = parent_of(message);
+        let random = state.random.u64(..);
+        let is_sampled = parent.map_or_else(|| state.sampler.samples(now, random), |parent| parent.sampled);
+        let is_seen = is_sampled || state.outbox.is_some();
+        let ids = is_seen.then(|| Ids::below(parent, &mut state.random));
+        let spans = state.spare.pop().unwrap_or_default();
+        Trace { ids, is_sampled, is_on: true, spans, left_out: 0, error: None }
+    }
+
+    /// A request has ended: it is kept, or forgotten. `name_of`: names of services.
+    pub(crate) fn end(
+        &self,
+        trace: Trace,
+        ended: &Ended<'_>,
+        name_of: impl Fn(ServiceId) -> Option<Box<str>>,
+    ) {
+        let state = &mut *self.0.borrow_mut();
+        if !trace.is_on {
+            return;
+        }
+        if let Some(why) = state.why(&trace, ended) {
+            let record = state.record(&trace, ended, why, name_of);
+            state.keep(record);
+        }
+        state.take_back(trace.spans);
+    }
+}
+
+impl State {
+    fn is_on(&self) -> bool {
+        self.settings.kept_max > 0 || self.outbox.is_some()
+    }
+
+    fn why(&self, trace: &Trace, ended: &Ended<'_>) -> Option<Why> {
+        if ended.status.is_none_or(|status| status >= 500) {
+            return Some(Why::Error);
+        }
+        if ended.now.saturating_since(ended.arrived) > self.settings.slow {
+            return Some(Why::Slow);
+        }
+        trace.is_sampled.then_some(Why::Sampled)
+    }
+
+    fn record(
+        &mut self,
+        trace: &Trace,
+        ended: &Ended<'_>,
+        why: Why,
+        name_of: impl Fn(ServiceId) -> Option<Box<str>>,
+    ) -> RequestRecord {
+        let message = ended.message;
+        let parent = parent_of(message);
+        let ids = trace.ids.unwrap_or_else(|| Ids::below(parent, &mut self.random));
+        self.kept += 1;
+        let took = ended.now.saturating_since(ended.arrived);
+        let step_name = |step: StepIndex| {
+            let node = ended.plan.and_then(|plan| Some((plan, plan.nodes.get(step.0 as usize)?)));
+            node.and_then(|(plan, node)| Some(text(&plan.arena[node.id.range_in(plan.arena.len())?])))
+        };
+        let mut spans: Vec<SpanRecord> = Vec::with_capacity(trace.spans.len() + ended.running.len());
+        for (number, span) in trace.spans.iter().enumerate() {
+            let step = span.step.and_then(step_name);
+            let target = span.target.map(|service| name_of(service).unwrap_or_else(|| "elsewhere".into()));
+            spans.push(span.record(ids.part(number), step, target, ended));
+        }
+        for (number, (step, wanted)) in ended.running.iter().enumerate() {
+            let id = ids.part(SPANS_MAX + number);
+            spans.push(still_running(id, step.and_then(step_name), *wanted, ended));
+        }
+        RequestRecord {
+            id: RecordId { lane: self.lane, number: self.kept },
+            ids,
+            parent: parent.map(|parent| parent.span_id),
+            request_id: message.headers().get("x-request-id").map(text),
+            service: Arc::clone(&ended.service),
+            method: text(message.method()),
+            target: text(message.target()),
+            status: ended.status,
+            error: what_went_wrong(trace, ended, &spans),
+            started: unix_now().saturating_sub(took),
+            took,
+            why,
+            plan: ended.plan.map(PlanShape::of),
+            spans,
+            spans_left_out: trace.left_out,
+        }
+    }
+
+    fn keep(&mut self, record: RequestRecord) {
+        let record = Arc::new(record);
+        if let Some(outbox) = &self.outbox {
+            outbox.send(&record);
+        }
+        let ring = if record.why == Why::Sampled { &mut self.sampled } else { &mut self.notable };
+        if self.settings.kept_max == 0 {
+            return;
+        }
+        while ring.len() >= self.settings.kept_max {
+            ring.pop_front();
+        }
+        ring.push_back(record);
+    }
+
+    fn take_back(&mut self, mut spans: Vec<Span>) {
+        if self.spare.len() < SPARE_MAX && spans.capacity() <= SPARE_SPANS_MAX {
+            spans.clear();
+            self.spare.push(spans);
+        }
+    }
+}
+
+/// The first failure inside it says more than the status that came of it.
+fn what_went_wrong(trace: &Trace, ended: &Ended<'_>, spans: &[SpanRecord]) -> Option<Box<str>> {
+    match ended.status {
+        None => Some("nobody waited for the answer any more: its deadline, or the client went away".into()),
+        Some(status) if status >= 400 => {
+            let of_a_span = || spans.iter().find_map(|span| span.error.clone());
+            trace.error.clone().or_else(of_a_span)
+        }
+        Some(_) => None,
+    }
+}
+
+fn still_running(id: u64, step: Option<Box<str>>, wanted: Nanos, request: &Ended<'_>) -> SpanRecord {
+    SpanRecord {
+        id,
+        kind: if step.is_some() { SpanKind::Internal } else { SpanKind::Handler },
+        step,
+        target: None,
+        start: wanted.saturating_since(request.arrived),
+        took: request.now.saturating_since(wanted),
+        queue_and_run: None,
+        status: 0,
+        error: Some("had not returned".into()),
+    }
+}
+
+impl Trace {
+    /// A guest call has ended: with a status of HTTP if it is a step's result, with an error if it went wrong.
+    pub(crate) fn guest_call(
+        &mut self,
+        step: Option<StepIndex>,
+        timing: &Timing,
+        status: u16,
+        error: Option<Box<str>>,
+    ) {
+        let kind = match timing.kind {
+            CallKind::Handler => SpanKind::Handler,
+            CallKind::Internal => SpanKind::Internal,
+            CallKind::Builder => SpanKind::Builder,
+        };
+        self.push(Span {
+            kind,
+            step,
+            target: None,
+            wanted: timing.wanted,
+            ended: Some(timing.ended),
+            queue: timing.begun.saturating_since(timing.wanted),
+            ran: timing.ran,
+            status,
+            error,
+        });
+    }
+
+    /// A call to another service begins. The answer: what its end is told with.
+    pub(crate) fn call(&mut self, step: StepIndex, target: ServiceId, now: Nanos) -> Option<usize> {
+        self.push(Span {
+            kind: SpanKind::Egress,
+            step: Some(step),
+            target: Some(target),
+            wanted: now,
+            ended: None,
+            queue: Duration::ZERO,
+            ran: Duration::ZERO,
+            status: 0,
+            error: None,
+        })
+    }
+
+    /// It has its outcome.
+    pub(crate) fn answered(&mut self, span: Option<usize>, now: Nanos, status: u16, error: Option<&str>) {
+        if let Some(span) = span.and_then(|span| self.spans.get_mut(span)) {
+            (span.ended, span.status, span.error) = (Some(now), status, error.map(Into::into));
+        }
+    }
+
+    /// The header line that the next call to another service is sent with, if somebody looks at this request.
+    pub(crate) fn header_of_next_call(&self) -> Option<Bytes> {
+        let Ids { trace_id, .. } = self.ids?;
+        let span_id = self.ids?.part(self.spans.len());
+        let value = Traceparent { trace_id, span_id, sampled: self.is_sampled };
+        Some(format!("traceparent: {value}\n").into())
+    }
+
+    /// The request fails for a reason that no part of it has.
+    pub(crate) fn failed(&mut self, why: &str) {
+        if self.is_on {
+            self.error.get_or_insert_with(|| why.into());
+        }
+    }
+
+    fn push(&mut self, span: Span) -> Option<usize> {
+        if !self.is_on {
+            return None;
+        }
+        if self.spans.len() == SPANS_MAX {
+            self.left_out += 1;
+            return None;
+        }
+        self.spans.push(span);
+        Some(self.spans.len() - 1)
+    }
+}
+
+impl Span {
+    fn record(
+        &self,
+        id: u64,
+        step: Option<Box<str>>,
+        target: Option<Box<str>>,
+        request: &Ended<'_>,
+    ) -> SpanRecord {
+        let end = self.ended.unwrap_or(request.now);
+        let unanswered = || self.ended.is_none().then(|| "no answer yet".into());
+        SpanRecord {
+            id,
+            kind: self.kind,
+            step,
+            target,
+            start: self.wanted.saturating_since(request.arrived),
+            took: end.saturating_since(self.wanted),
+            queue_and_run: (self.kind != SpanKind::Egress).then_some((self.queue, self.ran)),
+            status: self.status,
+            error: self.error.clone().or_else(unanswered),
+        }
+    }
+}
+
+fn parent_of(message: &RequestMessage) -> Option<Parent> {
+    message.headers().get("traceparent").and_then(Parent::parse)
+}
+
+/// A clock that is before 1970 says nothing.
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -5,7 +5,7 @@ import { clock, duration } from "./format.js";
 import { planOf } from "./plan.js";
 import { ask } from "./poll.js";
 import { isFailed, linked, linkTo } from "./requests.js";
-import { rowsOf, verdict, waterfall } from "./waterfall.js";
+import { cause, rowsOf, verdict, waterfall } from "./waterfall.js";
 
 /** Shows the request that the address names, now and whenever the address changes. */
 export function followAddress() {
@@ -47,15 +47,21 @@ function show({ id, record, error }) {
   const { request } = record;
   const rows = rowsOf(record);
   setText(byId("request-heading"), `${request.method} ${request.target}`);
-  body.replaceChildren(
+  const parts = [
     outcome(request),
-    html("p", { class: "verdict" }, verdict(record, rows)),
+    isFailed(request) ? sentence(cause(rows)) : null,
+    sentence(verdict(record, rows)),
     facts(request),
     html("h4", {}, "Step by step"),
     waterfall(record, rows),
     html("h4", {}, "Its plan"),
     planOf(record, byId("request").clientWidth),
-  );
+  ];
+  body.replaceChildren(...parts.filter((part) => part !== null));
+}
+
+function sentence(text) {
+  return text === null ? null : html("p", { class: "verdict" }, text);
 }
 
 function missing(error) {

@@ -50,12 +50,22 @@ function startOf(callee, record, at, span) {
 export function verdict(record, rows) {
   const slowest = rows.filter((row) => row.isCritical).reduce((a, b) => (a === null || b.own > a.own ? b : a), null);
   if (slowest === null) {
-    return "";
+    return null;
   }
   const whole = record.request.duration_seconds;
   const waits = slowest.queue_seconds > slowest.own / 2 ? `, ${duration(slowest.queue_seconds)} of it waiting for a free instance` : "";
   const part = whole > 0 ? ` (${Math.round((100 * Math.min(slowest.own, whole)) / whole)} %)` : "";
   return `Most of the time: ${nameOf(slowest)}, ${duration(slowest.own)} of ${duration(whole)}${part}${waits}.`;
+}
+
+/** Words for what failed first: of the failed steps the innermost, the others only pass it on. */
+export function cause(rows) {
+  const first = rows.filter(isFailed).reduce((a, b) => (a === null || b.depth > a.depth ? b : a), null);
+  return first === null ? null : `Failed in ${nameOf(first)}: ${failureOf(first)}.`;
+}
+
+function failureOf(row) {
+  return row.error ?? `status ${row.status}`;
 }
 
 function nameOf(row) {
@@ -97,7 +107,7 @@ function item(row, length) {
   const failed = isFailed(row);
   const name = html("span", { class: "step-name" }, nameOf(row));
   name.style.paddingInlineStart = `${0.9 * row.depth}em`;
-  const marks = [row.isCritical ? html("span", { class: "mark" }, "◆ critical") : null, failed ? html("span", { class: "bad-text" }, `✕ failed: ${row.error ?? `status ${row.status}`}`) : null];
+  const marks = [row.isCritical ? html("span", { class: "mark" }, "◆ critical") : null, failed ? html("span", { class: "bad-text" }, `✕ failed: ${failureOf(row)}`) : null];
   const open = row.callee ? html("a", { href: linkTo(row.callee) }, "open") : null;
   const classes = ["step", row.isCritical && "critical", failed && "bad"].filter(Boolean).join(" ");
   return html(

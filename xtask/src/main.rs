@@ -18,7 +18,9 @@ use clap::{Parser, Subcommand};
 
 use crate::workspace::Workspace;
 
+mod apt;
 mod bench;
+mod browser;
 mod cells;
 mod check;
 mod command;

@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::browser::Browser;
 use crate::summary::Summary;
 use crate::workspace::Workspace;
 use crate::{cells, command, fuzz};
@@ -33,15 +34,30 @@ const IN_BOTH_PLACEMENTS: [&str; 16] = [
 
 /// Some tests that belong together, and what they need.
 enum Suite {
-    Cargo { name: &'static str, command: Command },
-    Fuzz { name: &'static str },
-    Skipped { name: &'static str, why: &'static str },
+    Cargo {
+        name: &'static str,
+        command: Command,
+    },
+    /// With tests that need a browser, which may still be on its way.
+    WithBrowser {
+        name: &'static str,
+        command: Command,
+    },
+    Fuzz {
+        name: &'static str,
+    },
+    Skipped {
+        name: &'static str,
+        why: &'static str,
+    },
 }
 
 /// Runs everything; the last line on standard output is the summary.
 pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode> {
     let cells = cells::build(workspace)?;
     let mut sum = Summary::default();
+    // After the cells: both may install packages, and only one can at a time.
+    let mut browser = Some(Browser::bring());
     let mut fuzzing = None;
     for suite in suites(workspace, &cells) {
         match suite {
@@ -53,10 +69,15 @@ pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode>
                 eprintln!("== {name}");
                 sum += count(&mut command)?;
             }
-            Suite::Skipped { name, why } => {
-                println!("== {name}: skipped, {why}");
-                sum += Summary::SKIPPED;
+            Suite::WithBrowser { name, mut command } => {
+                if let Some(Err(why)) = browser.take().map(Browser::wait) {
+                    sum += skip("dashboard in a browser", why);
+                    command.env("CELLMESH_BROWSER", "none");
+                }
+                eprintln!("== {name}");
+                sum += count(&mut command)?;
             }
+            Suite::Skipped { name, why } => sum += skip(name, why),
         }
         if sum.failed > 0 && !no_fail_fast {
             break;
@@ -67,6 +88,11 @@ pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode>
     }
     println!("{sum}");
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn skip(name: &str, why: &str) -> Summary {
+    println!("== {name}: skipped, {why}");
+    Summary::SKIPPED
 }
 
 /// The long version of the chaos suite, one deed after the other, with its figures.
@@ -103,7 +129,7 @@ fn suites(workspace: &Workspace, cells: &std::path::Path) -> Vec<Suite> {
         Suite::Fuzz { name: "bytes of a peer, fuzzed" },
         cargo("cells, compiled for this machine", native_cells(workspace)),
         cargo("workspace, build", build),
-        cargo("workspace and end to end", all),
+        Suite::WithBrowser { name: "workspace and end to end", command: all },
         cargo("end to end, split into processes", split),
     ]
 }

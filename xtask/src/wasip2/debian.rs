@@ -9,8 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::{Attempt, is_new_enough, path_with};
-use crate::command;
 use crate::toolchain::{OLDEST_RUST, Toolchain, Version};
+use crate::{apt, command};
 
 const CARGO: &str = "/usr/bin/cargo";
 const RUSTC: &str = "/usr/bin/rustc";
@@ -29,11 +29,6 @@ pub(super) const OPTIONS: [&str; 3] = [
 /// under the `-web` names, because browsers need it.
 const PACKAGE_SETS: [[&str; 4]; 2] =
     [["rustc-web", "cargo-web", "rust-web-src", "wasi-libc"], ["rustc", "cargo", "rust-src", "wasi-libc"]];
-
-/// What would speak against installing is decided where the answer is not downloaded: give up on a
-/// dead mirror soon.
-const APT_OPTIONS: [&str; 5] =
-    ["-y", "--no-install-recommends", "-oAcquire::http::Timeout=20", "-oAcquire::Retries=1", "-qq"];
 
 /// Whether all parts are installed and new enough.
 pub(super) fn is_complete() -> bool {
@@ -62,10 +57,10 @@ pub(super) fn cargo(linker: &Path, wasm_ld_folder: &Path) -> Result<Command> {
 
 /// Whether there is a package manager, and whether we may use it.
 pub(super) fn installable() -> Attempt {
-    if !Path::new("/usr/bin/apt-get").is_file() {
+    if !apt::is_there() {
         return Attempt::Impossible("this system has no apt-get".to_owned());
     }
-    if as_root().is_none() {
+    if apt::as_root().is_none() {
         return Attempt::Impossible(format!(
             "this user may not install them; run\n      \
              sudo apt-get update && sudo apt-get install {}",
@@ -77,8 +72,8 @@ pub(super) fn installable() -> Attempt {
 
 /// Installs the first set of packages that is new enough. Returns what to say if it does not help.
 pub(super) fn install() -> Result<String> {
-    let as_root = as_root().context("apt-get can be used as root only")?;
-    apt_get(as_root, &["update"])?;
+    let as_root = apt::as_root().context("apt-get can be used as root only")?;
+    apt::get(as_root, &["update"])?;
     let Some(packages) = choose(candidate) else {
         return Ok(format!(
             "apt knows no Rust {OLDEST_RUST} or newer (rustc-web or rustc); a newer release or its \
@@ -86,7 +81,7 @@ pub(super) fn install() -> Result<String> {
         ));
     };
     let install: Vec<&str> = std::iter::once("install").chain(packages).collect();
-    Ok(if apt_get(as_root, &install)? {
+    Ok(if apt::get(as_root, &install)? {
         format!("installed {}, but something is still missing", packages.join(" "))
     } else {
         format!("`apt-get install {}` failed, see above", packages.join(" "))
@@ -108,21 +103,6 @@ fn candidate_in(policy: &str) -> Option<Version> {
     let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
     let without_epoch = version.split_once(':').map_or(version, |(_, rest)| rest);
     without_epoch.parse().ok()
-}
-
-/// The words that make a command run as root: none for root, `sudo -n` where it asks for no password.
-fn as_root() -> Option<&'static [&'static str]> {
-    if rustix::process::geteuid().is_root() {
-        return Some(&[]);
-    }
-    command::succeeds(Command::new("sudo").args(["-n", "true"])).then_some(&["sudo", "-n"])
-}
-
-fn apt_get(as_root: &[&str], args: &[&str]) -> Result<bool> {
-    let mut words = as_root.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-    let mut apt = Command::new(words.next().expect("there is at least `env`"));
-    apt.args(words).args(APT_OPTIONS).args(args);
-    Ok(command::status(&mut apt)?.success())
 }
 
 #[cfg(test)]

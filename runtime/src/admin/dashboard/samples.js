@@ -10,6 +10,8 @@ export const WINDOW_SECONDS = 10;
 const GAP_SECONDS = 15;
 /** An answer may be as late as this; see poll.js. */
 const LATE_SECONDS = 6;
+/** Less is a matter of rounding. */
+const PART_SECONDS_MIN = 1e-6;
 /** Points of a small line. */
 const POINTS_MAX = 60;
 
@@ -89,7 +91,7 @@ function cellsOf({ now, before, seconds }, edges) {
     const was = old.get(cell.service);
     const requests = difference(cell.duration, was?.duration);
     const part = (name) => sumOf(cell.calls.map((call) => difference(call[name], callOf(was, call.kind)?.[name])));
-    const [queue, run] = [part("queue"), part("run")];
+    const calls = { duration: part("duration"), queue: part("queue"), run: part("run") };
     const answers = totalAnswers(cell) - totalAnswers(was);
     const errors = failedAnswers(cell) - failedAnswers(was);
     return {
@@ -100,9 +102,9 @@ function cellsOf({ now, before, seconds }, edges) {
       errorShare: answers > 0 ? errors / answers : null,
       p50: quantile(requests, bounds, 0.5),
       p99: quantile(requests, bounds, 0.99),
-      queueP99: quantile(queue, bounds, 0.99),
-      runP99: quantile(run, bounds, 0.99),
-      parts: partsOf(requests, queue, run, edges.filter((edge) => edge.from === cell.service)),
+      queueP99: quantile(calls.queue, bounds, 0.99),
+      runP99: quantile(calls.run, bounds, 0.99),
+      parts: partsOf(requests, calls, edges.filter((edge) => edge.from === cell.service)),
       mean: requests.count > 0 ? requests.sum / requests.count : null,
       inFlight: cell.in_flight,
       instancesBusy: cell.instances_busy,
@@ -113,16 +115,14 @@ function cellsOf({ now, before, seconds }, edges) {
 }
 
 /** Seconds per request and where they went, most first. What runs side by side adds up to more than the request took. */
-function partsOf(requests, queue, run, calls) {
+function partsOf(requests, { duration, queue, run }, edges) {
   if (requests.count === 0) {
     return [];
   }
-  const own = [
-    { kind: "run", callee: null, seconds: run.sum / requests.count },
-    { kind: "queue", callee: null, seconds: queue.sum / requests.count },
-  ];
-  const others = calls.map((edge) => ({ kind: "call", callee: edge.to, seconds: edge.seconds / requests.count }));
-  return [...own, ...others].filter((part) => part.seconds > 0).sort((a, b) => b.seconds - a.seconds);
+  const mean = (kind, sum) => ({ kind, callee: null, seconds: sum / requests.count });
+  const own = [mean("run", run.sum), mean("queue", queue.sum), mean("idle", duration.sum - queue.sum - run.sum)];
+  const others = edges.map((edge) => ({ kind: "call", callee: edge.to, seconds: edge.seconds / requests.count }));
+  return [...own, ...others].filter((part) => part.seconds >= PART_SECONDS_MIN).sort((a, b) => b.seconds - a.seconds);
 }
 
 function edgesOf({ now, before, seconds }) {

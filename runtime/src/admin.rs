@@ -210,10 +210,13 @@ impl Sources {
             None => return nothing_here(),
             Some(id) => id,
         };
-        let found = id.parse().ok().and_then(|id| kept.one(id));
+        let found = match id.strip_suffix("/recording") {
+            Some(id) => id.parse().ok().and_then(|id| kept.recording(id)),
+            None => id.parse().ok().and_then(|id| kept.one(id)),
+        };
         found.map_or_else(
             || {
-                let why = "no request of this id is kept (any more): /v1/requests lists those that are";
+                let why = "no request of this id is kept (any more), or it was not recorded: /v1/requests lists those that are";
                 json(StatusCode::NOT_FOUND, serde_json::json!({ "error": why }).to_string())
             },
             |found| json(StatusCode::OK, found),

@@ -18,12 +18,15 @@ mod export;
 mod otlp;
 mod record;
 mod recorder;
+mod recording;
 mod sampler;
 mod settings;
 
 pub use context::{Ids, Parent};
 pub use export::{Exported, Exporter};
-pub use record::{PlanShape, RecordId, RequestRecord, SpanRecord, StepShape, Why};
+pub use record::{PlanShape, RecordId, RequestRecord, ShapeKind, SpanRecord, StepShape, Why};
 pub use recorder::{Ended, Recorder, RecorderParts, SpanKind, Trace};
+pub(crate) use recording::Sent;
+pub use recording::{Course, FORM, Message, Recording, StepCourse, StepDeed};
 pub use sampler::Sampler;
 pub use settings::{Otlp, TraceConfig, TraceSettings};

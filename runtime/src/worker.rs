@@ -231,7 +231,7 @@ impl Worker {
             self.egress.take(*call);
         }
         request.running.iter().for_each(|call| call.flags.cancel());
-        self.record(request, None);
+        self.record(request, None, None);
     }
 
     /// Looks at one guest call that ended or has to wait. Returns whether there was one.
@@ -383,12 +383,14 @@ impl Worker {
         let meter = &self.hosted[request.message.service].meter;
         let status = if is_carried { response.status } else { Fault::TooLarge.status() };
         meter.answered(status, response.body.len(), took);
+        // Its bytes are shared with it.
+        let told = self.recorder.wants_responses().then(|| response.clone());
         self.port.respond(request.slot, response);
-        self.record(request, Some(status));
+        self.record(request, Some(status), told.as_ref());
     }
 
     /// Keeps what was noted of a request that has ended, if somebody will want to see it.
-    fn record(&self, mut request: Request, status: Option<u16>) {
+    fn record(&self, mut request: Request, status: Option<u16>, response: Option<&ResponseMessage>) {
         let running: Vec<_> = request.running.iter().map(|call| (call.step, call.wanted)).collect();
         let trace = std::mem::take(&mut request.trace);
         let ended = Ended {
@@ -397,6 +399,7 @@ impl Worker {
             arrived: request.arrived,
             now: self.now,
             status,
+            response,
             plan: request.engine.as_ref().map(|engine| engine.plan()),
             running: &running,
         };

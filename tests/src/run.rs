@@ -19,6 +19,19 @@ pub(crate) fn app_text(toml: &str) -> String {
     toml.replace("{cells}", cells_dir().to_str().expect("a path that is text"))
 }
 
+/// What the environment of a test would say to the program.
+const FOREIGN: [&str; 9] = [
+    "RUST_LOG",
+    "CELLMESH_LISTEN",
+    "CELLMESH_LANES",
+    "CELLMESH_CACHE_DIR",
+    "CELLMESH_SOCKET",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+];
+
 /// An application that is about to be run.
 #[derive(Debug)]
 pub struct Run {
@@ -234,8 +247,7 @@ impl Run {
                 shell
             }
         };
-        for name in ["RUST_LOG", "CELLMESH_LISTEN", "CELLMESH_LANES", "CELLMESH_CACHE_DIR", "CELLMESH_SOCKET"]
-        {
+        for name in FOREIGN {
             program.env_remove(name);
         }
         program.arg(command).arg(&self.file).arg("--listen").arg(self.listen.to_string());

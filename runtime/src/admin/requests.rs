@@ -44,6 +44,12 @@ impl Kept {
         Some(self.detail(record, DEPTH_MAX, &mut room).to_string())
     }
 
+    /// What it takes to run one again. None: it is not kept, or was not recorded.
+    pub(super) fn recording(&self, id: RecordId) -> Option<String> {
+        let record = self.0.iter().find(|record| record.id == id)?;
+        serde_json::to_string_pretty(record.recording.as_ref()?).ok()
+    }
+
     fn summary(&self, record: &RequestRecord) -> Value {
         json!({
             "id": record.id,
@@ -59,7 +65,7 @@ impl Kept {
             "steps": record.plan.as_ref().map_or(0, |plan| plan.steps.len() + plan.steps_left_out),
             "why": record.why,
             "caller": self.caller_of(record).map(|caller| caller.id),
-            "has_recording": false,
+            "has_recording": record.recording.is_some(),
         })
     }
 

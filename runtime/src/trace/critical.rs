@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::record::{PlanShape, RequestRecord, StepShape};
+use super::record::{PlanShape, RequestRecord, ShapeKind, StepShape};
 
 impl RequestRecord {
     /// Ids of the steps on it, in the order in which they ran. Empty if the handler answered by itself.
@@ -38,13 +38,16 @@ impl<'r> Walk<'r> {
     fn path(&self, id: &str, path: &mut Vec<&'r str>) {
         let Some(step) = self.steps.get(id) else { return };
         match step.kind {
-            "order" => step.children.iter().for_each(|child| self.path(child, path)),
-            "pipe" => {
+            ShapeKind::Order => step.children.iter().for_each(|child| self.path(child, path)),
+            ShapeKind::Pipe => {
                 let last = step.children.iter().max_by_key(|child| self.end(child));
                 last.into_iter().for_each(|child| self.path(child, path));
             }
-            _ if self.ends.contains_key(&*step.id) => path.push(&step.id),
-            _ => {}
+            ShapeKind::Egress | ShapeKind::Builder | ShapeKind::Internal => {
+                if self.ends.contains_key(&*step.id) {
+                    path.push(&step.id);
+                }
+            }
         }
     }
 

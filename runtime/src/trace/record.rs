@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cellmesh_graph::{Plan, Span, Work};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::context::Ids;
 use super::recorder::SpanKind;
+use super::recording::Recording;
 
 /// Steps of a plan that are kept; more are counted.
 const STEPS_MAX: usize = 500;
@@ -72,6 +73,8 @@ pub struct RequestRecord {
     pub spans: Vec<SpanRecord>,
     /// Parts that are not kept, because there are too many.
     pub spans_left_out: u32,
+    /// What it takes to run it again, where config asks for that and it is not too much.
+    pub recording: Option<Recording>,
 }
 
 /// A part of a request: a guest call, or a call to another service.
@@ -98,7 +101,7 @@ pub struct SpanRecord {
 }
 
 /// A graph without its bytes.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanShape {
     /// The id of the root.
     pub root: Box<str>,
@@ -110,13 +113,29 @@ pub struct PlanShape {
     pub steps_left_out: usize,
 }
 
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShapeKind {
+    /// Its children, one after the other.
+    Order,
+    /// Its children, at the same time.
+    Pipe,
+    /// Requests to other services.
+    Egress,
+    /// As `Egress`; a function of the cell makes the requests.
+    Builder,
+    /// A function of the cell.
+    Internal,
+}
+
 /// One step of it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepShape {
     /// Its id.
     pub id: Box<str>,
-    /// `order`, `pipe`, `egress`, `builder` or `internal`.
-    pub kind: &'static str,
+    /// What it does.
+    pub kind: ShapeKind,
     /// Ids of its children.
     pub children: Vec<Box<str>>,
     /// Ids of the steps whose results it wants.
@@ -124,15 +143,18 @@ pub struct StepShape {
     /// Whether its error stays its own.
     pub tolerant: bool,
     /// The number of the function that it runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<u32>,
+    /// What that is given; only where all of a request is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<String>,
     /// What it sends, as far as the plan says it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<RequestShape>,
 }
 
 /// A request that a plan wants sent.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RequestShape {
     /// Its method.
     pub method: Box<str>,
@@ -141,11 +163,28 @@ pub struct RequestShape {
 }
 
 impl PlanShape {
-    /// That of a plan that was validated.
+    /// That of a plan that was validated, cut where it is large.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
+        Self::up_to(plan, STEPS_MAX, &step)
+    }
+
+    /// As [`PlanShape::of`], with all steps and what their functions are given.
+    #[must_use]
+    pub fn whole(plan: &Plan) -> Self {
+        let with_args = |plan: &Plan, index: usize| {
+            let args = match plan.nodes[index].work {
+                Work::Builder(call) | Work::Internal(call) => Some(text_of(part(&plan.arena, call.args))),
+                Work::Order(_) | Work::Pipe(_) | Work::Requests(_) => None,
+            };
+            StepShape { args, ..step(plan, index) }
+        };
+        Self::up_to(plan, usize::MAX, &with_args)
+    }
+
+    fn up_to(plan: &Plan, steps_max: usize, step: &dyn Fn(&Plan, usize) -> StepShape) -> Self {
         let steps: Vec<StepShape> =
-            (0..plan.nodes.len().min(STEPS_MAX)).map(|index| step(plan, index)).collect();
+            (0..plan.nodes.len().min(steps_max)).map(|index| step(plan, index)).collect();
         Self {
             root: id_of(plan, plan.root),
             respond_with: plan.respond_with.map(|step| id_of(plan, step)),
@@ -161,11 +200,11 @@ fn step(plan: &Plan, index: usize) -> StepShape {
         steps.take(STEP_ENTRIES_MAX).map(|step| id_of(plan, step)).collect()
     };
     let (kind, children, function, requests) = match node.work {
-        Work::Order(children) => ("order", children, None, Span::default()),
-        Work::Pipe(children) => ("pipe", children, None, Span::default()),
-        Work::Requests(requests) => ("egress", Span::default(), None, requests),
-        Work::Builder(call) => ("builder", Span::default(), Some(call.function), Span::default()),
-        Work::Internal(call) => ("internal", Span::default(), Some(call.function), Span::default()),
+        Work::Order(children) => (ShapeKind::Order, children, None, Span::default()),
+        Work::Pipe(children) => (ShapeKind::Pipe, children, None, Span::default()),
+        Work::Requests(requests) => (ShapeKind::Egress, Span::default(), None, requests),
+        Work::Builder(call) => (ShapeKind::Builder, Span::default(), Some(call.function), Span::default()),
+        Work::Internal(call) => (ShapeKind::Internal, Span::default(), Some(call.function), Span::default()),
     };
     StepShape {
         id: id_of(plan, u32::try_from(index).unwrap_or(u32::MAX)),
@@ -174,6 +213,7 @@ fn step(plan: &Plan, index: usize) -> StepShape {
         inputs: ids(&mut part(&plan.inputs, node.inputs).iter().map(|input| input.step)),
         tolerant: node.tolerant,
         function,
+        args: None,
         requests: part(&plan.requests, requests)
             .iter()
             .take(STEP_ENTRIES_MAX)
@@ -185,13 +225,18 @@ fn step(plan: &Plan, index: usize) -> StepShape {
     }
 }
 
-fn id_of(plan: &Plan, step: u32) -> Box<str> {
+pub(super) fn id_of(plan: &Plan, step: u32) -> Box<str> {
     plan.nodes.get(step as usize).map_or_else(Box::default, |node| text(part(&plan.arena, node.id)))
 }
 
 /// Nothing of a span that lies outside.
 fn part<T>(whole: &[T], span: Span) -> &[T] {
     span.range_in(whole.len()).map_or(&[], |range| &whole[range])
+}
+
+/// Bytes as text, whole.
+pub(super) fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Bytes as text, cut where they are long.

@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use cellmesh_graph::{Plan, StepIndex};
+use cellmesh_graph::{BuiltRequests, Plan, StepIndex, StepResult};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
-use cellmesh_shm::message::RequestMessage;
+use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::Serialize;
 
 use super::context::{Ids, Parent, Traceparent};
 use super::export::Outbox;
 use super::record::{PlanShape, RecordId, RequestRecord, SpanRecord, Why, text};
+use super::recording::{Sent, Tape};
 use super::{Sampler, TraceSettings};
 use crate::worker::{CallKind, Timing};
 
@@ -54,6 +55,7 @@ pub struct Trace {
     spans: Vec<Span>,
     left_out: u32,
     error: Option<Box<str>>,
+    tape: Option<Box<Tape>>,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,8 @@ pub struct Ended<'a> {
     pub now: Nanos,
     /// Its answer's; none if nobody waits for one.
     pub status: Option<u16>,
+    /// Its answer.
+    pub response: Option<&'a ResponseMessage>,
     /// Its graph, if it had one.
     pub plan: Option<&'a Plan>,
     /// Guest calls that nobody waits for any more, and since when they were wanted.
@@ -157,13 +161,21 @@ impl Recorder {
         let is_seen = is_sampled || state.outbox.is_some();
         let ids = is_seen.then(|| Ids::below(parent, &mut state.random));
         let spans = state.spare.pop().unwrap_or_default();
-        Trace { ids, is_sampled, is_on: true, spans, left_out: 0, error: None }
+        let tape = state.settings.record_bytes_max.and_then(|bytes_max| Tape::of(message, bytes_max));
+        let tape = tape.map(Box::new);
+        Trace { ids, is_sampled, is_on: true, spans, left_out: 0, error: None, tape }
+    }
+
+    /// Whether answers are recorded.
+    #[must_use]
+    pub fn wants_responses(&self) -> bool {
+        self.0.borrow().settings.record_bytes_max.is_some()
     }
 
     /// A request has ended: it is kept, or forgotten. `name_of`: names of services.
     pub(crate) fn end(
         &self,
-        trace: Trace,
+        mut trace: Trace,
         ended: &Ended<'_>,
         name_of: impl Fn(ServiceId) -> Option<Box<str>>,
     ) {
@@ -172,7 +184,11 @@ impl Recorder {
             return;
         }
         if let Some(why) = state.why(&trace, ended) {
+            let tape = trace.tape.take();
             let record = state.record(&trace, ended, why, name_of);
+            let finish =
+                |tape: Box<Tape>| tape.finish(&ended.service, ended.message, ended.plan, ended.response?);
+            let record = RequestRecord { recording: tape.and_then(finish), ..record };
             state.keep(record);
         }
         state.take_back(trace.spans);
@@ -236,6 +252,7 @@ impl State {
             plan: ended.plan.map(PlanShape::of),
             spans,
             spans_left_out: trace.left_out,
+            recording: None,
         }
     }
 
@@ -343,6 +360,39 @@ impl Trace {
         let span_id = self.ids?.part(self.spans.len());
         let value = Traceparent { trace_id, span_id, sampled: self.is_sampled };
         Some(format!("traceparent: {value}\n").into())
+    }
+
+    /// Where all of the request is recorded, if it is.
+    fn tape(&mut self) -> Option<&mut Tape> {
+        self.tape.as_deref_mut()
+    }
+
+    /// A step sends a request.
+    pub(crate) fn sent(&mut self, step: StepIndex, sent: impl FnOnce() -> Sent) {
+        if let Some(tape) = self.tape() {
+            tape.sent(step, &sent());
+        }
+    }
+
+    /// Its answer has come, or it could not be sent.
+    pub(crate) fn came(&mut self, step: StepIndex, result: &StepResult) {
+        if let Some(tape) = self.tape() {
+            tape.answered(step, result);
+        }
+    }
+
+    /// An internal step has returned.
+    pub(crate) fn returned(&mut self, step: StepIndex, result: &StepResult) {
+        if let Some(tape) = self.tape() {
+            tape.returned(step, result);
+        }
+    }
+
+    /// A builder has returned.
+    pub(crate) fn built(&mut self, step: StepIndex, built: &Result<BuiltRequests, Box<str>>) {
+        if let Some(tape) = self.tape() {
+            tape.built(step, built);
+        }
     }
 
     /// The request fails for a reason that no part of it has.

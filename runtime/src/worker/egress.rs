@@ -13,6 +13,7 @@ use cellmesh_shm::port::Refusal;
 
 use super::reply::finish_head;
 use super::requests::RequestId;
+use crate::trace::Sent;
 
 /// Who waits for which call to another service, by the call's index.
 #[derive(Debug, Default)]
@@ -53,6 +54,14 @@ pub(super) struct Outgoing {
     pub(super) url: Bytes,
     pub(super) headers: Bytes,
     pub(super) body: Bytes,
+}
+
+impl Outgoing {
+    /// As a recording has it.
+    pub(super) fn to_sent(&self) -> Sent {
+        let Self { method, url, headers, body } = self;
+        Sent { method: method.clone(), url: url.clone(), headers: headers.clone(), body: body.clone() }
+    }
 }
 
 /// What a URL names.

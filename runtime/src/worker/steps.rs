@@ -103,12 +103,16 @@ impl Worker {
         };
         let callees = self.callees.known();
         let allow = callees.allow(request.message.service);
+        request.trace.sent(step, || outgoing.to_sent());
         let traceparent = request.trace.header_of_next_call();
         let message = egress::message(outgoing, &request.message, &callees.routes, allow, traceparent);
         drop(callees);
         let message = match message {
             Ok(message) => message,
-            Err(result) => return tell(request, |engine| engine.on_answer(step, *result)),
+            Err(result) => {
+                request.trace.came(step, &result);
+                return tell(request, |engine| engine.on_answer(step, *result));
+            }
         };
         let may_repeat = self.retry_worker_lost && message.is_idempotent();
         let again = may_repeat.then(|| Box::new(message.clone()));
@@ -136,6 +140,7 @@ impl Worker {
             Err(refused) => {
                 let result = egress::refused(refused.why, self.routes.name(service));
                 request.trace.answered(span, self.now, result.status, result.error.as_deref());
+                request.trace.came(step, &result);
                 tell(request, |engine| engine.on_answer(step, result));
             }
         }
@@ -158,6 +163,7 @@ impl Worker {
         }
         let result = egress::answer(message, self.routes.name(service));
         request.trace.answered(span, self.now, result.status, result.error.as_deref());
+        request.trace.came(step, &result);
         tell(request, |engine| engine.on_answer(step, result));
         self.advance(id);
     }
@@ -171,16 +177,25 @@ impl Worker {
             }
             Err(why) => StepResult::failure(500, why),
         };
+        if let Some(request) = self.requests.get_mut(id) {
+            request.trace.returned(step, &result);
+        }
         self.tell_and_advance(id, |engine| engine.on_result(step, result));
     }
 
     /// A function that a step ran did not return.
     pub(super) fn step_failed(&mut self, id: RequestId, step: StepIndex, status: u16, why: &str) {
+        if let Some(request) = self.requests.get_mut(id) {
+            request.trace.returned(step, &StepResult::failure(status, why));
+        }
         self.tell_and_advance(id, |engine| engine.on_failure(step, status, why));
     }
 
     /// A request builder returned, or failed with a reason.
     pub(super) fn built(&mut self, id: RequestId, step: StepIndex, built: Result<BuiltRequests, Box<str>>) {
+        if let Some(request) = self.requests.get_mut(id) {
+            request.trace.built(step, &built);
+        }
         self.tell_and_advance(id, |engine| engine.on_built(step, built));
     }
 

@@ -1,0 +1,310 @@
+//! What became of single requests: kept, told on the admin port, and sent to a collector.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use cellmesh_tests::upstream::{Upstream, nobody};
+use cellmesh_tests::{Node, Placement, Run, Wire, placement, sample, until};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::{Span, status};
+use serde_json::Value;
+
+const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// Two services, and the admin port of the process that hosts them.
+fn start(trace: &str) -> (Node, SocketAddr) {
+    let [first, second] = [nobody(), nobody()];
+    let app = format!(
+        r#"
+        [admin]
+        listen = "{first}"
+        [trace]
+        {trace}
+        [[cell]]
+        component = "{{cells}}/unruly.wasm"
+        services = ["front", "back"]
+        "#
+    );
+    let node = Run::app(&app).lanes(1).worker_admins(&[second]).start();
+    let hosting = if placement() == Placement::Split { second } else { first };
+    (node, hosting)
+}
+
+fn json(admin: SocketAddr, path: &str) -> Value {
+    let mut wire = Wire::connect(admin);
+    wire.send(format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n"));
+    let reply = wire.reply();
+    assert!(reply.status == 200 || reply.status == 404, "{path}: {}", reply.text());
+    reply.json()
+}
+
+/// Those that are kept, newest first.
+fn kept(admin: SocketAddr) -> Vec<Value> {
+    json(admin, "/v1/requests")["requests"].as_array().expect("a list").clone()
+}
+
+/// The newest of a service, with all its parts.
+fn newest(admin: SocketAddr, service: &str) -> Value {
+    let kept = kept(admin);
+    let found = kept.iter().find(|request| request["service"] == service);
+    let id = found.unwrap_or_else(|| panic!("{service} in {kept:?}"))["id"].as_str().expect("an id");
+    json(admin, &format!("/v1/requests/{id}"))
+}
+
+/// The parts of a request, by their steps.
+fn part<'r>(request: &'r Value, step: &str) -> &'r Value {
+    let spans = request["spans"].as_array().expect("a list");
+    let named = |span: &&Value| span["step"] == step;
+    spans.iter().find(named).unwrap_or_else(|| panic!("{step} in {spans:?}"))
+}
+
+fn get(node: &Node, service: &str, target: &str, headers: &str) -> cellmesh_tests::Reply {
+    let mut wire = node.connect();
+    wire.send(format!(
+        "GET {target} HTTP/1.1\r\nhost: x\r\nx-cellmesh-service: {service}\r\n{headers}connection: close\r\n\r\n"
+    ));
+    wire.reply()
+}
+
+/// A request is told with its graph, with when each step ran, and with what its steps called.
+#[test]
+fn request_is_told_step_by_step() {
+    let (node, admin) = start("");
+    let _ = node.get("front", "/pipe?url=http://back/a&url=http://back/b&tolerant").ok();
+    until("the request is kept", || kept(admin).len() == 3);
+    let told = newest(admin, "front");
+    let request = &told["request"];
+    assert_eq!((&request["why"], &request["status"]), (&"sampled".into(), &200.into()));
+    assert_eq!(request["target"], "/pipe?url=http://back/a&url=http://back/b&tolerant");
+    assert_eq!(
+        (&told["plan"]["root"], &told["plan"]["steps"][2]["kind"]),
+        (&"order#4".into(), &"pipe".into())
+    );
+    assert_eq!(told["plan"]["steps"][0]["requests"][0]["url"], "http://back/a");
+    let callees = told["callees"].as_array().expect("a list");
+    let targets: Vec<&Value> = callees.iter().map(|callee| &callee["request"]["target"]).collect();
+    assert_eq!(targets.len(), 2);
+    assert!(targets.contains(&&"/a".into()) && targets.contains(&&"/b".into()), "{targets:?}");
+    for callee in callees {
+        assert_eq!(callee["request"]["caller"], request["id"]);
+        assert_eq!(callee["request"]["trace_id"], request["trace_id"]);
+        assert_eq!((&callee["plan"], &callee["spans"][0]["kind"]), (&Value::Null, &"handler".into()));
+    }
+    let (call, gather) = (part(&told, "call#0"), part(&told, "gather#3"));
+    assert_eq!((&call["target"], &call["status"]), (&"back".into(), &200.into()));
+    let time = |part: &Value, name: &str| part[name].as_f64().expect("a number");
+    assert!(time(gather, "start_seconds") >= time(call, "start_seconds") + time(call, "duration_seconds"));
+    assert!(time(gather, "run_seconds") > 0.0);
+    let path = told["critical_path"].as_array().expect("a list");
+    assert_eq!(
+        (path.len(), &path[1]),
+        (2, &"gather#3".into()),
+        "one of the calls, then what waited for both"
+    );
+}
+
+/// What failed is kept whatever its share, and says which step it was; so is what nobody waited for to its end.
+#[test]
+fn errors_are_kept() {
+    let (node, admin) = start("sample_per_second_min = 0");
+    let _ = node.get("front", "/").ok();
+    assert_eq!(node.get("front", "/step/error").status, 500);
+    assert_eq!(node.get("front", "/do/trap").status, 500);
+    assert_eq!(node.get("front", "/bad-graph/empty-id").status, 500);
+    assert_eq!(node.get("front", "/answer?status=404").status, 404);
+    until("what failed is kept", || kept(admin).len() == 3);
+    let why: Vec<Value> = kept(admin).iter().map(|request| request["why"].clone()).collect();
+    assert_eq!(why, ["error", "error", "error"], "neither what went well nor a client's mistake");
+    let said: Vec<String> = kept(admin).iter().map(|request| request["error"].to_string()).collect();
+    assert!(
+        said[0].contains("bad graph") && said[1].contains("trap") && said[2].contains("as asked"),
+        "{said:?}"
+    );
+    let id = kept(admin)[2]["id"].as_str().expect("an id").to_owned();
+    let told = json(admin, &format!("/v1/requests/{id}"));
+    assert!(part(&told, "guilty")["error"].as_str().is_some_and(|why| why.contains("as asked")), "{told}");
+    let impatient = node.start_get("front", "/do/sleep:60000");
+    node.until_begun(1);
+    drop(impatient);
+    until("what was given up is kept", || kept(admin).len() == 4);
+    assert_eq!(kept(admin)[0]["status"], Value::Null);
+}
+
+/// Slow ones are kept whatever their share.
+#[test]
+fn slow_requests_are_kept() {
+    let (node, admin) = start("sample_per_second_min = 0\nslow = \"50ms\"");
+    let _ = node.get("front", "/").ok();
+    let _ = node.get("front", "/step/sleep:100").ok();
+    until("the slow one is kept", || !kept(admin).is_empty());
+    let kept = kept(admin);
+    assert_eq!((kept.len(), &kept[0]["why"]), (1, &"slow".into()));
+}
+
+/// No more are kept than config says, and none that came first; an id that is not kept any more says so.
+#[test]
+fn what_is_kept_is_bounded() {
+    let (node, admin) = start("sample = 1.0\nkept_max = 3");
+    for number in 0..5 {
+        let _ = node.get("front", &format!("/?{number}")).ok();
+    }
+    until("the last is kept", || kept(admin).first().is_some_and(|request| request["target"] == "/?4"));
+    let targets: Vec<Value> = kept(admin).iter().map(|request| request["target"].clone()).collect();
+    assert_eq!(targets, ["/?4", "/?3", "/?2"]);
+    for id in ["0-1", "7-1", "what", ""] {
+        let told = json(admin, &format!("/v1/requests/{id}"));
+        assert!(
+            told["error"].as_str().is_some_and(|why| why.contains("/v1/requests lists those")),
+            "{id}: {told}"
+        );
+    }
+}
+
+/// A caller's trace goes on: who samples is believed, who does not is too, and callees see our span as their parent.
+#[test]
+fn trace_of_the_caller_is_carried_on() {
+    let (node, admin) = start("");
+    let sampled = format!("traceparent: 00-{TRACE_ID}-00f067aa0ba902b7-01\r\ntracestate: a=b\r\n");
+    let seen = get(&node, "front", "/order?url=http://back/reflect", &sampled).ok().json();
+    let header = |name: &str| {
+        let headers = seen["headers"].as_array().expect("a list");
+        let found = headers.iter().find(|header| header[0] == name).map(|header| header[1].as_str());
+        found.flatten().unwrap_or_else(|| panic!("{name} in {seen}")).to_owned()
+    };
+    let ours = header("traceparent");
+    assert!(ours.starts_with(&format!("00-{TRACE_ID}-")) && ours.ends_with("-01"), "{ours}");
+    assert!(!ours.contains("00f067aa0ba902b7"), "the callee's parent is our step");
+    assert_eq!(header("tracestate"), "a=b");
+    until("both are kept", || kept(admin).len() == 2);
+    assert!(kept(admin).iter().all(|request| request["trace_id"] == TRACE_ID));
+    let declined = format!("traceparent: 00-{TRACE_ID}-00f067aa0ba902b7-00\r\n");
+    let _ = get(&node, "front", "/order?url=http://back/reflect", &declined).ok();
+    let _ = get(&node, "front", "/", "traceparent: nonsense\r\n").ok();
+    until("the last is kept", || kept(admin)[0]["target"] == "/");
+    assert_eq!(kept(admin).len(), 3, "one whose caller does not want it is not");
+    assert_ne!(kept(admin)[0]["trace_id"], TRACE_ID);
+}
+
+/// A collector that takes OTLP over HTTP, as its own types read it.
+#[derive(Clone, Default)]
+struct Collected(Arc<Mutex<Vec<(String, Span)>>>);
+
+impl Collected {
+    /// Takes one message.
+    fn take(&self, body: &[u8]) {
+        let message: ExportTraceServiceRequest = serde_json::from_slice(body).expect("OTLP in JSON");
+        for resource in message.resource_spans {
+            let attributes = resource.resource.expect("a resource").attributes;
+            let name = attributes.iter().find(|known| known.key == "service.name").expect("a name");
+            let name = name.value.as_ref().and_then(|value| value.value.as_ref());
+            let Some(any_value::Value::StringValue(name)) = name else { panic!("{name:?}") };
+            let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            self.0.lock().expect("no panic under it").extend(spans.map(|span| (name.clone(), span)));
+        }
+    }
+
+    fn all(&self) -> Vec<(String, Span)> {
+        self.0.lock().expect("no panic under it").clone()
+    }
+
+    fn named(&self, service: &str, name: &str) -> Option<Span> {
+        let all = self.all();
+        all.into_iter().find(|(of, span)| of == service && span.name == name).map(|(_, span)| span)
+    }
+}
+
+/// What is kept goes to a collector: a span for each request and each of its parts, put together by their ids.
+#[test]
+fn spans_are_sent_to_a_collector() {
+    let collected = Collected::default();
+    let taken = collected.clone();
+    let failures = Mutex::new(2_u32);
+    let collector = Upstream::start(move |head: &str, body: &[u8], stream: &mut std::net::TcpStream| {
+        assert!(head.starts_with("POST /v1/traces HTTP/1.1"), "{head}");
+        let mut failures = failures.lock().expect("no panic under it");
+        // The first tries find it too busy.
+        let status = if *failures > 0 { "503 Service Unavailable" } else { "200 OK" };
+        if *failures == 0 {
+            taken.take(body);
+        }
+        *failures = (*failures).saturating_sub(1);
+        write!(stream, "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}")
+            .is_ok()
+    });
+    let (node, admin) = start(&format!("endpoint = \"http://{}\"", collector.address()));
+    assert_eq!(node.get("front", "/order?url=http://back/&url=http://back/answer?status=503").status, 503);
+    until("all spans", || collected.named("front", "GET front").is_some());
+    let [front, first, second] = ["GET front", "call#0 to back", "call#1 to back"].map(|name| {
+        collected.named("front", name).unwrap_or_else(|| panic!("{name} in {:?}", collected.all()))
+    });
+    assert_eq!((front.kind(), first.kind()), (SpanKind::Server, SpanKind::Client));
+    assert!(front.parent_span_id.is_empty());
+    let ours: Vec<Span> = collected.all().into_iter().map(|(_, span)| span).collect();
+    assert!(ours.iter().all(|span| span.trace_id == front.trace_id && span.trace_id.len() == 16));
+    assert!([&first, &second].iter().all(|call| call.parent_span_id == front.span_id));
+    let callees: Vec<Span> = collected
+        .all()
+        .into_iter()
+        .filter(|(of, span)| of == "back" && span.name == "GET back")
+        .map(|(_, span)| span)
+        .collect();
+    assert_eq!(callees.len(), 2);
+    assert!(callees.iter().any(|callee| callee.parent_span_id == first.span_id));
+    assert!(callees.iter().any(|callee| callee.parent_span_id == second.span_id));
+    let code = |span: &Span| span.status.as_ref().map(|status| status.code());
+    assert_eq!((code(&first), code(&second)), (None, Some(status::StatusCode::Error)));
+    assert!(front.start_time_unix_nano <= first.start_time_unix_nano);
+    assert!(second.end_time_unix_nano <= front.end_time_unix_nano);
+    until("it is counted", || sample(admin, "traced_requests_total{outcome=\"sent\"}") == 3);
+    drop(node);
+}
+
+/// What was kept is sent before the process ends; a collector that refuses is said once, and holds up nothing.
+#[test]
+fn last_spans_are_sent_at_the_end() {
+    let collected = Collected::default();
+    let taken = collected.clone();
+    let collector = Upstream::start(move |_: &str, body: &[u8], stream: &mut std::net::TcpStream| {
+        taken.take(body);
+        write!(stream, "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").is_ok()
+    });
+    let (node, _) = start(&format!("endpoint = \"http://{}\"", collector.address()));
+    let _ = node.get("front", "/").ok();
+    let _ = node.get("back", "/").ok();
+    if placement() == Placement::Split {
+        node.signal_worker(0, rustix::process::Signal::TERM);
+        node.worker_ended(0);
+    }
+    let ended = node.stop();
+    assert!(collected.named("front", "GET front").is_some() && collected.named("back", "GET back").is_some());
+    if placement() == Placement::CoHosted {
+        assert_eq!(ended.stderr.matches("traces are lost").count(), 1, "{}", ended.stderr);
+    }
+}
+
+/// What was recorded has the bytes of the request, of its steps and of its answer; what is too much is kept without.
+#[test]
+fn recording_has_what_a_request_came_to() {
+    let (node, admin) = start("record = true\nrecord_bytes_max = \"8KiB\"");
+    let _ = node.post("front", "/order?url=http://back/echo&tolerant", "body").ok();
+    let _ = node.get("back", "/do/big:9000").ok();
+    until("both are kept", || kept(admin).len() == 3);
+    let recorded: Vec<bool> =
+        kept(admin).iter().filter_map(|request| request["has_recording"].as_bool()).collect();
+    assert_eq!(recorded, [false, true, true]);
+    let front = newest(admin, "front");
+    let id = front["request"]["id"].as_str().expect("an id").to_owned();
+    let recording = json(admin, &format!("/v1/requests/{id}/recording"));
+    assert_eq!((&recording["service"], &recording["request"]["body"]), (&"front".into(), &"body".into()));
+    let steps = recording["course"]["steps"].as_array().expect("a list");
+    assert_eq!((&steps[0]["step"], &steps[0]["sent"]["url"]), (&"call#0".into(), &"http://back/echo".into()));
+    assert_eq!(
+        (&steps[1]["answered"]["status"], &steps[1]["answered"]["body"]),
+        (&200.into(), &"body".into())
+    );
+    assert_eq!(steps[2]["returned"]["body"], "200 body\n");
+    assert_eq!(recording["course"]["response"]["body"], "200 body\n");
+}

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use cellmesh_tests::browser::{Browser, keys};
 use cellmesh_tests::upstream::nobody;
-use cellmesh_tests::{Node, Run};
+use cellmesh_tests::{Node, Run, Wire};
 
 const APP: &str = r#"
     [[cell]]
@@ -106,6 +106,22 @@ fn critical_path_is_marked() {
         "with the handlers of both, and what the callee did"
     );
     browser.until("words", &format!("{}.includes('on the critical path')", text("#request .plan-list")));
+}
+
+/// The page and its parts are here, and let nothing in that is not.
+#[test]
+fn page_lets_nothing_else_in() {
+    let admin = nobody();
+    let _node = start(admin);
+    let get = |path: &str| Wire::connect(admin).get("admin", path).ok();
+    let page = get("/");
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
+    for (path, kind) in [("/style.css", "text/css"), ("/dashboard.js", "text/javascript")] {
+        let file = get(path);
+        let found = file.header("content-type").expect("a type");
+        assert!(found.starts_with(kind) && page.text().contains(&path[1..]), "{path}: {found}");
+    }
 }
 
 /// With keys alone one gets to the list and into a request, and one comes back with what is read next.

@@ -60,6 +60,11 @@ function show({ id, record, error }) {
   body.replaceChildren(...parts.filter((part) => part !== null));
 }
 
+/** What `cellmesh replay` runs again. */
+function recording({ id }) {
+  return html("a", { href: `/v1/requests/${encodeURIComponent(id)}/recording`, download: `request-${id}.json` }, "download it");
+}
+
 function sentence(text) {
   return text === null ? null : html("p", { class: "verdict" }, text);
 }
@@ -88,7 +93,7 @@ function facts(request) {
     ["Id", request.id],
     ["Trace", request.trace_id],
     ["Request id", request.request_id],
-    ["Recorded", request.has_recording ? "yes" : null],
+    ["Recorded", request.has_recording ? recording(request) : null],
   ];
   const known = all.filter(([, value]) => value !== null && value !== undefined);
   return html("dl", { class: "facts" }, ...known.map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value))));

@@ -20,10 +20,11 @@ use crate::{Log, Wire};
 
 const DRIVER: &str = "chromedriver";
 /// Nothing but the page: no sandbox for root, no shared memory that containers do not have, and no network of its own.
-const ARGUMENTS: [&str; 11] = [
+const ARGUMENTS: [&str; 12] = [
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-software-rasterizer",
     "--disable-dev-shm-usage",
     "--disable-extensions",
     "--disable-quic",

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use cellmesh_tests::browser::{Browser, keys};
 use cellmesh_tests::upstream::nobody;
 use cellmesh_tests::{Node, Run, Wire};
+use serde_json::json;
 
 const APP: &str = r#"
     [[cell]]
@@ -98,11 +99,11 @@ fn critical_path_is_marked() {
             "return [...document.querySelectorAll({selector:?})].map((one) => one.dataset.step)"
         ))
     };
-    assert_eq!(marked("#request svg.plan .leaf.critical"), serde_json::json!(["call#0"]));
-    assert_eq!(marked("#request svg.plan .leaf"), serde_json::json!(["call#0", "call#1"]));
+    assert_eq!(marked("#request svg.plan .leaf.critical"), json!(["call#0"]));
+    assert_eq!(marked("#request svg.plan .leaf"), json!(["call#0", "call#1"]));
     assert_eq!(
         marked("#request .waterfall .critical"),
-        serde_json::json!(["", "call#0", "", "guilty"]),
+        json!(["", "call#0", "", "guilty"]),
         "with the handlers of both, and what the callee did"
     );
     browser.until("words", &format!("{}.includes('on the critical path')", text("#request .plan-list")));
@@ -155,7 +156,7 @@ fn phone_does_not_scroll_sideways() {
     choose(&browser, FAILING);
     browser.until("the picture", "document.querySelector('#topology svg')");
     let widths = browser.script("return [innerWidth, document.documentElement.scrollWidth]");
-    assert_eq!(widths, serde_json::json!([360, 360]));
+    assert_eq!(widths, json!([360, 360]));
 }
 
 /// The page says that the port is silent, and goes on by itself when there is another process, whose counters begin at zero.
@@ -192,4 +193,40 @@ fn address_names_a_request() {
     browser.open(&address);
     browser.until("the request", &format!("{} === {:?}", text("#request-heading"), format!("GET {PIPE}")));
     assert!(address.starts_with(&format!("http://{admin}/#request=")), "{address}");
+}
+
+/// What the page computes by itself: quantiles as Prometheus has them, rates of a window, restarts, layers of calls in circles.
+#[test]
+fn figures_are_computed() {
+    let Some((_node, _, browser)) = opened("") else { return };
+    let computed = |module: &str, expression: &str| {
+        browser.script(&format!("return import('/{module}').then((the) => {expression})"))
+    };
+    let quantile = |q: f64| {
+        computed("samples.js", &format!("the.quantile({{buckets: [0, 10, 10, 5]}}, [1, 2, 4], {q})"))
+    };
+    assert_eq!(quantile(0.2), json!({"seconds": 1.5, "beyond": false}));
+    assert_eq!(quantile(0.6), json!({"seconds": 3, "beyond": false}));
+    assert_eq!(quantile(0.99), json!({"seconds": 4, "beyond": true}));
+    assert_eq!(computed("samples.js", "the.quantile({buckets: [0, 0]}, [1], 0.5)"), json!(null));
+
+    // Calls in all at these seconds; then another process that counts from zero.
+    let told = "const samples = new the.Samples();
+        const edge = (calls) => ({from: null, to: 'a', calls, errors: 0, duration: {count: 0, sum_seconds: 0, buckets: []}});
+        const add = ([uptime_seconds, calls]) =>
+            samples.add({uptime_seconds, cells: [], histogram_bounds_seconds: [1], edges: [edge(calls)]}, uptime_seconds);
+        const restarts = [[100, 0], [101, 1000], [105, 1000], [111, 1020], [3, 7]].map(add);";
+    let rates = |count: usize| {
+        let told = told.replace(".map(add)", &format!(".slice(0, {count}).map(add)"));
+        computed("samples.js", &format!("{{ {told} return [restarts.at(-1), samples.view().total.rate]; }}"))
+    };
+    assert_eq!(rates(1), json!([false, null]), "one sample says nothing of now");
+    assert_eq!(rates(2), json!([false, 1000]));
+    assert_eq!(rates(4), json!([false, 2]), "what is older than the window does not count");
+    assert_eq!(rates(5), json!([true, null]));
+
+    let edges = "[['a', 'b'], ['b', 'c'], ['c', 'a'], ['a', 'c'], ['c', 'c'], ['c', 'd']]";
+    let layers = format!("the.layersOf(['a', 'b', 'c', 'd'], {edges}.map(([from, to]) => ({{from, to}})))");
+    assert_eq!(computed("layers.js", &layers), json!([["a"], ["b"], ["c"], ["d"]]));
+    assert_eq!(browser.console(), Vec::<String>::new());
 }

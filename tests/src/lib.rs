@@ -9,6 +9,7 @@
 //! The program is `$CELLMESH_BIN`, else the one beside the tests in cargo's target folder; the cells are in
 //! `$CELLMESH_CELLS`, else in `cells` there. `cargo xtask test` builds both and says where they are.
 
+pub mod browser;
 pub mod components;
 mod h2;
 mod log;

@@ -179,7 +179,8 @@ fn read_head(head: &str) -> Reply {
     let rest = first.strip_prefix("HTTP/1.1 ").or_else(|| first.strip_prefix("HTTP/1.0 "));
     let status = rest.and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
     let status = status.unwrap_or_else(|| panic!("no status line: {first:?}"));
+    // The space is usual, and not all servers write it.
     let header =
-        |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        |line: &str| line.split_once(':').map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()));
     Reply { status, headers: lines.filter_map(header).collect(), body: Vec::new() }
 }

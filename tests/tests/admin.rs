@@ -36,7 +36,7 @@ fn serving_process_is_ready() {
         assert_eq!(ask(admin, "GET", path).ok().text(), "ok\n", "{path}");
         assert_eq!(ask(admin, "HEAD", path).status, 200, "{path}");
     }
-    assert_eq!(ask(admin, "GET", "/").status, 404);
+    assert_eq!(ask(admin, "GET", "/nothing").status, 404);
     let refused = ask(admin, "POST", "/livez");
     assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD")));
     assert_eq!(node.get("front", "/livez").text(), "ok\n", "the cell's own path, on the other port");

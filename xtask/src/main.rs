@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 
 use crate::workspace::Workspace;
 
+mod apt;
 mod bench;
 mod cells;
 mod check;
@@ -25,11 +26,11 @@ mod command;
 mod demo;
 mod fuzz;
 mod image;
-mod packages;
 mod suites;
 mod summary;
 mod tidy;
 mod toolchain;
+mod tools;
 mod wasip2;
 mod workspace;
 

@@ -9,8 +9,9 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::summary::Summary;
+use crate::tools::Tools;
 use crate::workspace::Workspace;
-use crate::{cells, command, fuzz, packages};
+use crate::{cells, command, fuzz};
 
 /// End-to-end tests that run once more with a node and workers; the others choose their placement, or need none.
 const IN_BOTH_PLACEMENTS: [&str; 17] = [
@@ -35,15 +36,30 @@ const IN_BOTH_PLACEMENTS: [&str; 17] = [
 
 /// Some tests that belong together, and what they need.
 enum Suite {
-    Cargo { name: &'static str, command: Command },
-    Fuzz { name: &'static str },
-    Skipped { name: &'static str, why: &'static str },
+    Cargo {
+        name: &'static str,
+        command: Command,
+    },
+    /// With tests that need programs which may still be on their way.
+    WithTools {
+        name: &'static str,
+        command: Command,
+    },
+    Fuzz {
+        name: &'static str,
+    },
+    Skipped {
+        name: &'static str,
+        why: &'static str,
+    },
 }
 
 /// Runs everything; the last line on standard output is the summary.
 pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode> {
     let cells = cells::build(workspace)?;
     let mut sum = Summary::default();
+    // After the cells: both may install packages, and only one can at a time.
+    let mut tools = Some(Tools::bring());
     let mut fuzzing = None;
     for suite in suites(workspace, &cells) {
         match suite {
@@ -55,10 +71,15 @@ pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode>
                 eprintln!("== {name}");
                 sum += count(&mut command)?;
             }
-            Suite::Skipped { name, why } => {
-                println!("== {name}: skipped, {why}");
-                sum += Summary::SKIPPED;
+            Suite::WithTools { name, mut command } => {
+                for (tool, why) in tools.take().map(Tools::wait).unwrap_or_default() {
+                    sum += skip(tool.suite, &why);
+                    command.env(tool.variable, "none");
+                }
+                eprintln!("== {name}");
+                sum += count(&mut command)?;
             }
+            Suite::Skipped { name, why } => sum += skip(name, why),
         }
         if sum.failed > 0 && !no_fail_fast {
             break;
@@ -69,6 +90,11 @@ pub(crate) fn run(workspace: &Workspace, no_fail_fast: bool) -> Result<ExitCode>
     }
     println!("{sum}");
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn skip(name: &str, why: &str) -> Summary {
+    println!("== {name}: skipped, {why}");
+    Summary::SKIPPED
 }
 
 /// The long version of the chaos suite, one deed after the other, with its figures.
@@ -97,34 +123,17 @@ fn suites(workspace: &Workspace, cells: &Path) -> Vec<Suite> {
     split.args(["test", "--no-fail-fast", "--workspace"]);
     split.args(IN_BOTH_PLACEMENTS.iter().flat_map(|name| ["--test", name]));
     split.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells).env("CELLMESH_PLACEMENT", "split");
-    let has_registry = has_registry();
-    if !has_registry {
-        all.env("CELLMESH_REGISTRY", "none");
-    }
     let cargo = |name, command| Suite::Cargo { name, command };
-    let mut suites = vec![
+    vec![
         cargo("rings, every interleaving (loom)", models(workspace, "loom", "cellmesh-shm")),
         cargo("DPA and endpoints, random schedules (shuttle)", models(workspace, "shuttle", "cellmesh-dpa")),
         miri(workspace),
         Suite::Fuzz { name: "bytes of a peer, fuzzed" },
         cargo("cells, compiled for this machine", native_cells(workspace)),
         cargo("workspace, build", build),
-        cargo("workspace and end to end", all),
+        Suite::WithTools { name: "workspace and end to end", command: all },
         cargo("end to end, split into processes", split),
-    ];
-    if !has_registry {
-        let why = "docker-registry is not installed, and cannot be installed here";
-        suites.push(Suite::Skipped { name: "cells from a registry", why });
-    }
-    suites
-}
-
-/// Whether tests can start a registry. Its package starts one by itself where systemd runs, which nobody here asked for.
-fn has_registry() -> bool {
-    let program = "docker-registry";
-    let starts_by_itself = Path::new("/run/systemd/system").is_dir();
-    packages::is_installed(program)
-        || !starts_by_itself && packages::installed_or_installable(program, program)
+    ]
 }
 
 /// The models that need `--cfg <checker>`, in a test of that name. Flags would rebuild everything else: each checker has a

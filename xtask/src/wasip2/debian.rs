@@ -9,9 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::{Attempt, is_new_enough, path_with};
-use crate::command;
-use crate::packages::{apt_get, as_root};
 use crate::toolchain::{OLDEST_RUST, Toolchain, Version};
+use crate::{apt, command};
 
 const CARGO: &str = "/usr/bin/cargo";
 const RUSTC: &str = "/usr/bin/rustc";
@@ -58,10 +57,10 @@ pub(super) fn cargo(linker: &Path, wasm_ld_folder: &Path) -> Result<Command> {
 
 /// Whether there is a package manager, and whether we may use it.
 pub(super) fn installable() -> Attempt {
-    if !Path::new("/usr/bin/apt-get").is_file() {
+    if !apt::is_there() {
         return Attempt::Impossible("this system has no apt-get".to_owned());
     }
-    if as_root().is_none() {
+    if apt::as_root().is_none() {
         return Attempt::Impossible(format!(
             "this user may not install them; run\n      \
              sudo apt-get update && sudo apt-get install {}",
@@ -73,8 +72,8 @@ pub(super) fn installable() -> Attempt {
 
 /// Installs the first set of packages that is new enough. Returns what to say if it does not help.
 pub(super) fn install() -> Result<String> {
-    let as_root = as_root().context("apt-get can be used as root only")?;
-    apt_get(as_root, &["update"])?;
+    let as_root = apt::as_root().context("apt-get can be used as root only")?;
+    apt::get(as_root, &["update"])?;
     let Some(packages) = choose(candidate) else {
         return Ok(format!(
             "apt knows no Rust {OLDEST_RUST} or newer (rustc-web or rustc); a newer release or its \
@@ -82,7 +81,7 @@ pub(super) fn install() -> Result<String> {
         ));
     };
     let install: Vec<&str> = std::iter::once("install").chain(packages).collect();
-    Ok(if apt_get(as_root, &install)? {
+    Ok(if apt::get(as_root, &install)? {
         format!("installed {}, but something is still missing", packages.join(" "))
     } else {
         format!("`apt-get install {}` failed, see above", packages.join(" "))

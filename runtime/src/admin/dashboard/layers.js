@@ -1,0 +1,82 @@
+// Layers of a call graph: who calls is in an earlier layer than who is called.
+//
+// - Pure. Cycles are allowed: a call that closes one is left out of account, whatever it is.
+// - No recursion: a chain may be as long as there are services.
+// - Not here: places in pixels, and drawing (topology.js).
+
+/** Times that the layers are gone through to put callees beside their callers; more hardly move anything. */
+const SWEEPS = 4;
+
+/** Names in layers, from `names` and `edges` ({from, to}) between them; each layer in the order in which it is to be drawn. */
+export function layersOf(names, edges) {
+  const calls = new Map(names.map((name) => [name, []]));
+  for (const { from, to } of edges) {
+    if (from !== to) {
+      calls.get(from).push(to);
+    }
+  }
+  const depth = depths(calls, withoutCycles(calls));
+  const layers = [];
+  for (const name of names) {
+    (layers[depth.get(name)] ??= []).push(name);
+  }
+  return ordered(layers, edges);
+}
+
+/** Names in an order in which callers come first, as far as cycles allow it: depth first, last done first. */
+function withoutCycles(calls) {
+  const done = [];
+  const seen = new Set();
+  for (const start of calls.keys()) {
+    const path = seen.has(start) ? [] : [{ name: start, next: 0 }];
+    while (path.length > 0) {
+      const top = path.at(-1);
+      const callee = calls.get(top.name)[top.next];
+      if (top.next === 0) {
+        seen.add(top.name);
+      }
+      top.next += 1;
+      if (callee === undefined) {
+        done.push(path.pop().name);
+      } else if (!seen.has(callee)) {
+        path.push({ name: callee, next: 0 });
+      }
+    }
+  }
+  return done.reverse();
+}
+
+/** The longest way to each name, over calls that lead forward in `order`. */
+function depths(calls, order) {
+  const place = new Map(order.map((name, index) => [name, index]));
+  const depth = new Map(order.map((name) => [name, 0]));
+  for (const name of order) {
+    for (const callee of calls.get(name)) {
+      if (place.get(callee) > place.get(name)) {
+        depth.set(callee, Math.max(depth.get(callee), depth.get(name) + 1));
+      }
+    }
+  }
+  return depth;
+}
+
+/** Each layer by the mean place of its neighbours, so that few calls cross. */
+function ordered(layers, edges) {
+  const neighbours = new Map(layers.flat().map((name) => [name, []]));
+  for (const { from, to } of edges) {
+    neighbours.get(from).push(to);
+    neighbours.get(to).push(from);
+  }
+  for (let sweep = 0; sweep < SWEEPS; sweep += 1) {
+    for (const layer of layers) {
+      const place = new Map(layers.flatMap((names) => names.map((name, index) => [name, (index + 0.5) / names.length])));
+      const mean = (name) => {
+        const around = neighbours.get(name);
+        return around.reduce((sum, other) => sum + place.get(other), 0) / Math.max(around.length, 1);
+      };
+      const means = new Map(layer.map((name) => [name, mean(name)]));
+      layer.sort((a, b) => means.get(a) - means.get(b));
+    }
+  }
+  return layers;
+}

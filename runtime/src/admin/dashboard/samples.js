@@ -1,0 +1,243 @@
+// What happened in the last seconds: differences of the counters that the port gives.
+//
+// - Pure: answers of `/v1/state` go in, rates and quantiles come out. Null is what cannot be known yet.
+// - A process that was started anew counts from zero: all that was known of the one before is dropped.
+// - Not here: who asks (poll.js), what is shown.
+
+/** How far back a figure looks. */
+export const WINDOW_SECONDS = 10;
+/** After a longer pause the old samples say nothing about now. */
+const GAP_SECONDS = 15;
+/** An answer may be as late as this; see poll.js. */
+const LATE_SECONDS = 6;
+/** Less is a matter of rounding. */
+const PART_SECONDS_MIN = 1e-6;
+/** Points of a small line. */
+const POINTS_MAX = 60;
+
+/** The answers of the last seconds. */
+export class Samples {
+  #kept = [];
+
+  /** Takes one in, seen at this second of any steady clock; says whether the process is another one than before. */
+  add(state, seen) {
+    const last = this.#kept.at(-1);
+    const restarted = last !== undefined && isRestart(last, { state, seen });
+    if (restarted || (last && state.uptime_seconds - last.state.uptime_seconds > GAP_SECONDS)) {
+      this.#kept = [];
+    }
+    this.#kept.push({ state, seen });
+    while (this.#kept.length > 2 && state.uptime_seconds - this.#kept[1].state.uptime_seconds >= WINDOW_SECONDS) {
+      this.#kept.shift();
+    }
+    return restarted;
+  }
+
+  /** What happened between the oldest and the newest. */
+  view() {
+    const now = this.#kept.at(-1).state;
+    const before = this.#kept[0].state;
+    const span = { now, before, seconds: now.uptime_seconds - before.uptime_seconds };
+    const edges = edgesOf(span);
+    const cells = cellsOf(span, edges);
+    return { state: now, seconds: span.seconds, cells, edges, total: totalOf(span, cells, edges) };
+  }
+}
+
+/** Rate and p99 of each service over the last minute, for small lines. */
+export class History {
+  #lines = new Map();
+
+  add(view) {
+    const next = new Map();
+    for (const cell of view.cells) {
+      const line = this.#lines.get(cell.service) ?? { rate: [], p99: [] };
+      push(line.rate, cell.rate);
+      push(line.p99, cell.p99?.seconds ?? null);
+      next.set(cell.service, line);
+    }
+    this.#lines = next;
+  }
+
+  of(service) {
+    return this.#lines.get(service);
+  }
+
+  clear() {
+    this.#lines.clear();
+  }
+}
+
+function push(points, value) {
+  points.push(value);
+  if (points.length > POINTS_MAX) {
+    points.shift();
+  }
+}
+
+function isRestart(last, next) {
+  const uptime = next.state.uptime_seconds;
+  if (uptime < last.state.uptime_seconds || uptime + LATE_SECONDS < last.state.uptime_seconds + next.seen - last.seen) {
+    return true;
+  }
+  const before = new Map(last.state.cells.map((cell) => [cell.service, cell.requests]));
+  return next.state.cells.some((cell) => cell.requests < (before.get(cell.service) ?? 0));
+}
+
+function cellsOf({ now, before, seconds }, edges) {
+  const old = new Map(before.cells.map((cell) => [cell.service, cell]));
+  const bounds = now.histogram_bounds_seconds;
+  return now.cells.map((cell) => {
+    const was = old.get(cell.service);
+    const requests = difference(cell.duration, was?.duration);
+    const part = (name) => sumOf(cell.calls.map((call) => difference(call[name], callOf(was, call.kind)?.[name])));
+    const calls = { duration: part("duration"), queue: part("queue"), run: part("run") };
+    const answers = totalAnswers(cell) - totalAnswers(was);
+    const errors = failedAnswers(cell) - failedAnswers(was);
+    return {
+      service: cell.service,
+      total: cell.requests,
+      rate: perSecond(cell.requests - (was?.requests ?? 0), seconds),
+      errorRate: perSecond(errors, seconds),
+      errorShare: answers > 0 ? errors / answers : null,
+      p50: quantile(requests, bounds, 0.5),
+      p99: quantile(requests, bounds, 0.99),
+      queueP99: quantile(calls.queue, bounds, 0.99),
+      runP99: quantile(calls.run, bounds, 0.99),
+      parts: partsOf(requests, calls, edges.filter((edge) => edge.from === cell.service)),
+      mean: requests.count > 0 ? requests.sum / requests.count : null,
+      inFlight: cell.in_flight,
+      instancesBusy: cell.instances_busy,
+      faults: totalFaults(cell),
+      newFaults: newFaults(cell, was),
+    };
+  });
+}
+
+/** Seconds per request and where they went, most first. What runs side by side adds up to more than the request took. */
+function partsOf(requests, { duration, queue, run }, edges) {
+  if (requests.count === 0) {
+    return [];
+  }
+  const mean = (kind, sum) => ({ kind, callee: null, seconds: sum / requests.count });
+  const own = [mean("run", run.sum), mean("queue", queue.sum), mean("idle", duration.sum - queue.sum - run.sum)];
+  const others = edges.map((edge) => ({ kind: "call", callee: edge.to, seconds: edge.seconds / requests.count }));
+  return [...own, ...others].filter((part) => part.seconds >= PART_SECONDS_MIN).sort((a, b) => b.seconds - a.seconds);
+}
+
+function edgesOf({ now, before, seconds }) {
+  const key = (edge) => JSON.stringify([edge.from, edge.to]);
+  const old = new Map(before.edges.map((edge) => [key(edge), edge]));
+  const bounds = now.histogram_bounds_seconds;
+  return now.edges.map((edge) => {
+    const was = old.get(key(edge));
+    const calls = edge.calls - (was?.calls ?? 0);
+    const errors = edge.errors - (was?.errors ?? 0);
+    const took = difference(edge.duration, was?.duration);
+    return {
+      from: edge.from,
+      to: edge.to,
+      total: edge.calls,
+      rate: perSecond(calls, seconds),
+      errorRate: perSecond(errors, seconds),
+      errorShare: calls > 0 ? errors / calls : null,
+      seconds: took.sum,
+      took,
+      p50: quantile(took, bounds, 0.5),
+      p99: quantile(took, bounds, 0.99),
+    };
+  });
+}
+
+/** Of what clients asked for; in a process that no client reaches, of all that its cells were asked. */
+function totalOf({ now, before, seconds }, cells, edges) {
+  const entries = edges.filter((edge) => edge.from === null);
+  const asked = entries.length > 0 ? entries : cells;
+  const durations = entries.length > 0
+    ? sumOf(entries.map((edge) => edge.took))
+    : differenceOfAll(now.cells, before.cells);
+  const sum = (name) => (seconds > 0 ? asked.reduce((all, one) => all + one[name], 0) : null);
+  const [cpu, cpuBefore] = [now.process?.cpu_seconds ?? null, before.process?.cpu_seconds ?? null];
+  return {
+    ofClients: entries.length > 0,
+    rate: sum("rate"),
+    errorRate: seconds > 0 ? errorsOf(cells) + errorsOf(entries) : null,
+    p50: quantile(durations, now.histogram_bounds_seconds, 0.5),
+    p99: quantile(durations, now.histogram_bounds_seconds, 0.99),
+    cpuCores: cpu === null || cpuBefore === null ? null : perSecond(cpu - cpuBefore, seconds),
+  };
+}
+
+/** Of cells: answers with an error; of clients: requests that were refused before a cell saw them. */
+function errorsOf(all) {
+  return all.reduce((sum, one) => sum + one.errorRate, 0);
+}
+
+function differenceOfAll(now, before) {
+  const old = new Map(before.map((cell) => [cell.service, cell]));
+  return sumOf(now.map((cell) => difference(cell.duration, old.get(cell.service)?.duration)));
+}
+
+function perSecond(number, seconds) {
+  return seconds > 0 ? number / seconds : null;
+}
+
+function callOf(cell, kind) {
+  return cell?.calls.find((call) => call.kind === kind);
+}
+
+function totalAnswers(cell) {
+  return Object.values(cell?.answered ?? {}).reduce((sum, number) => sum + number, 0);
+}
+
+function failedAnswers(cell) {
+  return (cell?.answered["5xx"] ?? 0) + (cell?.answered.other ?? 0);
+}
+
+function totalFaults(cell) {
+  return Object.values(cell.faults).reduce((sum, number) => sum + number, 0);
+}
+
+/** What failed since the sample before, by kind. */
+function newFaults(cell, was) {
+  const since = Object.entries(cell.faults).map(([kind, number]) => [kind, number - (was?.faults[kind] ?? 0)]);
+  return since.filter(([, number]) => number > 0);
+}
+
+/** What came to a histogram since `was`. */
+function difference(now, was) {
+  const old = was?.buckets ?? [];
+  const buckets = (now?.buckets ?? []).map((number, index) => number - (old[index] ?? 0));
+  return { count: (now?.count ?? 0) - (was?.count ?? 0), sum: (now?.sum_seconds ?? 0) - (was?.sum_seconds ?? 0), buckets };
+}
+
+function sumOf(histograms) {
+  const sum = { count: 0, sum: 0, buckets: [] };
+  for (const histogram of histograms) {
+    sum.count += histogram.count;
+    sum.sum += histogram.sum;
+    histogram.buckets.forEach((number, index) => {
+      sum.buckets[index] = (sum.buckets[index] ?? 0) + number;
+    });
+  }
+  return sum;
+}
+
+/** `{seconds, beyond}` by linear interpolation inside a bucket; `beyond` the last bound only that is known. */
+export function quantile(histogram, bounds, q) {
+  const count = histogram.buckets.reduce((sum, number) => sum + number, 0);
+  let rank = q * count;
+  for (const [index, number] of histogram.buckets.entries()) {
+    if (number > 0 && rank <= number) {
+      return index >= bounds.length
+        ? { seconds: bounds.at(-1), beyond: true }
+        : { seconds: between(bounds[index - 1] ?? 0, bounds[index], rank / number), beyond: false };
+    }
+    rank -= number;
+  }
+  return null;
+}
+
+function between(low, high, part) {
+  return low + (high - low) * part;
+}

@@ -1,0 +1,66 @@
+// What is slow or failing now, and where its time goes: for the one who looks at this at three in the morning.
+//
+// - Services that fail come first, then the slowest by p99.
+// - Times are means of one request: they add up, quantiles do not.
+
+import { byId, html, keyed, setText } from "./dom.js";
+import { duration, quantile, rate, share } from "./format.js";
+
+const SHOWN_MAX = 5;
+/** Parts that are named; the rest is too small to matter. */
+const PARTS_MAX = 3;
+const VERBS = { run: "its own code", queue: "waiting for a free instance", idle: "waiting for a clock, a file or a thread", call: "calls to " };
+
+/** Shows it. */
+export function showSlow(view) {
+  const ranked = rank(view.cells);
+  keyed(byId("slow"), ranked, (cell) => cell.service, makeItem, updateItem);
+  byId("slow-legend").hidden = ranked.length === 0;
+  setText(byId("slow-note"), ranked.length > 0 ? "Mean time of one request over the last seconds, by where it went." : nothing(view));
+}
+
+/** Those that fail, worst first, and then the slowest. */
+function rank(cells) {
+  const busy = cells.filter((cell) => cell.p99 !== null || cell.errorRate > 0);
+  const bySpeed = (a, b) => (b.p99?.seconds ?? 0) - (a.p99?.seconds ?? 0);
+  const failing = busy.filter((cell) => cell.errorRate > 0).sort((a, b) => b.errorRate - a.errorRate || bySpeed(a, b));
+  const others = busy.filter((cell) => !(cell.errorRate > 0)).sort(bySpeed);
+  return [...failing.slice(0, PARTS_MAX), ...others, ...failing.slice(PARTS_MAX)].slice(0, SHOWN_MAX);
+}
+
+function nothing({ state, seconds }) {
+  if (state.cells.length === 0) {
+    return "No cell runs in this process: look at the admin port of a worker.";
+  }
+  return seconds > 0 ? "Nothing was asked in the last seconds." : "";
+}
+
+function makeItem() {
+  const heading = html("p", { class: "slow-name" }, html("strong"), html("span", { class: "number" }), html("span", { class: "bad-text" }));
+  return html("li", {}, heading, html("div", { class: "parts", "aria-hidden": "true" }), html("p", { class: "why" }));
+}
+
+function updateItem(item, cell) {
+  const [name, p99, failed] = item.children[0].children;
+  setText(name, cell.service);
+  setText(p99, `p99 ${quantile(cell.p99)}`);
+  setText(failed, cell.errorRate > 0 ? `✕ ${share(cell.errorShare)} fail` : "");
+  showParts(item.children[1], cell);
+  setText(item.children[2], why(cell));
+}
+
+function showParts(bar, cell) {
+  const all = cell.parts.reduce((sum, part) => sum + part.seconds, 0);
+  const key = (part) => `${part.kind} ${part.callee ?? ""}`;
+  keyed(bar, cell.parts, key, (part) => html("span", { class: `part ${part.kind}` }), (node, part) => {
+    node.style.width = `${(100 * part.seconds) / all}%`;
+  });
+}
+
+function why(cell) {
+  const parts = cell.parts.slice(0, PARTS_MAX).map((part) => `${duration(part.seconds)} ${VERBS[part.kind]}${part.callee ?? ""}`);
+  const time = parts.length > 0 ? [`mean ${duration(cell.mean)}: ${parts.join(", ")}`] : [];
+  const errors = cell.errorRate > 0 ? [`${rate(cell.errorRate)} answered with an error`] : [];
+  const faults = cell.newFaults.map(([kind, number]) => `${number} × ${kind}`);
+  return [...time, ...errors, ...faults].join("; ");
+}

@@ -138,7 +138,7 @@ case ${1:-} in
     pods) check_pods "${@:2}" ;;
     rendered) check_rendered "${@:2}" ;;
     *)
-        sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'
+        sed -n '2,/^set/p' check.sh | sed '$d; s/^# \{0,1\}//'
         exit 2
         ;;
 esac

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cellmesh_dpa::DpaStats;
 use cellmesh_dpu::histogram::{BOUNDS, Histogram};
+use cellmesh_dpu::{DpuConfig, DpuStats};
 use serde_json::{Value, json};
 
 use super::metrics::Counts;
@@ -109,90 +111,68 @@ fn histogram(durations: &Histogram) -> Value {
     })
 }
 
+/// How full something is that has a bound, or how many there are of something.
+fn gauge(name: &str, value: u64, max: Option<u64>, unit: &str, help: &str) -> Value {
+    json!({ "name": name, "value": value, "max": max, "unit": unit, "help": help })
+}
+
 fn gauges(about: &About, lanes: &[Counts]) -> Vec<Value> {
     let mut gauges = Vec::new();
-    let mut add = |name: &str, value: u64, max: Option<u64>, unit: &str, help: &str| {
-        gauges.push(json!({ "name": name, "value": value, "max": max, "unit": unit, "help": help }));
-    };
-    let dpus = || lanes.iter().filter_map(|lane| lane.dpu);
-    if dpus().next().is_some() {
-        let count = dpus().count() as u64;
-        let (requests_max, connections_max) = (about.dpu.requests_max, about.dpu.connections_max);
-        let (body_max, answer_max) = (about.dpu.buffered_bytes_max.0, about.dpu.answer_bytes_max.0);
-        let of = |of: fn(&cellmesh_dpu::DpuStats) -> u64| dpus().map(|dpu| of(&dpu)).sum::<u64>();
-        add(
-            "connections",
-            of(|dpu| dpu.connections_open.into()),
-            Some(connections_max.into()),
-            "",
-            "Open connections of clients.",
-        );
-        add(
-            "requests in the mesh",
-            of(|dpu| dpu.dispatched.into()),
-            Some(u64::from(requests_max) * count),
-            "",
-            "Given to the mesh and not answered.",
-        );
-        add(
-            "request bodies",
-            of(|dpu| dpu.buffered_bytes),
-            Some(body_max * count),
-            "bytes",
-            "Bodies of requests that the DPU holds.",
-        );
-        add(
-            "answers",
-            of(|dpu| dpu.answer_bytes),
-            Some(answer_max * count),
-            "bytes",
-            "Answers that clients have not taken yet.",
-        );
-        add(
-            "calls off the node",
-            of(|dpu| dpu.egress_open as u64),
-            Some(u64::from(about.dpu.relays_max) * count),
-            "",
-            "Calls of cells to hosts elsewhere, not answered.",
-        );
+    let dpus: Vec<DpuStats> = lanes.iter().filter_map(|lane| lane.dpu).collect();
+    if !dpus.is_empty() {
+        gauges.extend(of_dpus(&about.dpu, &dpus));
     }
-    let dpas = || lanes.iter().filter_map(|lane| lane.dpa);
-    if dpas().next().is_some() {
-        let of = |of: fn(&cellmesh_dpa::DpaStats) -> u64| dpas().map(|dpa| of(&dpa)).sum::<u64>();
-        add(
-            "custody slots",
-            of(|dpa| dpa.live.into()),
-            Some(about.slots_max),
-            "",
-            "Requests in flight in the DPA.",
-        );
-        add(
-            "frames that wait for a ring",
-            of(|dpa| dpa.parked_now as u64),
-            None,
-            "",
-            "Their ring is full: back-pressure.",
-        );
-        add(
-            "endpoints",
-            of(|dpa| dpa.endpoints as u64),
-            None,
-            "",
-            "Lanes of workers and sidecars that are attached.",
-        );
+    let dpas: Vec<DpaStats> = lanes.iter().filter_map(|lane| lane.dpa).collect();
+    if !dpas.is_empty() {
+        gauges.extend(of_dpas(about.slots_max, &dpas));
     }
     if let Some(pool) = &about.pool {
-        add(
-            "calls that wait for the pool",
-            pool.waiting() as u64,
-            None,
-            "",
-            "Guest calls longer than a tick that no thread runs now.",
-        );
-    }
-    let busy = summed(lanes).values().map(|cell| cell.instances_busy).sum();
-    if lanes.iter().any(|lane| !lane.cells.is_empty()) {
-        add("busy instances", busy, None, "", "Instances of cells with a call on them.");
+        let help = "Guest calls longer than a tick that no thread runs now.";
+        gauges.push(gauge("calls that wait for the pool", pool.waiting() as u64, None, "", help));
+        let busy = summed(lanes).values().map(|cell| cell.instances_busy).sum();
+        gauges.push(gauge("busy instances", busy, None, "", "Instances of cells with a call on them."));
     }
     gauges
+}
+
+fn of_dpus(config: &DpuConfig, dpus: &[DpuStats]) -> [Value; 5] {
+    let lanes = dpus.len() as u64;
+    let sum = |of: fn(&DpuStats) -> u64| dpus.iter().map(of).sum::<u64>();
+    let connections_max = u64::from(config.connections_max);
+    let requests_max = u64::from(config.requests_max) * lanes;
+    let (bodies_max, answers_max) = (config.buffered_bytes_max.0 * lanes, config.answer_bytes_max.0 * lanes);
+    let relays_max = u64::from(config.relays_max) * lanes;
+    let (connections, requests) = (sum(|dpu| dpu.connections_open.into()), sum(|dpu| dpu.dispatched.into()));
+    let (bodies, answers) = (sum(|dpu| dpu.buffered_bytes), sum(|dpu| dpu.answer_bytes));
+    let elsewhere = sum(|dpu| dpu.egress_open as u64);
+    [
+        gauge("connections", connections, Some(connections_max), "", "Open connections of clients."),
+        gauge(
+            "requests in the mesh",
+            requests,
+            Some(requests_max),
+            "",
+            "Given to the mesh and not answered.",
+        ),
+        gauge("request bodies", bodies, Some(bodies_max), "bytes", "Bodies of requests that the DPU holds."),
+        gauge("answers", answers, Some(answers_max), "bytes", "Answers that clients have not taken yet."),
+        gauge(
+            "calls off the node",
+            elsewhere,
+            Some(relays_max),
+            "",
+            "Calls to hosts elsewhere, not answered.",
+        ),
+    ]
+}
+
+fn of_dpas(slots_max: u64, dpas: &[DpaStats]) -> [Value; 3] {
+    let sum = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
+    let (live, parked) = (sum(|dpa| dpa.live.into()), sum(|dpa| dpa.parked_now as u64));
+    let endpoints = sum(|dpa| dpa.endpoints as u64);
+    [
+        gauge("custody slots", live, Some(slots_max), "", "Requests in flight in the DPA."),
+        gauge("frames that wait for a ring", parked, None, "", "Their ring is full: back-pressure."),
+        gauge("endpoints", endpoints, None, "", "Lanes of workers and sidecars that are attached."),
+    ]
 }

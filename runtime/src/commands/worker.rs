@@ -73,16 +73,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             asked: Some(admin.lane()),
             recorder: Some(recorder),
         };
-        mains.push(Box::new(move |stop| {
-            Box::pin(async move {
-                tokio::select! {
-                    // The lane first: it has begun when it has its bells.
-                    biased;
-                    ended = lane.run() => ended,
-                    () = stop.until_done(std::future::ready(())) => Ok(()),
-                }
-            })
-        }));
+        mains.push(lane.main());
     }
     let mut lanes = Lanes::start(mains)?;
     announce::say(&[
@@ -214,6 +205,20 @@ struct WorkerLane {
 }
 
 impl WorkerLane {
+    /// On a thread of its own.
+    fn main(self) -> LaneMain {
+        Box::new(move |stop| {
+            Box::pin(async move {
+                tokio::select! {
+                    // The lane first: it has begun when it has its bells.
+                    biased;
+                    ended = self.run() => ended,
+                    () = stop.until_done(std::future::ready(())) => Ok(()),
+                }
+            })
+        })
+    }
+
     /// As long as there are orders.
     async fn run(mut self) -> anyhow::Result<()> {
         let bells = BellWatch::new()?;

@@ -112,7 +112,7 @@ pub struct About {
     pub started: Instant,
     /// Bounds of its network side.
     pub dpu: DpuConfig,
-    /// Custody slots of its DPA.
+    /// Custody slots of each of its DPAs.
     pub slots_max: u64,
     /// What it keeps of requests.
     pub trace: TraceSettings,

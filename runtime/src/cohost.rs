@@ -17,7 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cellmesh_dpa::{Dpa, DpaConfig, DpaHost};
+use cellmesh_dpa::{Dpa, DpaConfig, DpaHost, DpaStats};
 use cellmesh_dpu::config::EgressConfig;
 use cellmesh_dpu::{Dpu, DpuConfig, Routes, ServiceName};
 use cellmesh_graph::Limits;
@@ -66,7 +66,7 @@ pub struct LaneParts {
 /// DPU, DPA and worker.
 pub struct Cohosted {
     dpu: Dpu,
-    dpa: Dpa,
+    dpa: Rc<RefCell<Dpa>>,
     worker: Worker,
     wake: Arc<Notify>,
 }
@@ -181,7 +181,7 @@ impl Cohosted {
         let wake = Arc::new(Notify::new());
         Ok(Self {
             dpu: attached(&parts.routes, parts.dpu, sidecar.pumped_together(), config.calls_max),
-            dpa,
+            dpa: Rc::new(RefCell::new(dpa)),
             worker: Worker::new(WorkerParts {
                 port: Port::new(
                     worker.pumped_together(),
@@ -208,6 +208,12 @@ impl Cohosted {
         &self.dpu
     }
 
+    /// What the DPA counts, whenever it is called between two pumps.
+    pub fn dpa_stats(&self) -> impl Fn() -> DpaStats + 'static {
+        let dpa = Rc::clone(&self.dpa);
+        move || dpa.borrow().stats()
+    }
+
     /// The side of the cells.
     #[must_use]
     pub fn worker(&self) -> &Worker {
@@ -218,14 +224,14 @@ impl Cohosted {
 impl Modules for Cohosted {
     fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress> {
         let mut progress = self.dpu.pump(now);
-        progress |= self.dpa.pump(now);
+        progress |= self.dpa.borrow_mut().pump(now);
         progress |= self.worker.pump(now)?;
-        progress |= self.dpa.pump(now);
+        progress |= self.dpa.borrow_mut().pump(now);
         Ok(progress)
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
-        [self.dpu.next_deadline(), self.dpa.next_deadline()].into_iter().flatten().min()
+        [self.dpu.next_deadline(), self.dpa.borrow().next_deadline()].into_iter().flatten().min()
     }
 
     async fn woken(&self) {

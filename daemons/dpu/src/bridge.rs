@@ -57,8 +57,8 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
         Err(refusal) => Err(refusal),
     };
     match outcome {
-        Ok(answer) => {
-            received.answered();
+        Ok((status, answer)) => {
+            received.answered(status);
             answer
         }
         Err(refusal) => {
@@ -68,7 +68,13 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
     }
 }
 
-async fn call(dpu: &Dpu, received: &mut Received, object: &[u8], peer: &Peer) -> Result<Vec<u8>, Refusal> {
+/// The answer's status, and its text.
+async fn call(
+    dpu: &Dpu,
+    received: &mut Received,
+    object: &[u8],
+    peer: &Peer,
+) -> Result<(u16, Vec<u8>), Refusal> {
     let request::Asked { service, head, body } = request::read(received, object, peer)?;
     received.routed(service);
     let (mut permit, deadline) = received.settings().admit(service, &head)?;
@@ -90,5 +96,7 @@ async fn call(dpu: &Dpu, received: &mut Received, object: &[u8], peer: &Peer) ->
     if message.fault != Fault::None {
         return Err(Refusal::Mesh { fault: message.fault, service: name.to_owned() });
     }
-    answer::of_cell(dpu, &message).map_err(|why| Refusal::BadResponse { service: name.to_owned(), why })
+    let text = answer::of_cell(dpu, &message);
+    let text = text.map_err(|why| Refusal::BadResponse { service: name.to_owned(), why })?;
+    Ok((message.status, text))
 }

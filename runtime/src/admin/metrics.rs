@@ -172,6 +172,7 @@ fn sums<C>(text: &mut Text, family: &Family, names: &ByName<'_, C>, of: fn(&C) -
 fn of_services(text: &mut Text, services: &ByName<'_, ServiceStats>) {
     sums(text, &f::SERVICE_RECEIVED, services, |stats| stats.received);
     sums(text, &f::SERVICE_ANSWERED, services, |stats| stats.answered);
+    sums(text, &f::SERVICE_FAILED, services, |stats| stats.failed);
     sums(text, &f::SERVICE_REFUSED, services, |stats| stats.refused);
     sums(text, &f::SERVICE_ABANDONED, services, |stats| stats.abandoned);
     sums(text, &f::SERVICE_IN_FLIGHT, services, |stats| stats.in_flight);

@@ -85,7 +85,7 @@ fn edges(lanes: &[Counts]) -> Vec<Value> {
     for stats in lanes.iter().flat_map(|lane| &lane.services) {
         let (calls, errors, durations) = clients.entry(&stats.service).or_default();
         *calls += stats.received;
-        *errors += stats.refused;
+        *errors += stats.refused + stats.failed;
         durations.add(&stats.durations);
     }
     let clients = clients.into_iter().filter(|(_, (calls, ..))| *calls > 0);
@@ -124,7 +124,7 @@ fn gauges(about: &About, lanes: &[Counts]) -> Vec<Value> {
     }
     let dpas: Vec<DpaStats> = lanes.iter().filter_map(|lane| lane.dpa).collect();
     if !dpas.is_empty() {
-        gauges.extend(of_dpas(about.slots_max, &dpas));
+        gauges.extend(of_dpas(about.slots_max * dpas.len() as u64, &dpas));
     }
     if let Some(pool) = &about.pool {
         let help = "Guest calls longer than a tick that no thread runs now.";

@@ -44,8 +44,9 @@ pub fn run(app: &App) -> anyhow::Result<()> {
                 let (dpu, callees) = (modules.dpu().clone(), modules.worker().callees());
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
                 let (counted, meters) = (dpu.clone(), modules.worker().meters());
-                let recorder = modules.worker().recorder();
-                let counts = move || Counts { cells: meters.stats(), ..Counts::of_dpu(&counted) };
+                let (recorder, dpa) = (modules.worker().recorder(), modules.dpa_stats());
+                let counts =
+                    move || Counts { cells: meters.stats(), dpa: Some(dpa()), ..Counts::of_dpu(&counted) };
                 tokio::task::spawn_local(asked.answer(counts, Some(recorder)));
                 let reconfigured = dpu.clone();
                 tokio::task::spawn_local(reloaded.apply(move |settings| {

@@ -39,6 +39,8 @@ pub(super) struct Load {
 pub(super) struct Outcomes {
     pub(super) received: Cell<u64>,
     pub(super) answered: Cell<u64>,
+    /// Of these, with a status of 500 or more.
+    failed: Cell<u64>,
     pub(super) refused: Cell<u64>,
     pub(super) abandoned: Cell<u64>,
     /// From their heads to their ends.
@@ -56,6 +58,8 @@ pub struct ServiceStats {
     pub received: u64,
     /// Answered by a cell or a host.
     pub answered: u64,
+    /// Of these, with a status of 500 or more.
+    pub failed: u64,
     /// Answered by the mesh.
     pub refused: u64,
     /// The client went away first.
@@ -83,10 +87,13 @@ impl Outcomes {
         if let Some(took) = took {
             self.durations.borrow_mut().record(took);
         }
+        if let End::Answered { status: 500.. } = end {
+            add(&self.failed, 1);
+        }
         add(
             match end {
                 End::Abandoned => &self.abandoned,
-                End::Answered => &self.answered,
+                End::Answered { .. } => &self.answered,
                 End::Refused => &self.refused,
             },
             1,
@@ -103,6 +110,7 @@ impl Outcomes {
             service,
             received: self.received.get(),
             answered: self.answered.get(),
+            failed: self.failed.get(),
             refused: self.refused.get(),
             abandoned: self.abandoned.get(),
             in_flight: self.in_flight(),
@@ -120,7 +128,9 @@ pub(super) fn add(counter: &Cell<u64>, count: u64) {
 enum End {
     /// Nobody was left to answer.
     Abandoned,
-    Answered,
+    Answered {
+        status: u16,
+    },
     Refused,
 }
 
@@ -208,8 +218,8 @@ impl Received {
     }
 
     /// A cell answered.
-    pub(crate) fn answered(&mut self) {
-        self.end = End::Answered;
+    pub(crate) fn answered(&mut self, status: u16) {
+        self.end = End::Answered { status };
     }
 
     /// The mesh answered.

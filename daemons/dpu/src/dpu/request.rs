@@ -69,7 +69,7 @@ impl Future for Request {
         if let Poll::Ready(message) = &mut answer {
             self.permit.on_answer(message);
             if message.fault == Fault::None {
-                self.received.answered();
+                self.received.answered(message.status);
             } else {
                 self.received.refused();
             }

@@ -175,7 +175,7 @@ async fn serve_request(
     let (parts, body) = request.into_parts();
     let answer = match answer(&dpu, &mut received, &standing, &parts, body).await {
         Ok(answer) => {
-            received.answered();
+            received.answered(answer.status().as_u16());
             answer
         }
         Err(refusal) => {

@@ -161,16 +161,11 @@ function totalOf({ now, before, seconds }, cells, edges) {
   return {
     ofClients: entries.length > 0,
     rate: sum("rate"),
-    errorRate: seconds > 0 ? errorsOf(cells) + errorsOf(entries) : null,
+    errorRate: sum("errorRate"),
     p50: quantile(durations, now.histogram_bounds_seconds, 0.5),
     p99: quantile(durations, now.histogram_bounds_seconds, 0.99),
     cpuCores: cpu === null || cpuBefore === null ? null : perSecond(cpu - cpuBefore, seconds),
   };
-}
-
-/** Of cells: answers with an error; of clients: requests that were refused before a cell saw them. */
-function errorsOf(all) {
-  return all.reduce((sum, one) => sum + one.errorRate, 0);
 }
 
 function differenceOfAll(now, before) {

@@ -26,7 +26,7 @@ function tilesOf({ state, total, seconds }) {
   const span = seconds > 0 ? `last ${Math.round(seconds)} s` : "from the second answer on";
   return [
     { name: "Requests", value: rate(total.rate), note: `${whose}, ${span}` },
-    { name: "Errors", value: rate(total.errorRate), note: "of cells, and refused", bad: total.errorRate > 0 },
+    { name: "Errors", value: rate(total.errorRate), note: `5xx or refused, ${whose}`, bad: total.errorRate > 0 },
     { name: "p99", value: quantile(total.p99), note: `p50 ${quantile(total.p50)}` },
     { name: "CPU", value: total.cpuCores === null ? "–" : share(total.cpuCores), note: "of one core" },
     { name: "Memory", value: bytes(state.process?.memory_bytes), note: plural(state.process?.descriptors ?? null, "descriptor") },

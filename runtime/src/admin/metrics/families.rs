@@ -70,6 +70,7 @@ families! {
         REQUESTS_IN_FLIGHT: Gauge "inflight_requests" [] "Requests received and not ended.";
         SERVICE_RECEIVED: Counter "service_requests_received_total" ["service"] "Requests of clients routed to a service.";
         SERVICE_ANSWERED: Counter "service_requests_answered_total" ["service"] "Of these, answered by a cell or a host.";
+        SERVICE_FAILED: Counter "service_requests_failed_total" ["service"] "Of the answered, those with a status of 500 or more.";
         SERVICE_REFUSED: Counter "service_requests_refused_total" ["service"] "Of these, answered by the mesh with an error.";
         SERVICE_ABANDONED: Counter "service_requests_abandoned_total" ["service"] "Of these, whose client went away first.";
         SERVICE_IN_FLIGHT: Gauge "service_inflight_requests" ["service"] "Requests of clients routed to a service and not ended.";

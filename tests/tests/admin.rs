@@ -217,7 +217,7 @@ fn openapi_is_true() {
     until_ready(admin);
     let said = ask(admin, "GET", "/openapi.json").ok().json();
     let paths = said["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 8);
+    assert_eq!(paths.len(), 13);
     for (path, what) in paths {
         let reply = ask(admin, "GET", path);
         let kind =

@@ -33,10 +33,15 @@ pub(super) fn told(recording: &Recording, now: &Course, differences: &[Differenc
     let request = &recording.request;
     let (method, url) =
         (request.method.as_deref().unwrap_or_default(), request.url.as_deref().unwrap_or_default());
-    let steps = now.plan.as_ref().map_or(0, |plan| plan.steps.len());
     let mut out = format!("{}: {} {}\n", recording.service, shown(method), shown(url));
     if differences.is_empty() {
-        let _ = writeln!(out, "the same graph of {steps} steps, the same requests, results and response");
+        out += &match &now.plan {
+            Some(plan) => format!(
+                "the same graph of {} steps, the same requests, results and response\n",
+                plan.steps.len()
+            ),
+            None => "the same response, without a graph\n".to_owned(),
+        };
     }
     for Difference { what, recorded, now } in differences {
         let _ = writeln!(out, "{what}\n  recorded: {}\n  now:      {}", shown(recorded), shown(now));
@@ -184,8 +189,14 @@ fn note(all: &mut Vec<Difference>, what: &str, recorded: String, now: String) {
 
 /// On one line of a terminal.
 fn shown(text: &str) -> String {
-    let printable = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
-    let mut cut: String = text.chars().take(SHOWN_MAX).map(printable).collect();
+    let mut cut = String::new();
+    for letter in text.chars().take(SHOWN_MAX) {
+        if letter.is_control() {
+            cut.extend(letter.escape_default());
+        } else {
+            cut.push(letter);
+        }
+    }
     if text.chars().nth(SHOWN_MAX).is_some() {
         cut.push('…');
     }

@@ -44,4 +44,5 @@ pub use oci::{CredentialsError, ManifestError, OciError, Reference, ReferenceErr
 pub use scratch::Scratch;
 pub use seal::SealError;
 pub use source::ComponentSource;
+pub use state::MemoryInUse;
 pub use ticker::{Pulse, Ticker};

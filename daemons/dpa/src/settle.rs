@@ -120,7 +120,9 @@ impl Dpa {
             self.let_go(id, endpoint, role);
         }
         self.inlets[index] = None;
-        self.outlets[index] = None;
+        if let Some(outlet) = self.outlets[index].take() {
+            self.stats.doorbells += outlet.tx.rings();
+        }
     }
 
     /// One of the two sides of this request is going.

@@ -54,7 +54,7 @@ pub struct DpaStats {
     pub ejections: u64,
     /// Workers that are ejected now, of all services together.
     pub ejected_now: usize,
-    /// System calls spent on waking endpoints that are attached now.
+    /// System calls spent on waking endpoints.
     pub doorbells: u64,
     /// Endpoints attached now.
     pub endpoints: usize,

@@ -228,6 +228,7 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     all(&f::CELL_REQUEST_BYTES, |cell| cell.request_bytes);
     all(&f::CELL_RESPONSE_BYTES, |cell| cell.response_bytes);
     all(&f::CELL_INSTANCES_MADE, |cell| cell.instances_made);
+    all(&f::CELL_MEMORY, |cell| cell.memory_bytes);
     all(&f::CELL_INSTANCES_BUSY, |cell| cell.instances_busy);
     let mut responses = BTreeMap::new();
     let mut faults = BTreeMap::new();
@@ -299,6 +300,7 @@ fn state_of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     let mut sum =
         |family: &Family, of: fn(&DpaStats) -> u64| text.one(family, dpas.iter().map(of).sum::<u64>());
     sum(&f::CUSTODY_LIVE, |dpa| dpa.live.into());
+    sum(&f::RING_DOORBELLS, |dpa| dpa.doorbells);
     sum(&f::EJECTED, |dpa| dpa.ejected_now as u64);
     sum(&f::ENDPOINTS, |dpa| dpa.endpoints as u64);
     sum(&f::RING_PARKED, |dpa| dpa.parked_now as u64);

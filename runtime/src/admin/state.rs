@@ -65,6 +65,7 @@ fn of_cell(service: &str, cell: &CellStats) -> Value {
         "faults": cell.faults,
         "instances_made": cell.instances_made,
         "instances_busy": cell.instances_busy,
+        "memory_bytes": cell.memory_bytes,
         "request_bytes": cell.request_bytes,
         "response_bytes": cell.response_bytes,
     })

@@ -19,7 +19,7 @@ use super::imports;
 use super::oci::{OciError, Reference};
 use super::scratch::{Scratch, ScratchFolder};
 use super::source::ComponentSource;
-use super::state::{self, State};
+use super::state::{self, MemoryInUse, State};
 
 fn open_scratch(scratch: &Scratch) -> Result<ScratchFolder, LoadError> {
     ScratchFolder::open(scratch).map_err(|(path, source)| LoadError::Scratch { path, source })
@@ -151,6 +151,7 @@ struct Loaded {
     logs: (GuestLog, GuestLog),
     scratch: Option<Arc<ScratchFolder>>,
     compiled: bool,
+    memory: MemoryInUse,
 }
 
 impl std::fmt::Debug for Cell {
@@ -220,6 +221,7 @@ impl Cell {
             engine: engine.clone(),
             scratch: scratch.cloned(),
             compiled: loaded.compiled,
+            memory: MemoryInUse::default(),
         })))
     }
 
@@ -227,6 +229,12 @@ impl Cell {
     #[must_use]
     pub fn was_compiled(&self) -> bool {
         self.0.compiled
+    }
+
+    /// Linear memory of its instances.
+    #[must_use]
+    pub fn memory(&self) -> &MemoryInUse {
+        &self.0.memory
     }
 
     pub(super) fn pre(&self) -> &CellPre<State> {

@@ -1,7 +1,7 @@
 //! What a store holds beside the guest: its limits, its deadline, its WASI context and its config.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cellmesh_shm::clock::Nanos;
 use tokio::sync::Notify;
@@ -63,6 +63,39 @@ pub(super) struct State {
     pub(super) cause: Cause,
     /// The guest asked for more linear memory than it may have; the trap that follows is told as this.
     pub(super) memory_refused: bool,
+    memory: MemoryHeld,
+}
+
+/// Bytes of linear memory that the instances of a cell have, on one lane. A cheap handle.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryInUse(Arc<AtomicU64>);
+
+impl MemoryInUse {
+    /// How many there are now.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        // Relaxed, here and below: a counter that nothing else depends on.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Those of one instance, given back when it is dropped.
+struct MemoryHeld {
+    of_cell: MemoryInUse,
+    bytes: u64,
+}
+
+impl MemoryHeld {
+    fn grow(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.of_cell.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for MemoryHeld {
+    fn drop(&mut self) {
+        self.of_cell.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl State {
@@ -75,6 +108,7 @@ impl State {
             deadline: Nanos::MAX,
             cause,
             memory_refused: false,
+            memory: MemoryHeld { of_cell: cell.memory().clone(), bytes: 0 },
         }
     }
 }
@@ -98,8 +132,9 @@ pub(super) fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result
 impl ResourceLimiter for State {
     /// A guest that asks for too much traps at once: an allocator that is told "no" would trap a little
     /// later, with a message that hides the reason.
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, now: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         if desired <= self.setup.limits.memory_bytes_max {
+            self.memory.grow(desired.saturating_sub(now) as u64);
             return Ok(true);
         }
         self.memory_refused = true;

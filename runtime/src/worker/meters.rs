@@ -18,11 +18,18 @@ use std::time::Duration;
 use cellmesh_dpu::Histogram;
 use cellmesh_shm::clock::Nanos;
 
-use crate::host::{CellFault, GuestCall};
+use crate::host::{CellFault, GuestCall, MemoryInUse};
 
 /// Of all services of a lane, by name. A cheap handle, for one thread.
 #[derive(Debug, Clone, Default)]
-pub struct Meters(Rc<RefCell<BTreeMap<Arc<str>, Meter>>>);
+pub struct Meters(Rc<RefCell<BTreeMap<Arc<str>, Metered>>>);
+
+/// What there is to count of a service.
+#[derive(Debug)]
+struct Metered {
+    meter: Meter,
+    memory: MemoryInUse,
+}
 
 /// Of one service on one lane. A cheap handle.
 #[derive(Debug, Clone)]
@@ -131,6 +138,8 @@ pub struct CellStats {
     pub instances_made: u64,
     /// Instances that are in use.
     pub instances_busy: u64,
+    /// Linear memory of all its instances.
+    pub memory_bytes: u64,
 }
 
 impl CellStats {
@@ -157,6 +166,7 @@ impl CellStats {
         }
         self.instances_made += other.instances_made;
         self.instances_busy += other.instances_busy;
+        self.memory_bytes += other.memory_bytes;
     }
 }
 
@@ -165,13 +175,18 @@ impl Meters {
     #[must_use]
     pub fn stats(&self) -> Vec<(Arc<str>, CellStats)> {
         let meters = self.0.borrow();
-        meters.iter().map(|(service, meter)| (Arc::clone(service), meter.0.borrow().clone())).collect()
+        let stats = |Metered { meter, memory }: &Metered| CellStats {
+            memory_bytes: memory.bytes(),
+            ..meter.0.borrow().clone()
+        };
+        meters.iter().map(|(service, metered)| (Arc::clone(service), stats(metered))).collect()
     }
 
     /// That of a service; it goes on if there was one of that name.
-    pub(super) fn of(&self, service: &Arc<str>) -> Meter {
+    pub(super) fn of(&self, service: &Arc<str>, memory: &MemoryInUse) -> Meter {
         let mut meters = self.0.borrow_mut();
-        let meter = meters.entry(Arc::clone(service)).or_insert_with(|| Meter(Rc::default()));
+        let new = || Metered { meter: Meter(Rc::default()), memory: memory.clone() };
+        let Metered { meter, .. } = meters.entry(Arc::clone(service)).or_insert_with(new);
         // Of a worker that is gone, and its instances with it.
         meter.0.borrow_mut().instances_busy = 0;
         meter.clone()
@@ -237,7 +252,7 @@ mod tests {
     #[test]
     fn times_are_split() {
         let (meters, name) = (Meters::default(), Arc::<str>::from("s"));
-        let meter = meters.of(&name);
+        let meter = meters.of(&name, &MemoryInUse::default());
         let (kind, ran) = (CallKind::Internal, Duration::from_nanos(5));
         let timing = Timing { kind, wanted: Nanos(0), begun: Nanos(10), ended: Nanos(20), ran };
         meter.called(&timing);
@@ -246,7 +261,7 @@ mod tests {
         meter.answered(204, 7, Duration::from_nanos(30));
         meter.answered(9999, 1, Duration::ZERO);
         // A worker that attaches anew goes on.
-        meters.of(&name).called_other("t", Duration::from_nanos(1), true);
+        meters.of(&name, &MemoryInUse::default()).called_other("t", Duration::from_nanos(1), true);
         let [(service, stats)] = &meters.stats()[..] else { panic!("one service") };
         let call = &stats.calls[1];
         let nanos = [&call.duration, &call.queue, &call.run].map(|times| times.sum().as_nanos());

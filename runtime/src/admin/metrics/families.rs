@@ -112,6 +112,7 @@ families! {
         STEP_EGRESS_ERRORS: Counter "step_egress_errors_total" ["service", "target"] "Of them, those that were answered with 400 or more, or not at all.";
         CELL_FAULTS: Counter "cell_faults_total" ["service", "kind"] "Calls of a cell's functions that did not return, by reason.";
         CELL_INSTANCES_MADE: Counter "cell_instances_started_total" ["service"] "Instances that were made.";
+        CELL_MEMORY: Gauge "cell_memory_bytes" ["service"] "Linear memory of the instances of a cell, busy or ready.";
         CELL_INSTANCES_BUSY: Gauge "cell_instances_busy" ["service"] "Instances that run a function, or wait in one.";
     }
     "The DPA: rings and custody" {
@@ -123,6 +124,7 @@ families! {
         RING_FRAMES: Counter "ring_frames_total" [] "Small frames passed on.";
         RING_CHUNKS: Counter "ring_chunks_total" [] "Chunks of large messages passed on.";
         RING_FULL: Counter "ring_full_total" [] "Frames that found a ring full and waited.";
+        RING_DOORBELLS: Counter "ring_doorbells_total" [] "System calls spent on waking endpoints that slept.";
         RING_PARKED: Gauge "ring_parked_frames" [] "Frames that wait for room in a ring.";
         RING_REJECTED: Counter "ring_rejected_frames_total" ["reason"] "Frames that were not believed, by rule.";
         REDISPATCHED: Counter "redispatched_total" [] "Requests sent to another worker than the first.";

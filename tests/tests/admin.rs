@@ -114,6 +114,7 @@ fn cells_are_counted() {
         ("step_run_seconds_count{service=\"back\",kind=\"internal\"}", 1),
         ("step_queue_seconds_count{service=\"back\",kind=\"internal\"}", 1),
         ("step_egress_seconds_count{service=\"front\",target=\"back\"}", 1),
+        ("step_egress_errors_total{service=\"front\",target=\"back\"}", 0),
         ("cell_faults_total{service=\"front\",kind=\"trap\"}", 1),
         // The one that trapped is gone.
         ("cell_instances_started_total{service=\"front\"}", 2),
@@ -122,6 +123,11 @@ fn cells_are_counted() {
         assert_eq!(sample(cells, name), count, "{name}");
     }
     assert_eq!(sample(admin, "service_request_duration_seconds_count{service=\"front\"}"), 3);
+    assert_eq!(sample(admin, "service_requests_failed_total{service=\"front\"}"), 1);
+    // Each has one instance of the same component: that of the one that trapped was given back.
+    let [front, back] =
+        ["front", "back"].map(|name| sample(cells, &format!("cell_memory_bytes{{service=\"{name}\"}}")));
+    assert!(front > 0 && front % 65536 == 0 && front == back, "{front} and {back} bytes");
     assert_eq!(ask(cells, "GET", "/livez").status, 200);
 }
 

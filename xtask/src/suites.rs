@@ -125,7 +125,9 @@ fn suites(workspace: &Workspace, cells: &Path) -> Vec<Suite> {
     split.env("CELLMESH_BIN", &bin).env("CELLMESH_CELLS", cells).env("CELLMESH_PLACEMENT", "split");
     // End to end most of the time is waiting for other processes.
     let threads = std::thread::available_parallelism().map_or(2, |cores| 2 * cores.get()).to_string();
-    [&mut all, &mut split].map(|tests| tests.env("RUST_TEST_THREADS", &threads));
+    for tests in [&mut all, &mut split] {
+        tests.env("RUST_TEST_THREADS", &threads);
+    }
     let cargo = |name, command| Suite::Cargo { name, command };
     vec![
         cargo("rings, every interleaving (loom)", models(workspace, "loom", "cellmesh-shm")),

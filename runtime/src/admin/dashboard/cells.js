@@ -1,7 +1,7 @@
 // The table of cells: one row for each service that runs here, sorted by any column.
 
 import { byId, html, keyed, setText, svg } from "./dom.js";
-import { count, plural, quantile, rate, share } from "./format.js";
+import { bytes, count, plural, quantile, rate, share } from "./format.js";
 
 const ROWS_MAX = 400;
 const SPARK = { width: 64, height: 18 };
@@ -17,6 +17,7 @@ const COLUMNS = [
   { name: "Runs p99", title: "one call of its code, on a thread", text: (cell) => quantile(cell.runP99), by: (cell) => cell.runP99?.seconds ?? -1 },
   { name: "In flight", text: (cell) => count(cell.inFlight), by: (cell) => cell.inFlight },
   { name: "Busy", title: "instances in use", text: (cell) => count(cell.instancesBusy), by: (cell) => cell.instancesBusy },
+  { name: "Memory", title: "linear memory of its instances", text: (cell) => bytes(cell.memoryBytes), by: (cell) => cell.memoryBytes ?? -1 },
   { name: "Faults", title: "since the start", text: (cell) => count(cell.faults), by: (cell) => cell.faults, bad: (cell) => cell.newFaults.length > 0 },
   { name: "Requests", title: "since the start", text: (cell) => count(cell.total), by: (cell) => cell.total },
 ];

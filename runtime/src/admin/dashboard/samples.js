@@ -108,6 +108,7 @@ function cellsOf({ now, before, seconds }, edges) {
       mean: requests.count > 0 ? requests.sum / requests.count : null,
       inFlight: cell.in_flight,
       instancesBusy: cell.instances_busy,
+      memoryBytes: cell.memory_bytes,
       faults: totalFaults(cell),
       newFaults: newFaults(cell, was),
     };

@@ -393,11 +393,14 @@ impl Worker {
 
     /// Keeps what was noted of a request that has ended, if somebody will want to see it.
     fn record(&self, mut request: Request, status: Option<u16>, response: Option<&ResponseMessage>) {
-        let running: Vec<_> = request.running.iter().map(|call| (call.step, call.wanted)).collect();
         let trace = std::mem::take(&mut request.trace);
+        if !trace.is_on() {
+            return;
+        }
+        let running: Vec<_> = request.running.iter().map(|call| (call.step, call.wanted)).collect();
         let ended = Ended {
             message: &request.message,
-            service: self.service_name(request.message.service),
+            service: &self.hosted[request.message.service].cell.setup().service,
             arrived: request.arrived,
             now: self.now,
             status,

@@ -1,5 +1,6 @@
 //! A host off the node: a server that a test holds in its hand.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,18 +94,32 @@ impl Upstream {
 /// Ports that the system gives to nobody who asks for any: below its default range. Source: `ip_local_port_range`, ip(7).
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// An address at which nobody listens, and nobody else will: a port that was just free, each time another.
+/// An address at which nobody listens, and nobody else will: a port that is free, each time another.
 #[must_use]
 pub fn nobody() -> SocketAddr {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     // Another process begins elsewhere, more often than not.
     let first = std::process::id() as usize * 97;
-    let free = (0..PORTS.len()).find_map(|_| {
+    let taken = taken_ports();
+    let mut ports = (0..PORTS.len()).map(|_| {
         let place = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len();
-        let port = PORTS.start + u16::try_from(place).expect("less than a port");
-        TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr()).ok()
+        PORTS.start + u16::try_from(place).expect("less than a port")
     });
-    free.expect("a free port")
+    let free = ports.find(|port| !taken.contains(port)).expect("a free port");
+    SocketAddr::from(([127, 0, 0, 1], free))
+}
+
+/// Ports of this machine that sockets have. Not found out by taking them: a program that another test starts at that moment
+/// would have them too, until it runs.
+fn taken_ports() -> HashSet<u16> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
+    let mut ports = HashSet::new();
+    for line in tables.iter().flatten().flat_map(|table| table.lines().skip(1)) {
+        // The second word is the local address, in hexadecimal digits. Source: proc(5).
+        let port = line.split_whitespace().nth(1).and_then(|address| address.rsplit_once(':'));
+        ports.extend(port.and_then(|(_, port)| u16::from_str_radix(port, 16).ok()));
+    }
+    ports
 }
 
 fn serve(mut stream: TcpStream, answer: &impl Answer, seen: &Seen) {

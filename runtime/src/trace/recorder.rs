@@ -77,8 +77,8 @@ struct Span {
 pub struct Ended<'a> {
     /// The request.
     pub message: &'a RequestMessage,
-    /// Whose it was.
-    pub service: Arc<str>,
+    /// Whose it was. Lanes share this name, and so its count of references: it is cloned only for what is kept.
+    pub service: &'a Arc<str>,
     /// When it came.
     pub arrived: Nanos,
     /// When it ended.
@@ -172,7 +172,7 @@ impl Recorder {
         self.0.borrow().settings.record_bytes_max.is_some()
     }
 
-    /// A request has ended: it is kept, or forgotten. `name_of`: names of services.
+    /// A request of which something was noted has ended: it is kept, or forgotten. `name_of`: names of services.
     pub(crate) fn end(
         &self,
         mut trace: Trace,
@@ -180,14 +180,11 @@ impl Recorder {
         name_of: impl Fn(ServiceId) -> Option<Box<str>>,
     ) {
         let state = &mut *self.0.borrow_mut();
-        if !trace.is_on {
-            return;
-        }
         if let Some(why) = state.why(&trace, ended) {
             let tape = trace.tape.take();
             let record = state.record(&trace, ended, why, name_of);
             let finish =
-                |tape: Box<Tape>| tape.finish(&ended.service, ended.message, ended.plan, ended.response?);
+                |tape: Box<Tape>| tape.finish(ended.service, ended.message, ended.plan, ended.response?);
             let record = RequestRecord { recording: tape.and_then(finish), ..record };
             state.keep(record);
         }
@@ -241,7 +238,7 @@ impl State {
             ids,
             parent: parent.map(|parent| parent.span_id),
             request_id: message.headers().get("x-request-id").map(text),
-            service: Arc::clone(&ended.service),
+            service: Arc::clone(ended.service),
             method: text(message.method()),
             target: text(message.target()),
             status: ended.status,
@@ -306,6 +303,12 @@ fn still_running(id: u64, step: Option<Box<str>>, wanted: Nanos, request: &Ended
 }
 
 impl Trace {
+    /// Whether anything is noted at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.is_on
+    }
+
     /// A guest call has ended: with a status of HTTP if it is a step's result, with an error if it went wrong.
     pub(crate) fn guest_call(
         &mut self,

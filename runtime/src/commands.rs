@@ -144,7 +144,7 @@ struct Admin {
 struct Exporting(Option<JoinHandle<()>>);
 
 /// How long a process that ends waits for a collector.
-const EXPORT_PATIENCE: Duration = Duration::from_secs(5);
+const EXPORT_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Exporting {
     /// Waits a little until what the lanes kept is sent. They have ended.

@@ -70,7 +70,12 @@ pub fn run(options: &Options, app: &App) -> anyhow::Result<bool> {
     let spec = app.services.iter().find(|spec| *spec.setup.service == *service);
     let spec = spec.with_context(|| {
         let known: Vec<&str> = app.services.iter().map(|spec| &*spec.setup.service).collect();
-        format!("{service} is no service of {}: --service names one of {}", app.name, known.join(", "))
+        format!(
+            "{} is no service of {}: --service names one of {}",
+            compare::shown(service),
+            app.name,
+            known.join(", ")
+        )
     })?;
     let mesh = Mesh::load(&[spec], &app.runtime, 1)?;
     let cell = &mesh.lanes[0][0].cell;

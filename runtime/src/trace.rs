@@ -25,7 +25,7 @@ mod settings;
 pub use context::{Ids, Parent};
 pub use export::{Exported, Exporter};
 pub use record::{PlanShape, RecordId, RequestRecord, ShapeKind, SpanRecord, StepShape, Why};
-pub use recorder::{Ended, Recorder, RecorderParts, SpanKind, Trace};
+pub use recorder::{Ended, Kept, Recorder, RecorderParts, SpanKind, Trace};
 pub(crate) use recording::Sent;
 pub use recording::{Course, FORM, Message, Recording, StepCourse, StepDeed};
 pub use sampler::Sampler;

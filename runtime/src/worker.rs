@@ -316,8 +316,10 @@ impl Worker {
         let Some(request) = self.requests.get_mut(ticket.request) else { return };
         request.running.retain(|call| call.step != ticket.step);
         if let Some(timing) = timing {
-            let (status, error) = outcome(&result);
-            request.trace.guest_call(ticket.step, &timing, status, error);
+            if request.trace.is_on() {
+                let fault = result.as_ref().err().map(ToString::to_string);
+                request.trace.guest_call(ticket.step, &timing, outcome(&result, fault.as_deref()));
+            }
         }
         match result {
             Ok(returned) => self.returned(ticket, returned),
@@ -414,11 +416,14 @@ impl Worker {
 }
 
 /// What a guest call came to, for who looks at its request: the status of a step result, and what went wrong.
-fn outcome(result: &Result<GuestReturn, CellFault>) -> (u16, Option<Box<str>>) {
+fn outcome<'r>(
+    result: &'r Result<GuestReturn, CellFault>,
+    fault_text: Option<&'r str>,
+) -> (u16, Option<&'r str>) {
     match result {
-        Ok(GuestReturn::Stepped(result)) => (result.status, result.error.clone()),
-        Ok(GuestReturn::Built(Err(why))) => (500, Some(why.clone())),
+        Ok(GuestReturn::Stepped(result)) => (result.status, result.error.as_deref()),
+        Ok(GuestReturn::Built(Err(why))) => (500, Some(why)),
         Ok(GuestReturn::Handled(_) | GuestReturn::Built(Ok(_))) => (0, None),
-        Err(fault) => (fault.status(), Some(fault.to_string().into())),
+        Err(fault) => (fault.status(), fault_text),
     }
 }

@@ -1,6 +1,5 @@
 //! How the admin port asks lanes: each answers between two pumps, and nothing is kept up to date for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use cellmesh_dpu::Dpu;
@@ -8,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::metrics::Counts;
-use crate::trace::{Recorder, RequestRecord};
+use crate::trace::{Kept, Recorder};
 
 /// Questions that wait for a lane.
 const QUESTIONS_MAX: usize = 4;
@@ -17,7 +16,7 @@ const QUESTIONS_MAX: usize = 4;
 #[derive(Debug)]
 enum Question {
     Counts(oneshot::Sender<Counts>),
-    Kept(oneshot::Sender<Vec<Arc<RequestRecord>>>),
+    Kept(oneshot::Sender<Vec<Kept>>),
 }
 
 /// A lane's end: it is asked here.
@@ -62,7 +61,7 @@ impl Lane {
     }
 
     /// The requests that it keeps. `None`: as above.
-    pub(super) async fn kept(&self, patience: Duration) -> Option<Vec<Arc<RequestRecord>>> {
+    pub(super) async fn kept(&self, patience: Duration) -> Option<Vec<Kept>> {
         self.ask(Question::Kept, patience).await
     }
 

@@ -4,50 +4,73 @@
 //!   the id of the request, the service and the time.
 //! - What a client or a cell chose was cut when it was kept; it is text here, and never markup.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::trace::{RecordId, RequestRecord, SpanKind, SpanRecord, TraceSettings};
+use crate::trace::{self, RecordId, Recording, RequestRecord, SpanKind, SpanRecord, TraceSettings};
 
 /// Requests inside requests that are told; those below are left out.
 const DEPTH_MAX: usize = 8;
 /// Requests that one answer tells in all.
 const TOLD_MAX: usize = 500;
 
-/// Of all lanes, newest first.
-#[derive(Debug)]
-pub(super) struct Kept {
-    records: Vec<Arc<RequestRecord>>,
-    /// Calls that steps made, by their ids: the place of the caller, and that of the span.
-    calls: HashMap<u64, (usize, usize)>,
-    /// Places of the records, by the span that made them, and by the id of the client's request.
-    by_parent: HashMap<u64, usize>,
-    by_request: HashMap<Box<str>, Vec<usize>>,
+/// What one answer may still tell.
+struct Room {
+    requests: usize,
+    parts: usize,
+    /// Requests that are told, or named as the callee of a call.
+    taken: HashSet<RecordId>,
 }
 
-/// Records with one request id that are looked through for a callee.
-const SAME_REQUEST_MAX: usize = 64;
+/// Of all lanes, newest first.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    records: Vec<Arc<RequestRecord>>,
+    recordings: HashMap<RecordId, Arc<Recording>>,
+    /// Calls that steps made, by their ids: the place of the caller, and that of the span.
+    calls: HashMap<u64, (usize, usize)>,
+    /// The same by the id of the client's request and the service that was called.
+    calls_to: HashMap<(Box<str>, Box<str>), Vec<(usize, usize)>>,
+    /// Places of the records, by the span that made them, and by the id of the client's request and their service.
+    by_parent: HashMap<u64, Vec<usize>>,
+    by_request: HashMap<(Box<str>, Box<str>), Vec<usize>>,
+}
+
+/// Calls, or callees, that are looked through where ids do not say it: a client may send one request id with all of its.
+const LOOKED_THROUGH_MAX: usize = 64;
+/// Parts of requests that one answer tells; of more only the number is told.
+const PARTS_MAX: usize = 5000;
 
 impl Kept {
-    pub(super) fn new(mut records: Vec<Arc<RequestRecord>>) -> Self {
+    pub(super) fn new(kept: Vec<trace::Kept>) -> Self {
+        let recorded = |kept: &trace::Kept| Some((kept.record.id, Arc::clone(kept.recording.as_ref()?)));
+        let recordings = kept.iter().filter_map(recorded).collect();
+        let mut records: Vec<_> = kept.into_iter().map(|kept| kept.record).collect();
         records.sort_by(|one, other| other.started.cmp(&one.started).then(other.id.cmp(&one.id)));
-        let (mut calls, mut by_parent) = (HashMap::new(), HashMap::new());
-        let mut by_request: HashMap<Box<str>, Vec<usize>> = HashMap::new();
+        let mut indexed = Self { recordings, ..Self::default() };
         for (place, record) in records.iter().enumerate() {
-            for (number, span) in record.spans.iter().enumerate().filter(|(_, span)| is_call(span)) {
-                calls.insert(span.id, (place, number));
-            }
-            if let Some(parent) = record.parent {
-                by_parent.insert(parent, place);
-            }
-            if let Some(id) = &record.request_id {
-                by_request.entry(id.clone()).or_default().push(place);
+            indexed.index(place, record);
+        }
+        Self { records, ..indexed }
+    }
+
+    fn index(&mut self, place: usize, record: &RequestRecord) {
+        let request = record.request_id.as_ref();
+        for (number, span) in record.spans.iter().enumerate().filter(|(_, span)| is_call(span)) {
+            self.calls.insert(span.id, (place, number));
+            if let (Some(request), Some(target)) = (request, &span.target) {
+                self.calls_to.entry((request.clone(), target.clone())).or_default().push((place, number));
             }
         }
-        Self { records, calls, by_parent, by_request }
+        if let Some(parent) = record.parent {
+            self.by_parent.entry(parent).or_default().push(place);
+        }
+        if let Some(request) = request {
+            self.by_request.entry((request.clone(), (&*record.service).into())).or_default().push(place);
+        }
     }
 
     /// All of them, without their parts.
@@ -64,14 +87,13 @@ impl Kept {
     /// One with all its parts. None: it is not kept.
     pub(super) fn one(&self, id: RecordId) -> Option<String> {
         let record = self.records.iter().find(|record| record.id == id)?;
-        let mut room = TOLD_MAX;
+        let mut room = Room { requests: TOLD_MAX, parts: PARTS_MAX, taken: HashSet::from([record.id]) };
         Some(self.detail(record, DEPTH_MAX, &mut room).to_string())
     }
 
     /// What it takes to run one again. None: it is not kept, or was not recorded.
     pub(super) fn recording(&self, id: RecordId) -> Option<String> {
-        let record = self.records.iter().find(|record| record.id == id)?;
-        serde_json::to_string_pretty(record.recording.as_ref()?).ok()
+        serde_json::to_string_pretty(&**self.recordings.get(&id)?).ok()
     }
 
     fn summary(&self, record: &RequestRecord) -> Value {
@@ -89,26 +111,31 @@ impl Kept {
             "steps": record.plan.as_ref().map_or(0, |plan| plan.steps.len() + plan.steps_left_out),
             "why": record.why,
             "caller": self.caller_of(record).map(|caller| caller.id),
-            "has_recording": record.recording.is_some(),
+            "has_recording": self.recordings.contains_key(&record.id),
         })
     }
 
-    fn detail(&self, record: &RequestRecord, depth: usize, room: &mut usize) -> Value {
-        *room -= 1;
+    fn detail(&self, record: &RequestRecord, depth: usize, room: &mut Room) -> Value {
+        room.requests -= 1;
+        let told = record.spans.len().min(room.parts);
+        room.parts -= told;
         let mut callees = Vec::new();
         let mut spans = Vec::new();
-        for span in &record.spans {
-            let callee = self.callee_of(record, span);
+        for span in &record.spans[..told] {
+            let callee = self.callee_of(record, span, &room.taken);
             spans.push(part(span, callee.map(|callee| callee.id)));
-            if let (Some(callee), true) = (callee, depth > 0 && *room > 0) {
+            let Some(callee) = callee else { continue };
+            room.taken.insert(callee.id);
+            if depth > 0 && room.requests > 0 {
                 callees.push(self.detail(callee, depth - 1, room));
             }
         }
+        let left_out = record.spans_left_out as usize + record.spans.len() - told;
         json!({
             "request": self.summary(record),
             "plan": record.plan,
             "spans": spans,
-            "spans_left_out": record.spans_left_out,
+            "spans_left_out": left_out,
             "critical_path": record.critical_path(),
             "callees": callees,
         })
@@ -119,22 +146,32 @@ impl Kept {
             let caller = &self.records[*place];
             return is_made_by(record, caller, &caller.spans[*number]).then_some(caller);
         }
-        let makes = |other: &&RequestRecord| other.spans.iter().any(|span| is_made_by(record, other, span));
-        self.of_same_request(record).find(makes)
+        let key = (record.request_id.clone()?, (&*record.service).into());
+        let calls = self.calls_to.get(&key)?.iter().take(LOOKED_THROUGH_MAX);
+        let mut callers = calls.map(|(place, number)| (&*self.records[*place], *number));
+        callers
+            .find(|(caller, number)| is_made_by(record, caller, &caller.spans[*number]))
+            .map(|(caller, _)| caller)
     }
 
-    fn callee_of(&self, record: &RequestRecord, span: &SpanRecord) -> Option<&RequestRecord> {
-        if let Some(place) = self.by_parent.get(&span.id) {
-            let callee = &self.records[*place];
-            return is_made_by(callee, record, span).then_some(callee);
-        }
-        self.of_same_request(record).find(|other| is_made_by(other, record, span))
-    }
-
-    fn of_same_request(&self, record: &RequestRecord) -> impl Iterator<Item = &RequestRecord> {
-        let places = record.request_id.as_ref().and_then(|id| self.by_request.get(id));
-        let places = places.map(Vec::as_slice).unwrap_or_default();
-        places.iter().take(SAME_REQUEST_MAX).map(|place| &*self.records[*place])
+    /// `taken`: those that other calls led to.
+    fn callee_of(
+        &self,
+        record: &RequestRecord,
+        span: &SpanRecord,
+        taken: &HashSet<RecordId>,
+    ) -> Option<&RequestRecord> {
+        let fits = |place: &&usize| {
+            let callee = &self.records[**place];
+            !taken.contains(&callee.id) && is_made_by(callee, record, span)
+        };
+        let first = |places: &'_ Vec<usize>| places.iter().take(LOOKED_THROUGH_MAX).find(fits).copied();
+        let of_parent = self.by_parent.get(&span.id).and_then(first);
+        let place = of_parent.or_else(|| {
+            let key = (record.request_id.clone()?, span.target.clone()?);
+            self.by_request.get(&key).and_then(first)
+        })?;
+        Some(&self.records[place])
     }
 }
 

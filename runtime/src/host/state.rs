@@ -83,12 +83,21 @@ impl MemoryInUse {
 struct MemoryHeld {
     of_cell: MemoryInUse,
     bytes: u64,
+    /// Of these, those of the last growth.
+    last: u64,
 }
 
 impl MemoryHeld {
     fn grow(&mut self, bytes: u64) {
-        self.bytes += bytes;
+        (self.bytes, self.last) = (self.bytes + bytes, bytes);
         self.of_cell.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The last growth was none.
+    fn shrink(&mut self) {
+        let last = std::mem::take(&mut self.last);
+        self.bytes -= last;
+        self.of_cell.0.fetch_sub(last, Ordering::Relaxed);
     }
 }
 
@@ -108,7 +117,7 @@ impl State {
             deadline: Nanos::MAX,
             cause,
             memory_refused: false,
-            memory: MemoryHeld { of_cell: cell.memory().clone(), bytes: 0 },
+            memory: MemoryHeld { of_cell: cell.memory().clone(), bytes: 0, last: 0 },
         }
     }
 }
@@ -139,6 +148,11 @@ impl ResourceLimiter for State {
         }
         self.memory_refused = true;
         Err(wasmtime::Error::msg("past its memory limit"))
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory.shrink();
+        Ok(())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {

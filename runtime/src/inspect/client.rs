@@ -11,6 +11,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
+use super::graph::title;
+
 /// Longest time for an answer, and the most of it that is read.
 const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -59,7 +61,7 @@ impl AdminPort {
         let body = body.map_err(|error| anyhow::anyhow!("{url}: {error}"))?.to_bytes();
         if !status.is_success() {
             let said: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-            let said = said.and_then(|said| said["error"].as_str().map(str::to_owned));
+            let said = said.and_then(|said| said["error"].as_str().map(title));
             bail!("{url}: {}", said.unwrap_or_else(|| status.to_string()));
         }
         Ok(body)

@@ -174,8 +174,9 @@ fn from_file(file: &std::path::Path) -> anyhow::Result<Drawn> {
 impl Drawn {
     fn of(told: Told) -> anyhow::Result<Self> {
         let Summary { id, service, method, target, status, duration_seconds } = told.request;
-        let plan =
-            told.plan.with_context(|| format!("request {id}: {service} answered it without a graph"))?;
+        let plan = told.plan.with_context(|| {
+            format!("request {}: {} answered it without a graph", clean(&id), clean(&service))
+        })?;
         let mut known: HashMap<String, Known> = HashMap::new();
         for part in told.spans {
             let Some(step) = part.step else { continue };
@@ -194,7 +195,9 @@ impl Drawn {
 
     fn of_recording(recording: crate::trace::Recording) -> anyhow::Result<Self> {
         let crate::trace::Recording { service, request, course, .. } = recording;
-        let plan = course.plan.with_context(|| format!("{service} answered this request without a graph"))?;
+        let plan = course
+            .plan
+            .with_context(|| format!("{} answered this request without a graph", clean(&service)))?;
         let mut known: HashMap<String, Known> = HashMap::new();
         for step in course.steps {
             use crate::trace::StepDeed::{Answered, Built, Refused, Returned, Sent};
@@ -283,11 +286,11 @@ pub(super) fn time(seconds: f64) -> String {
 }
 
 /// Text of a client or a cell on one line of a picture or a terminal: cut, and without characters that steer.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     cut(text, LABEL_MAX)
 }
 
-fn title(text: &str) -> String {
+pub(super) fn title(text: &str) -> String {
     cut(text, TITLE_MAX)
 }
 

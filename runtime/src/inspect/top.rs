@@ -12,7 +12,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::AdminPort;
-use super::graph::time;
+use super::graph::{clean, time, title};
 
 /// Whom to look at.
 #[derive(Debug, Args)]
@@ -122,19 +122,20 @@ fn page(admin: &str, before: &State, now: &State, rows: usize) -> String {
     let state = if now.missing.is_empty() {
         "ready".into()
     } else {
-        format!("not ready: {}", now.missing.join("; "))
+        format!("not ready: {}", title(&now.missing.join("; ")))
     };
     let _ = writeln!(
         out,
         "cellmesh {} at {admin}: {state}\nup {:.0} s   cpu {cpu:.0} %   memory {memory}   descriptors {descriptors}\n",
-        now.command, now.uptime_seconds,
+        clean(&now.command),
+        now.uptime_seconds,
     );
     cells(&mut out, before, now, seconds, rows);
     edges(&mut out, before, now, seconds, rows);
     for gauge in now.gauges.iter().filter(|gauge| gauge.value > 0) {
         let show = |count| if gauge.unit == "bytes" { bytes(count) } else { count.to_string() };
         let of = gauge.max.map_or_else(String::new, |max| format!(" of {}", show(max)));
-        let _ = writeln!(out, "{}: {}{of}", gauge.name, show(gauge.value));
+        let _ = writeln!(out, "{}: {}{of}", clean(&gauge.name), show(gauge.value));
     }
     out
 }
@@ -150,7 +151,7 @@ fn cells(out: &mut String, before: &State, now: &State, seconds: f64, rows: usiz
         let taken = since(&cell.duration, old.map(|old| &old.duration));
         let quantile = |share| quantile(&taken, &now.histogram_bounds_seconds, share);
         let row = [
-            cell.service.clone(),
+            clean(&cell.service),
             rate(requests, seconds),
             rate(errors, seconds),
             quantile(0.5),
@@ -173,7 +174,7 @@ fn edges(out: &mut String, before: &State, now: &State, seconds: f64, rows: usiz
         let errors = edge.errors.saturating_sub(old.map_or(0, |old| old.errors));
         let taken = since(&edge.duration, old.map(|old| &old.duration));
         let quantile = |share| quantile(&taken, &now.histogram_bounds_seconds, share);
-        let who = format!("{} -> {}", edge.from.as_deref().unwrap_or("clients"), edge.to);
+        let who = format!("{} -> {}", edge.from.as_deref().map_or("clients".into(), clean), clean(&edge.to));
         let row = [who, rate(calls, seconds), rate(errors, seconds), quantile(0.5), quantile(0.99)];
         table.push((calls, row));
     }
@@ -220,7 +221,7 @@ fn since(now: &Histogram, before: Option<&Histogram>) -> Vec<u64> {
 ///
 /// Source: `histogram_quantile` of Prometheus.
 fn quantile(buckets: &[u64], bounds: &[f64], share: f64) -> String {
-    let all: u64 = buckets.iter().sum();
+    let all = buckets.iter().copied().fold(0, u64::saturating_add);
     if all == 0 {
         return "-".into();
     }

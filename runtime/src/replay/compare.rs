@@ -33,7 +33,7 @@ pub(super) fn told(recording: &Recording, now: &Course, differences: &[Differenc
     let request = &recording.request;
     let (method, url) =
         (request.method.as_deref().unwrap_or_default(), request.url.as_deref().unwrap_or_default());
-    let mut out = format!("{}: {} {}\n", recording.service, shown(method), shown(url));
+    let mut out = format!("{}: {} {}\n", shown(&recording.service), shown(method), shown(url));
     if differences.is_empty() {
         out += &match &now.plan {
             Some(plan) => format!(
@@ -188,7 +188,7 @@ fn note(all: &mut Vec<Difference>, what: &str, recorded: String, now: String) {
 }
 
 /// On one line of a terminal.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let mut cut = String::new();
     for letter in text.chars().take(SHOWN_MAX) {
         if letter.is_control() {

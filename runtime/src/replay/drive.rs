@@ -13,6 +13,7 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
+use super::compare::shown;
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Returned, StepCall};
 use crate::trace::{Course, Message, PlanShape, Recording, Sent, StepCourse, StepDeed};
 use crate::worker::{handle_call, reply, resolve, step_call};
@@ -27,7 +28,7 @@ pub(super) async fn again(cell: &Cell, recording: &Recording) -> anyhow::Result<
     for StepCourse { step, deed } in &recording.course.steps {
         if let StepDeed::Answered(answer) = deed {
             let result = answer.result().map_err(anyhow::Error::msg);
-            let result = result.with_context(|| format!("the recorded answer of step {step}"))?;
+            let result = result.with_context(|| format!("the recorded answer of step {}", shown(step)))?;
             answers.entry(step.clone()).or_default().push_back(result);
         }
     }

@@ -29,6 +29,8 @@ use super::settings::Otlp;
 const WAITING_MAX: usize = 2048;
 /// Requests in one message, and how long the first of them waits for more.
 const BATCH_MAX: usize = 256;
+/// Parts of requests in one message, but for those of its last request.
+const PARTS_MAX: usize = 4096;
 const BATCH_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest time for one try. Source: the default of OTLP exporters.
 const TRY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -119,12 +121,13 @@ impl Exporter {
             Some(first) => batch.push(first),
             None => return false,
         }
+        let parts = |record: &Arc<RequestRecord>| record.spans.len() + 1;
         let more = async {
-            while batch.len() < BATCH_MAX {
-                let room = BATCH_MAX - batch.len();
-                if self.from.recv_many(batch, room).await == 0 {
-                    break;
-                }
+            let mut room = PARTS_MAX.saturating_sub(batch.iter().map(parts).sum());
+            while batch.len() < BATCH_MAX && room > 0 {
+                let Some(next) = self.from.recv().await else { break };
+                room = room.saturating_sub(parts(&next));
+                batch.push(next);
             }
         };
         // What has come until then is in the batch.
@@ -145,7 +148,8 @@ impl Exporter {
                 Ok(Err(error)) => format!("{error:#}"),
                 Err(_) => format!("no answer within {TRY_TIMEOUT:?}"),
             };
-            if tries_left == 0 {
+            // When the lanes have ended the process wants to end too.
+            if tries_left == 0 || self.from.is_closed() {
                 return self.gave_up(batch.len(), &why);
             }
             sleep(pause).await;
@@ -156,14 +160,18 @@ impl Exporter {
     fn sent(&mut self, count: usize) {
         self.counts.0.sent.fetch_add(count as u64, Ordering::Relaxed);
         if std::mem::take(&mut self.is_failing) {
-            tracing::info!(collector = %self.otlp.url, "the collector takes traces again");
+            tracing::info!(collector = self.otlp.place(), "the collector takes traces again");
         }
     }
 
     fn gave_up(&mut self, count: usize, why: &str) {
         self.counts.0.failed.fetch_add(count as u64, Ordering::Relaxed);
         if !std::mem::replace(&mut self.is_failing, true) {
-            tracing::warn!(collector = %self.otlp.url, why, "traces are lost: the collector does not take them");
+            tracing::warn!(
+                collector = self.otlp.place(),
+                why,
+                "traces are lost: the collector does not take them"
+            );
         }
     }
 }

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::context::Ids;
 use super::recorder::SpanKind;
-use super::recording::Recording;
 
 /// Steps of a plan that are kept; more are counted.
 const STEPS_MAX: usize = 500;
@@ -20,7 +19,7 @@ const STEP_ENTRIES_MAX: usize = 100;
 const TEXT_BYTES_MAX: usize = 256;
 
 /// Names a request that is kept: `<lane>-<number>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId {
     /// Its lane.
     pub lane: u16,
@@ -73,8 +72,6 @@ pub struct RequestRecord {
     pub spans: Vec<SpanRecord>,
     /// Parts that are not kept, because there are too many.
     pub spans_left_out: u32,
-    /// What it takes to run it again, where config asks for that and it is not too much.
-    pub recording: Option<Recording>,
 }
 
 /// A part of a request: a guest call, or a call to another service.

@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::context::{Ids, Parent, Traceparent};
 use super::export::Outbox;
 use super::record::{PlanShape, RecordId, RequestRecord, SpanRecord, Why, text};
-use super::recording::{Sent, Tape};
+use super::recording::{Recording, Sent, Tape};
 use super::{Sampler, TraceSettings};
 use crate::worker::{CallKind, Timing};
 
@@ -104,6 +104,16 @@ pub struct RecorderParts {
     pub(crate) outbox: Option<Outbox>,
 }
 
+/// A request that is kept. To clone it counts references.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// What became of it.
+    pub record: Arc<RequestRecord>,
+    /// What it takes to run it again, where config asks for that and it is not too much. Nobody else holds it: it goes when
+    /// the request is not kept any more.
+    pub recording: Option<Arc<Recording>>,
+}
+
 /// Of one lane. A cheap handle, for one thread.
 #[derive(Debug, Clone)]
 pub struct Recorder(Rc<RefCell<State>>);
@@ -116,9 +126,9 @@ struct State {
     random: fastrand::Rng,
     spare: Vec<Vec<Span>>,
     kept: u64,
-    sampled: VecDeque<Arc<RequestRecord>>,
+    sampled: VecDeque<Kept>,
     /// Slow, or in error.
-    notable: VecDeque<Arc<RequestRecord>>,
+    notable: VecDeque<Kept>,
     outbox: Option<Outbox>,
 }
 
@@ -142,7 +152,7 @@ impl Recorder {
 
     /// What is kept, in no order.
     #[must_use]
-    pub fn kept(&self) -> Vec<Arc<RequestRecord>> {
+    pub fn kept(&self) -> Vec<Kept> {
         let state = self.0.borrow();
         state.sampled.iter().chain(&state.notable).cloned().collect()
     }
@@ -185,8 +195,7 @@ impl Recorder {
             let record = state.record(&trace, ended, why, name_of);
             let finish =
                 |tape: Box<Tape>| tape.finish(ended.service, ended.message, ended.plan, ended.response?);
-            let record = RequestRecord { recording: tape.and_then(finish), ..record };
-            state.keep(record);
+            state.keep(record, tape.and_then(finish));
         }
         state.take_back(trace.spans);
     }
@@ -230,7 +239,7 @@ impl State {
             spans.push(span.record(ids.part(number), step, target, ended));
         }
         for (number, (step, wanted)) in ended.running.iter().enumerate() {
-            let id = ids.part(SPANS_MAX + number);
+            let id = ids.part(SPANS_MAX + 1 + number);
             spans.push(still_running(id, step.and_then(step_name), *wanted, ended));
         }
         RequestRecord {
@@ -249,11 +258,10 @@ impl State {
             plan: ended.plan.map(PlanShape::of),
             spans,
             spans_left_out: trace.left_out,
-            recording: None,
         }
     }
 
-    fn keep(&mut self, record: RequestRecord) {
+    fn keep(&mut self, record: RequestRecord, recording: Option<Recording>) {
         let record = Arc::new(record);
         if let Some(outbox) = &self.outbox {
             outbox.send(&record);
@@ -265,7 +273,7 @@ impl State {
         while ring.len() >= self.settings.kept_max {
             ring.pop_front();
         }
-        ring.push_back(record);
+        ring.push_back(Kept { record, recording: recording.map(Arc::new) });
     }
 
     fn take_back(&mut self, mut spans: Vec<Span>) {
@@ -314,8 +322,7 @@ impl Trace {
         &mut self,
         step: Option<StepIndex>,
         timing: &Timing,
-        status: u16,
-        error: Option<Box<str>>,
+        (status, error): (u16, Option<&str>),
     ) {
         let kind = match timing.kind {
             CallKind::Handler => SpanKind::Handler,
@@ -331,7 +338,7 @@ impl Trace {
             queue: timing.begun.saturating_since(timing.wanted),
             ran: timing.ran,
             status,
-            error,
+            error: error.map(cut),
         });
     }
 
@@ -353,14 +360,17 @@ impl Trace {
     /// It has its outcome.
     pub(crate) fn answered(&mut self, span: Option<usize>, now: Nanos, status: u16, error: Option<&str>) {
         if let Some(span) = span.and_then(|span| self.spans.get_mut(span)) {
-            (span.ended, span.status, span.error) = (Some(now), status, error.map(Into::into));
+            (span.ended, span.status, span.error) = (Some(now), status, error.map(cut));
         }
     }
 
     /// The header line that the next call to another service is sent with, if somebody looks at this request.
     pub(crate) fn header_of_next_call(&self) -> Option<Bytes> {
-        let Ids { trace_id, .. } = self.ids?;
-        let span_id = self.ids?.part(self.spans.len());
+        let ids = self.ids?;
+        // Of a call that is not kept the request itself is the parent.
+        let is_kept = self.spans.len() < SPANS_MAX;
+        let (trace_id, span_id) =
+            (ids.trace_id, if is_kept { ids.part(self.spans.len()) } else { ids.span_id });
         let value = Traceparent { trace_id, span_id, sampled: self.is_sampled };
         Some(format!("traceparent: {value}\n").into())
     }
@@ -385,9 +395,9 @@ impl Trace {
     }
 
     /// An internal step has returned.
-    pub(crate) fn returned(&mut self, step: StepIndex, result: &StepResult) {
+    pub(crate) fn returned(&mut self, step: StepIndex, result: impl FnOnce() -> StepResult) {
         if let Some(tape) = self.tape() {
-            tape.returned(step, result);
+            tape.returned(step, &result());
         }
     }
 
@@ -399,9 +409,9 @@ impl Trace {
     }
 
     /// The request fails for a reason that no part of it has.
-    pub(crate) fn failed(&mut self, why: &str) {
+    pub(crate) fn failed(&mut self, why: impl FnOnce() -> String) {
         if self.is_on {
-            self.error.get_or_insert_with(|| why.into());
+            self.error.get_or_insert_with(|| cut(&why()));
         }
     }
 
@@ -444,6 +454,11 @@ impl Span {
 
 fn parent_of(message: &RequestMessage) -> Option<Parent> {
     message.headers().get("traceparent").and_then(Parent::parse)
+}
+
+/// What a cell says of its failure has whatever length.
+fn cut(error: &str) -> Box<str> {
+    text(error.as_bytes())
 }
 
 /// A clock that is before 1970 says nothing.

@@ -6,12 +6,12 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use cellmesh_graph::{BodySource, BuiltRequests, Plan, StepIndex, StepResult};
+use cellmesh_graph::{BodySource, BuiltRequests, Plan, StepIndex, StepResult, Work};
 use cellmesh_shm::head::HeaderLines;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::{Deserialize, Serialize};
 
-use super::record::{PlanShape, id_of, text_of};
+use super::record::{PlanShape, StepShape, id_of, text_of};
 
 /// What a request did so far, in the order in which it was done.
 #[derive(Debug)]
@@ -137,7 +137,12 @@ impl Tape {
     }
 
     pub(super) fn built(&mut self, step: StepIndex, built: &Result<BuiltRequests, Box<str>>) {
-        let len = built.as_ref().map_or(0, |built| built.arena.len());
+        let span = |span: cellmesh_graph::Span| span.len as usize;
+        let of_request = |request: &cellmesh_graph::EgressRequest| {
+            let body = if let BodySource::Bytes(body) = request.body { span(body) } else { 0 };
+            size_of::<Sent>() + span(request.method) + span(request.url) + span(request.headers) + body
+        };
+        let len = built.as_ref().map_or(0, |built| built.requests.iter().map(of_request).sum());
         self.put(step, len, || Deed::Built(built.as_ref().map(requests_of).map_err(Clone::clone)));
     }
 
@@ -161,7 +166,7 @@ impl Tape {
         plan: Option<&Plan>,
         response: &ResponseMessage,
     ) -> Option<Recording> {
-        let plan_len = plan.map_or(0, |plan| plan.arena.len());
+        let plan_len = plan.map_or(0, len_of_plan);
         if self.is_full || plan_len + response.head.len() + response.body.len() > self.bytes_left {
             return None;
         }
@@ -179,6 +184,21 @@ impl Tape {
             },
         })
     }
+}
+
+/// About the bytes that [`PlanShape::whole`] has: spans of a plan may overlap, so these are more than its arena's.
+fn len_of_plan(plan: &Plan) -> usize {
+    let steps = plan.nodes.iter().map(|node| {
+        let args = match node.work {
+            Work::Builder(call) | Work::Internal(call) => call.args.len as usize,
+            Work::Order(_) | Work::Pipe(_) | Work::Requests(_) => 0,
+        };
+        size_of::<StepShape>() + node.id.len as usize + args
+    });
+    // An id beside each mention of a step.
+    let mentions = (plan.children.len() + plan.inputs.len()) * 32;
+    let requests = plan.requests.iter().map(|request| (request.method.len + request.url.len) as usize);
+    steps.sum::<usize>() + mentions + requests.sum::<usize>()
 }
 
 fn len_of(result: &StepResult) -> usize {

@@ -38,7 +38,8 @@ impl Sampler {
         if let (true, Some(interval)) = (samples, self.interval) {
             // What was not used in the last second may be used at once: a few requests of a person are all seen.
             let oldest = Nanos(now.0.saturating_sub(BURST_NANOS));
-            self.due = self.due.max(oldest).saturating_add(interval);
+            // Those that the share drew count, but never put off the next one for longer than that.
+            self.due = self.due.max(oldest).saturating_add(interval).min(now.saturating_add(interval));
         }
         samples
     }
@@ -61,6 +62,16 @@ mod tests {
         assert!((9_000..11_000).contains(&kept), "{kept} of 100,000");
         assert_eq!(count(&mut Sampler::new(0, 0), 1000, Duration::from_secs(1)), 0);
         assert_eq!(count(&mut Sampler::new(1000, 0), 1000, Duration::from_nanos(1)), 1000);
+    }
+
+    /// What a share has drawn does not put off the lower bound when there are few requests again.
+    #[test]
+    fn lower_bound_holds_after_a_rush() {
+        let mut sampler = Sampler::new(1000, 10);
+        let begin = 100 * BURST_NANOS;
+        (0..100_000).for_each(|n| assert!(sampler.samples(Nanos(begin + n), 0)));
+        sampler.share = 0;
+        assert!(sampler.samples(Nanos(begin + BURST_NANOS), u64::MAX));
     }
 
     /// Some are kept each second however small the share; all, if they are fewer.

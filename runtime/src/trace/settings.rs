@@ -178,7 +178,7 @@ pub struct Otlp {
 
 impl std::fmt::Debug for Otlp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Otlp({}, {} headers)", self.url, self.headers.len())
+        write!(f, "Otlp({}, {} headers)", self.place(), self.headers.len())
     }
 }
 
@@ -193,6 +193,12 @@ const ENDPOINT_RIGHT: &str =
     "the base address of a collector that takes OTLP over HTTP, such as \"http://127.0.0.1:4318\"";
 
 impl Otlp {
+    /// For the log: without a query, which may have a key.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.url.to_string().split('?').next().unwrap_or_default().to_owned()
+    }
+
     /// The address of traces below a base address.
     ///
     /// # Errors

@@ -186,7 +186,9 @@ impl Meters {
     pub(super) fn of(&self, service: &Arc<str>, memory: &MemoryInUse) -> Meter {
         let mut meters = self.0.borrow_mut();
         let new = || Metered { meter: Meter(Rc::default()), memory: memory.clone() };
-        let Metered { meter, .. } = meters.entry(Arc::clone(service)).or_insert_with(new);
+        let metered = meters.entry(Arc::clone(service)).or_insert_with(new);
+        metered.memory = memory.clone();
+        let meter = &metered.meter;
         // Of a worker that is gone, and its instances with it.
         meter.0.borrow_mut().instances_busy = 0;
         meter.clone()

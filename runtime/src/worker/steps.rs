@@ -48,7 +48,7 @@ impl Worker {
                 let service = self.service_name(ticket.service);
                 tracing::warn!(cell = %service, reason = %error, "graph refused");
                 if let Some(request) = self.requests.get_mut(ticket.request) {
-                    request.trace.failed(&format!("bad graph: {error}"));
+                    request.trace.failed(|| format!("bad graph: {error}"));
                 }
                 self.end(
                     ticket.request,
@@ -178,7 +178,7 @@ impl Worker {
             Err(why) => StepResult::failure(500, why),
         };
         if let Some(request) = self.requests.get_mut(id) {
-            request.trace.returned(step, &result);
+            request.trace.returned(step, || result.clone());
         }
         self.tell_and_advance(id, |engine| engine.on_result(step, result));
     }
@@ -186,7 +186,7 @@ impl Worker {
     /// A function that a step ran did not return.
     pub(super) fn step_failed(&mut self, id: RequestId, step: StepIndex, status: u16, why: &str) {
         if let Some(request) = self.requests.get_mut(id) {
-            request.trace.returned(step, &StepResult::failure(status, why));
+            request.trace.returned(step, || StepResult::failure(status, why));
         }
         self.tell_and_advance(id, |engine| engine.on_failure(step, status, why));
     }

@@ -113,9 +113,12 @@ impl<'a> Registry<'a> {
         mut answer: Response<Incoming>,
         accept: &'static str,
     ) -> Result<Response<Incoming>, OciError> {
-        for _ in 0..REDIRECTS_MAX {
+        for redirects in 0.. {
             if !answer.status().is_redirection() {
                 return Ok(answer);
+            }
+            if redirects == REDIRECTS_MAX {
+                break;
             }
             let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             let location = location.unwrap_or_default();
@@ -132,12 +135,14 @@ impl<'a> Registry<'a> {
         Err(OciError::Redirects { registry: self.reference.registry.clone(), max: REDIRECTS_MAX })
     }
 
-    /// Whoever names another place may not name one that anybody can listen to.
+    /// Whoever names another place may not name one that anybody can listen to; nor one on this machine, if it is not here
+    /// itself.
     fn check_scheme(&self, uri: &Uri) -> Result<(), OciError> {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let is_plain = |authority| self.settings.is_plain(authority);
         match uri.scheme_str() {
             Some("https") => Ok(()),
-            Some("http") if self.settings.is_plain(authority) => Ok(()),
+            Some("http") if is_plain(authority) && is_plain(&self.reference.registry) => Ok(()),
             _ => {
                 Err(OciError::Plain { registry: self.reference.registry.clone(), place: without_query(uri) })
             }
@@ -241,12 +246,14 @@ impl<'a> Registry<'a> {
         // It ends with the answer's body, or when that is dropped.
         tokio::spawn(connection);
         let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        // A URL may have a query and no path; a request may not.
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         let mut request = Request::get(target)
             .header(HOST, place())
             .header(ACCEPT, accept)
             .header(USER_AGENT, concat!("cellmesh/", env!("CARGO_PKG_VERSION")))
             .body(Empty::<Bytes>::new())
-            .expect("a target and values of parsed URLs");
+            .map_err(|_| OciError::Url { found: without_query(uri) })?;
         if let Some(authorization) = authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization);
         }
@@ -310,7 +317,9 @@ fn secret(text: &str) -> Option<HeaderValue> {
 }
 
 fn parse_uri(text: &str) -> Result<Uri, OciError> {
-    let uri = text.parse::<Uri>().ok().filter(|uri| uri.authority().is_some() && uri.scheme().is_some());
+    // A name before the host would be taken for the host by who reads only up to a colon.
+    let is_whole = |uri: &Uri| uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    let uri = text.parse::<Uri>().ok().filter(|uri| is_whole(uri) && uri.scheme().is_some());
     uri.ok_or_else(|| OciError::Url { found: text.chars().take(200).collect() })
 }
 

@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::digest::Digest;
 
+/// Most that is read of a file: more than any component may have.
+const READ_BYTES_MAX: usize = 65 << 20;
+
 /// Manifests and components by digest, in one folder.
 pub(super) struct Store {
     dir: PathBuf,
@@ -31,9 +34,10 @@ impl Store {
     /// The bytes with this digest, if they are here and not more than `bytes_max`.
     pub(super) fn read(&self, digest: &Digest, bytes_max: usize) -> Option<Vec<u8>> {
         let path = self.path(digest);
-        let bytes = read_up_to(&path, bytes_max).ok()?;
+        let bytes = read_up_to(&path, READ_BYTES_MAX).ok()?;
         if Digest::of(&bytes) == *digest {
-            return Some(bytes);
+            // Who expects less is wrong about it, and not the file.
+            return (bytes.len() <= bytes_max).then_some(bytes);
         }
         tracing::warn!(file = %path.display(), "does not fit its digest any more: pulling it again");
         // One that is gone already is what we want.

@@ -315,11 +315,9 @@ impl Worker {
         self.pass_on(ticket.service, instance.filter(|instance| !instance.flags().is_cancelled()));
         let Some(request) = self.requests.get_mut(ticket.request) else { return };
         request.running.retain(|call| call.step != ticket.step);
-        if let Some(timing) = timing {
-            if request.trace.is_on() {
-                let fault = result.as_ref().err().map(ToString::to_string);
-                request.trace.guest_call(ticket.step, &timing, outcome(&result, fault.as_deref()));
-            }
+        if let Some(timing) = timing.filter(|_| request.trace.is_on()) {
+            let fault = result.as_ref().err().map(ToString::to_string);
+            request.trace.guest_call(ticket.step, &timing, outcome(&result, fault.as_deref()));
         }
         match result {
             Ok(returned) => self.returned(ticket, returned),

@@ -33,11 +33,14 @@ pub(super) struct Kept {
     /// Calls that steps made, by their ids: the place of the caller, and that of the span.
     calls: HashMap<u64, (usize, usize)>,
     /// The same by the id of the client's request and the service that was called.
-    calls_to: HashMap<(Box<str>, Box<str>), Vec<(usize, usize)>>,
+    calls_to: HashMap<RequestOf, Vec<(usize, usize)>>,
     /// Places of the records, by the span that made them, and by the id of the client's request and their service.
     by_parent: HashMap<u64, Vec<usize>>,
-    by_request: HashMap<(Box<str>, Box<str>), Vec<usize>>,
+    by_request: HashMap<RequestOf, Vec<usize>>,
 }
+
+/// The id of a client's request, and a service.
+type RequestOf = (Box<str>, Box<str>);
 
 /// Calls, or callees, that are looked through where ids do not say it: a client may send one request id with all of its.
 const LOOKED_THROUGH_MAX: usize = 64;

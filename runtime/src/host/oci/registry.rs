@@ -402,11 +402,17 @@ mod tests {
     /// Neither a redirect nor a realm leads to where anybody can listen.
     #[test]
     fn nobody_leads_into_cleartext() {
-        let reference = format!("oci://r.example/a@sha256:{}", "0".repeat(64)).parse().expect("a reference");
+        let reference = |host: &str| format!("oci://{host}/a@sha256:{}", "0".repeat(64)).parse();
+        let (far, near) =
+            (reference("r.example").expect("right"), reference("127.0.0.1:5000").expect("right"));
         let settings = settings(None);
-        let registry = Registry::new(&reference, &settings);
-        let check = |uri: &str| registry.check_scheme(&uri.parse().expect("a URL"));
-        assert!(check("https://elsewhere.example/x").is_ok() && check("http://127.0.0.1:1/x").is_ok());
+        let check = |uri: &str| Registry::new(&far, &settings).check_scheme(&parse_uri(uri)?);
+        assert!(check("https://elsewhere.example/x").is_ok());
+        // A port of this machine gets nothing of a registry elsewhere; of one that is here itself it may.
+        assert!(check("http://127.0.0.1:1/x").is_err());
+        let here = parse_uri("http://127.0.0.1:1/x").expect("a URL");
+        assert!(Registry::new(&near, &settings).check_scheme(&here).is_ok());
+        assert!(parse_uri("http://127.0.0.1:x@evil.example/token").is_err());
         let error = check("http://elsewhere.example/x?signature=1").expect_err("in cleartext");
         let said = error.to_string();
         assert!(said.contains("http://elsewhere.example/x,") && !said.contains("signature"), "{said}");

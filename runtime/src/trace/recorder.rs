@@ -465,3 +465,105 @@ fn cut(error: &str) -> Box<str> {
 fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use cellmesh_graph::{FunctionCall, Node, Span as Bytewise, Work};
+    use cellmesh_shm::message::Fault;
+
+    use super::*;
+
+    fn message(headers: &str) -> RequestMessage {
+        let head = format!("GET/path?secret{headers}").into();
+        let (service, deadline, hops) = (ServiceId(0), Nanos::MAX, 0);
+        RequestMessage { service, deadline, hops, method_len: 3, target_len: 12, head, body: Bytes::new() }
+    }
+
+    fn recorder(settings: TraceSettings) -> Recorder {
+        Recorder::new(RecorderParts { lane: 0, settings, outbox: None })
+    }
+
+    fn end(recorder: &Recorder, trace: Trace, message: &RequestMessage, status: u16, plan: Option<&Plan>) {
+        let response = ResponseMessage { status, fault: Fault::None, head: Bytes::new(), body: Bytes::new() };
+        let ended = Ended {
+            message,
+            service: &"s".into(),
+            arrived: Nanos(0),
+            now: Nanos(10),
+            status: Some(status),
+            response: Some(&response),
+            plan,
+            running: &[],
+        };
+        recorder.end(trace, &ended, |_| None);
+    }
+
+    fn timing() -> Timing {
+        let (wanted, begun, ended) = (Nanos(0), Nanos(1), Nanos(5));
+        Timing { kind: CallKind::Handler, wanted, begun, ended, ran: Duration::from_nanos(4) }
+    }
+
+    /// What a cell says of its failure is kept as far as a person reads it.
+    #[test]
+    fn long_errors_are_cut() {
+        let recorder = recorder(TraceSettings::default());
+        let message = message("");
+        let mut trace = recorder.begin(&message, Nanos(0));
+        trace.guest_call(None, &timing(), (500, Some(&"x".repeat(1 << 20))));
+        trace.failed(|| "y".repeat(1 << 20));
+        end(&recorder, trace, &message, 500, None);
+        let record = &recorder.kept()[0].record;
+        let lengths = [&record.error, &record.spans[0].error]
+            .map(|error| error.as_ref().map_or(0, |error| error.len()));
+        assert!(lengths.iter().all(|length| (256..300).contains(length)), "{lengths:?}");
+    }
+
+    /// Parts beyond the bound are counted, and a call that is none of the kept ones is not said to be one.
+    #[test]
+    fn parts_are_bounded() {
+        let recorder = recorder(TraceSettings { share: 1000, ..TraceSettings::default() });
+        let message = message("");
+        let mut trace = recorder.begin(&message, Nanos(0));
+        for _ in 0..SPANS_MAX + 7 {
+            trace.guest_call(Some(StepIndex(0)), &timing(), (200, None));
+        }
+        let ids = trace.ids.expect("it is sampled");
+        let header = trace.header_of_next_call().expect("it is sampled");
+        assert!(String::from_utf8_lossy(&header).contains(&format!("-{:016x}-01", ids.span_id)));
+        assert_eq!(trace.call(StepIndex(0), ServiceId(1), Nanos(3)), None);
+        end(&recorder, trace, &message, 200, None);
+        let record = &recorder.kept()[0].record;
+        assert_eq!((record.spans.len(), record.spans_left_out), (SPANS_MAX, 8));
+        assert_eq!(record.why, Why::Sampled);
+    }
+
+    /// A plan that names the same bytes again and again is as large as what would be written of it.
+    #[test]
+    fn recordings_are_bounded_by_what_is_written() {
+        let settings =
+            TraceSettings { share: 1000, record_bytes_max: Some(64 << 10), ..TraceSettings::default() };
+        let recorder = recorder(settings);
+        let message = message("");
+        let plan = |steps: usize| {
+            let args = Bytewise { start: 0, len: 8 << 10 };
+            let work = Work::Internal(FunctionCall { function: 0, args });
+            let id = Bytewise { start: 0, len: 1 };
+            let node = Node { id, work, inputs: Bytewise::default(), tolerant: false };
+            Plan { nodes: vec![node; steps], arena: vec![b'a'; 8 << 10].into(), ..Plan::default() }
+        };
+        for steps in [2, 100] {
+            let trace = recorder.begin(&message, Nanos(0));
+            end(&recorder, trace, &message, 200, Some(&plan(steps)));
+        }
+        let recorded: Vec<bool> = recorder.kept().iter().map(|kept| kept.recording.is_some()).collect();
+        assert_eq!(recorded, [true, false]);
+    }
+
+    /// Of a lane that nobody can ask, and without a collector, nothing is noted.
+    #[test]
+    fn nothing_is_noted_for_nobody() {
+        let recorder = recorder(TraceSettings { kept_max: 0, share: 1000, ..TraceSettings::default() });
+        let trace = recorder.begin(&message(""), Nanos(0));
+        assert!(!trace.is_on() && trace.header_of_next_call().is_none());
+    }
+}

@@ -14,6 +14,22 @@ pub(crate) use client::AdminPort;
 /// Longest file with a recording, or an answer of the admin port that was saved.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
+/// Text that somebody else chose, on one line of a terminal or a picture: cut, and what would steer it written out.
+pub(crate) fn shown(text: &str, letters_max: usize) -> String {
+    let mut shown = String::new();
+    for letter in text.chars().take(letters_max) {
+        if letter.is_control() {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    if text.chars().nth(letters_max).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// A file as JSON; `-` is standard input.
 ///
 /// # Errors

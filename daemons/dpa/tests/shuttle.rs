@@ -283,9 +283,10 @@ fn sleep_between(
     }
 }
 
-/// Whether this bell has rung since somebody asked.
+/// Whether this bell has rung since somebody asked. One whose other end is closed has not, and never will: a thread that took
+/// that for a ring would look for work for ever, and a scheduler that lets the most urgent thread run let no other.
 fn heard(bell: Option<BorrowedFd<'_>>) -> bool {
-    bell.is_some_and(|bell| rustix::io::read(bell, &mut [0; 8]).is_ok())
+    bell.is_some_and(|bell| rustix::io::read(bell, &mut [0; 8]).is_ok_and(|bytes| bytes > 0))
 }
 
 fn port(fds: LinkFds) -> Port {

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::{AdminPort, read_json};
+use super::{AdminPort, read_json, shown};
 use crate::trace::{PlanShape, ShapeKind, StepShape};
 
 /// Whose graph, and how.
@@ -285,22 +285,14 @@ pub(super) fn time(seconds: f64) -> String {
     }
 }
 
-/// Text of a client or a cell on one line of a picture or a terminal: cut, and without characters that steer.
+/// A word of a client or a cell.
 pub(super) fn clean(text: &str) -> String {
-    cut(text, LABEL_MAX)
+    shown(text, LABEL_MAX)
 }
 
+/// A line of them.
 pub(super) fn title(text: &str) -> String {
-    cut(text, TITLE_MAX)
-}
-
-fn cut(text: &str, letters: usize) -> String {
-    let printable = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
-    let mut cut: String = text.chars().take(letters).map(printable).collect();
-    if text.chars().nth(letters).is_some() {
-        cut.push('…');
-    }
-    cut
+    shown(text, TITLE_MAX)
 }
 
 #[cfg(test)]

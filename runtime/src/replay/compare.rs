@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use crate::inspect;
 use crate::trace::{Course, Message, PlanShape, Recording, StepDeed, StepShape};
 
 /// Letters of a value that are shown.
@@ -188,19 +189,8 @@ fn note(all: &mut Vec<Difference>, what: &str, recorded: String, now: String) {
 }
 
 /// On one line of a terminal.
-pub(crate) fn shown(text: &str) -> String {
-    let mut cut = String::new();
-    for letter in text.chars().take(SHOWN_MAX) {
-        if letter.is_control() {
-            cut.extend(letter.escape_default());
-        } else {
-            cut.push(letter);
-        }
-    }
-    if text.chars().nth(SHOWN_MAX).is_some() {
-        cut.push('…');
-    }
-    if cut.is_empty() { "(nothing)".into() } else { cut }
+pub(super) fn shown(text: &str) -> String {
+    if text.is_empty() { "(nothing)".into() } else { inspect::shown(text, SHOWN_MAX) }
 }
 
 #[cfg(test)]

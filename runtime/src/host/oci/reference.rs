@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn references_are_taken_apart() {
         for place in [
-            "ghcr.io/shop/front",
+            "registry.example/shop/front",
             "127.0.0.1:5000/a",
             "[::1]:5000/a/b",
             "[2001:db8::1]/a",
@@ -189,13 +189,13 @@ mod tests {
     /// A tag is no name for what is run; the error says where the digest is found.
     #[test]
     fn tag_alone_is_refused() {
-        let said = error("oci://ghcr.io/shop/front:1.0");
+        let said = error("oci://registry.example/shop/front:1.0");
         assert!(
             said.starts_with("the tag \"1.0\" can lead to another cell tomorrow; add @sha256:"),
             "{said}"
         );
-        assert!(said.contains("https://ghcr.io/v2/shop/front/manifests/1.0"), "{said}");
-        let said = error("oci://ghcr.io/shop/front");
+        assert!(said.contains("https://registry.example/v2/shop/front/manifests/1.0"), "{said}");
+        let said = error("oci://registry.example/shop/front");
         assert!(said.starts_with("there is no digest; add @sha256:"), "{said}");
     }
 

@@ -387,7 +387,9 @@ mod tests {
         for host in ["127.0.0.1", "127.0.0.1:5000", "[::1]:5000", "localhost:80", "LOCALHOST"] {
             assert!(usual.is_plain(host), "{host}");
         }
-        for host in ["ghcr.io", "10.0.0.1:5000", "localhost.example", "127.0.0.1.example:5000", "[::2]", ""] {
+        for host in
+            ["registry.example", "10.0.0.1:5000", "localhost.example", "127.0.0.1.example:5000", "[::2]", ""]
+        {
             assert!(!usual.is_plain(host), "{host}");
         }
         let named = settings(Some(&["r.shop:5000", "other"]));

@@ -34,7 +34,7 @@ front: GET /<b> -> 500, 12.5 ms
 *   work: function 3  [500 us, 200]
     both: pipe
 *     a: GET http://s1/?a&b, tolerant, given work  [1.50 s, 200]
-!     b\"\u{fffd}[31m: builder, function 4  [0 us, 500, no & no]
+!     b\"\\u{1b}[31m: builder, function 4  [0 us, 500, no & no]
 * what the answer waited for   ! failed
 ";
     assert_eq!(text::write(&told()), expected);

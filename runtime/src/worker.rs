@@ -386,7 +386,7 @@ impl Worker {
         let status = if is_carried { response.status } else { Fault::TooLarge.status() };
         meter.answered(status, response.body.len(), took);
         // Its bytes are shared with it.
-        let told = self.recorder.wants_responses().then(|| response.clone());
+        let told = request.trace.is_recorded().then(|| response.clone());
         self.port.respond(request.slot, response);
         self.record(request, Some(status), told.as_ref());
     }

@@ -17,6 +17,18 @@ pub struct Ended {
     pub took: Duration,
 }
 
+impl Ended {
+    /// That of a start that failed: status 1, nothing was served, and a last line with these parts.
+    #[track_caller]
+    pub fn failed_saying(&self, parts: &[&str]) {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{}", self.stderr);
+        let last = self.stderr.lines().last().unwrap_or_default();
+        for part in parts {
+            assert!(last.contains(part), "no {part:?} in {last:?}");
+        }
+    }
+}
+
 /// Sets a flag when it goes: others are let go also when a test fails.
 #[derive(Debug)]
 pub struct SetOnDrop<'a>(pub &'a AtomicBool);

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use cellmesh_tests::{Ended, Node, Run, components};
+use cellmesh_tests::{Node, Run, components};
 use tempfile::TempDir;
 
 const HELLO: &str = r#"
@@ -164,20 +164,10 @@ fn cache_that_others_can_reach_is_refused() {
     for mode in [0o755, 0o770, 0o777, 0o710] {
         fs::set_permissions(&cache, fs::Permissions::from_mode(mode)).expect("our folder");
         let ended = Run::app(HELLO).cache_dir(&cache).end();
-        check_failed(&ended, &[cache.to_str().expect("text"), "mode 700"]);
+        ended.failed_saying(&[cache.to_str().expect("text"), "mode 700"]);
     }
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o700)).expect("our folder");
     assert!(serves_and_compiles(&cache));
-}
-
-/// A start that fails: status 1, nothing was served, one line with these parts.
-#[track_caller]
-fn check_failed(ended: &Ended, parts: &[&str]) {
-    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
-    let last = ended.stderr.lines().last().unwrap_or_default();
-    for part in parts {
-        assert!(last.contains(part), "no {part:?} in {last:?}");
-    }
 }
 
 /// Runs a file as a component that has to be refused.
@@ -185,7 +175,7 @@ fn check_failed(ended: &Ended, parts: &[&str]) {
 fn check_component_refused(bytes: &[u8], parts: &[&str]) {
     let toml = "[[cell]]\ncomponent = \"bad.wasm\"\nservices = [\"bad\"]\n";
     let ended = Run::app(toml).with_file("bad.wasm", bytes).end();
-    check_failed(&ended, &[&["bad.wasm"], parts].concat());
+    ended.failed_saying(&[&["bad.wasm"], parts].concat());
 }
 
 /// What is no component is refused with the name of its file.

@@ -133,6 +133,22 @@ fn errors_are_kept() {
     assert_eq!(kept(admin)[0]["status"], Value::Null);
 }
 
+/// Calls that are the same but for when they were made lead each to its own callee, also where nobody gave them ids.
+#[test]
+fn same_calls_lead_to_different_callees() {
+    let (node, admin) = start("sample_per_second_min = 0");
+    let failing = "http://back/answer?status=503";
+    assert_eq!(node.get("front", &format!("/pipe?url={failing}&url={failing}&url={failing}")).status, 503);
+    until("all are kept", || kept(admin).len() == 4);
+    let told = newest(admin, "front");
+    let callees: Vec<&Value> =
+        told["spans"].as_array().expect("a list").iter().map(|span| &span["callee"]).collect();
+    let callees: std::collections::BTreeSet<&str> = callees.into_iter().filter_map(Value::as_str).collect();
+    assert_eq!((callees.len(), told["callees"].as_array().expect("a list").len()), (3, 3), "{told}");
+    let callers: Vec<Value> = kept(admin).iter().map(|request| request["caller"].clone()).collect();
+    assert_eq!(callers.iter().filter(|caller| **caller == told["request"]["id"]).count(), 3, "{callers:?}");
+}
+
 /// Slow ones are kept whatever their share.
 #[test]
 fn slow_requests_are_kept() {

@@ -215,11 +215,17 @@ const CODES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Those that alerts ask for.
 const CODES_ALWAYS: [&str; 3] = ["2xx", "4xx", "5xx"];
 
-fn of_cells(text: &mut Text, lanes: &[Counts]) {
+/// What all lanes together count of each cell.
+pub(super) fn cells(lanes: &[Counts]) -> BTreeMap<&str, CellStats> {
     let mut cells: BTreeMap<&str, CellStats> = BTreeMap::new();
     for (service, stats) in lanes.iter().flat_map(|lane| &lane.cells) {
         cells.entry(service).or_default().add(stats);
     }
+    cells
+}
+
+fn of_cells(text: &mut Text, lanes: &[Counts]) {
+    let cells = cells(lanes);
     let mut all = |family: &Family, of: fn(&CellStats) -> u64| {
         text.family(family, cells.iter().map(|(service, stats)| (std::slice::from_ref(service), of(stats))));
     };

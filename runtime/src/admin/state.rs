@@ -8,14 +8,18 @@ use cellmesh_dpu::histogram::{BOUNDS, Histogram};
 use cellmesh_dpu::{DpuConfig, DpuStats};
 use serde_json::{Value, json};
 
-use super::metrics::Counts;
+use super::metrics::{self, Counts};
 use super::{About, Health, process};
 use crate::worker::{CallKind, CallStats, CallsTo, CellStats};
+
+/// All cells of a process, by their services.
+type Cells<'c> = BTreeMap<&'c str, CellStats>;
 
 /// The object. Counters and histograms grow as long as the process lives: who wants a rate takes two of them.
 pub(super) fn json(about: &About, health: &Health, lanes: &[Counts]) -> String {
     let process = process::Usage::now();
     let missing = health.lines();
+    let cells = metrics::cells(lanes);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "command": about.command,
@@ -29,23 +33,11 @@ pub(super) fn json(about: &About, health: &Health, lanes: &[Counts]) -> String {
             "descriptors": process.descriptors,
         },
         "histogram_bounds_seconds": BOUNDS.map(|bound| bound.as_secs_f64()),
-        "cells": cells(lanes),
-        "edges": edges(lanes),
-        "gauges": gauges(about, lanes),
+        "cells": cells.iter().map(|(service, cell)| of_cell(service, cell)).collect::<Vec<_>>(),
+        "edges": edges(lanes, &cells),
+        "gauges": gauges(about, lanes, &cells),
     })
     .to_string()
-}
-
-fn summed(lanes: &[Counts]) -> BTreeMap<&str, CellStats> {
-    let mut cells: BTreeMap<&str, CellStats> = BTreeMap::new();
-    for (service, stats) in lanes.iter().flat_map(|lane| &lane.cells) {
-        cells.entry(service).or_default().add(stats);
-    }
-    cells
-}
-
-fn cells(lanes: &[Counts]) -> Vec<Value> {
-    summed(lanes).into_iter().map(|(service, cell)| of_cell(service, &cell)).collect()
 }
 
 fn of_cell(service: &str, cell: &CellStats) -> Value {
@@ -81,7 +73,7 @@ fn of_calls(kind: CallKind, calls: &CallStats) -> Value {
 }
 
 /// Who calls whom: clients (null) by what the DPU routed, cells by what they sent.
-fn edges(lanes: &[Counts]) -> Vec<Value> {
+fn edges(lanes: &[Counts], cells: &Cells<'_>) -> Vec<Value> {
     let mut clients: BTreeMap<&str, (u64, u64, Histogram)> = BTreeMap::new();
     for stats in lanes.iter().flat_map(|lane| &lane.services) {
         let (calls, errors, durations) = clients.entry(&stats.service).or_default();
@@ -92,7 +84,7 @@ fn edges(lanes: &[Counts]) -> Vec<Value> {
     let clients = clients.into_iter().filter(|(_, (calls, ..))| *calls > 0);
     let clients = clients.map(|(to, (calls, errors, durations))| edge(None, to, calls, errors, &durations));
     let mut edges: Vec<Value> = clients.collect();
-    for (from, cell) in &summed(lanes) {
+    for (from, cell) in cells {
         edges.extend(cell.egress.iter().map(|(to, CallsTo { errors, durations })| {
             edge(Some(from), to, durations.count(), *errors, durations)
         }));
@@ -117,7 +109,7 @@ fn gauge(name: &str, value: u64, max: Option<u64>, unit: &str, help: &str) -> Va
     json!({ "name": name, "value": value, "max": max, "unit": unit, "help": help })
 }
 
-fn gauges(about: &About, lanes: &[Counts]) -> Vec<Value> {
+fn gauges(about: &About, lanes: &[Counts], cells: &Cells<'_>) -> Vec<Value> {
     let mut gauges = Vec::new();
     let dpus: Vec<DpuStats> = lanes.iter().filter_map(|lane| lane.dpu).collect();
     if !dpus.is_empty() {
@@ -130,7 +122,7 @@ fn gauges(about: &About, lanes: &[Counts]) -> Vec<Value> {
     if let Some(pool) = &about.pool {
         let help = "Guest calls longer than a tick that no thread runs now.";
         gauges.push(gauge("calls that wait for the pool", pool.waiting() as u64, None, "", help));
-        let busy = summed(lanes).values().map(|cell| cell.instances_busy).sum();
+        let busy = cells.values().map(|cell| cell.instances_busy).sum();
         gauges.push(gauge("busy instances", busy, None, "", "Instances of cells with a call on them."));
     }
     gauges

@@ -11,10 +11,10 @@ use cellmesh_graph::{
 };
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
-use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
+use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 
 use super::compare::shown;
-use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Returned, StepCall};
+use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, StepCall};
 use crate::trace::{Course, Message, PlanShape, Recording, Sent, StepCourse, StepDeed};
 use crate::worker::{handle_call, reply, resolve, step_call};
 
@@ -50,22 +50,15 @@ impl Replay<'_> {
     async fn handle(&mut self) -> anyhow::Result<(Option<PlanShape>, ResponseMessage)> {
         let limits = &self.cell.setup().limits;
         Ok(match self.call(handle_call(&self.message), limits.handler_timeout).await {
-            Ok(GuestReturn::Handled(Decision::Response(returned))) => (None, self.direct(returned)),
+            Ok(GuestReturn::Handled(Decision::Response(returned))) => {
+                (None, reply::of_handler(returned, &self.message.body))
+            }
             Ok(GuestReturn::Handled(Decision::Graph(plan))) => return self.graph(*plan).await,
             Ok(GuestReturn::Stepped(_) | GuestReturn::Built(_)) => {
                 unreachable!("a call returns the kind that it was made for")
             }
             Err(fault) => (None, reply::handler_failed(&self.cell.setup().service, &fault)),
         })
-    }
-
-    fn direct(&self, returned: Returned) -> ResponseMessage {
-        match resolve(None, &self.message.body, StepIndex(0), returned.body) {
-            Ok(body) => {
-                ResponseMessage { status: returned.status, fault: Fault::None, head: returned.headers, body }
-            }
-            Err(why) => reply::error(500, "cell-contract", &why, None),
-        }
     }
 
     async fn graph(&mut self, plan: Plan) -> anyhow::Result<(Option<PlanShape>, ResponseMessage)> {
@@ -98,7 +91,7 @@ impl Replay<'_> {
         let timeout = self.cell.setup().limits.step_timeout;
         let result = match self.call(GuestCall::RunStep(call), timeout).await {
             Ok(GuestReturn::Stepped(returned)) => {
-                match resolve(Some(engine), &self.message.body, step, returned.body) {
+                match resolve(engine, &self.message.body, step, returned.body) {
                     Ok(body) => StepResult {
                         status: returned.status,
                         error: returned.error,
@@ -111,11 +104,7 @@ impl Replay<'_> {
             Ok(GuestReturn::Handled(_) | GuestReturn::Built(_)) => {
                 unreachable!("a call returns the kind that it was made for")
             }
-            Err(fault) => {
-                let result = StepResult::failure(fault.status(), fault.to_string());
-                self.note(engine, step, StepDeed::Returned(Message::of_result(&result)));
-                return Ok(engine.on_failure(step, fault.status(), fault.to_string())?);
-            }
+            Err(fault) => return self.fail(engine, step, &fault),
         };
         self.note(engine, step, StepDeed::Returned(Message::of_result(&result)));
         Ok(engine.on_result(step, result)?)
@@ -129,11 +118,7 @@ impl Replay<'_> {
                 Ok(GuestReturn::Handled(_) | GuestReturn::Stepped(_)) => {
                     unreachable!("a call returns the kind that it was made for")
                 }
-                Err(fault) => {
-                    let result = StepResult::failure(fault.status(), fault.to_string());
-                    self.note(engine, step, StepDeed::Returned(Message::of_result(&result)));
-                    return Ok(engine.on_failure(step, fault.status(), fault.to_string())?);
-                }
+                Err(fault) => return self.fail(engine, step, &fault),
             };
         let deed = match &built {
             Ok(built) => StepDeed::Built(Message::of_built(built)),
@@ -141,6 +126,13 @@ impl Replay<'_> {
         };
         self.note(engine, step, deed);
         Ok(engine.on_built(step, built)?)
+    }
+
+    /// A function that a step ran did not return.
+    fn fail(&mut self, engine: &mut Engine, step: StepIndex, fault: &CellFault) -> anyhow::Result<()> {
+        let result = StepResult::failure(fault.status(), fault.to_string());
+        self.note(engine, step, StepDeed::Returned(Message::of_result(&result)));
+        Ok(engine.on_failure(step, fault.status(), fault.to_string())?)
     }
 
     fn send(&mut self, engine: &mut Engine, step: StepIndex, request: OutgoingRequest) -> anyhow::Result<()> {

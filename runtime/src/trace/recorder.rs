@@ -176,12 +176,6 @@ impl Recorder {
         Trace { ids, is_sampled, is_on: true, spans, left_out: 0, error: None, tape }
     }
 
-    /// Whether answers are recorded.
-    #[must_use]
-    pub fn wants_responses(&self) -> bool {
-        self.0.borrow().settings.record_bytes_max.is_some()
-    }
-
     /// A request of which something was noted has ended: it is kept, or forgotten. `name_of`: names of services.
     pub(crate) fn end(
         &self,
@@ -373,6 +367,12 @@ impl Trace {
             (ids.trace_id, if is_kept { ids.part(self.spans.len()) } else { ids.span_id });
         let value = Traceparent { trace_id, span_id, sampled: self.is_sampled };
         Some(format!("traceparent: {value}\n").into())
+    }
+
+    /// Whether all of it is recorded, its answer too.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.tape.is_some()
     }
 
     /// Where all of the request is recorded, if it is.

@@ -6,7 +6,7 @@ use cellmesh_graph::{Engine, Response, StepKind};
 use cellmesh_shm::head::{HeadLimits, HeaderLines, is_hop_by_hop, is_tracing};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
-use crate::host::CellFault;
+use crate::host::{CellFault, Returned, ReturnedBody};
 
 /// Statuses that a cell may answer with: 1xx are not final.
 const STATUSES: std::ops::RangeInclusive<u16> = 200..=599;
@@ -24,6 +24,18 @@ pub(crate) fn error(status: u16, code: &str, text: &str, step: Option<&str>) -> 
         head.extend_from_slice(format!("x-cellmesh-error: {code}\n").as_bytes());
     }
     ResponseMessage { status, fault: Fault::None, head: head.freeze(), body: body.to_string().into() }
+}
+
+/// The answer that a handler gave by itself. `of_request`: the body of the request.
+pub(crate) fn of_handler(returned: Returned, of_request: &Bytes) -> ResponseMessage {
+    let body = match returned.body {
+        ReturnedBody::Bytes(body) => body,
+        ReturnedBody::OfRequest => of_request.clone(),
+        ReturnedBody::OfInput(_) => {
+            return error(500, "cell-contract", "response.body: of-input, but a handler has no inputs", None);
+        }
+    };
+    ResponseMessage { status: returned.status, fault: Fault::None, head: returned.headers, body }
 }
 
 /// The answer for a handler that did not return.

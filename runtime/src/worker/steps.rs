@@ -22,17 +22,7 @@ impl Worker {
     /// The handler answered by itself.
     pub(super) fn respond_directly(&mut self, ticket: Ticket, returned: Returned) {
         let Some(request) = self.requests.get(ticket.request) else { return };
-        let body = match returned.body {
-            ReturnedBody::Bytes(body) => Ok(body),
-            ReturnedBody::OfRequest => Ok(request.message.body.clone()),
-            ReturnedBody::OfInput(_) => Err("response.body: of-input, but a handler has no inputs"),
-        };
-        let response = match body {
-            Ok(body) => {
-                ResponseMessage { status: returned.status, fault: Fault::None, head: returned.headers, body }
-            }
-            Err(why) => reply::error(500, "cell-contract", why, None),
-        };
+        let response = reply::of_handler(returned, &request.message.body);
         self.end(ticket.request, response);
     }
 
@@ -171,7 +161,8 @@ impl Worker {
     /// An internal step returned.
     pub(super) fn stepped(&mut self, id: RequestId, step: StepIndex, returned: Returned) {
         let Some(request) = self.requests.get(id) else { return };
-        let result = match resolve(request.engine.as_deref(), &request.message.body, step, returned.body) {
+        let Some(engine) = &request.engine else { return };
+        let result = match resolve(engine, &request.message.body, step, returned.body) {
             Ok(body) => {
                 StepResult { status: returned.status, error: returned.error, headers: returned.headers, body }
             }
@@ -229,9 +220,9 @@ pub(crate) fn step_call(engine: &Engine, step: StepIndex, function: u32, args: B
     StepCall { function, args, inputs }
 }
 
-/// The body that a function returned: its own bytes, the request's or an input's.
+/// The body that a step returned: its own bytes, the request's or an input's.
 pub(crate) fn resolve(
-    engine: Option<&Engine>,
+    engine: &Engine,
     of_request: &Bytes,
     step: StepIndex,
     body: ReturnedBody,
@@ -240,7 +231,7 @@ pub(crate) fn resolve(
         ReturnedBody::Bytes(body) => Ok(body),
         ReturnedBody::OfRequest => Ok(of_request.clone()),
         ReturnedBody::OfInput(index) => engine
-            .and_then(|engine| engine.input(step, index))
+            .input(step, index)
             .map(|input| input.result.body.clone())
             .ok_or_else(|| format!("body of input {index}: the step has no such input")),
     }

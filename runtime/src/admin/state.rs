@@ -169,3 +169,28 @@ fn of_dpas(slots_max: u64, dpas: &[DpaStats]) -> [Value; 3] {
         gauge("endpoints", endpoints, None, "", "Lanes of workers and sidecars that are attached."),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use cellmesh_dpu::ServiceStats;
+
+    use super::*;
+
+    /// To a client a request has failed if the mesh refused it, and if a cell answered so.
+    #[test]
+    fn errors_of_clients_are_refusals_and_failed_answers() {
+        let stats = ServiceStats {
+            service: "s".into(),
+            received: 5,
+            answered: 4,
+            failed: 2,
+            refused: 1,
+            ..ServiceStats::default()
+        };
+        let lane = Counts { services: vec![stats], ..Counts::default() };
+        let edges = edges(&[lane.clone(), lane], &Cells::new());
+        let [edge] = &edges[..] else { panic!("{edges:?}") };
+        assert_eq!((&edge["from"], &edge["to"]), (&Value::Null, &"s".into()));
+        assert_eq!((&edge["calls"], &edge["errors"]), (&10.into(), &6.into()));
+    }
+}

@@ -472,6 +472,7 @@ mod tests {
     use cellmesh_shm::message::Fault;
 
     use super::*;
+    use crate::trace::{Exporter, Otlp};
 
     fn message(headers: &str) -> RequestMessage {
         let head = format!("GET/path?secret{headers}").into();
@@ -557,6 +558,19 @@ mod tests {
         }
         let recorded: Vec<bool> = recorder.kept().iter().map(|kept| kept.recording.is_some()).collect();
         assert_eq!(recorded, [true, false]);
+    }
+
+    /// With a collector callees are told the trace of a request that nobody samples too, and that nobody does.
+    #[test]
+    fn callees_are_told_whether_a_request_is_sampled() {
+        let otlp = Otlp::parse("http://127.0.0.1:4318").expect("an address");
+        for (share, flags) in [(0, "-00\n"), (1000, "-01\n")] {
+            let (outbox, _exporter) = Exporter::new(&otlp);
+            let settings = TraceSettings { share, sample_per_second_min: 0, ..TraceSettings::default() };
+            let recorder = Recorder::new(RecorderParts { lane: 0, settings, outbox: Some(outbox) });
+            let header = recorder.begin(&message(""), Nanos(0)).header_of_next_call().expect("a collector");
+            assert!(header.ends_with(flags.as_bytes()), "{header:?}");
+        }
     }
 
     /// Of a lane that nobody can ask, and without a collector, nothing is noted.

@@ -1,6 +1,6 @@
 //! The threads of a process that run lanes, and the way from a signal to their end.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use cellmesh_dpu::Dpu;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Barrier, mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::spawn_local;
 
 use crate::admin::Health;
 use crate::config::RuntimeSettings;
@@ -191,12 +192,15 @@ impl Lanes {
     }
 }
 
+/// Runs a lane to its end.
+///
+/// - Its loop is a task as its connections are, so it runs behind those that had something to read, once for all of them.
 fn run(main: LaneMain, orders: Orders) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = LocalSet::new().block_on(&runtime, main(orders));
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let ended = runtime.block_on(async { spawn_local(main(orders)).await });
     // Names that are still being looked up keep threads of its own; nobody waits for them.
     runtime.shutdown_background();
-    ended
+    ended.unwrap_or_else(|failed| resume_unwind(failed.into_panic()))
 }
 
 fn lane_failed(ended: Option<anyhow::Result<()>>) -> anyhow::Error {

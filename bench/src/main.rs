@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 mod cacheline;
+mod cells;
 mod contract;
 mod footprint;
 mod guest;
@@ -24,6 +25,10 @@ mod slow;
 mod soak;
 mod transport;
 mod turns;
+
+/// As the product has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Compares alternatives side by side.
 #[derive(Parser)]
@@ -50,6 +55,8 @@ enum Benchmark {
     Slow(slow::Options),
     /// Minutes under mixed load: what grows, and what becomes slower.
     Soak(soak::Options),
+    /// Cells that call each other on one lane, without a network.
+    Cells(cells::Options),
     /// The graph engine, a call of a cell, a fresh instance, a load from the cache.
     Parts(parts::Options),
     /// What a message costs between two cells, without cells, next to TCP.
@@ -77,6 +84,7 @@ fn main() -> Result<()> {
         Benchmark::Hostile(options) => hostile::run(&options)?,
         Benchmark::Slow(options) => slow::run(&options)?,
         Benchmark::Soak(options) => soak::run(&options)?,
+        Benchmark::Cells(options) => cells::run(&options)?,
         Benchmark::Parts(options) => parts::run(&options)?,
         Benchmark::Transport(options) => transport::run(&options)?,
         Benchmark::RingPeer(peer) => return peer.serve(),

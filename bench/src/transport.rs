@@ -22,7 +22,7 @@ use crate::machine;
 use crate::turns::{Rounds, Series, median_ratio, quantile, spread, take_turns};
 use inline::{Mixed, Node};
 pub(crate) use rings::RingPeer;
-use tcp::Loopback;
+pub(crate) use tcp::Loopback;
 
 /// How often.
 #[derive(Debug, Args)]

@@ -59,8 +59,10 @@ pub struct Finished {
     pub ticket: Ticket,
     /// Where its time went. None of a call under which our own code panicked.
     pub timing: Option<Timing>,
-    /// The instance, if it may be used again.
+    /// The instance, if it may be used again and was not given to anybody yet.
     pub instance: Option<Instance>,
+    /// Whether its room among the calls of its service is still taken.
+    pub holds_room: bool,
     /// What the cell returned.
     pub result: Result<GuestReturn, CellFault>,
 }
@@ -69,7 +71,7 @@ impl Finished {
     /// The result of a call under which our own code panicked.
     pub(crate) fn host_panic(ticket: Ticket) -> Self {
         let result = Err(CellFault::Trap("host code panicked".into()));
-        Self { ticket, timing: None, instance: None, result }
+        Self { ticket, timing: None, instance: None, holds_room: true, result }
     }
 }
 
@@ -152,7 +154,8 @@ impl Call {
         match polled {
             Poll::Ready((instance, result)) => {
                 let Self { ticket, timing, .. } = self;
-                Polled::Finished(Box::new(Finished { ticket, timing: Some(timing), instance, result }))
+                let timing = Some(timing);
+                Polled::Finished(Box::new(Finished { ticket, timing, instance, holds_room: true, result }))
             }
             Poll::Pending if self.flags.take_ticked() => Polled::Ticked(self),
             Poll::Pending => Polled::Waiting(self),
@@ -173,7 +176,7 @@ impl Call {
     fn give_up(self) -> Finished {
         let Self { ticket, timing, .. } = self;
         let timing = Some(Timing { ended: Nanos::now(), ..timing });
-        Finished { ticket, timing, instance: None, result: Err(CellFault::Deadline) }
+        Finished { ticket, timing, instance: None, holds_room: true, result: Err(CellFault::Deadline) }
     }
 }
 

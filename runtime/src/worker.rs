@@ -139,19 +139,24 @@ impl Worker {
     /// [`PortError`] when the link to the DPA broke: nothing can be answered any more.
     pub fn pump(&mut self, now: Nanos) -> Result<Progress, PortError> {
         self.now = now;
-        let mut progress = Progress::Idle;
         let mut budget = CALLS_PER_PUMP_MAX;
+        // All that arrived, then all that came of it: code that has just run is still in the caches for the next of its kind.
         while budget > 0 {
-            if self.settle_one() {
-                // What ended frees instances and finishes requests: it goes before what is new.
-            } else if let Some(arrived) = self.port.poll()? {
+            let before = budget;
+            while budget > 0 && self.settle_one() {
+                budget -= 1;
+            }
+            while budget > 0
+                && let Some(arrived) = self.port.poll()?
+            {
                 self.arrived(arrived);
-            } else {
+                budget -= 1;
+            }
+            if budget == before {
                 break;
             }
-            progress = Progress::Moved;
-            budget -= 1;
         }
+        let mut progress = Progress::from(budget < CALLS_PER_PUMP_MAX);
         progress |= self.port.flush();
         Ok(progress)
     }
@@ -277,13 +282,25 @@ impl Worker {
         // What comes next in this turn begins now, and not when the turn began.
         self.now = self.now.max(polled.looked_at());
         match polled {
-            Polled::Finished(finished) => return self.finished.push_back(finished),
+            Polled::Finished(finished) => return self.finished(finished),
             Polled::Ticked(call) => self.pool.submit(call),
             Polled::Waiting(call) => self.park(call),
         }
         if let Some(request) = self.requests.get_mut(ticket.request) {
             request.running.push(Running { step: ticket.step, wanted: ticket.wanted, flags });
         }
+    }
+
+    /// A call that has ended on the lane. Unless others wait for its instance that one is ready again at once: the next call
+    /// finds it in the caches.
+    fn finished(&mut self, mut finished: Box<Finished>) {
+        let service = finished.ticket.service;
+        if !self.hosted[service].has_waiting() {
+            finished.holds_room = false;
+            let instance = reusable(finished.instance.take());
+            self.hosted.give_back(service, instance);
+        }
+        self.finished.push_back(finished);
     }
 
     fn park(&self, call: Call) {
@@ -306,13 +323,14 @@ impl Worker {
 
     /// Takes the result of a guest call to its request, and its instance to the next that waits.
     fn settle(&mut self, finished: Finished) {
-        let Finished { ticket, timing, instance, result } = finished;
+        let Finished { ticket, timing, instance, holds_room, result } = finished;
         if let Some(timing) = timing {
             self.hosted[ticket.service].meter.called(&timing);
             self.now = self.now.max(timing.ended);
         }
-        // A call that was cancelled and returned all the same leaves an instance that would stop the next one.
-        self.pass_on(ticket.service, instance.filter(|instance| !instance.flags().is_cancelled()));
+        if holds_room {
+            self.pass_on(ticket.service, reusable(instance));
+        }
         let Some(request) = self.requests.get_mut(ticket.request) else { return };
         request.running.retain(|call| call.step != ticket.step);
         if let Some(timing) = timing.filter(|_| request.trace.is_on()) {
@@ -411,6 +429,11 @@ impl Worker {
         self.recorder
             .end(trace, &ended, |service| self.routes.name(service).map(|name| name.as_str().into()));
     }
+}
+
+/// A call that was cancelled and returned all the same leaves an instance that would stop the next one.
+fn reusable(instance: Option<Instance>) -> Option<Instance> {
+    instance.filter(|instance| !instance.flags().is_cancelled())
 }
 
 /// What a guest call came to, for who looks at its request: the status of a step result, and what went wrong.

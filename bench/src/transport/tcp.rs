@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::Result;
 
 /// A client, and a thread that sends back what it gets.
-pub(super) struct Loopback {
+pub(crate) struct Loopback {
     client: TcpStream,
     sent: Vec<u8>,
     received: Vec<u8>,
@@ -15,7 +15,7 @@ pub(super) struct Loopback {
 
 impl Loopback {
     /// Messages of `size` bytes. The server's thread ends with the client's connection.
-    pub(super) fn new(size: usize) -> Result<Self> {
+    pub(crate) fn new(size: usize) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let client = TcpStream::connect(listener.local_addr()?)?;
         let (mut server, _) = listener.accept()?;
@@ -29,7 +29,7 @@ impl Loopback {
     }
 
     /// One message, there and back.
-    pub(super) fn round_trip(&mut self) -> Result<()> {
+    pub(crate) fn round_trip(&mut self) -> Result<()> {
         self.client.write_all(&self.sent)?;
         self.client.read_exact(&mut self.received)?;
         Ok(())

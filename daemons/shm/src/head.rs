@@ -83,6 +83,11 @@ pub struct HeaderLines<'a>(pub &'a [u8]);
 impl<'a> HeaderLines<'a> {
     /// Name and value of each line, in order. A line that is none is passed over.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        self.bytes().filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, value)))
+    }
+
+    /// As [`HeaderLines::iter`], with names that are not known to be text: cheaper where they are only compared.
+    pub fn bytes(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             while !rest.is_empty() {
@@ -98,8 +103,9 @@ impl<'a> HeaderLines<'a> {
 
     /// The first value of `name`, which must be lower case.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
-        self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
+    pub fn get(&self, name: impl AsRef<[u8]>) -> Option<&'a [u8]> {
+        let name = name.as_ref();
+        self.bytes().find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
     /// Checks every line against the form and the bounds. Cost: one pass.
@@ -135,13 +141,12 @@ fn first_line(bytes: &[u8]) -> (&[u8], &[u8]) {
 
 /// Name and value, which the first `: ` parts.
 #[inline]
-fn split_line(line: &[u8]) -> Option<(&str, &[u8])> {
+fn split_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut from = 0;
     loop {
         let end = from + memchr(b':', &line[from..])?;
         if line.get(end + 1) == Some(&b' ') {
-            let name = str::from_utf8(&line[..end]).ok()?;
-            return Some((name, &line[end + 2..]));
+            return Some((&line[..end], &line[end + 2..]));
         }
         from = end + 1;
     }
@@ -149,7 +154,7 @@ fn split_line(line: &[u8]) -> Option<(&str, &[u8])> {
 
 fn check_line(bytes: &[u8], line: usize) -> Result<(), HeadError> {
     let (name, value) = split_line(bytes).ok_or(HeadError::NoLine { line })?;
-    if !is_name(name.as_bytes()) {
+    if !is_name(name) {
         return Err(HeadError::Name { line });
     }
     if !is_value(value) {
@@ -281,32 +286,34 @@ fn part_len(part: &'static str, bytes: &[u8]) -> Result<u16, HeadError> {
 /// Whether a header speaks of one connection only and must not be passed on (RFC 9110, 7.6.1).
 /// `content-length` is not among them: it describes the message, but who re-frames a body writes its own.
 #[must_use]
-pub fn is_hop_by_hop(name: &str) -> bool {
-    matches!(name, "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade")
-        || name.starts_with("proxy-")
+pub fn is_hop_by_hop(name: impl AsRef<[u8]>) -> bool {
+    let name = name.as_ref();
+    matches!(name, b"connection" | b"keep-alive" | b"te" | b"trailer" | b"transfer-encoding" | b"upgrade")
+        || name.starts_with(b"proxy-")
 }
 
 /// Whether a header of a request is passed on to every call that it causes, and to its response.
 /// Source: W3C Trace Context, B3, Datadog, OpenTracing, gRPC and Google Cloud Trace.
 #[must_use]
-pub fn is_tracing(name: &str) -> bool {
-    match name.as_bytes().first() {
+pub fn is_tracing(name: impl AsRef<[u8]>) -> bool {
+    let name = name.as_ref();
+    match name.first() {
         Some(b'x') => matches!(
             name,
-            "x-request-id"
-                | "x-b3-traceid"
-                | "x-b3-spanid"
-                | "x-b3-parentspanid"
-                | "x-b3-sampled"
-                | "x-b3-flags"
-                | "x-datadog-trace-id"
-                | "x-datadog-parent-id"
-                | "x-datadog-sampling-priority"
-                | "x-ot-span-context"
-                | "x-cloud-trace-context"
+            b"x-request-id"
+                | b"x-b3-traceid"
+                | b"x-b3-spanid"
+                | b"x-b3-parentspanid"
+                | b"x-b3-sampled"
+                | b"x-b3-flags"
+                | b"x-datadog-trace-id"
+                | b"x-datadog-parent-id"
+                | b"x-datadog-sampling-priority"
+                | b"x-ot-span-context"
+                | b"x-cloud-trace-context"
         ),
-        Some(b't') => matches!(name, "traceparent" | "tracestate"),
-        Some(b'g') => name == "grpc-trace-bin",
+        Some(b't') => matches!(name, b"traceparent" | b"tracestate"),
+        Some(b'g') => name == b"grpc-trace-bin",
         _ => false,
     }
 }

@@ -104,6 +104,14 @@ pub struct RecorderParts {
     pub(crate) outbox: Option<Outbox>,
 }
 
+impl RecorderParts {
+    /// Of a lane whose requests are sent to no collector.
+    #[must_use]
+    pub fn new(lane: u16, settings: TraceSettings) -> Self {
+        Self { lane, settings, outbox: None }
+    }
+}
+
 /// A request that is kept. To clone it counts references.
 #[derive(Debug, Clone)]
 pub struct Kept {
@@ -481,7 +489,7 @@ mod tests {
     }
 
     fn recorder(settings: TraceSettings) -> Recorder {
-        Recorder::new(RecorderParts { lane: 0, settings, outbox: None })
+        Recorder::new(RecorderParts::new(0, settings))
     }
 
     fn end(recorder: &Recorder, trace: Trace, message: &RequestMessage, status: u16, plan: Option<&Plan>) {

@@ -152,6 +152,10 @@ impl Hosted {
         Ok(())
     }
 
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// The call that waited longest. It takes over the room of the call that has ended.
     pub(super) fn next_waiting(&mut self) -> Option<Waiting> {
         self.waiting.pop_front()

@@ -85,15 +85,15 @@ pub(crate) fn finish(response: ResponseMessage, request: &RequestMessage) -> Res
 pub(super) fn finish_head(head: Bytes, request: HeaderLines<'_>) -> Bytes {
     let lines = HeaderLines(&head);
     let mut out = None;
-    if lines.iter().any(|(name, _)| is_dropped(name)) {
+    if lines.bytes().any(|(name, _)| is_dropped(name)) {
         let mut kept = BytesMut::with_capacity(head.len() + TRACING_BYTES);
         lines
-            .iter()
+            .bytes()
             .filter(|(name, _)| !is_dropped(name))
             .for_each(|(name, value)| push(&mut kept, name, value));
         out = Some(kept);
     }
-    for (name, value) in request.iter().filter(|(name, _)| is_tracing(name)) {
+    for (name, value) in request.bytes().filter(|(name, _)| is_tracing(name)) {
         if lines.get(name).is_none() {
             let out = out.get_or_insert_with(|| copied(&head));
             push(out, name, value);
@@ -115,12 +115,12 @@ fn copied(head: &[u8]) -> BytesMut {
 }
 
 /// The length is ours to say; the rest belongs to one connection.
-fn is_dropped(name: &str) -> bool {
-    is_hop_by_hop(name) || name == "content-length"
+fn is_dropped(name: &[u8]) -> bool {
+    is_hop_by_hop(name) || name == b"content-length"
 }
 
-fn push(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
+fn push(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\n");

@@ -85,7 +85,8 @@ const ASKED: [&str; 4] = ["direct", "hop", "fan-out", "series-10"];
 
 /// Runs everything; returns the report, in Markdown.
 pub(crate) fn run(options: &Options) -> Result<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let mut lane = runtime.block_on(async { Lane::new(options) })?;
     let _guard = runtime.enter();
     if let Some(service) = &options.only {
@@ -111,9 +112,8 @@ fn one_at_a_time(report: &mut String, options: &Options, lane: &mut Lane) -> Res
     let mut loopback = Loopback::new(64)?;
     let mut tcp = || (0..TRIPS_PER_TURN).try_for_each(|_| loopback.round_trip());
     let took = take_turns(rounds, &mut [&mut direct, &mut hop, &mut fan_out, &mut series, &mut tcp])?;
-    let each = |series: &Series, calls: u32| -> Series {
-        series.iter().map(|ns| ns / f64::from(calls)).collect()
-    };
+    let each =
+        |series: &Series, calls: u32| -> Series { series.iter().map(|ns| ns / f64::from(calls)).collect() };
     let tcp = each(&took[4], TRIPS_PER_TURN);
     let asked: Vec<Series> = took[..4].iter().map(|series| each(series, REQUESTS_PER_TURN)).collect();
     writeln!(report, "## One request at a time\n\n| request to | ns |\n|---|---|")?;
@@ -123,7 +123,8 @@ fn one_at_a_time(report: &mut String, options: &Options, lane: &mut Lane) -> Res
     writeln!(report, "| TCP loopback, 64 B, there and back | {} |\n", spread(&tcp))?;
     let more: Series = asked[1].iter().zip(&asked[0]).map(|(hop, direct)| hop - direct).collect();
     let further: Series = asked[3].iter().zip(&asked[1]).map(|(ten, two)| (ten - two) / 8.0).collect();
-    for (what, series) in [("cell to cell and back", &more), ("each further one of ten in series", &further)] {
+    for (what, series) in [("cell to cell and back", &more), ("each further one of ten in series", &further)]
+    {
         let ratio = median_ratio(&tcp, series);
         writeln!(report, "- {what}: {} ns, 1/{ratio:.1} of TCP loopback there and back", spread(series))?;
     }

@@ -128,11 +128,9 @@ impl Call {
     ) -> Self {
         let flags = instance.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.flags()));
         let (cell, call_flags) = (cell.clone(), Arc::clone(&flags));
-        let called = cell.clone();
         let kind = CallKind::of(&work);
         let timing = Timing { kind, wanted: ticket.wanted, begun, ended: begun, ran: Duration::ZERO };
-        let future =
-            Box::pin(async move { called.call(instance, call_flags, work, headers, deadline).await });
+        let future = Box::pin(cell.clone().call(instance, call_flags, work, headers, deadline));
         Self { ticket, timing, future, flags, cell, deadline, lane: lane.clone() }
     }
 

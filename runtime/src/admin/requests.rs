@@ -122,13 +122,11 @@ impl Kept {
         room.requests -= 1;
         let told = record.spans.len().min(room.parts);
         room.parts -= told;
+        let led_to = self.callees_of(record, &record.spans[..told], &mut room.taken);
+        let spans: Vec<Value> =
+            record.spans.iter().zip(&led_to).map(|(span, callee)| part(span, *callee)).collect();
         let mut callees = Vec::new();
-        let mut spans = Vec::new();
-        for span in &record.spans[..told] {
-            let callee = self.callee_of(record, span, &room.taken);
-            spans.push(part(span, callee.map(|callee| callee.id)));
-            let Some(callee) = callee else { continue };
-            room.taken.insert(callee.id);
+        for callee in led_to.into_iter().flatten() {
             if depth > 0 && room.requests > 0 {
                 callees.push(self.detail(callee, depth - 1, room));
             }
@@ -155,6 +153,24 @@ impl Kept {
         callers
             .find(|(caller, number)| is_made_by(record, caller, &caller.spans[*number]))
             .map(|(caller, _)| caller)
+    }
+
+    /// For each of `spans` the request that answered it. Those that ended first choose first: what fits into a short call fits
+    /// into a longer one too.
+    fn callees_of(
+        &self,
+        record: &RequestRecord,
+        spans: &[SpanRecord],
+        taken: &mut HashSet<RecordId>,
+    ) -> Vec<Option<&RequestRecord>> {
+        let mut led_to = vec![None; spans.len()];
+        let mut order: Vec<usize> = (0..spans.len()).collect();
+        order.sort_by_key(|number| spans[*number].start + spans[*number].took);
+        for number in order {
+            led_to[number] = self.callee_of(record, &spans[number], taken);
+            taken.extend(led_to[number].map(|callee| callee.id));
+        }
+        led_to
     }
 
     /// `taken`: those that other calls led to.
@@ -204,7 +220,7 @@ fn is_call(span: &SpanRecord) -> bool {
 /// The beginning of a request is counted back from its end, by two clocks.
 const CLOCK_SLACK: Duration = Duration::from_micros(50);
 
-fn part(span: &SpanRecord, callee: Option<RecordId>) -> Value {
+fn part(span: &SpanRecord, callee: Option<&RequestRecord>) -> Value {
     json!({
         "step": span.step,
         "kind": span.kind,
@@ -215,6 +231,78 @@ fn part(span: &SpanRecord, callee: Option<RecordId>) -> Value {
         "status": (span.status > 0).then_some(span.status),
         "error": span.error,
         "target": span.target,
-        "callee": callee,
+        "callee": callee.map(|callee| callee.id),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::{Ids, Why};
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// A call to `back`, from the start of its request until so many milliseconds later.
+    fn call(id: u64, took_ms: u64) -> SpanRecord {
+        SpanRecord {
+            id,
+            kind: SpanKind::Egress,
+            step: None,
+            target: Some("back".into()),
+            start: Duration::ZERO,
+            took: millis(took_ms),
+            queue_and_run: None,
+            status: 503,
+            error: None,
+        }
+    }
+
+    /// A request of one client's, begun `started_ms` after the first.
+    fn record(
+        number: u64,
+        service: &str,
+        started_ms: u64,
+        took_ms: u64,
+        spans: Vec<SpanRecord>,
+    ) -> trace::Kept {
+        let record = RequestRecord {
+            id: RecordId { lane: 0, number },
+            ids: Ids { trace_id: u128::from(number), span_id: number },
+            parent: None,
+            request_id: Some("one".into()),
+            service: service.into(),
+            method: "GET".into(),
+            target: "/".into(),
+            status: Some(503),
+            error: None,
+            started: Duration::from_secs(1000) + millis(started_ms),
+            took: millis(took_ms),
+            why: Why::Error,
+            plan: None,
+            spans,
+            spans_left_out: 0,
+        };
+        trace::Kept { record: Arc::new(record), recording: None }
+    }
+
+    /// A long call, into which all fit, leaves the short ones those that they could have made.
+    #[test]
+    fn every_call_finds_its_callee() {
+        let caller = record(9, "front", 0, 20, vec![call(101, 12), call(102, 6), call(103, 5)]);
+        let callees =
+            [(1, 4), (2, 5), (3, 11)].map(|(number, took)| record(number, "back", 0, took, Vec::new()));
+        let kept = Kept::new([caller].into_iter().chain(callees).collect());
+        let told = kept.one(RecordId { lane: 0, number: 9 }).expect("it is kept");
+        let told: Value = serde_json::from_str(&told).expect("JSON");
+        let callees: Vec<&Value> =
+            told["spans"].as_array().expect("a list").iter().map(|span| &span["callee"]).collect();
+        assert_eq!(
+            (callees[0], told["callees"].as_array().map(Vec::len)),
+            (&Value::from("0-3"), Some(3)),
+            "{told}"
+        );
+        assert!(callees.iter().all(|callee| callee.is_string()), "{told}");
+    }
 }

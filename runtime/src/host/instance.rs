@@ -185,7 +185,7 @@ impl Cell {
     /// [`CellFault`]; the instance is given back only with a clean return, and never when config says
     /// that every call gets a fresh one.
     pub async fn call(
-        &self,
+        self,
         instance: Option<Instance>,
         flags: Arc<CallFlags>,
         call: GuestCall,
@@ -194,7 +194,8 @@ impl Cell {
     ) -> (Option<Instance>, Result<GuestReturn, CellFault>) {
         let mut instance = match instance {
             Some(instance) => instance,
-            None => match self.instantiate(&flags, &headers, deadline).await {
+            // In a box: what it takes is no part of every call.
+            None => match Box::pin(self.instantiate(&flags, &headers, deadline)).await {
                 Ok(instance) => instance,
                 Err(fault) => return (None, Err(fault)),
             },

@@ -219,14 +219,15 @@ fn target(url: &[u8]) -> Result<Target<'_>, String> {
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(bad("must be ASCII without spaces and control characters"));
     }
-    let (scheme, rest) = match text.split_once("://") {
+    let scheme = text.find(':').filter(|colon| text[*colon..].starts_with("://"));
+    let (scheme, rest) = match scheme.map(|colon| text.split_at(colon)) {
         Some((scheme, rest)) => match Scheme::parse(scheme) {
-            Some(scheme) => (scheme, rest),
+            Some(scheme) => (scheme, &rest["://".len()..]),
             None => return Err(bad("must begin with http:// or https://")),
         },
         None => (Scheme::Http, text),
     };
-    let rest = rest.split('#').next().unwrap_or(rest);
+    let rest = rest.find('#').map_or(rest, |fragment| &rest[..fragment]);
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (host, path) = rest.split_at(end);
     if host.is_empty() || host.contains('@') {

@@ -7,7 +7,8 @@
 //!
 //! - The lane is the product's own ([`Cohosted`]); what a client's request goes through before it is a message (sockets,
 //!   HTTP) is left out, for both alike.
-//! - Cells do nothing (`bench/guests/hop`): a caller's handler returns a graph of calls, a callee's an empty answer.
+//! - Cells do nothing (`bench/guests/hop`): a caller's handler returns a graph of calls that pass the body on, a callee's the
+//!   body as its answer.
 
 use std::fmt::Write as _;
 use std::future::Future as _;
@@ -32,9 +33,9 @@ use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{Fault, RequestMessage};
 use clap::Args;
 
-use crate::machine;
 use crate::transport::Loopback;
-use crate::turns::{Rounds, Series, median_ratio, spread, take_turns};
+use crate::turns::{Rounds, Series, median_ratio, quantile, spread, take_turns};
+use crate::{machine, plots};
 
 /// How often, and where cells and the program are.
 #[derive(Debug, Args)]
@@ -48,6 +49,9 @@ pub(crate) struct Options {
     /// Requests in flight at once of `--only`.
     #[arg(long, default_value_t = 1)]
     at_once: usize,
+    /// Also draws what bodies cost into this folder.
+    #[arg(long)]
+    plots: Option<PathBuf>,
     /// Folder of the benchmarks' guests.
     #[arg(long, env = "CELLMESH_BENCH_GUESTS")]
     guests: PathBuf,
@@ -97,6 +101,7 @@ pub(crate) fn run(options: &Options) -> Result<String> {
     writeln!(report, "{} rounds; medians, and in brackets the least and the most.\n", options.rounds)?;
     one_at_a_time(&mut report, options, &mut lane)?;
     several(&mut report, options, &mut lane)?;
+    bodies(&mut report, options, &mut lane)?;
     Ok(report)
 }
 
@@ -146,11 +151,48 @@ fn several(report: &mut String, options: &Options, lane: &mut Lane) -> Result<()
     Ok(())
 }
 
+/// Bytes of the bodies that are passed on.
+const SIZES: [usize; 9] = [100, 1 << 10, 4 << 10, 8 << 10, 16 << 10, 64 << 10, 128 << 10, 256 << 10, 1 << 20];
+/// Bytes of one turn, and the most requests of one.
+const BYTES_PER_TURN: usize = 64 << 20;
+const BODIES_PER_TURN: usize = 500;
+
+/// What a hop costs with a body that is passed on and comes back.
+fn bodies(report: &mut String, options: &Options, lane: &mut Lane) -> Result<()> {
+    let rounds = Rounds { rounds: options.rounds, calls_per_turn: 1 };
+    writeln!(report, "## Bodies, one request at a time, there and back\n")?;
+    writeln!(report, "| bytes | direct, us | hop, us | hop - direct, us |\n|---|---|---|---|")?;
+    let mut points = Vec::new();
+    for size in SIZES {
+        let turns = (BYTES_PER_TURN / size).min(BODIES_PER_TURN);
+        lane.body = vec![7; size].into();
+        let lane = std::cell::RefCell::new(&mut *lane);
+        let ask = |service: &'static str| {
+            let lane = &lane;
+            move || (0..turns).try_for_each(|_| lane.borrow_mut().ask(service, 1))
+        };
+        let (mut direct, mut hop) = (ask(ASKED[0]), ask(ASKED[1]));
+        let took = take_turns(rounds, &mut [&mut direct, &mut hop])?;
+        let us = |series: &Series| -> Series { series.iter().map(|ns| ns / turns as f64 / 1e3).collect() };
+        let (direct, hop) = (us(&took[0]), us(&took[1]));
+        let more: Series = hop.iter().zip(&direct).map(|(hop, direct)| hop - direct).collect();
+        writeln!(report, "| {size} | {} | {} | {} |", spread(&direct), spread(&hop), spread(&more))?;
+        points.push((size as f64 / 1024.0, quantile(&more, 0.5)));
+    }
+    lane.body = Bytes::new();
+    writeln!(report)?;
+    let Some(folder) = &options.plots else { return Ok(()) };
+    let lines = [("one service more".to_owned(), points)];
+    plots::draw(&folder.join("bodies.svg"), "A body that is passed on and comes back", "KiB", "us", &lines)
+}
+
 /// One lane with the cells of [`SERVICES`].
 struct Lane {
     modules: Cohosted,
     services: Vec<String>,
     head: Bytes,
+    /// Of each request.
+    body: Bytes,
     _ticker: Ticker,
     _folder: tempfile::TempDir,
 }
@@ -179,7 +221,8 @@ impl Lane {
         })?;
         let services = app.services.iter().map(|spec| spec.setup.service.to_string()).collect();
         let head = Bytes::from_static(b"GET/host: hop\naccept: */*\nx-request-id: 1234567890abcdef\n");
-        Ok(Self { modules, services, head, _ticker: ticker, _folder: folder })
+        let body = Bytes::new();
+        Ok(Self { modules, services, head, body, _ticker: ticker, _folder: folder })
     }
 
     /// `count` requests at once, to their answers.
@@ -195,7 +238,7 @@ impl Lane {
                 method_len: 3,
                 target_len: 1,
                 head: self.head.clone(),
-                body: Bytes::new(),
+                body: self.body.clone(),
             };
             let request = self.modules.dpu().request(message);
             requests.push(request.map_err(|fault| anyhow::anyhow!("not sent: {fault:?}"))?);
@@ -204,7 +247,8 @@ impl Lane {
             match Pin::new(request).poll(&mut Task::from_waker(Waker::noop())) {
                 Poll::Pending => _ = self.modules.pump(Nanos::now())?,
                 Poll::Ready(answer) => {
-                    ensure!(answer.fault == Fault::None && answer.status == 200, "{answer:?} is no 200");
+                    let is_whole = answer.body.len() == self.body.len();
+                    ensure!(answer.fault == Fault::None && answer.status == 200 && is_whole, "{answer:?}");
                     requests.pop();
                 }
             }

@@ -32,11 +32,16 @@ pub(crate) struct Server {
 impl Server {
     /// `cellmesh run` on a config of this text.
     pub(crate) fn cellmesh(program: &Path, file: &str, config: &str) -> Result<Self> {
+        Self::cellmesh_with(program, file, config, &[])
+    }
+
+    /// The same, with further arguments.
+    pub(crate) fn cellmesh_with(program: &Path, file: &str, config: &str, args: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join(file);
         fs::write(&path, config)?;
         let mut command = Command::new(program);
-        command.arg("run").arg(path).args(["--listen", "127.0.0.1:0"]);
+        command.arg("run").arg(path).args(["--listen", "127.0.0.1:0"]).args(args);
         Self::start(command, Some(folder))
     }
 

@@ -42,8 +42,8 @@ pub(crate) struct Options {
     /// Keep-alive connections.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Only these of the cases `hello`, `hosts`, `chain`, `series`, `pi` and `proxy`; all of them by default.
-    #[arg(long = "case", value_parser = ["hello", "hosts", "chain", "series", "pi", "proxy"])]
+    /// Only these of the cases `hello`, `hosts`, `chain`, `lanes`, `series`, `pi` and `proxy`; all of them by default.
+    #[arg(long = "case", value_parser = ["hello", "hosts", "chain", "lanes", "series", "pi", "proxy"])]
     cases: Vec<String>,
     /// Also draws throughput against latency, and cost against the number of services, into this folder.
     #[arg(long)]
@@ -96,6 +96,9 @@ pub(crate) fn run(options: &Options) -> Result<String> {
             && matches!(&*case.name, "hello" | CHAIN)
         {
             draw_curves(folder, &case, &figures, options)?;
+        }
+        if let Some(folder) = options.plots.as_ref().filter(|_| case.name == LANES) {
+            draw_lanes(folder, &figures)?;
         }
     }
     write_hops(&mut report, &costs)?;
@@ -163,6 +166,9 @@ fn cases(options: &Options) -> Vec<MakeCase<'_>> {
     }
     if wanted("chain") {
         cases.push(Box::new(|| chain(options)));
+    }
+    if wanted("lanes") {
+        cases.push(Box::new(|| lanes()));
     }
     if wanted("series") {
         for length in SERIES_LENGTHS {
@@ -234,12 +240,45 @@ fn hosts(options: &Options, reuse: Reuse) -> Result<Case> {
     })
 }
 
-/// `s0` calls `s1` and `s2` at the same time, nobody does any work: what is measured is the way between them.
-fn chain(options: &Options) -> Result<Case> {
-    let model = format!(
+fn chain_model() -> String {
+    format!(
         "{{\"s0\": {NO_WORK}, \"external_services\": [{{\"services\": [\"s1\"]}}, {{\"services\": [\"s2\"]}}]}}, \
          \"s1\": {NO_WORK}}}, \"s2\": {NO_WORK}}}}}"
-    );
+    )
+}
+
+/// The chain on one lane to four; more lanes than processors take turns on them.
+fn lanes() -> Result<Case> {
+    const NAMES: [&str; 4] = ["one lane", "two lanes", "three lanes", "four lanes"];
+    let server = |(lanes, name): (usize, &'static str)| {
+        let lanes = format!("{}", lanes + 1);
+        let server =
+            Server::cellmesh_with(&cellmesh()?, "workmodel.json", &chain_model(), &["--lanes", &lanes])?;
+        Ok((name, server))
+    };
+    let servers = NAMES.into_iter().enumerate().map(server).collect::<Result<_>>()?;
+    Ok(Case { name: LANES.into(), path: "/api/v1", length: None, connections: None, servers })
+}
+
+const LANES: &str = "the chain, by the number of lanes";
+
+fn draw_lanes(folder: &Path, figures: &[Figures]) -> Result<()> {
+    let points = |of: fn(&Figures) -> &Series, scale: f64| -> Vec<(f64, f64)> {
+        (1..)
+            .zip(figures)
+            .map(|(lanes, figures)| (f64::from(lanes), quantile(of(figures), 0.5) / scale))
+            .collect()
+    };
+    let lines = [
+        ("thousand requests/s".to_owned(), points(|figures| &figures.requests_per_s, 1e3)),
+        ("us CPU per request".to_owned(), points(|figures| &figures.cpu_us_per_request, 1.0)),
+    ];
+    plots::draw(&folder.join("lanes.svg"), LANES, "lanes", "", &lines)
+}
+
+/// `s0` calls `s1` and `s2` at the same time, nobody does any work: what is measured is the way between them.
+fn chain(options: &Options) -> Result<Case> {
+    let model = chain_model();
     let s1 = Server::native(&NativeService::hello())?;
     let s2 = Server::native(&NativeService::hello())?;
     let s0 = Server::native(&NativeService::calling(&[s1.address(), s2.address()]))?;

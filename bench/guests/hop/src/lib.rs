@@ -1,4 +1,5 @@
-//! Does nothing: answers with an empty 200, or with what the services of its config answer, called at the same time.
+//! Does nothing: answers with the body that it got, or with what the last of the services of its config answers, which are all
+//! called at the same time with that body.
 
 use std::sync::LazyLock;
 
@@ -11,10 +12,14 @@ static CALLEES: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 
 #[handler]
-fn hop(_request: Request, ctx: &mut Context) {
+fn hop(_request: Request, ctx: &mut Context) -> Option<Response> {
+    if CALLEES.is_empty() {
+        return Some(Response::new(200).body(Body::of_request()));
+    }
     ctx.parallel(|ctx| {
         for callee in CALLEES.iter() {
-            ctx.call(Call::get(callee.as_str()));
+            ctx.call(Call::post(callee.as_str()).body(Body::of_request()));
         }
     });
+    None
 }

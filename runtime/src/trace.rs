@@ -12,7 +12,6 @@
 //!   not fit is counted.
 //! - Not here: spans of the DPU and the DPA. What a call spends there is in the span of the step that makes it.
 
-mod context;
 mod critical;
 mod export;
 mod otlp;
@@ -22,7 +21,7 @@ mod recording;
 mod sampler;
 mod settings;
 
-pub use context::{Ids, Parent};
+pub use cellmesh_dpu::trace_context::{Ids, Parent};
 pub use export::{Exported, Exporter};
 pub use record::{PlanShape, RecordId, RequestRecord, ShapeKind, SpanRecord, StepShape, Why};
 pub use recorder::{Ended, Kept, Recorder, RecorderParts, SpanKind, Trace};

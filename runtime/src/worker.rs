@@ -26,6 +26,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use cellmesh_dpu::Routes;
+use cellmesh_dpu::origin::Origin;
 use cellmesh_graph::Limits;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{ServiceId, SlotId};
@@ -299,9 +300,9 @@ impl Worker {
             GuestCall::Handle { .. } | GuestCall::BuildRequests(_) => limits.handler_timeout,
             GuestCall::RunStep(_) => limits.step_timeout,
         };
-        let message = &self.requests.get(ticket.request)?.message;
-        let (begun, deadline) = (self.now, message.deadline.min(self.now.saturating_add(own)));
-        Some(Terms { headers: message.header_bytes(), begun, deadline })
+        let request = self.requests.get(ticket.request)?;
+        let (begun, deadline) = (self.now, request.message.deadline.min(self.now.saturating_add(own)));
+        Some(Terms { headers: request.naming_lines(), begun, deadline })
     }
 
     /// Takes the result of a guest call to its request, and its instance to the next that waits.
@@ -355,7 +356,9 @@ impl Worker {
         self.hosted[ticket.service].meter.faulted(fault);
         let service = self.service_name(ticket.service);
         let name = ticket.step.map_or_else(|| "handler".into(), |step| request.step_name(step));
-        tracing::warn!(cell = %service, step = name, kind = fault.kind(), reason = %fault, "guest call failed");
+        let Origin { request_id, trace_id } = request.origin();
+        let kind = fault.kind();
+        tracing::warn!(cell = %service, request_id, trace_id, step = name, kind, reason = %fault, "guest call failed");
         let Some(step) = ticket.step else {
             return self.end(ticket.request, reply::handler_failed(&service, fault));
         };
@@ -379,7 +382,8 @@ impl Worker {
         let is_carried = self.port.can_carry(&response);
         if !is_carried {
             let cell = self.service_name(request.message.service);
-            tracing::warn!(%cell, bytes = response.body.len(), "the answer is too large to be sent");
+            let Origin { request_id, trace_id } = request.origin();
+            tracing::warn!(%cell, request_id, trace_id, bytes = response.body.len(), "the answer is too large to be sent");
         }
         let took = self.now.saturating_since(request.arrived);
         let meter = &self.hosted[request.message.service].meter;

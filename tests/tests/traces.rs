@@ -149,6 +149,25 @@ fn same_calls_lead_to_different_callees() {
     assert_eq!(callers.iter().filter(|caller| **caller == told["request"]["id"]).count(), 3, "{callers:?}");
 }
 
+/// A request that nobody gave a trace has the one in the log that it is kept by, and so have its callees.
+#[test]
+fn log_has_the_trace_that_was_begun_here() {
+    let (node, admin) = start("sample = 1.0");
+    let _ = node.get("front", "/pipe?url=http://back/do/log:1&tolerant").ok();
+    assert_eq!(node.get("front", "/do/trap").status, 500);
+    until("all are kept", || kept(admin).len() == 3);
+    let trace_of = |target: &str| {
+        let kept = kept(admin);
+        let found = kept.iter().find(|request| request["target"] == target);
+        found.unwrap_or_else(|| panic!("{target} in {kept:?}"))["trace_id"].clone()
+    };
+    let of_callee = node.log().wait_for("the callee's line", |line| line["message"] == "line 0");
+    let of_failed = node.log().wait_for("our own line", |line| line["message"] == "guest call failed");
+    assert_eq!(of_callee["trace_id"], trace_of("/pipe?url=http://back/do/log:1&tolerant"));
+    assert_eq!(of_failed["trace_id"], trace_of("/do/trap"));
+    assert_ne!(of_callee["trace_id"], of_failed["trace_id"]);
+}
+
 /// Slow ones are kept whatever their share.
 #[test]
 fn slow_requests_are_kept() {

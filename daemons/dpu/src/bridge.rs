@@ -63,7 +63,7 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
         }
         Err(refusal) => {
             received.refused();
-            answer::of_refusal(dpu, &refusal)
+            answer::of_refusal(dpu, received, &refusal)
         }
     }
 }
@@ -76,7 +76,7 @@ async fn call(
     peer: &Peer,
 ) -> Result<(u16, Vec<u8>), Refusal> {
     let request::Asked { service, head, body } = request::read(received, object, peer)?;
-    received.routed(service);
+    received.routed(service, head.lines());
     let (mut permit, deadline) = received.settings().admit(service, &head)?;
     received.dispatch()?;
     let mut message = RequestMessage {

@@ -16,10 +16,10 @@ use serde::Deserialize;
 
 use crate::dpu::Received;
 use crate::faults::Refusal;
+use crate::origin::REQUEST_ID;
 use crate::policy::HeadView;
 use crate::request_id::ID_BYTES;
 
-const REQUEST_ID: &str = "x-request-id";
 pub(crate) const MESH_PREFIX: &str = "x-cellmesh-";
 /// Header that carries the code of an error made by the mesh.
 pub(crate) const ERROR_HEADER: &str = "x-cellmesh-error";
@@ -84,6 +84,11 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// The header lines. To take them counts a reference.
+    pub(crate) fn lines(&self) -> Bytes {
+        self.bytes.slice(usize::from(self.method_len) + usize::from(self.target_len)..)
+    }
+
     /// What policies look at.
     pub(crate) fn view(&self) -> HeadView<'_> {
         let rest = &self.bytes[usize::from(self.method_len)..];

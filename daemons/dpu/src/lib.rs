@@ -38,8 +38,10 @@
 pub mod config;
 pub mod egress;
 pub mod histogram;
+pub mod origin;
 pub mod policy;
 pub mod routes;
+pub mod trace_context;
 pub mod units;
 
 mod acceptor;

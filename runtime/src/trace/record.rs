@@ -5,10 +5,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cellmesh_dpu::trace_context::Ids;
 use cellmesh_graph::{Plan, Span, Work};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::context::Ids;
 use super::recorder::SpanKind;
 
 /// Steps of a plan that are kept; more are counted.

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use cellmesh_dpu::origin::{REQUEST_ID, TRACEPARENT};
+use cellmesh_dpu::trace_context::{Ids, Parent, Traceparent};
 use cellmesh_graph::{BuiltRequests, Plan, StepIndex, StepResult};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::Serialize;
 
-use super::context::{Ids, Parent, Traceparent};
 use super::export::Outbox;
 use super::record::{PlanShape, RecordId, RequestRecord, SpanRecord, Why, text};
 use super::recording::{Recording, Sent, Tape};
@@ -50,6 +51,8 @@ pub struct Trace {
     /// Where it is in a trace; none of a request that nobody looks at from outside.
     ids: Option<Ids>,
     is_sampled: bool,
+    /// Header lines that name it in the log, where its own do not: of the first request of a trace.
+    naming_lines: Option<Bytes>,
     /// Whether anything is noted at all.
     is_on: bool,
     spans: Vec<Span>,
@@ -159,7 +162,7 @@ impl Recorder {
 
     /// A request has come.
     ///
-    /// - cost: a look at its header lines; no allocation where one has ended before.
+    /// - cost: a look at its header lines; no allocation where one has ended before, but for the first request of a trace.
     pub(crate) fn begin(&self, message: &RequestMessage, now: Nanos) -> Trace {
         let state = &mut *self.0.borrow_mut();
         if !state.is_on() {
@@ -173,7 +176,8 @@ impl Recorder {
         let spans = state.spare.pop().unwrap_or_default();
         let tape = state.settings.record_bytes_max.and_then(|bytes_max| Tape::of(message, bytes_max));
         let tape = tape.map(Box::new);
-        Trace { ids, is_sampled, is_on: true, spans, left_out: 0, error: None, tape }
+        let naming_lines = ids.filter(|_| parent.is_none()).map(|ids| naming_lines(message, ids, is_sampled));
+        Trace { ids, is_sampled, naming_lines, is_on: true, spans, left_out: 0, error: None, tape }
     }
 
     /// A request of which something was noted has ended: it is kept, or forgotten. `name_of`: names of services.
@@ -240,7 +244,7 @@ impl State {
             id: RecordId { lane: self.lane, number: self.kept },
             ids,
             parent: parent.map(|parent| parent.span_id),
-            request_id: message.headers().get("x-request-id").map(text),
+            request_id: message.headers().get(REQUEST_ID).map(text),
             service: Arc::clone(ended.service),
             method: text(message.method()),
             target: text(message.target()),
@@ -366,7 +370,12 @@ impl Trace {
         let (trace_id, span_id) =
             (ids.trace_id, if is_kept { ids.part(self.spans.len()) } else { ids.span_id });
         let value = Traceparent { trace_id, span_id, sampled: self.is_sampled };
-        Some(format!("traceparent: {value}\n").into())
+        Some(format!("{TRACEPARENT}: {value}\n").into())
+    }
+
+    /// Header lines that name the request in the log, where its own do not.
+    pub(crate) fn naming_lines(&self) -> Option<Bytes> {
+        self.naming_lines.clone()
     }
 
     /// Whether all of it is recorded, its answer too.
@@ -452,8 +461,19 @@ impl Span {
     }
 }
 
+/// What a request that begins a trace is called in the log: its callees' lines have the same.
+fn naming_lines(message: &RequestMessage, ids: Ids, sampled: bool) -> Bytes {
+    let parent = Traceparent { trace_id: ids.trace_id, span_id: ids.span_id, sampled };
+    let mut lines = format!("{TRACEPARENT}: {parent}\n").into_bytes();
+    if let Some(id) = message.headers().get(REQUEST_ID) {
+        lines.reserve_exact(REQUEST_ID.len() + id.len() + 3);
+        [REQUEST_ID.as_bytes(), b": ", id, b"\n"].iter().for_each(|part| lines.extend_from_slice(part));
+    }
+    lines.into()
+}
+
 fn parent_of(message: &RequestMessage) -> Option<Parent> {
-    message.headers().get("traceparent").and_then(Parent::parse)
+    message.headers().get(TRACEPARENT).and_then(Parent::parse)
 }
 
 /// What a cell says of its failure has whatever length.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use cellmesh_dpu::origin::Origin;
 use cellmesh_graph::{Engine, StepIndex};
 use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::head::HeaderLines;
 use cellmesh_shm::ids::{CallId, SlotId};
 use cellmesh_shm::message::RequestMessage;
 
@@ -43,6 +45,18 @@ pub(super) struct Running {
 impl Request {
     pub(super) fn new(slot: SlotId, message: RequestMessage, arrived: Nanos, trace: Trace) -> Self {
         Self { slot, message, arrived, engine: None, calls: Vec::new(), running: Vec::new(), trace }
+    }
+
+    /// Header lines that it is called by in the log.
+    ///
+    /// - cost: a count of references.
+    pub(super) fn naming_lines(&self) -> Bytes {
+        self.trace.naming_lines().unwrap_or_else(|| self.message.header_bytes())
+    }
+
+    /// What it is called in the log.
+    pub(super) fn origin(&self) -> Origin {
+        Origin::of(HeaderLines(&self.naming_lines()))
     }
 
     /// The name of a step, for messages.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use cellmesh_dpu::ServiceName;
+use cellmesh_dpu::origin::Origin;
 use cellmesh_graph::{
     Action, BuiltRequests, Engine, EngineError, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult,
 };
@@ -36,8 +37,9 @@ impl Worker {
             }
             Err(error) => {
                 let service = self.service_name(ticket.service);
-                tracing::warn!(cell = %service, reason = %error, "graph refused");
                 if let Some(request) = self.requests.get_mut(ticket.request) {
+                    let Origin { request_id, trace_id } = request.origin();
+                    tracing::warn!(cell = %service, request_id, trace_id, reason = %error, "graph refused");
                     request.trace.failed(|| format!("bad graph: {error}"));
                 }
                 self.end(
@@ -201,7 +203,8 @@ fn tell(request: &mut Request, what: impl FnOnce(&mut Engine) -> Result<(), Engi
     let Some(engine) = &mut request.engine else { return };
     if let Err(error) = what(engine) {
         // Each call has one outcome, and the engine waits for each: it was told something twice.
-        tracing::error!(%error, "a result was not expected");
+        let Origin { request_id, trace_id } = request.origin();
+        tracing::error!(request_id, trace_id, %error, "a result was not expected");
     }
 }
 

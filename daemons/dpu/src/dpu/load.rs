@@ -8,12 +8,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::head::HeaderLines;
 use cellmesh_shm::ids::ServiceId;
 
 use super::{Dpu, Settings};
 use crate::faults::Refusal;
 use crate::histogram::Histogram;
+use crate::origin::Origin;
 use crate::request_id::RequestIds;
 use crate::routes::Routes;
 use crate::units::ByteSize;
@@ -141,6 +144,8 @@ pub(crate) struct Received {
     settings: Rc<Settings>,
     /// The service that it was routed to, and when.
     service: Option<(usize, Nanos)>,
+    /// Its header lines, once it was routed.
+    headers: Bytes,
     buffered_bytes: u64,
     dispatched: bool,
     end: End,
@@ -150,11 +155,20 @@ impl Received {
     pub(super) fn new(dpu: Dpu) -> Self {
         add(&dpu.0.load.requests.received, 1);
         let settings = dpu.settings();
-        Self { dpu, settings, service: None, buffered_bytes: 0, dispatched: false, end: End::Abandoned }
+        Self {
+            dpu,
+            settings,
+            service: None,
+            headers: Bytes::new(),
+            buffered_bytes: 0,
+            dispatched: false,
+            end: End::Abandoned,
+        }
     }
 
-    /// It is for this service. Said once.
-    pub(crate) fn routed(&mut self, service: ServiceId) {
+    /// It is for this service. Said once. `headers`: its header lines.
+    pub(crate) fn routed(&mut self, service: ServiceId, headers: Bytes) {
+        self.headers = headers;
         let place = usize::from(service.0);
         if let Some(outcomes) = self.dpu.0.load.services.get(place) {
             add(&outcomes.received, 1);
@@ -210,6 +224,11 @@ impl Received {
     /// What config said when this request began: it holds to its end.
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What it is called in the log.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin::of(HeaderLines(&self.headers))
     }
 
     /// Where its id comes from if its client gave it none.

@@ -180,7 +180,7 @@ async fn serve_request(
         }
         Err(refusal) => {
             received.refused();
-            answer::of_refusal(&dpu, &refusal, &parts)
+            answer::of_refusal(&dpu, &received, &refusal, &parts)
         }
     };
     let answer = answer::fit(answer, &parts);
@@ -196,7 +196,7 @@ async fn answer(
 ) -> Result<Answer, Refusal> {
     received.admit()?;
     let check::Checked { service, hops, head } = check::check(received, parts, standing)?;
-    received.routed(service);
+    received.routed(service, head.lines());
     let (mut permit, deadline) = received.settings().admit(service, &head)?;
     let body = body::read(received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;

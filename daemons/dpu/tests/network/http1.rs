@@ -1,5 +1,10 @@
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use cellmesh_dpu::DpuConfig;
 use cellmesh_dpu::config::ForwardedRule;
+
+use serde_json::Value;
 
 use crate::client::Raw;
 use crate::node::{Node, check, check_with};
@@ -207,6 +212,55 @@ fn bad_answers_are_502() {
         assert_eq!(node.dpu.stats().bad_responses, 12);
         assert_eq!(client.get("/hello").await.status, 200);
     });
+}
+
+/// The line in the log about a bad answer says whose it was, over HTTP and over the bridge.
+#[test]
+fn bad_answers_are_logged_with_their_request() {
+    const HEADERS: &str =
+        "x-request-id: r-7\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00\r\n";
+    let log = Log::default();
+    let to = log.clone();
+    let writes =
+        tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || to.clone()).finish();
+    let _guard = tracing::subscriber::set_default(writes);
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        client.send(&format!("GET /status/999 HTTP/1.1\r\nhost: s0\r\n{HEADERS}\r\n")).await;
+        assert_eq!(client.reply().await.status, 502);
+        let object = r#"{"path": "/status/999", "headers": {"x-request-id": "r-8"}}"#;
+        assert_eq!(Raw::connect(node.addr).await.json(object).await["status"], 502);
+        assert_eq!(client.get("/status/999").await.status, 502);
+    });
+    let [over_http, over_bridge, unnamed] = &log.lines()[..] else {
+        panic!("three lines: {:?}", log.lines())
+    };
+    assert_eq!(over_http["request_id"], "r-7", "{over_http}");
+    assert_eq!(over_http["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736", "{over_http}");
+    assert_eq!((&over_bridge["request_id"], &over_bridge["trace_id"]), (&"r-8".into(), &Value::Null));
+    assert!(unnamed["request_id"].is_string() && unnamed["trace_id"].is_null(), "{unnamed}");
+}
+
+/// What this thread logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn lines(&self) -> Vec<Value> {
+        let bytes = self.0.lock().expect("no panic under it");
+        serde_json::Deserializer::from_slice(&bytes).into_iter().map(|line| line.expect("JSON")).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic under it").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// 16 MiB in and out, with a declared length and in chunks.

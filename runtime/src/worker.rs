@@ -107,6 +107,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.abandon();
         self.hosted.none_busy();
+        self.meters.rings_gone();
     }
 }
 
@@ -154,6 +155,9 @@ impl Worker {
             budget -= 1;
         }
         progress |= self.port.flush();
+        if progress.moved() {
+            self.meters.wrote(self.port.link().tx.batches());
+        }
         Ok(progress)
     }
 

@@ -191,6 +191,29 @@ fn steps_side_by_side_run_one_after_the_other() {
     assert!(ran > 0.0 && ran <= 2.0 * request, "{ran} s in a request of {request} s");
 }
 
+/// What goes through each ring is counted by who writes it, in batches of at least one frame; nothing waits in the end.
+#[test]
+fn rings_are_counted() {
+    let (admin, of_worker) = (nobody(), nobody());
+    let node = app(admin).lanes(1).worker_admins(&[of_worker]).start();
+    until_ready(admin);
+    let cells = if placement() == Placement::CoHosted { admin } else { of_worker };
+    assert_eq!(node.get("front", "/order?url=http://back/").status, 200);
+    assert_eq!(node.post("back", "/echo", vec![b'x'; 100_000]).status, 200);
+    for (ring, writer) in
+        [("sidecar_cq", admin), ("sidecar_sq", admin), ("worker_sq", admin), ("worker_cq", cells)]
+    {
+        for (kind, least) in [("small", 2), ("bulk", 7)] {
+            let of = |name: &str| sample(writer, &format!("{name}{{ring=\"{ring}\",kind=\"{kind}\"}}"));
+            let (publishes, frames) = (of("ring_publishes_total"), of("ring_published_frames_total"));
+            assert!(frames >= least, "{frames} {kind} frames through {ring}");
+            assert!((1..=frames).contains(&publishes), "{frames} {kind} frames in {publishes} batches");
+            let waiting = format!("ring_waiting_bytes{{ring=\"{ring}\",kind=\"{kind}\"}}");
+            until("nothing waits", || sample(admin, &waiting) == 0);
+        }
+    }
+}
+
 /// What a client gives up is no fault of the cell.
 #[test]
 fn calls_that_are_given_up_are_no_faults() {

@@ -9,7 +9,7 @@
 //! - By service, and not by request: what there is to count is bounded by config.
 //! - It outlives a worker: one that attaches anew goes on counting where the last one ended.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,12 +17,24 @@ use std::time::Duration;
 
 use cellmesh_dpu::Histogram;
 use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ring::Batches;
 
 use crate::host::{CellFault, GuestCall, MemoryInUse};
 
-/// Of all services of a lane, by name. A cheap handle, for one thread.
+/// Of all services of a lane, by name, and of its rings. A cheap handle, for one thread.
 #[derive(Debug, Clone, Default)]
-pub struct Meters(Rc<RefCell<BTreeMap<Arc<str>, Metered>>>);
+pub struct Meters {
+    services: Rc<RefCell<BTreeMap<Arc<str>, Metered>>>,
+    rings: Rc<Cell<Rings>>,
+}
+
+/// What workers have written into their rings to the DPA: small, bulk.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rings {
+    /// Of those that are gone.
+    past: [Batches; 2],
+    now: [Batches; 2],
+}
 
 /// What there is to count of a service.
 #[derive(Debug)]
@@ -174,7 +186,7 @@ impl Meters {
     /// What was counted, by service.
     #[must_use]
     pub fn stats(&self) -> Vec<(Arc<str>, CellStats)> {
-        let meters = self.0.borrow();
+        let meters = self.services.borrow();
         let stats = |Metered { meter, memory }: &Metered| CellStats {
             memory_bytes: memory.bytes(),
             ..meter.0.borrow().clone()
@@ -182,9 +194,27 @@ impl Meters {
         meters.iter().map(|(service, metered)| (Arc::clone(service), stats(metered))).collect()
     }
 
+    /// What was written into the rings to the DPA: small, bulk.
+    #[must_use]
+    pub fn written(&self) -> [Batches; 2] {
+        let Rings { mut past, now } = self.rings.get();
+        past.iter_mut().zip(now).for_each(|(sum, more)| sum.add(more));
+        past
+    }
+
+    /// So much was written by the worker of now.
+    pub(super) fn wrote(&self, now: [Batches; 2]) {
+        self.rings.set(Rings { now, ..self.rings.get() });
+    }
+
+    /// The worker of now is gone, with its rings.
+    pub(super) fn rings_gone(&self) {
+        self.rings.set(Rings { past: self.written(), now: Default::default() });
+    }
+
     /// That of a service; it goes on if there was one of that name.
     pub(super) fn of(&self, service: &Arc<str>, memory: &MemoryInUse) -> Meter {
-        let mut meters = self.0.borrow_mut();
+        let mut meters = self.services.borrow_mut();
         let new = || Metered { meter: Meter(Rc::default()), memory: memory.clone() };
         let metered = meters.entry(Arc::clone(service)).or_insert_with(new);
         metered.memory = memory.clone();
@@ -249,6 +279,21 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A worker that attaches anew has new rings: what the old ones were told stays counted.
+    #[test]
+    fn rings_that_are_gone_stay_counted() {
+        let meters = Meters::default();
+        let [first, second] = [(5, 2), (3, 3)].map(|(frames, publishes)| Batches { frames, publishes });
+        meters.wrote([first, Batches::default()]);
+        meters.wrote([second, first]);
+        meters.rings_gone();
+        meters.wrote([first, first]);
+        assert_eq!(
+            meters.written(),
+            [Batches { frames: 8, publishes: 5 }, Batches { frames: 10, publishes: 4 }]
+        );
+    }
 
     /// Time is split where it was spent; a status that is none counts too.
     #[test]

@@ -123,6 +123,9 @@ families! {
         CUSTODY_LIVE: Gauge "custody_requests" [] "Requests in custody.";
         RING_FRAMES: Counter "ring_frames_total" [] "Small frames passed on.";
         RING_CHUNKS: Counter "ring_chunks_total" [] "Chunks of large messages passed on.";
+        RING_PUBLISHED: Counter "ring_published_frames_total" ["ring", "kind"] "Frames written into rings, counted by who writes: sidecar_cq and worker_cq lead to the DPA, sidecar_sq and worker_sq from it; large messages go through bulk rings.";
+        RING_PUBLISHES: Counter "ring_publishes_total" ["ring", "kind"] "Times that the reader of a ring was told of new frames. Frames written by this: how many a batch has.";
+        RING_WAITING: Gauge "ring_waiting_bytes" ["ring", "kind"] "Bytes that wait in rings to be read, when the DPA was asked.";
         RING_FULL: Counter "ring_full_total" [] "Frames that found a ring full and waited.";
         RING_DOORBELLS: Counter "ring_doorbells_total" [] "System calls spent on waking endpoints that slept.";
         RING_PARKED: Gauge "ring_parked_frames" [] "Frames that wait for room in a ring.";

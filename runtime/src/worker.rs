@@ -19,6 +19,7 @@ mod hosted;
 mod meters;
 pub(crate) mod reply;
 mod requests;
+mod step_names;
 mod steps;
 
 use std::collections::VecDeque;
@@ -43,6 +44,7 @@ pub use meters::{CallKind, CallStats, CallsTo, CellStats, Meters, Timing};
 pub use requests::RequestId;
 pub(crate) use requests::handle_call;
 use requests::{Request, Requests, Running};
+pub use step_names::{ByStep, StepNames, Tally};
 pub(crate) use steps::{resolve, step_call};
 
 /// Guest calls started in one pump before the lane looks after the others again.
@@ -55,6 +57,8 @@ pub struct ServiceCell {
     pub cell: Cell,
     /// Instances at once on this lane.
     pub instances_max: usize,
+    /// Names of its steps that are told apart in metrics, on all lanes.
+    pub step_names: StepNames,
 }
 
 /// A worker on one lane.
@@ -313,7 +317,9 @@ impl Worker {
     fn settle(&mut self, finished: Finished) {
         let Finished { ticket, timing, instance, result } = finished;
         if let Some(timing) = timing {
-            self.hosted[ticket.service].meter.called(&timing);
+            let request = self.requests.get(ticket.request);
+            let step = ticket.step.and_then(|step| request?.step_id(step));
+            self.hosted[ticket.service].meter.called(&timing, step);
             self.now = self.now.max(timing.ended);
         }
         // A call that was cancelled and returned all the same leaves an instance that would stop the next one.
@@ -359,7 +365,7 @@ impl Worker {
         let Some(request) = self.requests.get(ticket.request) else { return };
         self.hosted[ticket.service].meter.faulted(fault);
         let service = self.service_name(ticket.service);
-        let name = ticket.step.map_or_else(|| "handler".into(), |step| request.step_name(step));
+        let name = ticket.step.map_or("handler", |step| request.step_id(step).unwrap_or_default());
         let Origin { request_id, trace_id } = request.origin();
         let kind = fault.kind();
         tracing::warn!(cell = %service, request_id, trace_id, step = name, kind, reason = %fault, "guest call failed");

@@ -110,11 +110,11 @@ fn cells_are_counted() {
         ("cell_responses_total{service=\"front\",code=\"5xx\"}", 1),
         ("cell_request_duration_seconds_count{service=\"front\"}", 3),
         ("cell_request_duration_seconds_bucket{service=\"back\",le=\"+Inf\"}", 1),
-        ("step_duration_seconds_count{service=\"front\",kind=\"handler\"}", 3),
-        ("step_run_seconds_count{service=\"back\",kind=\"internal\"}", 1),
-        ("step_queue_seconds_count{service=\"back\",kind=\"internal\"}", 1),
-        ("step_egress_seconds_count{service=\"front\",target=\"back\"}", 1),
-        ("step_egress_errors_total{service=\"front\",target=\"back\"}", 0),
+        ("step_duration_seconds_count{service=\"front\",kind=\"handler\",step=\"handler\"}", 3),
+        ("step_run_seconds_count{service=\"back\",kind=\"internal\",step=\"guilty\"}", 1),
+        ("step_queue_seconds_count{service=\"back\",kind=\"internal\",step=\"guilty\"}", 1),
+        ("step_egress_seconds_count{service=\"front\",target=\"back\",step=\"call\"}", 1),
+        ("step_egress_errors_total{service=\"front\",target=\"back\",step=\"call\"}", 0),
         ("cell_faults_total{service=\"front\",kind=\"trap\"}", 1),
         // The one that trapped is gone.
         ("cell_instances_started_total{service=\"front\"}", 2),
@@ -124,6 +124,9 @@ fn cells_are_counted() {
     }
     assert_eq!(sample(admin, "service_request_duration_seconds_count{service=\"front\"}"), 3);
     assert_eq!(sample(admin, "service_requests_failed_total{service=\"front\"}"), 1);
+    let by_route = ["host", "service", "path", "entry"]
+        .map(|route| sample(admin, &format!("route_requests_total{{service=\"front\",route=\"{route}\"}}")));
+    assert_eq!(by_route, [3, 0, 0, 0]);
     // Each has one instance of the same component: that of the one that trapped was given back.
     let [front, back] =
         ["front", "back"].map(|name| sample(cells, &format!("cell_memory_bytes{{service=\"{name}\"}}")));
@@ -186,7 +189,8 @@ fn steps_side_by_side_run_one_after_the_other() {
     let (node, cells) = counted("");
     let deeds = vec!["deed=spin:2"; 30].join("&");
     assert_eq!(node.get("front", &format!("/steps?{deeds}")).status, 200);
-    let ran = seconds(cells, "step_run_seconds_sum{service=\"front\",kind=\"internal\"}");
+    let ran =
+        seconds(cells, "step_run_seconds_sum{service=\"front\",kind=\"internal\",step=\"guilty_step\"}");
     let request = seconds(cells, "cell_request_duration_seconds_sum{service=\"front\"}");
     assert!(ran > 0.0 && ran <= 2.0 * request, "{ran} s in a request of {request} s");
 }
@@ -226,7 +230,10 @@ fn calls_that_are_given_up_are_no_faults() {
     });
     until("its call has ended", || sample(cells, "cell_instances_busy{service=\"front\"}") == 0);
     assert_eq!(sample(cells, "cell_faults_total{service=\"front\",kind=\"deadline\"}"), 0);
-    assert_eq!(sample(cells, "step_duration_seconds_count{service=\"front\",kind=\"internal\"}"), 1);
+    assert_eq!(
+        sample(cells, "step_duration_seconds_count{service=\"front\",kind=\"internal\",step=\"other\"}"),
+        1
+    );
 }
 
 /// An answer that is too large to be sent counts as what who asked is told.

@@ -75,8 +75,8 @@ async fn call(
     object: &[u8],
     peer: &Peer,
 ) -> Result<(u16, Vec<u8>), Refusal> {
-    let request::Asked { service, head, body } = request::read(received, object, peer)?;
-    received.routed(service, head.lines());
+    let request::Asked { service, route, head, body } = request::read(received, object, peer)?;
+    received.routed(service, Some(route), head.lines());
     let (mut permit, deadline) = received.settings().admit(service, &head)?;
     received.dispatch()?;
     let mut message = RequestMessage {

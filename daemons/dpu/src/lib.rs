@@ -59,5 +59,5 @@ pub use self::config::{ConfigError, DpuConfig};
 pub use self::dpu::{Dpu, DpuStats, Request, ServiceStats};
 pub use self::histogram::Histogram;
 pub use self::ingress::serve_connection;
-pub use self::routes::{RouteQuery, Routes, RoutesError, ServiceName, UnknownService};
+pub use self::routes::{Route, RouteQuery, Routes, RoutesError, ServiceName, UnknownService};
 pub use self::tls::{Tls, TlsProblem, TlsProblems, Validity};

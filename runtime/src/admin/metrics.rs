@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cellmesh_dpa::DpaStats;
 use cellmesh_dpu::policy::breaker::BreakerState;
 use cellmesh_dpu::policy::{PolicyStats, TryCounts};
-use cellmesh_dpu::{Dpu, DpuStats, Histogram, ServiceStats};
+use cellmesh_dpu::{Dpu, DpuStats, Histogram, Route, ServiceStats};
 use cellmesh_shm::frame::FrameError;
 use cellmesh_shm::message::Fault;
 use cellmesh_shm::ring::Batches;
@@ -25,7 +25,7 @@ use self::text::{Seconds, Text};
 use super::process::Usage;
 use crate::host::CellFault;
 use crate::trace::Exported;
-use crate::worker::{CallKind, CallStats, CellStats, Meters};
+use crate::worker::{CallStats, CellStats, Meters};
 
 /// What a lane knows.
 #[derive(Debug, Clone, Default)]
@@ -188,6 +188,7 @@ fn of_services(text: &mut Text, services: &ByName<'_, ServiceStats>) {
     sums(text, &f::SERVICE_REFUSED, services, |stats| stats.refused);
     sums(text, &f::SERVICE_ABANDONED, services, |stats| stats.abandoned);
     sums(text, &f::SERVICE_IN_FLIGHT, services, |stats| stats.in_flight);
+    routes_of(text, services);
     let durations: BTreeMap<&str, Histogram> = services
         .iter()
         .map(|(service, lanes)| {
@@ -198,6 +199,18 @@ fn of_services(text: &mut Text, services: &ByName<'_, ServiceStats>) {
         .collect();
     let samples = durations.iter().map(|(service, durations)| (std::slice::from_ref(service), durations));
     text.histograms(&f::SERVICE_DURATION, samples);
+}
+
+/// What has led clients to each service that they have asked for.
+fn routes_of(text: &mut Text, services: &ByName<'_, ServiceStats>) {
+    let asked = services.iter().filter(|(_, lanes)| lanes.iter().any(|stats| stats.received > 0));
+    let counts = asked.flat_map(|(service, lanes)| {
+        Route::ALL.into_iter().enumerate().map(move |(place, route)| {
+            ([*service, route.name()], lanes.iter().map(|stats| stats.routes[place]).sum::<u64>())
+        })
+    });
+    let counts: Vec<([&str; 2], u64)> = counts.collect();
+    text.family(&f::ROUTE_REQUESTS, counts.iter().map(|(labels, count)| (&labels[..], count)));
 }
 
 fn of_policies(text: &mut Text, lanes: &[Counts]) {
@@ -262,10 +275,11 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
             let count = |kind| stats.faults.get(kind).copied().unwrap_or_default();
             faults.extend(CellFault::KINDS.map(|kind| ([service, kind], count(kind))));
         }
-        egress.extend(stats.egress.iter().map(|(target, calls)| ([service, &**target], calls)));
-        calls.extend(
-            CallKind::ALL.into_iter().zip(&stats.calls).map(|(kind, call)| ([service, kind.name()], call)),
-        );
+        for (target, calls) in &stats.egress {
+            let named = calls.named(&stats.step_names).filter(|(_, calls)| calls.durations.count() > 0);
+            egress.extend(named.map(|(step, calls)| ([service, &**target, step], calls)));
+        }
+        calls.extend(stats.calls_by_step().map(|(kind, step, call)| ([service, kind.name(), step], call)));
     }
     text.family(&f::CELL_RESPONSES, responses.iter().map(|(labels, count)| (&labels[..], count)));
     text.family(&f::CELL_FAULTS, faults.iter().map(|(labels, count)| (&labels[..], count)));
@@ -376,8 +390,13 @@ mod tests {
         let policy =
             PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1, tries };
         let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
-        let service =
-            ServiceStats { service: "s".into(), received: 2, answered: 2, ..ServiceStats::default() };
+        let service = ServiceStats {
+            service: "s".into(),
+            received: 2,
+            answered: 2,
+            routes: [0, 2, 0, 0],
+            ..ServiceStats::default()
+        };
         let cell = CellStats { received: 4, answered: [0, 0, 3, 0, 0, 1], ..CellStats::default() };
         let cells = vec![("s".into(), cell)];
         let lane = Counts {
@@ -400,6 +419,8 @@ mod tests {
             "cellmesh_policy_refused_total{service=\"s\",reason=\"in-flight\"} 4",
             "cellmesh_policy_inflight_requests{service=\"s\"} 2",
             "cellmesh_service_requests_received_total{service=\"s\"} 4",
+            "cellmesh_route_requests_total{service=\"s\",route=\"service\"} 4",
+            "cellmesh_route_requests_total{service=\"s\",route=\"host\"} 0",
             "cellmesh_policy_retries_total{service=\"s\"} 8",
             "cellmesh_circuit_open{service=\"s\"} 2",
             "cellmesh_config_reloads_total{outcome=\"refused\"} 1",

@@ -117,7 +117,7 @@ impl IndexMut<ServiceId> for HostedServices {
 impl Hosted {
     pub(super) fn new(service: ServiceCell, meters: &Meters) -> Self {
         Self {
-            meter: meters.of(&service.cell.setup().service, service.cell.memory()),
+            meter: meters.of(&service.cell.setup().service, service.cell.memory(), &service.step_names),
             cell: service.cell,
             idle: Vec::new(),
             busy: 0,

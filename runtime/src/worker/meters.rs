@@ -5,8 +5,8 @@
 //!    '------------------------------ handler, step or builder ---------------------------'
 //! ```
 //!
-//! - Counted on the lane, by one thread; whoever asks is on the same lane. Nothing is shared between lanes.
-//! - By service, and not by request: what there is to count is bounded by config.
+//! - Counted on the lane, by one thread; whoever asks is on the same lane. Nothing is shared between lanes but names of steps.
+//! - By service, and not by request: what there is to count is bounded by config, and names of steps in `step_names.rs`.
 //! - It outlives a worker: one that attaches anew goes on counting where the last one ended.
 
 use std::cell::{Cell, RefCell};
@@ -19,6 +19,7 @@ use cellmesh_dpu::Histogram;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ring::Batches;
 
+use super::step_names::{ByStep, KnownNames, StepNames, Tally};
 use crate::host::{CellFault, GuestCall, MemoryInUse};
 
 /// Of all services of a lane, by name, and of its rings. A cheap handle, for one thread.
@@ -45,7 +46,10 @@ struct Metered {
 
 /// Of one service on one lane. A cheap handle.
 #[derive(Debug, Clone)]
-pub(super) struct Meter(Rc<RefCell<CellStats>>);
+pub(super) struct Meter {
+    stats: Rc<RefCell<CellStats>>,
+    names: Rc<RefCell<KnownNames>>,
+}
 
 /// What a guest call is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +63,7 @@ pub enum CallKind {
 }
 
 impl CallKind {
-    /// All of them, in the order of [`CellStats::calls`].
+    /// All of them.
     pub const ALL: [Self; 3] = [Self::Handler, Self::Internal, Self::Builder];
 
     /// What `call` is.
@@ -118,6 +122,21 @@ pub struct CallsTo {
     pub errors: u64,
 }
 
+impl Tally for CallStats {
+    fn add(&mut self, other: &Self) {
+        self.duration.add(&other.duration);
+        self.queue.add(&other.queue);
+        self.run.add(&other.run);
+    }
+}
+
+impl Tally for CallsTo {
+    fn add(&mut self, other: &Self) {
+        self.durations.add(&other.durations);
+        self.errors += other.errors;
+    }
+}
+
 impl CallsTo {
     fn ended(&mut self, took: Duration, is_error: bool) {
         self.durations.record(took);
@@ -140,12 +159,18 @@ pub struct CellStats {
     pub request_bytes: u64,
     /// Bytes of bodies of responses.
     pub response_bytes: u64,
-    /// By [`CallKind`].
-    pub calls: [CallStats; 3],
+    /// Calls of its handler.
+    pub handler: CallStats,
+    /// Internal steps.
+    pub internal: ByStep<CallStats>,
+    /// Calls that make the requests of egress steps.
+    pub builder: ByStep<CallStats>,
     /// Guest calls that did not return to who waited for them, by [`CellFault::kind`].
     pub faults: BTreeMap<&'static str, u64>,
     /// Calls to other services, by their names, from sending to their answer.
-    pub egress: BTreeMap<Arc<str>, CallsTo>,
+    pub egress: BTreeMap<Arc<str>, ByStep<CallsTo>>,
+    /// Names of its steps, by their places.
+    pub step_names: Vec<Arc<str>>,
     /// Instances that were made.
     pub instances_made: u64,
     /// Instances that are in use.
@@ -163,22 +188,42 @@ impl CellStats {
         self.requests.add(&other.requests);
         self.request_bytes += other.request_bytes;
         self.response_bytes += other.response_bytes;
-        for (call, more) in self.calls.iter_mut().zip(&other.calls) {
-            call.duration.add(&more.duration);
-            call.queue.add(&more.queue);
-            call.run.add(&more.run);
+        self.handler.add(&other.handler);
+        self.internal.add(&other.internal);
+        self.builder.add(&other.builder);
+        // Lanes know more and more of the same names.
+        if self.step_names.len() < other.step_names.len() {
+            self.step_names.clone_from(&other.step_names);
         }
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
         for (target, calls) in &other.egress {
-            let sum = self.egress.entry(Arc::clone(target)).or_default();
-            sum.durations.add(&calls.durations);
-            sum.errors += calls.errors;
+            self.egress.entry(Arc::clone(target)).or_default().add(calls);
         }
         self.instances_made += other.instances_made;
         self.instances_busy += other.instances_busy;
         self.memory_bytes += other.memory_bytes;
+    }
+
+    /// Guest calls of a kind, all together.
+    #[must_use]
+    pub fn calls(&self, kind: CallKind) -> CallStats {
+        match kind {
+            CallKind::Handler => self.handler.clone(),
+            CallKind::Internal => self.internal.sum(),
+            CallKind::Builder => self.builder.sum(),
+        }
+    }
+
+    /// Guest calls, by their kinds and the names of their steps; a handler is its own.
+    pub fn calls_by_step(&self) -> impl Iterator<Item = (CallKind, &str, &CallStats)> {
+        let handler = (CallKind::Handler, CallKind::Handler.name(), &self.handler);
+        let internal = self.internal.named(&self.step_names);
+        let builder = self.builder.named(&self.step_names);
+        std::iter::once(handler)
+            .chain(internal.map(|(step, calls)| (CallKind::Internal, step, calls)))
+            .chain(builder.map(|(step, calls)| (CallKind::Builder, step, calls)))
     }
 }
 
@@ -189,7 +234,8 @@ impl Meters {
         let meters = self.services.borrow();
         let stats = |Metered { meter, memory }: &Metered| CellStats {
             memory_bytes: memory.bytes(),
-            ..meter.0.borrow().clone()
+            step_names: meter.names.borrow().known().to_vec(),
+            ..meter.stats.borrow().clone()
         };
         meters.iter().map(|(service, metered)| (Arc::clone(service), stats(metered))).collect()
     }
@@ -213,42 +259,48 @@ impl Meters {
     }
 
     /// That of a service; it goes on if there was one of that name.
-    pub(super) fn of(&self, service: &Arc<str>, memory: &MemoryInUse) -> Meter {
+    pub(super) fn of(&self, service: &Arc<str>, memory: &MemoryInUse, names: &StepNames) -> Meter {
         let mut meters = self.services.borrow_mut();
-        let new = || Metered { meter: Meter(Rc::default()), memory: memory.clone() };
+        let names = || Rc::new(RefCell::new(KnownNames::of(names)));
+        let new =
+            || Metered { meter: Meter { stats: Rc::default(), names: names() }, memory: memory.clone() };
         let metered = meters.entry(Arc::clone(service)).or_insert_with(new);
         metered.memory = memory.clone();
         let meter = &metered.meter;
         // Of a worker that is gone, and its instances with it.
-        meter.0.borrow_mut().instances_busy = 0;
+        meter.stats.borrow_mut().instances_busy = 0;
         meter.clone()
     }
 }
 
 impl Meter {
     pub(super) fn received(&self, bytes: usize) {
-        let stats = &mut *self.0.borrow_mut();
+        let stats = &mut *self.stats.borrow_mut();
         stats.received += 1;
         stats.request_bytes += bytes as u64;
     }
 
     pub(super) fn cancelled(&self) {
-        self.0.borrow_mut().cancelled += 1;
+        self.stats.borrow_mut().cancelled += 1;
     }
 
     pub(super) fn answered(&self, status: u16, bytes: usize, took: Duration) {
-        let stats = &mut *self.0.borrow_mut();
+        let stats = &mut *self.stats.borrow_mut();
         let class = usize::from(status / 100);
         stats.answered[if class < stats.answered.len() { class } else { 0 }] += 1;
         stats.response_bytes += bytes as u64;
         stats.requests.record(took);
     }
 
-    /// A guest call has ended, whether somebody still waits for it or not.
-    pub(super) fn called(&self, timing: &Timing) {
-        let stats = &mut *self.0.borrow_mut();
-        let place = CallKind::ALL.iter().position(|kind| *kind == timing.kind).expect("all kinds are there");
-        let call = &mut stats.calls[place];
+    /// A guest call has ended, whether somebody still waits for it or not. `step`: the id of its step, if that is known still.
+    pub(super) fn called(&self, timing: &Timing, step: Option<&str>) {
+        let stats = &mut *self.stats.borrow_mut();
+        let place = || self.names.borrow_mut().place(step);
+        let call = match timing.kind {
+            CallKind::Handler => &mut stats.handler,
+            CallKind::Internal => stats.internal.at(place()),
+            CallKind::Builder => stats.builder.at(place()),
+        };
         call.duration.record(timing.ended.saturating_since(timing.wanted));
         call.queue.record(timing.begun.saturating_since(timing.wanted));
         call.run.record(timing.ran);
@@ -256,23 +308,26 @@ impl Meter {
 
     /// A guest call that somebody waited for did not return.
     pub(super) fn faulted(&self, fault: &CellFault) {
-        *self.0.borrow_mut().faults.entry(fault.kind()).or_default() += 1;
+        *self.stats.borrow_mut().faults.entry(fault.kind()).or_default() += 1;
     }
 
-    pub(super) fn called_other(&self, target: &str, took: Duration, is_error: bool) {
-        let stats = &mut *self.0.borrow_mut();
-        match stats.egress.get_mut(target) {
-            Some(calls) => calls.ended(took, is_error),
-            None => stats.egress.entry(target.into()).or_default().ended(took, is_error),
-        }
+    /// A call to another service, made by the step with this id, has its outcome.
+    pub(super) fn called_other(&self, target: &str, step: Option<&str>, took: Duration, is_error: bool) {
+        let stats = &mut *self.stats.borrow_mut();
+        let place = self.names.borrow_mut().place(step);
+        let calls = match stats.egress.get_mut(target) {
+            Some(calls) => calls,
+            None => stats.egress.entry(target.into()).or_default(),
+        };
+        calls.at(place).ended(took, is_error);
     }
 
     pub(super) fn instance_made(&self) {
-        self.0.borrow_mut().instances_made += 1;
+        self.stats.borrow_mut().instances_made += 1;
     }
 
     pub(super) fn instances_busy(&self, count: usize) {
-        self.0.borrow_mut().instances_busy = count as u64;
+        self.stats.borrow_mut().instances_busy = count as u64;
     }
 }
 
@@ -295,31 +350,47 @@ mod tests {
         );
     }
 
-    /// Time is split where it was spent; a status that is none counts too.
+    /// Time is split where it was spent, and by the step that it was spent for; a status that is none counts too.
     #[test]
     fn times_are_split() {
         let (meters, name) = (Meters::default(), Arc::<str>::from("s"));
-        let meter = meters.of(&name, &MemoryInUse::default());
+        let of = || meters.of(&name, &MemoryInUse::default(), &StepNames::default());
+        let meter = of();
         let (kind, ran) = (CallKind::Internal, Duration::from_nanos(5));
         let timing = Timing { kind, wanted: Nanos(0), begun: Nanos(10), ended: Nanos(20), ran };
-        meter.called(&timing);
-        meter.called(&timing);
+        meter.called(&timing, Some("a#1"));
+        meter.called(&timing, Some("a#2"));
+        meter.called(&timing, None);
+        meter.called(&Timing { kind: CallKind::Handler, ..timing }, None);
         meter.faulted(&CellFault::Deadline);
         meter.answered(204, 7, Duration::from_nanos(30));
         meter.answered(9999, 1, Duration::ZERO);
         // A worker that attaches anew goes on.
-        meters.of(&name, &MemoryInUse::default()).called_other("t", Duration::from_nanos(1), true);
+        of().called_other("t", Some("b"), Duration::from_nanos(1), true);
         let [(service, stats)] = &meters.stats()[..] else { panic!("one service") };
-        let call = &stats.calls[1];
+        let call = stats.calls(CallKind::Internal);
         let nanos = [&call.duration, &call.queue, &call.run].map(|times| times.sum().as_nanos());
-        assert_eq!((&**service, nanos, call.run.count()), ("s", [40, 20, 10], 2));
-        assert_eq!((stats.faults["deadline"], stats.egress["t"].errors), (1, 1));
+        assert_eq!((&**service, nanos, call.run.count()), ("s", [60, 30, 15], 3));
+        let counts = |stats: &CellStats| -> Vec<(&str, String, u64)> {
+            let counts = stats.calls_by_step().filter(|(.., calls)| calls.run.count() > 0);
+            counts.map(|(kind, step, calls)| (kind.name(), step.to_owned(), calls.run.count())).collect()
+        };
+        let split = |of: u64| {
+            vec![
+                ("handler", "handler".into(), of),
+                ("internal", "a".into(), 2 * of),
+                ("internal", "other".into(), of),
+            ]
+        };
+        assert_eq!(counts(stats), split(1));
+        let egress: Vec<(&str, u64)> =
+            stats.egress["t"].named(&stats.step_names).map(|(step, calls)| (step, calls.errors)).collect();
+        assert_eq!((stats.faults["deadline"], &egress[..]), (1, &[("a", 0), ("b", 1)][..]));
         assert_eq!((stats.answered, stats.response_bytes), ([1, 0, 1, 0, 0, 0], 8));
-        let mut sum = stats.clone();
+        let mut sum = CellStats::default();
         sum.add(stats);
-        assert_eq!(
-            (sum.requests.count(), sum.egress["t"].durations.count(), sum.faults["deadline"]),
-            (4, 2, 2)
-        );
+        sum.add(stats);
+        assert_eq!((counts(&sum), sum.egress["t"].sum().durations.count()), (split(2), 2));
+        assert_eq!((sum.requests.count(), sum.faults["deadline"]), (4, 2));
     }
 }

@@ -59,9 +59,9 @@ impl Request {
         Origin::of(HeaderLines(&self.naming_lines()))
     }
 
-    /// The name of a step, for messages.
-    pub(super) fn step_name(&self, step: StepIndex) -> String {
-        self.engine.as_ref().map_or_else(String::new, |engine| engine.step_id(step).to_owned())
+    /// The id of a step.
+    pub(super) fn step_id(&self, step: StepIndex) -> Option<&str> {
+        self.engine.as_ref().map(|engine| engine.step_id(step))
     }
 }
 

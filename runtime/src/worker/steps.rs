@@ -147,7 +147,7 @@ impl Worker {
         let target = self.routes.name(service).map_or(ELSEWHERE_NAME, ServiceName::as_str);
         let meter = &self.hosted[request.message.service].meter;
         let is_error = message.fault != Fault::None || message.status >= 400;
-        meter.called_other(target, self.now.saturating_since(sent), is_error);
+        meter.called_other(target, request.step_id(step), self.now.saturating_since(sent), is_error);
         request.calls.retain(|waited| *waited != call);
         if let Some(again) = again.filter(|_| message.fault == Fault::WorkerLost) {
             self.transmit(id, step, *again, span, None);

@@ -22,11 +22,13 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use crate::dpu::Received;
 use crate::faults::Refusal;
 use crate::forward::{Head, HeadWriter, Peer};
-use crate::routes::{RouteQuery, Routes, UnknownService};
+use crate::routes::{Route, RouteQuery, Routes, UnknownService};
 
 /// What a bridge client asks for, ready to be sent.
 pub(super) struct Asked {
     pub(super) service: ServiceId,
+    /// What it was routed by.
+    pub(super) route: Route,
     pub(super) head: Head,
     pub(super) body: Bytes,
 }
@@ -62,9 +64,9 @@ pub(super) fn read(received: &Received, object: &[u8], peer: &Peer) -> Result<As
     }
     let url = object.url.as_deref().map(read_url).transpose()?;
     let target = target(&object, url.as_ref())?;
-    let service = route(&received.settings().routes, &object, url.as_ref(), target.as_str())?;
+    let (service, route) = route(&received.settings().routes, &object, url.as_ref(), target.as_str())?;
     let head = head(received, &object, service, target.as_str(), peer)?;
-    Ok(Asked { service, head, body: Bytes::copy_from_slice(body.as_bytes()) })
+    Ok(Asked { service, route, head, body: Bytes::copy_from_slice(body.as_bytes()) })
 }
 
 fn bad(why: &dyn fmt::Display) -> Refusal {
@@ -99,9 +101,10 @@ fn route(
     object: &Object<'_>,
     url: Option<&Uri>,
     target: &str,
-) -> Result<ServiceId, Refusal> {
+) -> Result<(ServiceId, Route), Refusal> {
     if let Some(host) = url.and_then(Uri::host) {
-        return routes.id_of_host(host).ok_or_else(|| Refusal::UnknownService(UnknownService::named(host)));
+        let found = routes.id_of_host(host).map(|id| (id, Route::Host));
+        return found.ok_or_else(|| Refusal::UnknownService(UnknownService::named(host)));
     }
     let query = RouteQuery { host: None, service: object.target_service.as_deref(), path: target };
     routes.route(query).map_err(Refusal::UnknownService)

@@ -18,7 +18,7 @@ use crate::faults::Refusal;
 use crate::histogram::Histogram;
 use crate::origin::Origin;
 use crate::request_id::RequestIds;
-use crate::routes::Routes;
+use crate::routes::{Route, Routes};
 use crate::units::ByteSize;
 
 /// Counters of one lane.
@@ -26,7 +26,7 @@ use crate::units::ByteSize;
 pub(super) struct Load {
     pub(super) requests: Outcomes,
     /// Of those that were routed, by the place of their service.
-    services: Box<[Outcomes]>,
+    services: Box<[OfService]>,
     /// Given to the mesh and not ended.
     pub(super) dispatched: Cell<u32>,
     pub(super) buffered_bytes: Cell<u64>,
@@ -35,6 +35,14 @@ pub(super) struct Load {
     pub(super) relayed: Cell<u64>,
     pub(super) bad_responses: Cell<u64>,
     pub(super) tls_failed: Cell<u64>,
+}
+
+/// Of one service.
+#[derive(Debug, Default)]
+struct OfService {
+    outcomes: Outcomes,
+    /// What has led to it, by the places of [`Route::ALL`].
+    routes: [Cell<u64>; Route::ALL.len()],
 }
 
 /// What became of requests.
@@ -59,6 +67,8 @@ pub struct ServiceStats {
     pub service: String,
     /// Routed to it.
     pub received: u64,
+    /// Of these, those of the network, by what has led to it: the places of [`Route::ALL`].
+    pub routes: [u64; Route::ALL.len()],
     /// Answered by a cell or a host.
     pub answered: u64,
     /// Of these, with a status of 500 or more.
@@ -75,13 +85,13 @@ pub struct ServiceStats {
 
 impl Load {
     pub(super) fn new(services: usize) -> Self {
-        Self { services: (0..services).map(|_| Outcomes::default()).collect(), ..Self::default() }
+        Self { services: (0..services).map(|_| OfService::default()).collect(), ..Self::default() }
     }
 
     /// Of each service; `routes` are those that requests were routed by.
     pub(super) fn service_stats(&self, routes: &Routes) -> Vec<ServiceStats> {
         let stats = routes.services().iter().zip(&self.services);
-        stats.map(|(name, outcomes)| outcomes.stats(name.to_string())).collect()
+        stats.map(|(name, of_service)| of_service.stats(name.to_string())).collect()
     }
 }
 
@@ -107,17 +117,21 @@ impl Outcomes {
         let ended = self.answered.get() + self.refused.get() + self.abandoned.get();
         self.received.get() - ended
     }
+}
 
+impl OfService {
     fn stats(&self, service: String) -> ServiceStats {
+        let Self { outcomes, routes } = self;
         ServiceStats {
             service,
-            received: self.received.get(),
-            answered: self.answered.get(),
-            failed: self.failed.get(),
-            refused: self.refused.get(),
-            abandoned: self.abandoned.get(),
-            in_flight: self.in_flight(),
-            durations: self.durations.borrow().clone(),
+            routes: routes.each_ref().map(Cell::get),
+            received: outcomes.received.get(),
+            answered: outcomes.answered.get(),
+            failed: outcomes.failed.get(),
+            refused: outcomes.refused.get(),
+            abandoned: outcomes.abandoned.get(),
+            in_flight: outcomes.in_flight(),
+            durations: outcomes.durations.borrow().clone(),
         }
     }
 }
@@ -166,12 +180,13 @@ impl Received {
         }
     }
 
-    /// It is for this service. Said once. `headers`: its header lines.
-    pub(crate) fn routed(&mut self, service: ServiceId, headers: Bytes) {
+    /// It is for this service. Said once. `route`: what has led there, of a request of the network. `headers`: its header lines.
+    pub(crate) fn routed(&mut self, service: ServiceId, route: Option<Route>, headers: Bytes) {
         self.headers = headers;
         let place = usize::from(service.0);
-        if let Some(outcomes) = self.dpu.0.load.services.get(place) {
-            add(&outcomes.received, 1);
+        if let Some(of_service) = self.dpu.0.load.services.get(place) {
+            add(&of_service.outcomes.received, 1);
+            route.iter().for_each(|route| add(&of_service.routes[*route as usize], 1));
             self.service = Some((place, Nanos::now()));
         }
     }
@@ -278,7 +293,7 @@ impl Drop for Received {
         load.dispatched.set(load.dispatched.get() - u32::from(self.dispatched));
         load.requests.end(self.end, None);
         if let Some((place, since)) = self.service {
-            load.services[place].end(self.end, Some(Nanos::now().saturating_since(since)));
+            load.services[place].outcomes.end(self.end, Some(Nanos::now().saturating_since(since)));
         }
     }
 }

@@ -45,7 +45,7 @@ impl Dpu {
     }
 
     fn send(&self, received: &mut Received, mut message: RequestMessage) -> Result<(Call, Permit), Refusal> {
-        received.routed(message.service, message.header_bytes());
+        received.routed(message.service, None, message.header_bytes());
         received.admit()?;
         let now = Nanos::now();
         let mut permit = received.settings().policies.admit(message.service, (&message).into(), now)?;

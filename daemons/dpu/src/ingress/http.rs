@@ -195,8 +195,8 @@ async fn answer(
     body: Incoming,
 ) -> Result<Answer, Refusal> {
     received.admit()?;
-    let check::Checked { service, hops, head } = check::check(received, parts, standing)?;
-    received.routed(service, head.lines());
+    let check::Checked { service, route, hops, head } = check::check(received, parts, standing)?;
+    received.routed(service, Some(route), head.lines());
     let (mut permit, deadline) = received.settings().admit(service, &head)?;
     let body = body::read(received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;

@@ -320,6 +320,7 @@ impl Worker {
             let request = self.requests.get(ticket.request);
             let step = ticket.step.and_then(|step| request?.step_id(step));
             self.hosted[ticket.service].meter.called(&timing, step);
+            self.meters.look_at_cpu();
             self.now = self.now.max(timing.ended);
         }
         // A call that was cancelled and returned all the same leaves an instance that would stop the next one.

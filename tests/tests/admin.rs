@@ -218,6 +218,40 @@ fn rings_are_counted() {
     }
 }
 
+/// A cell that computes has the processor time that it took, on the lane and on the pool, and no more than its process; one
+/// that nobody calls has none.
+#[test]
+fn processor_time_is_counted_by_cell() {
+    // Long ticks keep the calls on their lane, short ones take them to the pool.
+    for tick in ["100ms", "1ms"] {
+        let (admin, of_worker) = (nobody(), nobody());
+        let toml = format!("[admin]\nlisten = \"{admin}\"\n[runtime]\nepoch_tick = \"{tick}\"\n{APP}");
+        let node = Run::app(&toml).lanes(1).worker_admins(&[of_worker]).start();
+        until_ready(admin);
+        let hosting = if placement() == Placement::CoHosted { admin } else { of_worker };
+        let now = || {
+            let of_front = seconds(hosting, "cell_cpu_seconds_total{service=\"front\"}");
+            // Asked later: what the process has by now is at least that.
+            (of_front, process_seconds(hosting))
+        };
+        let before = now();
+        until("most of the processor time is the cell's", || {
+            assert_eq!(node.get("front", "/step/spin:30").status, 200);
+            let after = now();
+            let (of_front, of_process) = (after.0 - before.0, after.1 - before.1);
+            assert!(of_front <= of_process, "{of_front} s of {of_process} s");
+            of_front > of_process / 2.0
+        });
+        assert!(seconds(hosting, "cell_cpu_seconds_total{service=\"back\"}") == 0.0);
+    }
+}
+
+fn process_seconds(admin: SocketAddr) -> f64 {
+    let text = ask(admin, "GET", "/metrics").ok().text().to_owned();
+    let value = text.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no processor time in {text}"))
+}
+
 /// What a client gives up is no fault of the cell.
 #[test]
 fn calls_that_are_given_up_are_no_faults() {

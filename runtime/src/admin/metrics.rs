@@ -261,6 +261,8 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     all(&f::CELL_INSTANCES_MADE, |cell| cell.instances_made);
     all(&f::CELL_MEMORY, |cell| cell.memory_bytes);
     all(&f::CELL_INSTANCES_BUSY, |cell| cell.instances_busy);
+    let cpu = cells.iter().map(|(service, stats)| (std::slice::from_ref(service), Seconds(stats.cpu)));
+    text.family(&f::CELL_CPU, cpu);
     let mut responses = BTreeMap::new();
     let mut faults = BTreeMap::new();
     let mut egress = BTreeMap::new();
@@ -378,6 +380,8 @@ fn of_rings(text: &mut Text, lanes: &[Counts]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use cellmesh_dpa::RingStats;
 
     use super::*;
@@ -397,7 +401,12 @@ mod tests {
             routes: [0, 2, 0, 0],
             ..ServiceStats::default()
         };
-        let cell = CellStats { received: 4, answered: [0, 0, 3, 0, 0, 1], ..CellStats::default() };
+        let cell = CellStats {
+            received: 4,
+            answered: [0, 0, 3, 0, 0, 1],
+            cpu: Duration::from_millis(250),
+            ..CellStats::default()
+        };
         let cells = vec![("s".into(), cell)];
         let lane = Counts {
             dpu: Some(dpu),
@@ -424,6 +433,7 @@ mod tests {
             "cellmesh_policy_retries_total{service=\"s\"} 8",
             "cellmesh_circuit_open{service=\"s\"} 2",
             "cellmesh_config_reloads_total{outcome=\"refused\"} 1",
+            "cellmesh_cell_cpu_seconds_total{service=\"s\"} 0.5",
             "cellmesh_cell_responses_total{service=\"s\",code=\"2xx\"} 6",
             "cellmesh_cell_responses_total{service=\"s\",code=\"5xx\"} 2",
             "cellmesh_cell_responses_total{service=\"s\",code=\"4xx\"} 0",

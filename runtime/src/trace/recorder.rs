@@ -521,7 +521,8 @@ mod tests {
 
     fn timing() -> Timing {
         let (wanted, begun, ended) = (Nanos(0), Nanos(1), Nanos(5));
-        Timing { kind: CallKind::Handler, wanted, begun, ended, ran: Duration::from_nanos(4) }
+        let (ran, pooled) = (Duration::from_nanos(4), Duration::ZERO);
+        Timing { kind: CallKind::Handler, wanted, begun, ended, ran, pooled }
     }
 
     /// What a cell says of its failure is kept as far as a person reads it.

@@ -20,6 +20,7 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ring::Batches;
 
 use super::step_names::{ByStep, KnownNames, StepNames, Tally};
+use crate::cpu::{CpuUsed, Reading};
 use crate::host::{CellFault, GuestCall, MemoryInUse};
 
 /// Of all services of a lane, by name, and of its rings. A cheap handle, for one thread.
@@ -27,6 +28,25 @@ use crate::host::{CellFault, GuestCall, MemoryInUse};
 pub struct Meters {
     services: Rc<RefCell<BTreeMap<Arc<str>, Metered>>>,
     rings: Rc<Cell<Rings>>,
+    lane: Rc<LaneTime>,
+}
+
+/// What guest calls took of the lane's time, until the lane looks what that was of its processor's.
+#[derive(Debug)]
+struct LaneTime {
+    since: Cell<Reading>,
+    /// Of all services.
+    taken: Cell<Duration>,
+}
+
+/// So much of their time is put together before the lane looks: the look costs a system call.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+impl Default for LaneTime {
+    /// From now on, on this thread.
+    fn default() -> Self {
+        Self { since: Cell::new(Reading::now()), taken: Cell::default() }
+    }
 }
 
 /// What workers have written into their rings to the DPA: small, bulk.
@@ -42,6 +62,7 @@ struct Rings {
 struct Metered {
     meter: Meter,
     memory: MemoryInUse,
+    pool_cpu: CpuUsed,
 }
 
 /// Of one service on one lane. A cheap handle.
@@ -49,6 +70,18 @@ struct Metered {
 pub(super) struct Meter {
     stats: Rc<RefCell<CellStats>>,
     names: Rc<RefCell<KnownNames>>,
+    lane: Rc<LaneTime>,
+    /// What its calls took of the lane's time since that looked.
+    taken: Rc<Cell<Duration>>,
+}
+
+/// What is counted of a cell by others than its worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HostedCell<'a> {
+    pub(super) service: &'a Arc<str>,
+    pub(super) memory: &'a MemoryInUse,
+    pub(super) pool_cpu: &'a CpuUsed,
+    pub(super) step_names: &'a StepNames,
 }
 
 /// What a guest call is made for.
@@ -100,6 +133,8 @@ pub struct Timing {
     pub ended: Nanos,
     /// How long a thread was given to it.
     pub ran: Duration,
+    /// Of this, one of the pool.
+    pub pooled: Duration,
 }
 
 /// Guest calls of one kind.
@@ -177,6 +212,8 @@ pub struct CellStats {
     pub instances_busy: u64,
     /// Linear memory of all its instances.
     pub memory_bytes: u64,
+    /// Processor time of its guest calls.
+    pub cpu: Duration,
 }
 
 impl CellStats {
@@ -204,6 +241,7 @@ impl CellStats {
         self.instances_made += other.instances_made;
         self.instances_busy += other.instances_busy;
         self.memory_bytes += other.memory_bytes;
+        self.cpu += other.cpu;
     }
 
     /// Guest calls of a kind, all together.
@@ -231,13 +269,32 @@ impl Meters {
     /// What was counted, by service.
     #[must_use]
     pub fn stats(&self) -> Vec<(Arc<str>, CellStats)> {
+        self.share_out(Reading::now());
         let meters = self.services.borrow();
-        let stats = |Metered { meter, memory }: &Metered| CellStats {
-            memory_bytes: memory.bytes(),
-            step_names: meter.names.borrow().known().to_vec(),
-            ..meter.stats.borrow().clone()
+        let stats = |Metered { meter, memory, pool_cpu }: &Metered| {
+            let stats = meter.stats.borrow().clone();
+            let (cpu, step_names) = (stats.cpu + pool_cpu.get(), meter.names.borrow().known().to_vec());
+            CellStats { memory_bytes: memory.bytes(), cpu, step_names, ..stats }
         };
         meters.iter().map(|(service, metered)| (Arc::clone(service), stats(metered))).collect()
+    }
+
+    /// Looks what guest calls had of the processor, if they have taken enough of the lane's time since the last look.
+    ///
+    /// - cost: a comparison; at a look, a system call and a turn round all services.
+    pub(super) fn look_at_cpu(&self) {
+        if self.lane.taken.get() >= LOOK_EVERY {
+            self.share_out(Reading::now());
+        }
+    }
+
+    /// Gives each service its share of what the lane's processor did from the last look until `now`.
+    fn share_out(&self, now: Reading) {
+        let since = now.since(self.lane.since.replace(now));
+        let all = self.lane.taken.take();
+        for Metered { meter, .. } in self.services.borrow().values() {
+            meter.stats.borrow_mut().cpu += since.share_of(meter.taken.take(), all);
+        }
     }
 
     /// What was written into the rings to the DPA: small, bulk.
@@ -259,11 +316,16 @@ impl Meters {
     }
 
     /// That of a service; it goes on if there was one of that name.
-    pub(super) fn of(&self, service: &Arc<str>, memory: &MemoryInUse, names: &StepNames) -> Meter {
+    pub(super) fn of(&self, cell: &HostedCell<'_>) -> Meter {
         let mut meters = self.services.borrow_mut();
-        let names = || Rc::new(RefCell::new(KnownNames::of(names)));
-        let new =
-            || Metered { meter: Meter { stats: Rc::default(), names: names() }, memory: memory.clone() };
+        let HostedCell { service, memory, pool_cpu, step_names } = *cell;
+        let meter = || Meter {
+            stats: Rc::default(),
+            names: Rc::new(RefCell::new(KnownNames::of(step_names))),
+            lane: Rc::clone(&self.lane),
+            taken: Rc::default(),
+        };
+        let new = || Metered { meter: meter(), memory: memory.clone(), pool_cpu: pool_cpu.clone() };
         let metered = meters.entry(Arc::clone(service)).or_insert_with(new);
         metered.memory = memory.clone();
         let meter = &metered.meter;
@@ -304,6 +366,9 @@ impl Meter {
         call.duration.record(timing.ended.saturating_since(timing.wanted));
         call.queue.record(timing.begun.saturating_since(timing.wanted));
         call.run.record(timing.ran);
+        let on_lane = timing.ran.saturating_sub(timing.pooled);
+        self.taken.set(self.taken.get() + on_lane);
+        self.lane.taken.set(self.lane.taken.get() + on_lane);
     }
 
     /// A guest call that somebody waited for did not return.
@@ -335,6 +400,36 @@ impl Meter {
 mod tests {
     use super::*;
 
+    fn of(meters: &Meters, service: &Arc<str>, pool_cpu: &CpuUsed) -> Meter {
+        let (memory, step_names) = (&MemoryInUse::default(), &StepNames::default());
+        meters.of(&HostedCell { service, memory, pool_cpu, step_names })
+    }
+
+    /// Of the lane's processor each cell has what its calls took of the time awake, of the pool's what was counted there; one
+    /// that nobody called has none.
+    #[test]
+    fn cells_share_the_processor() {
+        const MS: fn(u64) -> Duration = Duration::from_millis;
+        let (meters, pool) = (Meters::default(), CpuUsed::default());
+        let busy = of(&meters, &"busy".into(), &pool);
+        let light = of(&meters, &"light".into(), &CpuUsed::default());
+        let _idle = of(&meters, &"idle".into(), &CpuUsed::default());
+        let start = Reading { awake: MS(1000), cpu: MS(500) };
+        meters.share_out(start);
+        let at = Nanos(0);
+        let timing =
+            Timing { kind: CallKind::Handler, wanted: at, begun: at, ended: at, ran: MS(60), pooled: MS(20) };
+        busy.called(&timing, None);
+        light.called(&Timing { ran: MS(10), pooled: MS(0), ..timing }, None);
+        pool.add(MS(15));
+        meters.share_out(Reading { awake: MS(1100), cpu: MS(550) });
+        // Looked at again, with nothing between.
+        meters.share_out(Reading { awake: MS(1200), cpu: MS(650) });
+        let cpu: Vec<(Arc<str>, Duration)> =
+            meters.stats().into_iter().map(|(service, stats)| (service, stats.cpu)).collect();
+        assert_eq!(cpu, [("busy".into(), MS(20 + 15)), ("idle".into(), MS(0)), ("light".into(), MS(5))]);
+    }
+
     /// A worker that attaches anew has new rings: what the old ones were told stays counted.
     #[test]
     fn rings_that_are_gone_stay_counted() {
@@ -354,10 +449,11 @@ mod tests {
     #[test]
     fn times_are_split() {
         let (meters, name) = (Meters::default(), Arc::<str>::from("s"));
-        let of = || meters.of(&name, &MemoryInUse::default(), &StepNames::default());
+        let of = || of(&meters, &name, &CpuUsed::default());
         let meter = of();
         let (kind, ran) = (CallKind::Internal, Duration::from_nanos(5));
-        let timing = Timing { kind, wanted: Nanos(0), begun: Nanos(10), ended: Nanos(20), ran };
+        let pooled = Duration::ZERO;
+        let timing = Timing { kind, wanted: Nanos(0), begun: Nanos(10), ended: Nanos(20), ran, pooled };
         meter.called(&timing, Some("a#1"));
         meter.called(&timing, Some("a#2"));
         meter.called(&timing, None);

@@ -23,7 +23,7 @@ mod settings;
 
 pub use cellmesh_dpu::trace_context::{Ids, Parent};
 pub use export::{Exported, Exporter};
-pub use record::{PlanShape, RecordId, RequestRecord, ShapeKind, SpanRecord, StepShape, Why};
+pub use record::{GraphRecord, PlanShape, RecordId, RequestRecord, ShapeKind, SpanRecord, StepShape, Why};
 pub use recorder::{Ended, Kept, Recorder, RecorderParts, SpanKind, Trace};
 pub(crate) use recording::Sent;
 pub use recording::{Course, FORM, Message, Recording, StepCourse, StepDeed};

@@ -279,7 +279,12 @@ fn spans_are_sent_to_a_collector() {
     assert!(front.parent_span_id.is_empty());
     let ours: Vec<Span> = collected.all().into_iter().map(|(_, span)| span).collect();
     assert!(ours.iter().all(|span| span.trace_id == front.trace_id && span.trace_id.len() == 16));
-    assert!([&first, &second].iter().all(|call| call.parent_span_id == front.span_id));
+    let graph = collected.named("front", "graph").expect("it had a graph");
+    let handler = collected.named("front", "handler").expect("it had a handler");
+    assert!([&graph, &handler].iter().all(|part| part.parent_span_id == front.span_id));
+    assert!([&first, &second].iter().all(|call| call.parent_span_id == graph.span_id));
+    assert!(handler.end_time_unix_nano <= graph.start_time_unix_nano);
+    assert!(graph.start_time_unix_nano <= first.start_time_unix_nano);
     let callees: Vec<Span> = collected
         .all()
         .into_iter()

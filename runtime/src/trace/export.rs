@@ -121,7 +121,7 @@ impl Exporter {
             Some(first) => batch.push(first),
             None => return false,
         }
-        let parts = |record: &Arc<RequestRecord>| record.spans.len() + 1;
+        let parts = |record: &Arc<RequestRecord>| record.spans.len() + 2;
         let more = async {
             let mut room = PARTS_MAX.saturating_sub(batch.iter().map(parts).sum());
             while batch.len() < BATCH_MAX && room > 0 {

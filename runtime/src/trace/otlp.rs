@@ -1,4 +1,5 @@
-//! Requests as OTLP has them: one span for each, and one for each of its parts.
+//! Requests as OTLP has them: one span for each, one for its graph, and one for each of its parts. Steps are below the graph,
+//! and that and the handler below the request.
 //!
 //! Source: opentelemetry-proto 1.x, `ExportTraceServiceRequest` in its JSON encoding (ids in hexadecimal, 64-bit integers as
 //! text, enumerations as numbers); names of attributes: the semantic conventions of OpenTelemetry for HTTP.
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::record::{RequestRecord, SpanRecord, Why};
+use super::record::{GraphRecord, RequestRecord, SpanRecord, Why};
 use super::recorder::SpanKind;
 
 /// `SpanKind` of OTLP.
@@ -25,6 +26,7 @@ pub(super) fn message(records: &[Arc<RequestRecord>]) -> String {
     for record in records {
         let spans = by_service.entry(&record.service).or_default();
         spans.push(of_request(record));
+        spans.extend(record.graph.map(|graph| of_graph(record, graph)));
         spans.extend(record.spans.iter().map(|span| of_part(record, span)));
     }
     let version = env!("CARGO_PKG_VERSION");
@@ -76,6 +78,25 @@ fn of_request(record: &RequestRecord) -> Value {
     span
 }
 
+fn of_graph(record: &RequestRecord, graph: GraphRecord) -> Value {
+    let mut known = Vec::new();
+    if let Some(plan) = &record.plan {
+        known.push(("cellmesh.graph.root", text(&plan.root)));
+        known.push(("cellmesh.graph.steps", integer((plan.steps.len() + plan.steps_left_out) as u64)));
+    }
+    let start = record.started + graph.start;
+    json!({
+        "traceId": trace_id(record),
+        "spanId": span_id(graph.id),
+        "parentSpanId": span_id(record.ids.span_id),
+        "name": "graph",
+        "kind": INTERNAL,
+        "startTimeUnixNano": nanos(start),
+        "endTimeUnixNano": nanos(start + graph.took),
+        "attributes": attributes(known),
+    })
+}
+
 fn of_part(record: &RequestRecord, span: &SpanRecord) -> Value {
     let mut known = Vec::new();
     known.extend(span.step.as_deref().map(|step| ("cellmesh.step", text(step))));
@@ -89,10 +110,12 @@ fn of_part(record: &RequestRecord, span: &SpanRecord) -> Value {
         known.push((key, integer(span.status.into())));
     }
     let start = record.started + span.start;
+    let graph = record.graph.filter(|_| span.step.is_some());
+    let parent = graph.map_or(record.ids.span_id, |graph| graph.id);
     let mut value = json!({
         "traceId": trace_id(record),
         "spanId": span_id(span.id),
-        "parentSpanId": span_id(record.ids.span_id),
+        "parentSpanId": span_id(parent),
         "name": name(span),
         "kind": if span.kind == SpanKind::Egress { CLIENT } else { INTERNAL },
         "startTimeUnixNano": nanos(start),

@@ -68,10 +68,23 @@ pub struct RequestRecord {
     pub why: Why,
     /// The graph that the handler returned; none if it answered by itself.
     pub plan: Option<PlanShape>,
+    /// That graph as a whole: from when the handler had returned it to the request's end.
+    pub graph: Option<GraphRecord>,
     /// Where its time went, by the ends of the parts.
     pub spans: Vec<SpanRecord>,
     /// Parts that are not kept, because there are too many.
     pub spans_left_out: u32,
+}
+
+/// The graph of a request, of which its steps are parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GraphRecord {
+    /// Its place in the trace.
+    pub id: u64,
+    /// From the start of the request until it began.
+    pub start: Duration,
+    /// From then until its end.
+    pub took: Duration,
 }
 
 /// A part of a request: a guest call, or a call to another service.

@@ -20,7 +20,7 @@ use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::Serialize;
 
 use super::export::Outbox;
-use super::record::{PlanShape, RecordId, RequestRecord, SpanRecord, Why, text};
+use super::record::{GraphRecord, PlanShape, RecordId, RequestRecord, SpanRecord, Why, text};
 use super::recording::{Recording, Sent, Tape};
 use super::{Sampler, TraceSettings};
 use crate::worker::{CallKind, Timing};
@@ -56,6 +56,8 @@ pub struct Trace {
     /// Whether anything is noted at all.
     is_on: bool,
     spans: Vec<Span>,
+    /// When its graph began, if it has one.
+    graph: Option<Nanos>,
     left_out: u32,
     error: Option<Box<str>>,
     tape: Option<Box<Tape>>,
@@ -177,7 +179,17 @@ impl Recorder {
         let tape = state.settings.record_bytes_max.and_then(|bytes_max| Tape::of(message, bytes_max));
         let tape = tape.map(Box::new);
         let naming_lines = ids.filter(|_| parent.is_none()).map(|ids| naming_lines(message, ids, is_sampled));
-        Trace { ids, is_sampled, naming_lines, is_on: true, spans, left_out: 0, error: None, tape }
+        Trace {
+            ids,
+            is_sampled,
+            naming_lines,
+            is_on: true,
+            spans,
+            graph: None,
+            left_out: 0,
+            error: None,
+            tape,
+        }
     }
 
     /// A request of which something was noted has ended: it is kept, or forgotten. `name_of`: names of services.
@@ -254,6 +266,7 @@ impl State {
             took,
             why,
             plan: ended.plan.map(PlanShape::of),
+            graph: trace.graph.map(|begun| graph(ids, begun, ended)),
             spans,
             spans_left_out: trace.left_out,
         }
@@ -291,6 +304,15 @@ fn what_went_wrong(trace: &Trace, ended: &Ended<'_>, spans: &[SpanRecord]) -> Op
             trace.error.clone().or_else(of_a_span)
         }
         Some(_) => None,
+    }
+}
+
+/// The parts before it have the numbers from 0, those that were still running the ones behind it.
+fn graph(ids: Ids, begun: Nanos, request: &Ended<'_>) -> GraphRecord {
+    GraphRecord {
+        id: ids.part(SPANS_MAX),
+        start: begun.saturating_since(request.arrived),
+        took: request.now.saturating_since(begun),
     }
 }
 
@@ -338,6 +360,11 @@ impl Trace {
             status,
             error: error.map(cut),
         });
+    }
+
+    /// The handler's graph begins.
+    pub(crate) fn graph_begins(&mut self, now: Nanos) {
+        self.graph = Some(now);
     }
 
     /// A call to another service begins. The answer: what its end is told with.
@@ -557,6 +584,26 @@ mod tests {
         let record = &recorder.kept()[0].record;
         assert_eq!((record.spans.len(), record.spans_left_out), (SPANS_MAX, 8));
         assert_eq!(record.why, Why::Sampled);
+    }
+
+    /// A graph is a part of its own, with an id that no other part has.
+    #[test]
+    fn graph_is_a_part_of_its_own() {
+        let recorder = recorder(TraceSettings { share: 1000, ..TraceSettings::default() });
+        let message = message("");
+        let mut trace = recorder.begin(&message, Nanos(0));
+        trace.guest_call(None, &timing(), (0, None));
+        trace.graph_begins(Nanos(4));
+        trace.guest_call(Some(StepIndex(0)), &timing(), (200, None));
+        end(&recorder, trace, &message, 200, None);
+        let trace = recorder.begin(&message, Nanos(0));
+        end(&recorder, trace, &message, 200, None);
+        let [with, without] = &recorder.kept()[..] else { panic!("two are kept") };
+        let graph = with.record.graph.expect("it had a graph");
+        assert_eq!((graph.start, graph.took), (Duration::from_nanos(4), Duration::from_nanos(6)));
+        let others = with.record.spans.iter().map(|span| span.id).chain([with.record.ids.span_id]);
+        assert!(others.into_iter().all(|id| id != graph.id));
+        assert_eq!(without.record.graph, None);
     }
 
     /// A plan that names the same bytes again and again is as large as what would be written of it.

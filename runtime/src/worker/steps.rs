@@ -32,6 +32,7 @@ impl Worker {
         match plan.validate(&self.limits) {
             Ok(plan) => {
                 let Some(request) = self.requests.get_mut(ticket.request) else { return };
+                request.trace.graph_begins(self.now);
                 request.engine = Some(Box::new(Engine::start(plan)));
                 self.advance(ticket.request);
             }

@@ -276,7 +276,10 @@ fn spans_are_sent_to_a_collector() {
         collected.named("front", name).unwrap_or_else(|| panic!("{name} in {:?}", collected.all()))
     });
     assert_eq!((front.kind(), first.kind()), (SpanKind::Server, SpanKind::Client));
-    assert!(front.parent_span_id.is_empty());
+    until("the network side's span", || collected.named("cellmesh-dpu", "GET front").is_some());
+    let ingress = collected.named("cellmesh-dpu", "GET front").expect("just seen");
+    assert_eq!((ingress.kind(), &front.parent_span_id), (SpanKind::Server, &ingress.span_id));
+    assert!(ingress.parent_span_id.is_empty(), "its client traces nothing");
     let ours: Vec<Span> = collected.all().into_iter().map(|(_, span)| span).collect();
     assert!(ours.iter().all(|span| span.trace_id == front.trace_id && span.trace_id.len() == 16));
     let graph = collected.named("front", "graph").expect("it had a graph");
@@ -298,8 +301,54 @@ fn spans_are_sent_to_a_collector() {
     assert_eq!((code(&first), code(&second)), (None, Some(status::StatusCode::Error)));
     assert!(front.start_time_unix_nano <= first.start_time_unix_nano);
     assert!(second.end_time_unix_nano <= front.end_time_unix_nano);
-    until("it is counted", || sample(admin, "traced_requests_total{outcome=\"sent\"}") == 3);
+    // What the network side has had of it is sent by the process that has clients.
+    let by_hosting = if placement() == Placement::CoHosted { 4 } else { 3 };
+    until("it is counted", || sample(admin, "traced_requests_total{outcome=\"sent\"}") == by_hosting);
     drop(node);
+}
+
+/// What the network side has of a request lies between the client's span and the cell's; nobody hears of one whose client
+/// wants it so, and of one that has an error everybody does, cell or not.
+#[test]
+fn network_side_is_between_client_and_cell() {
+    let collected = Collected::default();
+    let taken = collected.clone();
+    let collector = Upstream::start(move |_: &str, body: &[u8], stream: &mut std::net::TcpStream| {
+        taken.take(body);
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_ok()
+    });
+    let trace = format!("slow = \"1h\"\nendpoint = \"http://{}\"", collector.address());
+    let (node, _) = start(&format!("{trace}\n[service.back]\nin_flight_max = 1"));
+    let from = |flags: &str| format!("traceparent: 00-{TRACE_ID}-00f067aa0ba902b7-{flags}\r\n");
+    let _ = get(&node, "front", "/declined", &from("00")).ok();
+    let held = node.start_get("back", "/do/sleep:60000");
+    node.until_begun(1);
+    assert_eq!(node.get("back", "/refused").status, 503);
+    let _ = get(&node, "front", "/wanted", &from("01")).ok();
+    let path_is = |span: &Span, path: &str| {
+        let found = span.attributes.iter().find(|known| known.key == "url.path");
+        let value = found.and_then(|known| known.value.as_ref()?.value.as_ref());
+        matches!(value, Some(any_value::Value::StringValue(value)) if value == path)
+    };
+    let of = |service: &str, path: &str| {
+        let all = collected.all();
+        all.into_iter().find(|(of, span)| of == service && path_is(span, path)).map(|(_, span)| span)
+    };
+    until("both spans of the one that is wanted", || {
+        of("cellmesh-dpu", "/wanted").is_some() && of("front", "/wanted").is_some()
+    });
+    let [ingress, cell] = ["cellmesh-dpu", "front"].map(|of_whom| of(of_whom, "/wanted").expect("just seen"));
+    let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(
+        (hex(&ingress.trace_id), hex(&ingress.parent_span_id)),
+        (TRACE_ID.into(), "00f067aa0ba902b7".into())
+    );
+    assert_eq!((&cell.trace_id, &cell.parent_span_id), (&ingress.trace_id, &ingress.span_id));
+    until("the span of the one that was refused", || of("cellmesh-dpu", "/refused").is_some());
+    let refused = of("cellmesh-dpu", "/refused").expect("just seen");
+    assert_eq!(refused.status.map(|status| status.code()), Some(status::StatusCode::Error));
+    assert!(collected.all().iter().all(|(_, span)| !path_is(span, "/declined")));
+    drop(held);
 }
 
 /// What was kept is sent before the process ends; a collector that refuses is said once, and holds up nothing.

@@ -55,6 +55,7 @@ use crate::faults::Refusal;
 use crate::policy::{Permit, PolicyStats};
 use crate::request_id::RequestIds;
 use crate::routes::Routes;
+use crate::spans::Spans;
 
 /// Messages taken per [`Dpu::pump`]: one side cannot keep the lane from its other work.
 const ARRIVALS_PER_TURN: u32 = 256;
@@ -76,6 +77,8 @@ struct Shared {
     link: RefCell<Option<Attachment>>,
     /// What was written into the rings of links that were let go: small, bulk.
     written: Cell<[Batches; 2]>,
+    /// Who wants to hear of clients' requests.
+    spans: RefCell<Option<Rc<dyn Spans>>>,
     /// Links that were let go, ever.
     links_lost: Cell<u64>,
     calls: RefCell<Calls>,
@@ -154,6 +157,7 @@ impl Dpu {
             permits: RefCell::default(),
             link: RefCell::new(None),
             written: Cell::default(),
+            spans: RefCell::default(),
             links_lost: Cell::default(),
             calls: RefCell::new(Calls::new()),
             work: Notify::new(),
@@ -162,6 +166,11 @@ impl Dpu {
             ids: RequestIds::new(),
             egress: Egress::default(),
         }))
+    }
+
+    /// From now on clients' requests are parts of traces, of which `spans` are told.
+    pub fn tell_spans(&self, spans: Rc<dyn Spans>) {
+        *self.0.spans.borrow_mut() = Some(spans);
     }
 
     /// From now on requests go through `link`. What was in flight on an earlier one is lost.

@@ -41,6 +41,7 @@ pub mod histogram;
 pub mod origin;
 pub mod policy;
 pub mod routes;
+pub mod spans;
 pub mod trace_context;
 pub mod units;
 

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cellmesh_dpu::origin::{REQUEST_ID, TRACEPARENT};
@@ -19,10 +19,10 @@ use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::Serialize;
 
-use super::export::Outbox;
-use super::record::{GraphRecord, PlanShape, RecordId, RequestRecord, SpanRecord, Why, text};
+use super::export::{Outbox, Outgoing};
+use super::record::{GraphRecord, PlanShape, RecordId, RequestRecord, SpanRecord, Why, text, unix_now};
 use super::recording::{Recording, Sent, Tape};
-use super::{Sampler, TraceSettings};
+use super::{IngressParts, Sampler, TraceSettings};
 use crate::worker::{CallKind, Timing};
 
 /// Parts of a request that are noted; more are counted.
@@ -107,6 +107,14 @@ pub struct RecorderParts {
     pub settings: TraceSettings,
     /// Where what is kept is sent, too.
     pub(crate) outbox: Option<Outbox>,
+}
+
+impl RecorderParts {
+    /// For the network side of the same lane.
+    #[must_use]
+    pub fn ingress(&self) -> IngressParts {
+        IngressParts { settings: self.settings.clone(), outbox: self.outbox.clone() }
+    }
 }
 
 /// A request that is kept. To clone it counts references.
@@ -217,13 +225,8 @@ impl State {
     }
 
     fn why(&self, trace: &Trace, ended: &Ended<'_>) -> Option<Why> {
-        if ended.status.is_none_or(|status| status >= 500) {
-            return Some(Why::Error);
-        }
-        if ended.now.saturating_since(ended.arrived) > self.settings.slow {
-            return Some(Why::Slow);
-        }
-        trace.is_sampled.then_some(Why::Sampled)
+        let is_slow = ended.now.saturating_since(ended.arrived) > self.settings.slow;
+        Why::of(ended.status, is_slow, trace.is_sampled)
     }
 
     fn record(
@@ -275,7 +278,7 @@ impl State {
     fn keep(&mut self, record: RequestRecord, recording: Option<Recording>) {
         let record = Arc::new(record);
         if let Some(outbox) = &self.outbox {
-            outbox.send(&record);
+            outbox.send(Outgoing::Request(Arc::clone(&record)));
         }
         let ring = if record.why == Why::Sampled { &mut self.sampled } else { &mut self.notable };
         if self.settings.kept_max == 0 {
@@ -506,11 +509,6 @@ fn parent_of(message: &RequestMessage) -> Option<Parent> {
 /// What a cell says of its failure has whatever length.
 fn cut(error: &str) -> Box<str> {
     text(error.as_bytes())
-}
-
-/// A clock that is before 1970 says nothing.
-fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //!    '------------------------------ handler, step or builder ---------------------------'
 //! ```
 //!
-//! - Counted on the lane, by one thread; whoever asks is on the same lane. Nothing is shared between lanes but names of steps.
+//! - Counted on the lane, by one thread; whoever asks is on the same lane. Nothing is shared with others but names of steps, and
+//!   what the pool counts of the processor.
 //! - By service, and not by request: what there is to count is bounded by config, and names of steps in `step_names.rs`.
 //! - It outlives a worker: one that attaches anew goes on counting where the last one ended.
 

@@ -49,8 +49,8 @@ fn join<'a>(known: &mut Cow<'a, str>, value: &'a [u8]) {
     }
 }
 
-/// What the mesh answers instead.
-pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal) -> Vec<u8> {
+/// What the mesh answers instead: status, and text.
+pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal) -> (u16, Vec<u8>) {
     if let Refusal::BadResponse { service, why } = refusal {
         dpu.count_bad_response();
         let Origin { request_id, trace_id } = received.origin();
@@ -63,7 +63,7 @@ pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal) -> V
     ]);
     headers.extend(refused.advice().map(|(name, value)| (name, Cow::Owned(value))));
     let body = refused.body();
-    written(dpu, refused.status, headers, String::from_utf8_lossy(&body))
+    (refused.status, written(dpu, refused.status, headers, String::from_utf8_lossy(&body)))
 }
 
 fn written(dpu: &Dpu, status: u16, headers: BTreeMap<&str, Cow<'_, str>>, body: Cow<'_, str>) -> Vec<u8> {

@@ -124,7 +124,8 @@ fn head(
     let method = Method::from_bytes(object.method.as_deref().unwrap_or("GET").as_bytes());
     let method = method.map_err(|_| bad(&"method: must be an HTTP method, such as GET"))?;
     let lines = object.headers.as_ref().map_or(&[][..], |headers| &headers.0);
-    let mut head = HeadWriter::new(method.as_str(), target, received.settings().config.forwarded)?;
+    let head = HeadWriter::new(method.as_str(), target, received.settings().config.forwarded)?;
+    let mut head = head.told_to(received.spans());
     if !lines.iter().any(|(name, _)| name == HOST) {
         let name = received.settings().routes.name(service).expect("the route came from this table");
         head.pass(HOST.as_str(), name.as_str().as_bytes());

@@ -8,17 +8,17 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::head::HeaderLines;
 use cellmesh_shm::ids::ServiceId;
 
 use super::{Dpu, Settings};
 use crate::faults::Refusal;
+use crate::forward::Head;
 use crate::histogram::Histogram;
 use crate::origin::Origin;
 use crate::request_id::RequestIds;
 use crate::routes::{Route, Routes};
+use crate::spans::Spans;
 use crate::units::ByteSize;
 
 /// Counters of one lane.
@@ -107,7 +107,7 @@ impl Outcomes {
             match end {
                 End::Abandoned => &self.abandoned,
                 End::Answered { .. } => &self.answered,
-                End::Refused => &self.refused,
+                End::Refused { .. } => &self.refused,
             },
             1,
         );
@@ -148,7 +148,9 @@ enum End {
     Answered {
         status: u16,
     },
-    Refused,
+    Refused {
+        status: u16,
+    },
 }
 
 /// A request, from its head to its end.
@@ -158,8 +160,8 @@ pub(crate) struct Received {
     settings: Rc<Settings>,
     /// The service that it was routed to, and when.
     service: Option<(usize, Nanos)>,
-    /// Its header lines, once it was routed.
-    headers: Bytes,
+    /// Its head as it went on, once it was routed.
+    head: Head,
     buffered_bytes: u64,
     dispatched: bool,
     end: End,
@@ -173,16 +175,17 @@ impl Received {
             dpu,
             settings,
             service: None,
-            headers: Bytes::new(),
+            head: Head::default(),
             buffered_bytes: 0,
             dispatched: false,
             end: End::Abandoned,
         }
     }
 
-    /// It is for this service. Said once. `route`: what has led there, of a request of the network. `headers`: its header lines.
-    pub(crate) fn routed(&mut self, service: ServiceId, route: Option<Route>, headers: Bytes) {
-        self.headers = headers;
+    /// It is for this service. Said once. `route`: what has led there, of a request of the network. `head`: to keep it
+    /// counts a reference.
+    pub(crate) fn routed(&mut self, service: ServiceId, route: Option<Route>, head: &Head) {
+        self.head = head.clone();
         let place = usize::from(service.0);
         if let Some(of_service) = self.dpu.0.load.services.get(place) {
             add(&of_service.outcomes.received, 1);
@@ -243,7 +246,12 @@ impl Received {
 
     /// What it is called in the log.
     pub(crate) fn origin(&self) -> Origin {
-        Origin::of(HeaderLines(&self.headers))
+        Origin::of(self.head.lines())
+    }
+
+    /// Who wants to hear of it.
+    pub(crate) fn spans(&self) -> Option<Rc<dyn Spans>> {
+        self.dpu.0.spans.borrow().clone()
     }
 
     /// Where its id comes from if its client gave it none.
@@ -257,8 +265,22 @@ impl Received {
     }
 
     /// The mesh answered.
-    pub(crate) fn refused(&mut self) {
-        self.end = End::Refused;
+    pub(crate) fn refused(&mut self, status: u16) {
+        self.end = End::Refused { status };
+    }
+}
+
+impl Received {
+    /// Tells who wants to hear of it.
+    fn tell(&self, place: usize, took: Duration) {
+        let (Some(begun), Some(spans)) = (self.head.begun, self.spans()) else { return };
+        let status = match self.end {
+            End::Abandoned => None,
+            End::Answered { status } | End::Refused { status } => Some(status),
+        };
+        let Some(service) = self.settings.routes.services().get(place) else { return };
+        let Head { bytes, method_len, target_len, .. } = &self.head;
+        spans.end(&begun.ended(bytes, (*method_len, *target_len), service, status, took));
     }
 }
 
@@ -293,7 +315,9 @@ impl Drop for Received {
         load.dispatched.set(load.dispatched.get() - u32::from(self.dispatched));
         load.requests.end(self.end, None);
         if let Some((place, since)) = self.service {
-            load.services[place].outcomes.end(self.end, Some(Nanos::now().saturating_since(since)));
+            let took = Nanos::now().saturating_since(since);
+            load.services[place].outcomes.end(self.end, Some(took));
+            self.tell(place, took);
         }
     }
 }

@@ -186,7 +186,7 @@ fn rewrite(
     standing: &Standing,
 ) -> Result<Head, Refusal> {
     let rule = received.settings().config.forwarded;
-    let mut head = HeadWriter::new(parts.method.as_str(), &target(parts), rule)?;
+    let mut head = HeadWriter::new(parts.method.as_str(), &target(parts), rule)?.told_to(received.spans());
     if let Some(host) = host {
         head.pass("host", host.as_bytes());
     }

@@ -114,6 +114,14 @@ impl Polled {
         }
     }
 
+    /// How long threads were given to it until then.
+    pub(crate) fn ran(&self) -> Duration {
+        match self {
+            Self::Finished(finished) => finished.timing.map_or(Duration::ZERO, |timing| timing.ran),
+            Self::Ticked(call) | Self::Waiting(call) => call.timing.ran,
+        }
+    }
+
     fn timing_mut(&mut self) -> Option<&mut Timing> {
         match self {
             Self::Finished(finished) => finished.timing.as_mut(),

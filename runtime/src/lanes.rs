@@ -14,7 +14,6 @@ use tokio::task::LocalSet;
 
 use crate::admin::Health;
 use crate::config::RuntimeSettings;
-use crate::cpu;
 
 /// Time between the order to stop and the end of a lane: it only has to be woken up.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -193,11 +192,7 @@ impl Lanes {
 }
 
 fn run(main: LaneMain, orders: Orders) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_park(cpu::falls_asleep)
-        .on_thread_unpark(cpu::wakes_up)
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = LocalSet::new().block_on(&runtime, main(orders));
     // Names that are still being looked up keep threads of its own; nobody waits for them.
     runtime.shutdown_background();

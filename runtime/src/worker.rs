@@ -17,6 +17,7 @@ mod callees;
 mod egress;
 mod hosted;
 mod meters;
+mod on_lane;
 pub(crate) mod reply;
 mod requests;
 mod step_names;
@@ -35,6 +36,7 @@ use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use cellmesh_shm::port::{Arrived, Port, PortError, Progress};
 
 use crate::call::{Call, Finished, LaneHandle, LaneInbox, Polled, Terms, Ticket, ToLane, wait_on_lane};
+use crate::cpu;
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
 use crate::trace::{Ended, Recorder};
@@ -280,9 +282,13 @@ impl Worker {
         if instance.is_none() {
             meter.instance_made();
         }
+        let measured_from = meter.measures().then(cpu::of_this_thread);
         let call = Call::new(cell, instance, work, ticket, terms, &self.lane);
         let flags = Arc::clone(call.flags());
         let polled = call.poll(std::task::Waker::noop());
+        if let Some(from) = measured_from {
+            meter.measured(cpu::of_this_thread().saturating_sub(from), polled.ran());
+        }
         // What comes next in this turn begins now, and not when the turn began.
         self.now = self.now.max(polled.looked_at());
         match polled {

@@ -20,8 +20,9 @@ use cellmesh_dpu::Histogram;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ring::Batches;
 
+use super::on_lane::{LaneCpu, OnLane};
 use super::step_names::{ByStep, KnownNames, StepNames, Tally};
-use crate::cpu::{CpuUsed, Reading};
+use crate::cpu::{self, CpuUsed};
 use crate::host::{CellFault, GuestCall, MemoryInUse};
 
 /// Of all services of a lane, by name, and of its rings. A cheap handle, for one thread.
@@ -29,25 +30,7 @@ use crate::host::{CellFault, GuestCall, MemoryInUse};
 pub struct Meters {
     services: Rc<RefCell<BTreeMap<Arc<str>, Metered>>>,
     rings: Rc<Cell<Rings>>,
-    lane: Rc<LaneTime>,
-}
-
-/// What guest calls took of the lane's time, until the lane looks what that was of its processor's.
-#[derive(Debug)]
-struct LaneTime {
-    since: Cell<Reading>,
-    /// Of all services.
-    taken: Cell<Duration>,
-}
-
-/// So much of their time is put together before the lane looks: the look costs a system call.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-
-impl Default for LaneTime {
-    /// From now on, on this thread.
-    fn default() -> Self {
-        Self { since: Cell::new(Reading::now()), taken: Cell::default() }
-    }
+    lane: Rc<LaneCpu>,
 }
 
 /// What workers have written into their rings to the DPA: small, bulk.
@@ -71,9 +54,8 @@ struct Metered {
 pub(super) struct Meter {
     stats: Rc<RefCell<CellStats>>,
     names: Rc<RefCell<KnownNames>>,
-    lane: Rc<LaneTime>,
-    /// What its calls took of the lane's time since that looked.
-    taken: Rc<Cell<Duration>>,
+    lane: Rc<LaneCpu>,
+    on_lane: Rc<Cell<OnLane>>,
 }
 
 /// What is counted of a cell by others than its worker.
@@ -270,7 +252,7 @@ impl Meters {
     /// What was counted, by service.
     #[must_use]
     pub fn stats(&self) -> Vec<(Arc<str>, CellStats)> {
-        self.share_out(Reading::now());
+        self.share_out(cpu::of_this_thread());
         let meters = self.services.borrow();
         let stats = |Metered { meter, memory, pool_cpu }: &Metered| {
             let stats = meter.stats.borrow().clone();
@@ -280,21 +262,24 @@ impl Meters {
         meters.iter().map(|(service, metered)| (Arc::clone(service), stats(metered))).collect()
     }
 
-    /// Looks what guest calls had of the processor, if they have taken enough of the lane's time since the last look.
+    /// Counts what guest calls had of the processor, if they have taken enough of the lane's time since that was last done.
     ///
-    /// - cost: a comparison; at a look, a system call and a turn round all services.
+    /// - cost: a comparison; when it is done, a system call and a turn round all services.
     pub(super) fn look_at_cpu(&self) {
-        if self.lane.taken.get() >= LOOK_EVERY {
-            self.share_out(Reading::now());
+        if self.lane.is_due() {
+            self.share_out(cpu::of_this_thread());
         }
     }
 
-    /// Gives each service its share of what the lane's processor did from the last look until `now`.
-    fn share_out(&self, now: Reading) {
-        let since = now.since(self.lane.since.replace(now));
-        let all = self.lane.taken.take();
-        for Metered { meter, .. } in self.services.borrow().values() {
-            meter.stats.borrow_mut().cpu += since.share_of(meter.taken.take(), all);
+    /// `now`: what the kernel has counted of the lane's thread. Cells never come to more of it than there was.
+    fn share_out(&self, now: Duration) {
+        let services = self.services.borrow();
+        let had = self.lane.look(now);
+        let all = services.values().map(|service| service.meter.on_lane.get().cpu()).sum();
+        for Metered { meter, .. } in services.values() {
+            let mut on_lane = meter.on_lane.get();
+            meter.stats.borrow_mut().cpu += on_lane.settle(had, all);
+            meter.on_lane.set(on_lane);
         }
     }
 
@@ -324,7 +309,7 @@ impl Meters {
             stats: Rc::default(),
             names: Rc::new(RefCell::new(KnownNames::of(step_names))),
             lane: Rc::clone(&self.lane),
-            taken: Rc::default(),
+            on_lane: Rc::default(),
         };
         let new = || Metered { meter: meter(), memory: memory.clone(), pool_cpu: pool_cpu.clone() };
         let metered = meters.entry(Arc::clone(service)).or_insert_with(new);
@@ -367,9 +352,26 @@ impl Meter {
         call.duration.record(timing.ended.saturating_since(timing.wanted));
         call.queue.record(timing.begun.saturating_since(timing.wanted));
         call.run.record(timing.ran);
-        let on_lane = timing.ran.saturating_sub(timing.pooled);
-        self.taken.set(self.taken.get() + on_lane);
-        self.lane.taken.set(self.lane.taken.get() + on_lane);
+        let took = timing.ran.saturating_sub(timing.pooled);
+        let mut on_lane = self.on_lane.get();
+        on_lane.took(took);
+        self.on_lane.set(on_lane);
+        self.lane.took(took);
+    }
+
+    /// Whether what the next call has of the processor is to be measured.
+    pub(super) fn measures(&self) -> bool {
+        let mut on_lane = self.on_lane.get();
+        let measures = on_lane.measures();
+        self.on_lane.set(on_lane);
+        measures
+    }
+
+    /// It was: of so much time on the lane.
+    pub(super) fn measured(&self, cpu: Duration, took: Duration) {
+        let mut on_lane = self.on_lane.get();
+        on_lane.measured(cpu, took);
+        self.on_lane.set(on_lane);
     }
 
     /// A guest call that somebody waited for did not return.
@@ -406,8 +408,8 @@ mod tests {
         meters.of(&HostedCell { service, memory, pool_cpu, step_names })
     }
 
-    /// Of the lane's processor each cell has what its calls took of the time awake, of the pool's what was counted there; one
-    /// that nobody called has none.
+    /// Of the lane's processor each cell has what was measured of its calls, of the pool's what was counted there; one that
+    /// nobody called has none.
     #[test]
     fn cells_share_the_processor() {
         const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -415,20 +417,22 @@ mod tests {
         let busy = of(&meters, &"busy".into(), &pool);
         let light = of(&meters, &"light".into(), &CpuUsed::default());
         let _idle = of(&meters, &"idle".into(), &CpuUsed::default());
-        let start = Reading { awake: MS(1000), cpu: MS(500) };
-        meters.share_out(start);
-        let at = Nanos(0);
-        let timing =
-            Timing { kind: CallKind::Handler, wanted: at, begun: at, ended: at, ran: MS(60), pooled: MS(20) };
+        meters.share_out(MS(500));
+        let (kind, at) = (CallKind::Handler, Nanos(0));
+        let timing = Timing { kind, wanted: at, begun: at, ended: at, ran: MS(60), pooled: MS(20) };
+        assert!(busy.measures() && light.measures(), "the first call");
+        busy.measured(MS(30), MS(40));
         busy.called(&timing, None);
+        light.measured(MS(5), MS(10));
         light.called(&Timing { ran: MS(10), pooled: MS(0), ..timing }, None);
+        light.called(&Timing { ran: MS(4), pooled: MS(0), ..timing }, None);
         pool.add(MS(15));
-        meters.share_out(Reading { awake: MS(1100), cpu: MS(550) });
+        meters.share_out(MS(600));
         // Looked at again, with nothing between.
-        meters.share_out(Reading { awake: MS(1200), cpu: MS(650) });
+        meters.share_out(MS(700));
         let cpu: Vec<(Arc<str>, Duration)> =
             meters.stats().into_iter().map(|(service, stats)| (service, stats.cpu)).collect();
-        assert_eq!(cpu, [("busy".into(), MS(20 + 15)), ("idle".into(), MS(0)), ("light".into(), MS(5))]);
+        assert_eq!(cpu, [("busy".into(), MS(30 + 15)), ("idle".into(), MS(0)), ("light".into(), MS(5 + 2))]);
     }
 
     /// A worker that attaches anew has new rings: what the old ones were told stays counted.

@@ -24,6 +24,7 @@ use cellmesh_shm::ids::ServiceId;
 use crossbeam_channel::{Receiver, Sender};
 use tokio::sync::Notify;
 
+use crate::cpu;
 use crate::host::{CallFlags, Cell, CellFault, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
 use crate::worker::{CallKind, RequestId, Timing};
@@ -114,6 +115,21 @@ impl Polled {
             Self::Ticked(call) | Self::Waiting(call) => call.timing.ended,
         }
     }
+
+    /// How long threads were given to it until then.
+    pub(crate) fn ran(&self) -> Duration {
+        match self {
+            Self::Finished(finished) => finished.timing.map_or(Duration::ZERO, |timing| timing.ran),
+            Self::Ticked(call) | Self::Waiting(call) => call.timing.ran,
+        }
+    }
+
+    fn timing_mut(&mut self) -> Option<&mut Timing> {
+        match self {
+            Self::Finished(finished) => finished.timing.as_mut(),
+            Self::Ticked(call) | Self::Waiting(call) => Some(&mut call.timing),
+        }
+    }
 }
 
 impl Call {
@@ -129,7 +145,14 @@ impl Call {
         let flags = instance.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.flags()));
         let (cell, call_flags) = (cell.clone(), Arc::clone(&flags));
         let kind = CallKind::of(&work);
-        let timing = Timing { kind, wanted: ticket.wanted, begun, ended: begun, ran: Duration::ZERO };
+        let timing = Timing {
+            kind,
+            wanted: ticket.wanted,
+            begun,
+            ended: begun,
+            ran: Duration::ZERO,
+            pooled: Duration::ZERO,
+        };
         let future = Box::pin(cell.clone().call(instance, call_flags, work, headers, deadline));
         Self { ticket, timing, future, flags, cell, deadline, lane: lane.clone() }
     }
@@ -158,6 +181,20 @@ impl Call {
             Poll::Pending if self.flags.take_ticked() => Polled::Ticked(self),
             Poll::Pending => Polled::Waiting(self),
         }
+    }
+
+    /// As [`Call::poll`], on a thread of the pool: what it takes of the processor is counted.
+    ///
+    /// - cost: two system calls more.
+    pub(crate) fn poll_on_pool(self) -> Polled {
+        let (used, ran) = (self.cell.pool_cpu().clone(), self.timing.ran);
+        let before = cpu::of_this_thread();
+        let mut polled = self.poll(Waker::noop());
+        used.add(cpu::of_this_thread().saturating_sub(before));
+        if let Some(timing) = polled.timing_mut() {
+            timing.pooled += timing.ran.saturating_sub(ran);
+        }
+        polled
     }
 
     /// What it is for.

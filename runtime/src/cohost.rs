@@ -33,7 +33,7 @@ use crate::call::LaneHandle;
 use crate::config::App;
 use crate::lane::Modules;
 use crate::pool::Pool;
-use crate::trace::{Recorder, RecorderParts};
+use crate::trace::{IngressParts, Recorder, RecorderParts};
 use crate::worker::{Meters, ServiceCell, Worker, WorkerParts};
 
 /// Room for a message's head beyond its body's limit. Source: the DPU takes heads of at most 16 KiB, a cell's are bounded
@@ -180,7 +180,13 @@ impl Cohosted {
         let (sidecar, worker) = (open(sidecar, "sidecar")?, open(worker, "worker")?);
         let wake = Arc::new(Notify::new());
         Ok(Self {
-            dpu: attached(&parts.routes, parts.dpu, sidecar.pumped_together(), config.calls_max),
+            dpu: attached(
+                &parts.routes,
+                parts.dpu,
+                sidecar.pumped_together(),
+                config.calls_max,
+                parts.recorder.ingress(),
+            ),
             dpa: Rc::new(RefCell::new(dpa)),
             worker: Worker::new(WorkerParts {
                 port: Port::new(
@@ -253,10 +259,12 @@ impl Node {
         dpa: DpaHost,
         calls_max: u32,
         readiness: Rc<Readiness>,
+        ingress: IngressParts,
     ) -> Result<Self, CohostError> {
         let sidecar = dpa.attach_sidecar(RingProfile::default());
         let sidecar = sidecar.map_err(|source| CohostError::Attach { who: "sidecar", source })?;
-        Ok(Self { dpu: attached(routes, dpu, open(sidecar, "sidecar")?, calls_max), dpa, readiness })
+        let dpu = attached(routes, dpu, open(sidecar, "sidecar")?, calls_max, ingress);
+        Ok(Self { dpu, dpa, readiness })
     }
 
     /// The network side.
@@ -306,8 +314,15 @@ fn open(link: LinkFds, who: &'static str) -> Result<Link, CohostError> {
 }
 
 /// A network side at the far end of `link`, whose DPA knows the services by the same numbers.
-fn attached(routes: &Arc<Routes>, config: DpuConfig, link: Link, calls_max: u32) -> Dpu {
+fn attached(
+    routes: &Arc<Routes>,
+    config: DpuConfig,
+    link: Link,
+    calls_max: u32,
+    ingress: IngressParts,
+) -> Dpu {
     let dpu = Dpu::new(Arc::clone(routes), config);
+    ingress.tell(&dpu);
     dpu.attach(link, calls_max, routes.services().iter().map(ServiceName::as_str));
     dpu
 }

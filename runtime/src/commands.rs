@@ -33,7 +33,7 @@ use crate::admin::{self, About, Asked, Health};
 use crate::config::{App, RuntimeSettings};
 use crate::lanes::Lanes;
 use crate::pool::Pool;
-use crate::trace::{Exporter, RecorderParts};
+use crate::trace::{Exporter, IngressParts, Outbox, RecorderParts};
 
 /// Lanes of a process that attaches: as configured, one if nothing is said.
 ///
@@ -174,9 +174,7 @@ impl Admin {
     /// Of a process that hosts cells: where their long calls run, and what each lane takes note of requests with.
     fn of_cells(&mut self, pool: &Pool, lanes: usize) -> Vec<RecorderParts> {
         self.about.pool = Some(pool.clone());
-        let (outbox, exporter) = self.about.trace.otlp.as_ref().map(Exporter::new).unzip();
-        self.about.exported = exporter.as_ref().map(Exporter::counts);
-        self.exporter = exporter;
+        let outbox = self.outbox();
         let lanes = (0..u16::MAX).take(lanes);
         if self.listener.is_none() {
             // Nobody can ask for them.
@@ -184,6 +182,19 @@ impl Admin {
         }
         let settings = &self.about.trace;
         lanes.map(|lane| RecorderParts { lane, settings: settings.clone(), outbox: outbox.clone() }).collect()
+    }
+
+    /// Of a process that takes clients in and hosts no cells: what the network side of each lane tells of their requests.
+    fn of_clients(&mut self) -> IngressParts {
+        IngressParts { outbox: self.outbox(), settings: self.about.trace.clone() }
+    }
+
+    /// The way to the collector, if there is one.
+    fn outbox(&mut self) -> Option<Outbox> {
+        let (outbox, exporter) = self.about.trace.otlp.as_ref().map(Exporter::new).unzip();
+        self.about.exported = exporter.as_ref().map(Exporter::counts);
+        self.exporter = exporter;
+        outbox
     }
 
     /// For whoever knows what is missing.

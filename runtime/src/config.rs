@@ -9,6 +9,8 @@ mod app;
 mod changes;
 mod deploy;
 mod ingress;
+#[cfg(test)]
+mod keys;
 mod manifest;
 mod node;
 mod problems;

@@ -13,7 +13,7 @@ use crate::host::{
     self, ArtifactCache, Cell, CompileLimits, Compiler, EngineLimits, HostEngine, LoadError, Ticker,
 };
 use crate::pool::Pool;
-use crate::worker::ServiceCell;
+use crate::worker::{ServiceCell, StepNames};
 
 /// Loaded cells and where they run.
 pub struct Mesh {
@@ -60,8 +60,9 @@ fn load_cells(
             tracing::info!(component = %spec.setup.component, "compiled");
         }
         let instances_max = per_lane(spec.instances_max, engines.len());
+        let step_names = StepNames::default();
         for (lane, cell) in lanes.iter_mut().zip(cells) {
-            lane.push(ServiceCell { cell, instances_max });
+            lane.push(ServiceCell { cell, instances_max, step_names: step_names.clone() });
         }
     }
     let components: usize = engines.iter().map(HostEngine::compiled_here).sum();

@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
 
 use crate::call::{Call, Finished, Polled, ToLane};
 
@@ -122,7 +121,7 @@ fn run_for_a_tick(call: Call) -> Option<Call> {
     let _runtime = lane.runtime().enter();
     // A panic of host code under a call costs that call, not a thread of the pool.
     let ticket = call.ticket();
-    match catch_unwind(AssertUnwindSafe(|| call.poll(Waker::noop()))) {
+    match catch_unwind(AssertUnwindSafe(|| call.poll_on_pool())) {
         Ok(Polled::Ticked(call)) => return Some(call),
         Ok(Polled::Waiting(call)) => lane.send(ToLane::Park(call)),
         Ok(Polled::Finished(finished)) => lane.send(ToLane::Finished(finished)),

@@ -3,6 +3,7 @@
 //! ```text
 //! worker --Trace--> Recorder (of its lane) --kept--> admin port: /v1/requests, the dashboard, `cellmesh graph`
 //!                                         '--------> exporter --OTLP over HTTP--> a collector
+//! DPU ---Span-----> Ingress (of its lane) -----------^
 //! ```
 //!
 //! - Every request notes where its time goes, in a buffer that is used again. Whether that is kept is known at its end: it was
@@ -10,11 +11,12 @@
 //! - A request is sampled because its caller sampled it (`traceparent`), or by [`Sampler`]. A cell's calls carry the context on.
 //! - Everything has a bound: spans of a request, requests that are kept on a lane, those that wait for the exporter. What does
 //!   not fit is counted.
-//! - Not here: spans of the DPU and the DPA. What a call spends there is in the span of the step that makes it.
+//! - With a collector the network side tells of clients' requests too (`ingress.rs`). What a call between cells spends on its way
+//!   is what is between the span of the step that makes it and that of its callee, below it.
 
-mod context;
 mod critical;
 mod export;
+mod ingress;
 mod otlp;
 mod record;
 mod recorder;
@@ -22,9 +24,13 @@ mod recording;
 mod sampler;
 mod settings;
 
-pub use context::{Ids, Parent};
+pub use cellmesh_dpu::trace_context::{Ids, Parent};
+pub(crate) use export::Outbox;
 pub use export::{Exported, Exporter};
-pub use record::{PlanShape, RecordId, RequestRecord, ShapeKind, SpanRecord, StepShape, Why};
+pub use ingress::IngressParts;
+pub use record::{
+    GraphRecord, IngressRecord, PlanShape, RecordId, RequestRecord, ShapeKind, SpanRecord, StepShape, Why,
+};
 pub use recorder::{Ended, Kept, Recorder, RecorderParts, SpanKind, Trace};
 pub(crate) use recording::Sent;
 pub use recording::{Course, FORM, Message, Recording, StepCourse, StepDeed};

@@ -17,8 +17,10 @@ mod callees;
 mod egress;
 mod hosted;
 mod meters;
+mod on_lane;
 pub(crate) mod reply;
 mod requests;
+mod step_names;
 mod steps;
 
 use std::collections::VecDeque;
@@ -26,6 +28,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use cellmesh_dpu::Routes;
+use cellmesh_dpu::origin::Origin;
 use cellmesh_graph::Limits;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{ServiceId, SlotId};
@@ -33,6 +36,7 @@ use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use cellmesh_shm::port::{Arrived, Port, PortError, Progress};
 
 use crate::call::{Call, Finished, LaneHandle, LaneInbox, Polled, Terms, Ticket, ToLane, wait_on_lane};
+use crate::cpu;
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
 use crate::trace::{Ended, Recorder};
@@ -42,6 +46,7 @@ pub use meters::{CallKind, CallStats, CallsTo, CellStats, Meters, Timing};
 pub use requests::RequestId;
 pub(crate) use requests::handle_call;
 use requests::{Request, Requests, Running};
+pub use step_names::{ByStep, StepNames, Tally};
 pub(crate) use steps::{resolve, step_call};
 
 /// Guest calls started in one pump before the lane looks after the others again.
@@ -54,6 +59,8 @@ pub struct ServiceCell {
     pub cell: Cell,
     /// Instances at once on this lane.
     pub instances_max: usize,
+    /// Names of its steps that are told apart in metrics, on all lanes.
+    pub step_names: StepNames,
 }
 
 /// A worker on one lane.
@@ -106,6 +113,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.abandon();
         self.hosted.none_busy();
+        self.meters.rings_gone();
     }
 }
 
@@ -158,6 +166,9 @@ impl Worker {
         }
         let mut progress = Progress::from(budget < CALLS_PER_PUMP_MAX);
         progress |= self.port.flush();
+        if progress.moved() {
+            self.meters.wrote(self.port.link().tx.batches());
+        }
         Ok(progress)
     }
 
@@ -276,9 +287,13 @@ impl Worker {
         if instance.is_none() {
             meter.instance_made();
         }
+        let measured_from = meter.measures().then(cpu::of_this_thread);
         let call = Call::new(cell, instance, work, ticket, terms, &self.lane);
         let flags = Arc::clone(call.flags());
         let polled = call.poll(std::task::Waker::noop());
+        if let Some(from) = measured_from {
+            meter.measured(cpu::of_this_thread().saturating_sub(from), polled.ran());
+        }
         // What comes next in this turn begins now, and not when the turn began.
         self.now = self.now.max(polled.looked_at());
         match polled {
@@ -316,16 +331,19 @@ impl Worker {
             GuestCall::Handle { .. } | GuestCall::BuildRequests(_) => limits.handler_timeout,
             GuestCall::RunStep(_) => limits.step_timeout,
         };
-        let message = &self.requests.get(ticket.request)?.message;
-        let (begun, deadline) = (self.now, message.deadline.min(self.now.saturating_add(own)));
-        Some(Terms { headers: message.header_bytes(), begun, deadline })
+        let request = self.requests.get(ticket.request)?;
+        let (begun, deadline) = (self.now, request.message.deadline.min(self.now.saturating_add(own)));
+        Some(Terms { headers: request.naming_lines(), begun, deadline })
     }
 
     /// Takes the result of a guest call to its request, and its instance to the next that waits.
     fn settle(&mut self, finished: Finished) {
         let Finished { ticket, timing, instance, holds_room, result } = finished;
         if let Some(timing) = timing {
-            self.hosted[ticket.service].meter.called(&timing);
+            let request = self.requests.get(ticket.request);
+            let step = ticket.step.and_then(|step| request?.step_id(step));
+            self.hosted[ticket.service].meter.called(&timing, step);
+            self.meters.look_at_cpu();
             self.now = self.now.max(timing.ended);
         }
         if holds_room {
@@ -372,8 +390,10 @@ impl Worker {
         let Some(request) = self.requests.get(ticket.request) else { return };
         self.hosted[ticket.service].meter.faulted(fault);
         let service = self.service_name(ticket.service);
-        let name = ticket.step.map_or_else(|| "handler".into(), |step| request.step_name(step));
-        tracing::warn!(cell = %service, step = name, kind = fault.kind(), reason = %fault, "guest call failed");
+        let name = ticket.step.map_or("handler", |step| request.step_id(step).unwrap_or_default());
+        let Origin { request_id, trace_id } = request.origin();
+        let kind = fault.kind();
+        tracing::warn!(cell = %service, request_id, trace_id, step = name, kind, reason = %fault, "guest call failed");
         let Some(step) = ticket.step else {
             return self.end(ticket.request, reply::handler_failed(&service, fault));
         };
@@ -397,7 +417,8 @@ impl Worker {
         let is_carried = self.port.can_carry(&response);
         if !is_carried {
             let cell = self.service_name(request.message.service);
-            tracing::warn!(%cell, bytes = response.body.len(), "the answer is too large to be sent");
+            let Origin { request_id, trace_id } = request.origin();
+            tracing::warn!(%cell, request_id, trace_id, bytes = response.body.len(), "the answer is too large to be sent");
         }
         let took = self.now.saturating_since(request.arrived);
         let meter = &self.hosted[request.message.service].meter;

@@ -110,11 +110,11 @@ fn cells_are_counted() {
         ("cell_responses_total{service=\"front\",code=\"5xx\"}", 1),
         ("cell_request_duration_seconds_count{service=\"front\"}", 3),
         ("cell_request_duration_seconds_bucket{service=\"back\",le=\"+Inf\"}", 1),
-        ("step_duration_seconds_count{service=\"front\",kind=\"handler\"}", 3),
-        ("step_run_seconds_count{service=\"back\",kind=\"internal\"}", 1),
-        ("step_queue_seconds_count{service=\"back\",kind=\"internal\"}", 1),
-        ("step_egress_seconds_count{service=\"front\",target=\"back\"}", 1),
-        ("step_egress_errors_total{service=\"front\",target=\"back\"}", 0),
+        ("step_duration_seconds_count{service=\"front\",kind=\"handler\",step=\"handler\"}", 3),
+        ("step_run_seconds_count{service=\"back\",kind=\"internal\",step=\"guilty\"}", 1),
+        ("step_queue_seconds_count{service=\"back\",kind=\"internal\",step=\"guilty\"}", 1),
+        ("step_egress_seconds_count{service=\"front\",target=\"back\",step=\"call\"}", 1),
+        ("step_egress_errors_total{service=\"front\",target=\"back\",step=\"call\"}", 0),
         ("cell_faults_total{service=\"front\",kind=\"trap\"}", 1),
         // The one that trapped is gone.
         ("cell_instances_started_total{service=\"front\"}", 2),
@@ -124,6 +124,9 @@ fn cells_are_counted() {
     }
     assert_eq!(sample(admin, "service_request_duration_seconds_count{service=\"front\"}"), 3);
     assert_eq!(sample(admin, "service_requests_failed_total{service=\"front\"}"), 1);
+    let by_route = ["host", "service", "path", "entry"]
+        .map(|route| sample(admin, &format!("route_requests_total{{service=\"front\",route=\"{route}\"}}")));
+    assert_eq!(by_route, [3, 0, 0, 0]);
     // Each has one instance of the same component: that of the one that trapped was given back.
     let [front, back] =
         ["front", "back"].map(|name| sample(cells, &format!("cell_memory_bytes{{service=\"{name}\"}}")));
@@ -186,9 +189,67 @@ fn steps_side_by_side_run_one_after_the_other() {
     let (node, cells) = counted("");
     let deeds = vec!["deed=spin:2"; 30].join("&");
     assert_eq!(node.get("front", &format!("/steps?{deeds}")).status, 200);
-    let ran = seconds(cells, "step_run_seconds_sum{service=\"front\",kind=\"internal\"}");
+    let ran =
+        seconds(cells, "step_run_seconds_sum{service=\"front\",kind=\"internal\",step=\"guilty_step\"}");
     let request = seconds(cells, "cell_request_duration_seconds_sum{service=\"front\"}");
     assert!(ran > 0.0 && ran <= 2.0 * request, "{ran} s in a request of {request} s");
+}
+
+/// What goes through each ring is counted by who writes it, in batches of at least one frame; nothing waits in the end.
+#[test]
+fn rings_are_counted() {
+    let (admin, of_worker) = (nobody(), nobody());
+    let node = app(admin).lanes(1).worker_admins(&[of_worker]).start();
+    until_ready(admin);
+    let cells = if placement() == Placement::CoHosted { admin } else { of_worker };
+    assert_eq!(node.get("front", "/order?url=http://back/").status, 200);
+    assert_eq!(node.post("back", "/echo", vec![b'x'; 100_000]).status, 200);
+    for (ring, writer) in
+        [("sidecar_cq", admin), ("sidecar_sq", admin), ("worker_sq", admin), ("worker_cq", cells)]
+    {
+        for (kind, least) in [("small", 2), ("bulk", 7)] {
+            let of = |name: &str| sample(writer, &format!("{name}{{ring=\"{ring}\",kind=\"{kind}\"}}"));
+            let (publishes, frames) = (of("ring_publishes_total"), of("ring_published_frames_total"));
+            assert!(frames >= least, "{frames} {kind} frames through {ring}");
+            assert!((1..=frames).contains(&publishes), "{frames} {kind} frames in {publishes} batches");
+            let waiting = format!("ring_waiting_bytes{{ring=\"{ring}\",kind=\"{kind}\"}}");
+            until("nothing waits", || sample(admin, &waiting) == 0);
+        }
+    }
+}
+
+/// A cell that computes has the processor time that it took, on the lane and on the pool, and no more than its process; one
+/// that nobody calls has none.
+#[test]
+fn processor_time_is_counted_by_cell() {
+    // Long ticks keep the calls on their lane, short ones take them to the pool.
+    for tick in ["100ms", "1ms"] {
+        let (admin, of_worker) = (nobody(), nobody());
+        let toml = format!("[admin]\nlisten = \"{admin}\"\n[runtime]\nepoch_tick = \"{tick}\"\n{APP}");
+        let node = Run::app(&toml).lanes(1).worker_admins(&[of_worker]).start();
+        until_ready(admin);
+        let hosting = if placement() == Placement::CoHosted { admin } else { of_worker };
+        let now = || {
+            let of_front = seconds(hosting, "cell_cpu_seconds_total{service=\"front\"}");
+            // Asked later: what the process has by now is at least that.
+            (of_front, process_seconds(hosting))
+        };
+        let before = now();
+        until("most of the processor time is the cell's", || {
+            assert_eq!(node.get("front", "/step/spin:30").status, 200);
+            let after = now();
+            let (of_front, of_process) = (after.0 - before.0, after.1 - before.1);
+            assert!(of_front <= of_process, "{of_front} s of {of_process} s");
+            of_front > of_process / 2.0
+        });
+        assert!(seconds(hosting, "cell_cpu_seconds_total{service=\"back\"}") == 0.0);
+    }
+}
+
+fn process_seconds(admin: SocketAddr) -> f64 {
+    let text = ask(admin, "GET", "/metrics").ok().text().to_owned();
+    let value = text.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no processor time in {text}"))
 }
 
 /// What a client gives up is no fault of the cell.
@@ -203,7 +264,10 @@ fn calls_that_are_given_up_are_no_faults() {
     });
     until("its call has ended", || sample(cells, "cell_instances_busy{service=\"front\"}") == 0);
     assert_eq!(sample(cells, "cell_faults_total{service=\"front\",kind=\"deadline\"}"), 0);
-    assert_eq!(sample(cells, "step_duration_seconds_count{service=\"front\",kind=\"internal\"}"), 1);
+    assert_eq!(
+        sample(cells, "step_duration_seconds_count{service=\"front\",kind=\"internal\",step=\"other\"}"),
+        1
+    );
 }
 
 /// An answer that is too large to be sent counts as what who asked is told.

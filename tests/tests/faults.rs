@@ -356,17 +356,29 @@ fn running_out_of_descriptors_is_waited_out() {
     assert!(tries < CLIENTS, "{tries} tries");
 }
 
-/// A line in the log of a cell names the request that it was written for.
+/// A line in the log names the request that it is about, and its trace: one that a cell has written, and one of ours.
 #[test]
-fn log_of_a_cell_names_its_request() {
+fn log_names_the_request_and_its_trace() {
     let node = Run::app("[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"good\"]").start();
-    for id in ["first", "second"] {
-        let mut wire = node.connect();
-        wire.send(format!("GET /do/log:1 HTTP/1.1\r\nhost: good\r\nx-request-id: {id}\r\n\r\n"));
-        assert_eq!(wire.reply().status, 200);
-        let is_it = |line: &Value| line["message"] == "line 0" && line["request_id"] == id;
-        let line = node.log().wait_for("a line with the request's id", is_it);
-        assert_eq!((&line["service"], &line["stream"]), (&"good".into(), &"stdout".into()));
+    for (id, trace_id) in [("first", "1".repeat(32)), ("second", "2".repeat(32))] {
+        let ask = |target: &str, status: u16| {
+            let mut wire = node.connect();
+            wire.send(format!(
+                "GET {target} HTTP/1.1\r\nhost: good\r\nx-request-id: {id}\r\n\
+                 traceparent: 00-{trace_id}-00f067aa0ba902b7-00\r\n\r\n"
+            ));
+            assert_eq!(wire.reply().status, status, "{target}");
+        };
+        for (target, status, message) in [
+            ("/do/log:1", 200, "line 0"),
+            ("/do/trap", 500, "guest call failed"),
+            ("/bad-graph/empty-id", 500, "graph refused"),
+        ] {
+            ask(target, status);
+            let is_it = |line: &Value| line["message"] == message && line["request_id"] == id;
+            let line = node.log().wait_for("a line with the request's id", is_it);
+            assert_eq!(line["trace_id"], *trace_id, "{line}");
+        }
     }
 }
 

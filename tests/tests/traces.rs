@@ -149,6 +149,25 @@ fn same_calls_lead_to_different_callees() {
     assert_eq!(callers.iter().filter(|caller| **caller == told["request"]["id"]).count(), 3, "{callers:?}");
 }
 
+/// A request that nobody gave a trace has the one in the log that it is kept by, and so have its callees.
+#[test]
+fn log_has_the_trace_that_was_begun_here() {
+    let (node, admin) = start("sample = 1.0");
+    let _ = node.get("front", "/pipe?url=http://back/do/log:1&tolerant").ok();
+    assert_eq!(node.get("front", "/do/trap").status, 500);
+    until("all are kept", || kept(admin).len() == 3);
+    let trace_of = |target: &str| {
+        let kept = kept(admin);
+        let found = kept.iter().find(|request| request["target"] == target);
+        found.unwrap_or_else(|| panic!("{target} in {kept:?}"))["trace_id"].clone()
+    };
+    let of_callee = node.log().wait_for("the callee's line", |line| line["message"] == "line 0");
+    let of_failed = node.log().wait_for("our own line", |line| line["message"] == "guest call failed");
+    assert_eq!(of_callee["trace_id"], trace_of("/pipe?url=http://back/do/log:1&tolerant"));
+    assert_eq!(of_failed["trace_id"], trace_of("/do/trap"));
+    assert_ne!(of_callee["trace_id"], of_failed["trace_id"]);
+}
+
 /// Slow ones are kept whatever their share.
 #[test]
 fn slow_requests_are_kept() {
@@ -257,10 +276,18 @@ fn spans_are_sent_to_a_collector() {
         collected.named("front", name).unwrap_or_else(|| panic!("{name} in {:?}", collected.all()))
     });
     assert_eq!((front.kind(), first.kind()), (SpanKind::Server, SpanKind::Client));
-    assert!(front.parent_span_id.is_empty());
+    until("the network side's span", || collected.named("cellmesh-dpu", "GET front").is_some());
+    let ingress = collected.named("cellmesh-dpu", "GET front").expect("just seen");
+    assert_eq!((ingress.kind(), &front.parent_span_id), (SpanKind::Server, &ingress.span_id));
+    assert!(ingress.parent_span_id.is_empty(), "its client traces nothing");
     let ours: Vec<Span> = collected.all().into_iter().map(|(_, span)| span).collect();
     assert!(ours.iter().all(|span| span.trace_id == front.trace_id && span.trace_id.len() == 16));
-    assert!([&first, &second].iter().all(|call| call.parent_span_id == front.span_id));
+    let graph = collected.named("front", "graph").expect("it had a graph");
+    let handler = collected.named("front", "handler").expect("it had a handler");
+    assert!([&graph, &handler].iter().all(|part| part.parent_span_id == front.span_id));
+    assert!([&first, &second].iter().all(|call| call.parent_span_id == graph.span_id));
+    assert!(handler.end_time_unix_nano <= graph.start_time_unix_nano);
+    assert!(graph.start_time_unix_nano <= first.start_time_unix_nano);
     let callees: Vec<Span> = collected
         .all()
         .into_iter()
@@ -274,8 +301,54 @@ fn spans_are_sent_to_a_collector() {
     assert_eq!((code(&first), code(&second)), (None, Some(status::StatusCode::Error)));
     assert!(front.start_time_unix_nano <= first.start_time_unix_nano);
     assert!(second.end_time_unix_nano <= front.end_time_unix_nano);
-    until("it is counted", || sample(admin, "traced_requests_total{outcome=\"sent\"}") == 3);
+    // What the network side has had of it is sent by the process that has clients.
+    let by_hosting = if placement() == Placement::CoHosted { 4 } else { 3 };
+    until("it is counted", || sample(admin, "traced_requests_total{outcome=\"sent\"}") == by_hosting);
     drop(node);
+}
+
+/// What the network side has of a request lies between the client's span and the cell's; nobody hears of one whose client
+/// wants it so, and of one that has an error everybody does, cell or not.
+#[test]
+fn network_side_is_between_client_and_cell() {
+    let collected = Collected::default();
+    let taken = collected.clone();
+    let collector = Upstream::start(move |_: &str, body: &[u8], stream: &mut std::net::TcpStream| {
+        taken.take(body);
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_ok()
+    });
+    let trace = format!("slow = \"1h\"\nendpoint = \"http://{}\"", collector.address());
+    let (node, _) = start(&format!("{trace}\n[service.back]\nin_flight_max = 1"));
+    let from = |flags: &str| format!("traceparent: 00-{TRACE_ID}-00f067aa0ba902b7-{flags}\r\n");
+    let _ = get(&node, "front", "/declined", &from("00")).ok();
+    let held = node.start_get("back", "/do/sleep:60000");
+    node.until_begun(1);
+    assert_eq!(node.get("back", "/refused").status, 503);
+    let _ = get(&node, "front", "/wanted", &from("01")).ok();
+    let path_is = |span: &Span, path: &str| {
+        let found = span.attributes.iter().find(|known| known.key == "url.path");
+        let value = found.and_then(|known| known.value.as_ref()?.value.as_ref());
+        matches!(value, Some(any_value::Value::StringValue(value)) if value == path)
+    };
+    let of = |service: &str, path: &str| {
+        let all = collected.all();
+        all.into_iter().find(|(of, span)| of == service && path_is(span, path)).map(|(_, span)| span)
+    };
+    until("both spans of the one that is wanted", || {
+        of("cellmesh-dpu", "/wanted").is_some() && of("front", "/wanted").is_some()
+    });
+    let [ingress, cell] = ["cellmesh-dpu", "front"].map(|of_whom| of(of_whom, "/wanted").expect("just seen"));
+    let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(
+        (hex(&ingress.trace_id), hex(&ingress.parent_span_id)),
+        (TRACE_ID.into(), "00f067aa0ba902b7".into())
+    );
+    assert_eq!((&cell.trace_id, &cell.parent_span_id), (&ingress.trace_id, &ingress.span_id));
+    until("the span of the one that was refused", || of("cellmesh-dpu", "/refused").is_some());
+    let refused = of("cellmesh-dpu", "/refused").expect("just seen");
+    assert_eq!(refused.status.map(|status| status.code()), Some(status::StatusCode::Error));
+    assert!(collected.all().iter().all(|(_, span)| !path_is(span, "/declined")));
+    drop(held);
 }
 
 /// What was kept is sent before the process ends; a collector that refuses is said once, and holds up nothing.

@@ -45,7 +45,7 @@ pub use cellmesh_shm::progress::Progress;
 pub use config::DpaConfig;
 pub use host::{Admission, DpaHost};
 pub use outlier::OutlierRule;
-pub use stats::DpaStats;
+pub use stats::{DpaStats, RingStats};
 
 use custody::Custody;
 use endpoint::{Inlet, Outlet, Role};
@@ -278,6 +278,11 @@ impl Dpa {
             stats.parked_now += outlet.parked();
             stats.reserved_now += outlet.reserved;
             stats.doorbells += outlet.tx.rings();
+        }
+        for (inlet, outlet) in self.inlets.iter().flatten().zip(self.outlets.iter().flatten()) {
+            let rings = stats.rings_of(inlet.role);
+            rings.wrote(outlet.tx.batches());
+            rings.wait(outlet.tx.waiting_bytes(), inlet.rx.waiting_bytes());
         }
         stats
     }

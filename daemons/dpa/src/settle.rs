@@ -122,6 +122,7 @@ impl Dpa {
         self.inlets[index] = None;
         if let Some(outlet) = self.outlets[index].take() {
             self.stats.doorbells += outlet.tx.rings();
+            self.stats.rings_of(role).wrote(outlet.tx.batches());
         }
     }
 

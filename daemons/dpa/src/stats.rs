@@ -6,6 +6,9 @@
 
 use cellmesh_shm::frame::FrameError;
 use cellmesh_shm::message::Fault;
+use cellmesh_shm::ring::Batches;
+
+use crate::endpoint::Role;
 
 /// Counters since the DPA was made, and what is in flight now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +61,32 @@ pub struct DpaStats {
     pub doorbells: u64,
     /// Endpoints attached now.
     pub endpoints: usize,
+    /// Of the rings of workers.
+    pub workers: RingStats,
+    /// Of the rings of sidecars.
+    pub sidecars: RingStats,
+}
+
+/// What is counted of the rings of all endpoints of a role. Of each pair: small rings, then bulk rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RingStats {
+    /// What was written to them, those that are gone included.
+    pub written: [Batches; 2],
+    /// Bytes that they have not read.
+    pub to_waiting: [u64; 2],
+    /// Bytes of theirs that are not taken.
+    pub from_waiting: [u64; 2],
+}
+
+impl RingStats {
+    pub(crate) fn wrote(&mut self, batches: [Batches; 2]) {
+        self.written.iter_mut().zip(batches).for_each(|(sum, more)| sum.add(more));
+    }
+
+    pub(crate) fn wait(&mut self, to: [u32; 2], from: [u32; 2]) {
+        self.to_waiting.iter_mut().zip(to).for_each(|(sum, more)| *sum += u64::from(more));
+        self.from_waiting.iter_mut().zip(from).for_each(|(sum, more)| *sum += u64::from(more));
+    }
 }
 
 impl DpaStats {
@@ -71,6 +100,14 @@ impl DpaStats {
     #[must_use]
     pub fn faulted_for(&self, fault: Fault) -> u64 {
         self.faulted[fault as usize]
+    }
+
+    /// Those of the rings of endpoints of this role.
+    pub(crate) fn rings_of(&mut self, role: Role) -> &mut RingStats {
+        match role {
+            Role::Worker => &mut self.workers,
+            Role::Sidecar => &mut self.sidecars,
+        }
     }
 
     /// Endpoints that were closed for breaking a rule, or for taking nothing.

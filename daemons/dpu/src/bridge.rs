@@ -62,8 +62,9 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
             answer
         }
         Err(refusal) => {
-            received.refused();
-            answer::of_refusal(dpu, &refusal)
+            let (status, answer) = answer::of_refusal(dpu, received, &refusal);
+            received.refused(status);
+            answer
         }
     }
 }
@@ -75,8 +76,8 @@ async fn call(
     object: &[u8],
     peer: &Peer,
 ) -> Result<(u16, Vec<u8>), Refusal> {
-    let request::Asked { service, head, body } = request::read(received, object, peer)?;
-    received.routed(service);
+    let request::Asked { service, route, head, body } = request::read(received, object, peer)?;
+    received.routed(service, Some(route), &head);
     let (mut permit, deadline) = received.settings().admit(service, &head)?;
     received.dispatch()?;
     let mut message = RequestMessage {

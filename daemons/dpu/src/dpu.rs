@@ -37,6 +37,7 @@ use cellmesh_shm::ids::{CallId, ServiceId, SlotId};
 use cellmesh_shm::link::Link;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use cellmesh_shm::port::{Arrived, Port, PortConfig, Progress, Refusal as PortRefusal};
+use cellmesh_shm::ring::Batches;
 use tokio::sync::Notify;
 
 use self::calls::{Calls, Settled, Ticket};
@@ -54,6 +55,7 @@ use crate::faults::Refusal;
 use crate::policy::{Permit, PolicyStats};
 use crate::request_id::RequestIds;
 use crate::routes::Routes;
+use crate::spans::Spans;
 
 /// Messages taken per [`Dpu::pump`]: one side cannot keep the lane from its other work.
 const ARRIVALS_PER_TURN: u32 = 256;
@@ -73,6 +75,10 @@ struct Shared {
     /// What a link is made for, whatever config says later.
     port: PortConfig,
     link: RefCell<Option<Attachment>>,
+    /// What was written into the rings of links that were let go: small, bulk.
+    written: Cell<[Batches; 2]>,
+    /// Who wants to hear of clients' requests.
+    spans: RefCell<Option<Rc<dyn Spans>>>,
     /// Links that were let go, ever.
     links_lost: Cell<u64>,
     calls: RefCell<Calls>,
@@ -133,6 +139,8 @@ pub struct DpuStats {
     pub bad_responses: u64,
     /// TLS handshakes that a client began and that came to nothing.
     pub tls_failed: u64,
+    /// What was written into the rings to the DPA: small, bulk.
+    pub written: [Batches; 2],
 }
 
 impl Dpu {
@@ -148,6 +156,8 @@ impl Dpu {
             tried: Tasks::default(),
             permits: RefCell::default(),
             link: RefCell::new(None),
+            written: Cell::default(),
+            spans: RefCell::default(),
             links_lost: Cell::default(),
             calls: RefCell::new(Calls::new()),
             work: Notify::new(),
@@ -156,6 +166,11 @@ impl Dpu {
             ids: RequestIds::new(),
             egress: Egress::default(),
         }))
+    }
+
+    /// From now on clients' requests are parts of traces, of which `spans` are told.
+    pub fn tell_spans(&self, spans: Rc<dyn Spans>) {
+        *self.0.spans.borrow_mut() = Some(spans);
     }
 
     /// From now on requests go through `link`. What was in flight on an earlier one is lost.
@@ -178,9 +193,8 @@ impl Dpu {
 
     /// Lets the link go, if there is one: its other end is gone. What is in flight ends with an error.
     pub fn detach(&self) {
-        if self.0.link.borrow_mut().take().is_none() {
-            return;
-        }
+        let Some(gone) = self.0.link.borrow_mut().take() else { return };
+        self.0.written.set(self.0.written_with(&gone));
         add(&self.0.links_lost, 1);
         self.cancel_all_tasks();
         self.0.permits.borrow_mut().clear();
@@ -287,7 +301,13 @@ impl Dpu {
             egress_open: self.0.sent_off.open(),
             bad_responses: load.bad_responses.get(),
             tls_failed: load.tls_failed.get(),
+            written: self.written(),
         }
+    }
+
+    fn written(&self) -> [Batches; 2] {
+        let link = self.0.link.borrow();
+        link.as_ref().map_or(self.0.written.get(), |attached| self.0.written_with(attached))
     }
 
     /// The counters of each service now.
@@ -402,6 +422,14 @@ impl Dpu {
         let Some(call) = call else { return };
         self.with_port(|port| port.cancel(call));
         self.0.work.notify_one();
+    }
+}
+
+impl Shared {
+    fn written_with(&self, attached: &Attachment) -> [Batches; 2] {
+        let mut sums = self.written.get();
+        sums.iter_mut().zip(attached.port.link().tx.batches()).for_each(|(sum, more)| sum.add(more));
+        sums
     }
 }
 

@@ -40,6 +40,7 @@ use self::connect::{ConnectError, Connector};
 use self::hosts::{Authority, Scheme};
 use crate::config::EgressConfig;
 use crate::forward::{ERROR_HEADER, HOPS_HEADER, MESH_PREFIX};
+use crate::origin::Origin;
 use crate::policy::retry::{Outcome, Trigger};
 
 /// The service of a call to a host that is not of this application. Its target is a whole URL.
@@ -327,7 +328,7 @@ impl Egress {
         message: RequestMessage,
     ) -> ResponseMessage {
         let url = String::from_utf8_lossy(message.target()).into_owned();
-        self.told(clients.try_elsewhere(&url, &message).await).0
+        self.told(&message, clients.try_elsewhere(&url, &message).await).0
     }
 
     /// Calls a service of this application on another node, at `host`. The answer, and what that is to a policy.
@@ -337,10 +338,14 @@ impl Egress {
         host: &str,
         message: RequestMessage,
     ) -> (ResponseMessage, Outcome) {
-        self.told(clients.try_service(host, &message).await)
+        self.told(&message, clients.try_service(host, &message).await)
     }
 
-    fn told(&self, outcome: Result<ResponseMessage, Failure>) -> (ResponseMessage, Outcome) {
+    fn told(
+        &self,
+        message: &RequestMessage,
+        outcome: Result<ResponseMessage, Failure>,
+    ) -> (ResponseMessage, Outcome) {
         self.sent.set(self.sent.get() + 1);
         match outcome {
             Ok(answer) => {
@@ -349,7 +354,8 @@ impl Egress {
             }
             Err(failure) => {
                 self.failed.set(self.failed.get() + 1);
-                tracing::debug!(%failure, "a call off this node failed");
+                let Origin { request_id, trace_id } = Origin::of(message.headers());
+                tracing::debug!(request_id, trace_id, %failure, "a call off this node failed");
                 (failure.answer(), failure.outcome())
             }
         }

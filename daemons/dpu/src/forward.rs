@@ -9,6 +9,7 @@
 //! - Each request has an `x-request-id`: the client's, or one made here.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use cellmesh_shm::head::{HeaderLines, is_hop_by_hop};
@@ -16,10 +17,12 @@ use serde::Deserialize;
 
 use crate::dpu::Received;
 use crate::faults::Refusal;
+use crate::origin::{REQUEST_ID, TRACEPARENT};
 use crate::policy::HeadView;
 use crate::request_id::ID_BYTES;
+use crate::spans::{Begun, Spans};
+use crate::trace_context::Parent;
 
-const REQUEST_ID: &str = "x-request-id";
 pub(crate) const MESH_PREFIX: &str = "x-cellmesh-";
 /// Header that carries the code of an error made by the mesh.
 pub(crate) const ERROR_HEADER: &str = "x-cellmesh-error";
@@ -70,6 +73,9 @@ pub(crate) struct HeadWriter {
     target_len: u16,
     lines: usize,
     has_request_id: bool,
+    /// Who says what the head goes on with in the place of its `traceparent`, which is kept here.
+    spans: Option<Rc<dyn Spans>>,
+    parent: Option<Parent>,
     forwarded: ForwardedRule,
     /// Values of `x-forwarded-for` so far, joined.
     hops: Vec<u8>,
@@ -77,13 +83,21 @@ pub(crate) struct HeadWriter {
 }
 
 /// A finished request head.
+#[derive(Clone, Default)]
 pub(crate) struct Head {
     pub(crate) bytes: Bytes,
     pub(crate) method_len: u16,
     pub(crate) target_len: u16,
+    /// The part of a trace that it goes on below, if somebody wants to hear of it.
+    pub(crate) begun: Option<Begun>,
 }
 
 impl Head {
+    /// The header lines.
+    pub(crate) fn lines(&self) -> HeaderLines<'_> {
+        self.view().headers
+    }
+
     /// What policies look at.
     pub(crate) fn view(&self) -> HeadView<'_> {
         let rest = &self.bytes[usize::from(self.method_len)..];
@@ -107,10 +121,17 @@ impl HeadWriter {
             target_len,
             lines: 0,
             has_request_id: false,
+            spans: None,
+            parent: None,
             forwarded,
             hops: Vec::new(),
             has_proto: false,
         })
+    }
+
+    /// From now on the client's `traceparent` does not go on by itself: `spans` are asked in the end.
+    pub(crate) fn told_to(self, spans: Option<Rc<dyn Spans>>) -> Self {
+        Self { spans, ..self }
     }
 
     /// Passes a header of the client on, unless it stays on this hop. `name` is in lower case, `value`
@@ -120,6 +141,10 @@ impl HeadWriter {
             return;
         }
         if self.forwarded != ForwardedRule::Pass && self.takes_over(name, value) {
+            return;
+        }
+        if name == TRACEPARENT && self.spans.is_some() {
+            self.parent = self.parent.or_else(|| Parent::parse(value));
             return;
         }
         self.has_request_id |= name == REQUEST_ID;
@@ -174,13 +199,22 @@ impl HeadWriter {
             let id = received.ids().next(&mut text);
             self.line(REQUEST_ID, id.as_bytes());
         }
+        let begun = self.spans.take().map(|spans| self.begin(&*spans));
         let config = &received.settings().config;
         if self.lines > usize::from(config.header_lines_max)
             || self.bytes.len() > config.head_bytes_max.as_len()
         {
             return Err(Refusal::HeadTooLarge);
         }
-        Ok(Head { bytes: Bytes::from(self.bytes), method_len: self.method_len, target_len: self.target_len })
+        let (method_len, target_len) = (self.method_len, self.target_len);
+        Ok(Head { bytes: Bytes::from(self.bytes), method_len, target_len, begun })
+    }
+
+    /// The request becomes a part of what we note of it.
+    fn begin(&mut self, spans: &dyn Spans) -> Begun {
+        let own = spans.begin(self.parent);
+        self.line(TRACEPARENT, own.to_string().as_bytes());
+        Begun { own, parent: self.parent.map(|parent| parent.span_id) }
     }
 
     fn line(&mut self, name: &str, value: &[u8]) {

@@ -38,8 +38,11 @@
 pub mod config;
 pub mod egress;
 pub mod histogram;
+pub mod origin;
 pub mod policy;
 pub mod routes;
+pub mod spans;
+pub mod trace_context;
 pub mod units;
 
 mod acceptor;
@@ -57,5 +60,5 @@ pub use self::config::{ConfigError, DpuConfig};
 pub use self::dpu::{Dpu, DpuStats, Request, ServiceStats};
 pub use self::histogram::Histogram;
 pub use self::ingress::serve_connection;
-pub use self::routes::{RouteQuery, Routes, RoutesError, ServiceName, UnknownService};
+pub use self::routes::{Route, RouteQuery, Routes, RoutesError, ServiceName, UnknownService};
 pub use self::tls::{Tls, TlsProblem, TlsProblems, Validity};

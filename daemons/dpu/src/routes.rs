@@ -87,6 +87,35 @@ pub struct RouteQuery<'a> {
     pub path: &'a str,
 }
 
+/// What of a request has led to its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Its host.
+    Host,
+    /// The service that it asks for by name.
+    Service,
+    /// The first segment of its path.
+    Path,
+    /// Nothing: it went to the entry.
+    Entry,
+}
+
+impl Route {
+    /// All of them, in the order in which they are tried.
+    pub const ALL: [Self; 4] = [Self::Host, Self::Service, Self::Path, Self::Entry];
+
+    /// One word for metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Service => "service",
+            Self::Path => "path",
+            Self::Entry => "entry",
+        }
+    }
+}
+
 /// A request that names a service which this node does not know.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("no service \"{name}\"")]
@@ -144,19 +173,21 @@ impl Routes {
         Self { namespace: Some(namespace.into()), ..self }
     }
 
-    /// Where a request goes.
+    /// Where a request goes, and why.
     ///
     /// - cost: at most three hash look-ups, no allocation unless it fails.
     /// # Errors
     /// [`UnknownService`] if `X-Cellmesh-Service` decides and names no service.
-    pub fn route(&self, query: RouteQuery<'_>) -> Result<ServiceId, UnknownService> {
+    pub fn route(&self, query: RouteQuery<'_>) -> Result<(ServiceId, Route), UnknownService> {
         if let Some(id) = query.host.and_then(host_label).and_then(|label| self.id_ignoring_case(label)) {
-            return Ok(id);
+            return Ok((id, Route::Host));
         }
         if let Some(name) = query.service {
-            return self.id(name).ok_or_else(|| UnknownService::named(name));
+            let found = self.id(name).map(|id| (id, Route::Service));
+            return found.ok_or_else(|| UnknownService::named(name));
         }
-        Ok(first_segment(query.path).and_then(|name| self.id(name)).unwrap_or(self.entry))
+        let named = first_segment(query.path).and_then(|name| self.id(name));
+        Ok(named.map_or((self.entry, Route::Entry), |id| (id, Route::Path)))
     }
 
     /// The service with exactly this name.

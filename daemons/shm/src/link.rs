@@ -23,7 +23,7 @@ use crate::frame::{FrameLimits, RingName};
 use crate::ids::EndpointId;
 use crate::layout::{RingPlace, segment_bytes};
 use crate::profile::{ProfileError, RingProfile};
-use crate::ring::{Consumer, Producer};
+use crate::ring::{Batches, Consumer, Producer};
 pub use crate::rings::LinkRx;
 use crate::rings::publish_frames;
 use crate::segment::{self, Readable, SegmentError, Writable};
@@ -215,6 +215,18 @@ impl LinkTx {
             self.ring.ring();
         }
         true
+    }
+
+    /// What was written, into the small ring and into the bulk ring.
+    #[must_use]
+    pub fn batches(&self) -> [Batches; 2] {
+        [self.small.batches(), self.bulk.batches()]
+    }
+
+    /// Bytes that the peer has not read, in the small ring and in the bulk ring.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> [u32; 2] {
+        [self.small.waiting_bytes(), self.bulk.waiting_bytes()]
     }
 
     /// System calls spent on waking the peer.

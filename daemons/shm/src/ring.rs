@@ -83,6 +83,23 @@ impl Payload<'_> {
     }
 }
 
+/// What a side has written into a ring, since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Batches {
+    /// Frames, without the padding between them.
+    pub frames: u64,
+    /// Times that its reader was told of new ones: `frames` by this is the size of a batch.
+    pub publishes: u64,
+}
+
+impl Batches {
+    /// Counts what another has counted.
+    pub fn add(&mut self, other: Self) {
+        self.frames += other.frames;
+        self.publishes += other.publishes;
+    }
+}
+
 /// The side that writes frames.
 #[derive(Debug)]
 pub struct Producer {
@@ -96,6 +113,7 @@ pub struct Producer {
     published: u32,
     /// What the peer last said it has read; checked.
     head: u32,
+    batches: Batches,
     closed: Option<RingError>,
 }
 
@@ -103,7 +121,8 @@ impl Producer {
     /// The producing side of the ring at `place`: frames go to `own`, the consumer's head is in `peer`.
     #[must_use]
     pub fn new(own: Arc<Writable>, peer: Arc<Readable>, place: RingPlace, limits: FrameLimits) -> Self {
-        Self { own, peer, place, limits, tail: 0, published: 0, head: 0, closed: None }
+        let batches = Batches::default();
+        Self { own, peer, place, limits, tail: 0, published: 0, head: 0, batches, closed: None }
     }
 
     /// Writes a frame behind the others; the peer sees it after [`Producer::publish`]. `Ok(false)`: the ring is full,
@@ -148,6 +167,7 @@ impl Producer {
         }
         self.write(&header);
         self.write_payload(payload);
+        self.batches.frames += 1;
         self.tail = self.tail.wrapping_add(room);
         Ok(true)
     }
@@ -160,7 +180,23 @@ impl Producer {
         }
         publish(&self.own.words()[self.place.tail_word], self.tail); // Pairs with: Consumer::refresh.
         self.published = self.tail;
+        self.batches.publishes += 1;
         true
+    }
+
+    /// What was written so far.
+    #[must_use]
+    pub fn batches(&self) -> Batches {
+        self.batches
+    }
+
+    /// Bytes that the peer was told of and has not read, as it says itself: for who watches, and nothing follows from it.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u32 {
+        let found = self.peer.words().get(self.place.head_word);
+        let span = self.published.wrapping_sub(self.head);
+        let head = believable(found, self.head, span, self.place.unit).unwrap_or(self.head);
+        self.published.wrapping_sub(head)
     }
 
     /// Bytes that the ring holds.
@@ -398,6 +434,16 @@ impl Consumer {
         publish(&self.own.words()[self.place.head_word], self.head); // Pairs with: Producer::load_head.
         self.published = self.head;
         true
+    }
+
+    /// Bytes that the peer has written and that are not released here, as it says itself: for who watches, and nothing
+    /// follows from it.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u32 {
+        let found = self.peer.words().get(self.place.tail_word);
+        let span = self.place.capacity - self.tail.wrapping_sub(self.head);
+        let tail = believable(found, self.tail, span, self.place.unit).unwrap_or(self.tail);
+        tail.wrapping_sub(self.head)
     }
 
     #[cold]

@@ -44,6 +44,12 @@ impl LinkRx {
         self.small.has_seen() || self.bulk.has_seen()
     }
 
+    /// Bytes that the peer has written and that are not released here, in the small ring and in the bulk ring.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> [u32; 2] {
+        [self.small.waiting_bytes(), self.bulk.waiting_bytes()]
+    }
+
     /// Tells the peer of the room that was given back. Returns whether there was any: to be told to
     /// [`crate::link::LinkTx::publish`], which wakes the peer. Bulk before small here too: a credit that the peer sees
     /// stands for chunks whose room it sees.

@@ -15,16 +15,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cellmesh_dpa::DpaStats;
 use cellmesh_dpu::policy::breaker::BreakerState;
 use cellmesh_dpu::policy::{PolicyStats, TryCounts};
-use cellmesh_dpu::{Dpu, DpuStats, Histogram, ServiceStats};
+use cellmesh_dpu::{Dpu, DpuStats, Histogram, Route, ServiceStats};
 use cellmesh_shm::frame::FrameError;
 use cellmesh_shm::message::Fault;
+use cellmesh_shm::ring::Batches;
 
 use self::families::{self as f, Family};
 use self::text::{Seconds, Text};
 use super::process::Usage;
 use crate::host::CellFault;
 use crate::trace::Exported;
-use crate::worker::{CallKind, CallStats, CellStats};
+use crate::worker::{CallStats, CellStats, Meters};
 
 /// What a lane knows.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +40,8 @@ pub struct Counts {
     pub dpa: Option<DpaStats>,
     /// Of the cells on it, by service.
     pub cells: Vec<(Arc<str>, CellStats)>,
+    /// What its worker has written into the rings to the DPA, if it has one: small, bulk.
+    pub written: Option<[Batches; 2]>,
 }
 
 impl Counts {
@@ -51,6 +54,14 @@ impl Counts {
             policies: dpu.policy_stats(),
             ..Self::default()
         }
+    }
+}
+
+impl Counts {
+    /// What this worker's lane knows.
+    #[must_use]
+    pub fn of_worker(meters: &Meters) -> Self {
+        Self { cells: meters.stats(), written: Some(meters.written()), ..Self::default() }
     }
 }
 
@@ -117,6 +128,7 @@ pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>, exported: Option
         of_dpas(&mut text, &dpas);
         state_of_dpas(&mut text, &dpas);
     }
+    of_rings(&mut text, lanes);
     text.into_string()
 }
 
@@ -176,6 +188,7 @@ fn of_services(text: &mut Text, services: &ByName<'_, ServiceStats>) {
     sums(text, &f::SERVICE_REFUSED, services, |stats| stats.refused);
     sums(text, &f::SERVICE_ABANDONED, services, |stats| stats.abandoned);
     sums(text, &f::SERVICE_IN_FLIGHT, services, |stats| stats.in_flight);
+    routes_of(text, services);
     let durations: BTreeMap<&str, Histogram> = services
         .iter()
         .map(|(service, lanes)| {
@@ -186,6 +199,18 @@ fn of_services(text: &mut Text, services: &ByName<'_, ServiceStats>) {
         .collect();
     let samples = durations.iter().map(|(service, durations)| (std::slice::from_ref(service), durations));
     text.histograms(&f::SERVICE_DURATION, samples);
+}
+
+/// What has led clients to each service that they have asked for.
+fn routes_of(text: &mut Text, services: &ByName<'_, ServiceStats>) {
+    let asked = services.iter().filter(|(_, lanes)| lanes.iter().any(|stats| stats.received > 0));
+    let counts = asked.flat_map(|(service, lanes)| {
+        Route::ALL.into_iter().enumerate().map(move |(place, route)| {
+            ([*service, route.name()], lanes.iter().map(|stats| stats.routes[place]).sum::<u64>())
+        })
+    });
+    let counts: Vec<([&str; 2], u64)> = counts.collect();
+    text.family(&f::ROUTE_REQUESTS, counts.iter().map(|(labels, count)| (&labels[..], count)));
 }
 
 fn of_policies(text: &mut Text, lanes: &[Counts]) {
@@ -236,6 +261,8 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     all(&f::CELL_INSTANCES_MADE, |cell| cell.instances_made);
     all(&f::CELL_MEMORY, |cell| cell.memory_bytes);
     all(&f::CELL_INSTANCES_BUSY, |cell| cell.instances_busy);
+    let cpu = cells.iter().map(|(service, stats)| (std::slice::from_ref(service), Seconds(stats.cpu)));
+    text.family(&f::CELL_CPU, cpu);
     let mut responses = BTreeMap::new();
     let mut faults = BTreeMap::new();
     let mut egress = BTreeMap::new();
@@ -250,10 +277,11 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
             let count = |kind| stats.faults.get(kind).copied().unwrap_or_default();
             faults.extend(CellFault::KINDS.map(|kind| ([service, kind], count(kind))));
         }
-        egress.extend(stats.egress.iter().map(|(target, calls)| ([service, &**target], calls)));
-        calls.extend(
-            CallKind::ALL.into_iter().zip(&stats.calls).map(|(kind, call)| ([service, kind.name()], call)),
-        );
+        for (target, calls) in &stats.egress {
+            let named = calls.named(&stats.step_names).filter(|(_, calls)| calls.durations.count() > 0);
+            egress.extend(named.map(|(step, calls)| ([service, &**target, step], calls)));
+        }
+        calls.extend(stats.calls_by_step().map(|(kind, step, call)| ([service, kind.name(), step], call)));
     }
     text.family(&f::CELL_RESPONSES, responses.iter().map(|(labels, count)| (&labels[..], count)));
     text.family(&f::CELL_FAULTS, faults.iter().map(|(labels, count)| (&labels[..], count)));
@@ -312,8 +340,50 @@ fn state_of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     sum(&f::RING_PARKED, |dpa| dpa.parked_now as u64);
 }
 
+/// The two rings of one direction.
+const RING_KINDS: [&str; 2] = ["small", "bulk"];
+
+/// Rings, by who reads and writes them: a completion queue leads to the DPA, a submission queue from it. Who writes into a
+/// ring counts that; what waits in it is the DPA's look.
+fn of_rings(text: &mut Text, lanes: &[Counts]) {
+    let mut written: BTreeMap<[&str; 2], Batches> = BTreeMap::new();
+    let mut waiting: BTreeMap<[&str; 2], u64> = BTreeMap::new();
+    let mut wrote = |ring: &'static str, batches: [Batches; 2]| {
+        for (kind, batches) in RING_KINDS.into_iter().zip(batches) {
+            written.entry([ring, kind]).or_default().add(batches);
+        }
+    };
+    let mut waits = |ring: &'static str, bytes: [u64; 2]| {
+        for (kind, bytes) in RING_KINDS.into_iter().zip(bytes) {
+            *waiting.entry([ring, kind]).or_default() += bytes;
+        }
+    };
+    for lane in lanes {
+        if let Some(dpa) = &lane.dpa {
+            for (to, from, rings) in
+                [("worker_sq", "worker_cq", dpa.workers), ("sidecar_sq", "sidecar_cq", dpa.sidecars)]
+            {
+                wrote(to, rings.written);
+                waits(to, rings.to_waiting);
+                waits(from, rings.from_waiting);
+            }
+        }
+        lane.dpu.iter().for_each(|dpu| wrote("sidecar_cq", dpu.written));
+        lane.written.iter().for_each(|written| wrote("worker_cq", *written));
+    }
+    let samples =
+        |of: fn(&Batches) -> u64| written.iter().map(move |(labels, batches)| (&labels[..], of(batches)));
+    text.family(&f::RING_PUBLISHED, samples(|batches| batches.frames));
+    text.family(&f::RING_PUBLISHES, samples(|batches| batches.publishes));
+    text.family(&f::RING_WAITING, waiting.iter().map(|(labels, bytes)| (&labels[..], bytes)));
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use cellmesh_dpa::RingStats;
+
     use super::*;
 
     /// Lanes are added up, and every family says what it is.
@@ -324,11 +394,28 @@ mod tests {
         let policy =
             PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1, tries };
         let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
-        let service =
-            ServiceStats { service: "s".into(), received: 2, answered: 2, ..ServiceStats::default() };
-        let cell = CellStats { received: 4, answered: [0, 0, 3, 0, 0, 1], ..CellStats::default() };
+        let service = ServiceStats {
+            service: "s".into(),
+            received: 2,
+            answered: 2,
+            routes: [0, 2, 0, 0],
+            ..ServiceStats::default()
+        };
+        let cell = CellStats {
+            received: 4,
+            answered: [0, 0, 3, 0, 0, 1],
+            cpu: Duration::from_millis(250),
+            ..CellStats::default()
+        };
         let cells = vec![("s".into(), cell)];
-        let lane = Counts { dpu: Some(dpu), services: vec![service], policies: vec![policy], dpa, cells };
+        let lane = Counts {
+            dpu: Some(dpu),
+            services: vec![service],
+            policies: vec![policy],
+            dpa,
+            cells,
+            written: None,
+        };
         let reloads = Reloads::default();
         reloads.refused();
         let text =
@@ -341,9 +428,12 @@ mod tests {
             "cellmesh_policy_refused_total{service=\"s\",reason=\"in-flight\"} 4",
             "cellmesh_policy_inflight_requests{service=\"s\"} 2",
             "cellmesh_service_requests_received_total{service=\"s\"} 4",
+            "cellmesh_route_requests_total{service=\"s\",route=\"service\"} 4",
+            "cellmesh_route_requests_total{service=\"s\",route=\"host\"} 0",
             "cellmesh_policy_retries_total{service=\"s\"} 8",
             "cellmesh_circuit_open{service=\"s\"} 2",
             "cellmesh_config_reloads_total{outcome=\"refused\"} 1",
+            "cellmesh_cell_cpu_seconds_total{service=\"s\"} 0.5",
             "cellmesh_cell_responses_total{service=\"s\",code=\"2xx\"} 6",
             "cellmesh_cell_responses_total{service=\"s\",code=\"5xx\"} 2",
             "cellmesh_cell_responses_total{service=\"s\",code=\"4xx\"} 0",
@@ -357,5 +447,27 @@ mod tests {
         assert!(text.contains("\nprocess_cpu_seconds_total ") && !text.contains("code=\"3xx\""), "{text}");
         let names = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(names("# HELP"), names("# TYPE"));
+    }
+
+    /// A ring is counted by who writes it, wherever that is; what waits in it is the DPA's look.
+    #[test]
+    fn rings_are_told_by_who_writes_them() {
+        let batches = Batches { frames: 6, publishes: 2 };
+        let workers =
+            RingStats { written: [batches, Batches::default()], to_waiting: [64, 0], from_waiting: [0, 128] };
+        let dpu = Some(DpuStats::default());
+        let dpa = Some(DpaStats { workers, ..DpaStats::default() });
+        let lane = Counts { written: Some([batches; 2]), dpu, ..Counts::default() };
+        let text = text(&[Counts { dpa, ..lane.clone() }, lane], None, None);
+        for line in [
+            "cellmesh_ring_published_frames_total{ring=\"worker_sq\",kind=\"small\"} 6",
+            "cellmesh_ring_published_frames_total{ring=\"worker_cq\",kind=\"bulk\"} 12",
+            "cellmesh_ring_published_frames_total{ring=\"sidecar_cq\",kind=\"small\"} 0",
+            "cellmesh_ring_publishes_total{ring=\"worker_sq\",kind=\"small\"} 2",
+            "cellmesh_ring_waiting_bytes{ring=\"worker_sq\",kind=\"small\"} 64",
+            "cellmesh_ring_waiting_bytes{ring=\"worker_cq\",kind=\"bulk\"} 128",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
     }
 }

@@ -281,6 +281,7 @@ mod tests {
             took: millis(took_ms),
             why: Why::Error,
             plan: None,
+            graph: None,
             spans,
             spans_left_out: 0,
         };

@@ -43,7 +43,6 @@ pub(super) fn json(about: &About, health: &Health, lanes: &[Counts]) -> String {
 fn of_cell(service: &str, cell: &CellStats) -> Value {
     let [other, informed, well, moved, refused, failed] = cell.answered;
     let ended = cell.answered.iter().sum::<u64>() + cell.cancelled;
-    let calls = CallKind::ALL.into_iter().zip(&cell.calls);
     json!({
         "service": service,
         "requests": cell.received,
@@ -53,7 +52,7 @@ fn of_cell(service: &str, cell: &CellStats) -> Value {
             "1xx": informed, "2xx": well, "3xx": moved, "4xx": refused, "5xx": failed, "other": other,
         },
         "duration": histogram(&cell.requests),
-        "calls": calls.map(|(kind, call)| of_calls(kind, call)).collect::<Vec<_>>(),
+        "calls": CallKind::ALL.map(|kind| of_calls(kind, &cell.calls(kind))),
         "faults": cell.faults,
         "instances_made": cell.instances_made,
         "instances_busy": cell.instances_busy,
@@ -85,8 +84,9 @@ fn edges(lanes: &[Counts], cells: &Cells<'_>) -> Vec<Value> {
     let clients = clients.map(|(to, (calls, errors, durations))| edge(None, to, calls, errors, &durations));
     let mut edges: Vec<Value> = clients.collect();
     for (from, cell) in cells {
-        edges.extend(cell.egress.iter().map(|(to, CallsTo { errors, durations })| {
-            edge(Some(from), to, durations.count(), *errors, durations)
+        edges.extend(cell.egress.iter().map(|(to, calls)| {
+            let CallsTo { errors, durations } = calls.sum();
+            edge(Some(from), to, durations.count(), errors, &durations)
         }));
     }
     edges

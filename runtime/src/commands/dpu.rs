@@ -15,7 +15,7 @@ use cellmesh_shm::link::Link;
 use cellmesh_shm::port::Progress;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Admin, Entrance, announce};
+use super::{Addresses, Admin, Entrance, announce};
 use crate::admin::{About, Health};
 use crate::attachment::{DpaSocket, LinkOrder, process_name};
 use crate::config::App;
@@ -43,6 +43,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let (acceptor, intakes) = entrance.acceptor(count, app);
     let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
     let broke = Arc::new(Notify::new());
+    let ingress = admin.of_clients();
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
     for intake in intakes {
@@ -50,9 +51,11 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         orders_to.push(sender);
         let (routes, config, spin) = (Arc::clone(&routes), app.dpu.clone(), app.runtime.spin);
         let (broke, asked, reloaded) = (Arc::clone(&broke), admin.lane(), reload.lane());
+        let ingress = ingress.clone();
         mains.push(Box::new(move |orders| {
             Box::pin(async move {
                 let dpu = Dpu::new(routes, config);
+                ingress.tell(&dpu);
                 let bells = Rc::new(BellWatch::new()?);
                 let mut modules = DpuLane { dpu: dpu.clone(), bells: Rc::clone(&bells), broke };
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
@@ -66,16 +69,14 @@ pub fn run(app: &App) -> anyhow::Result<()> {
             })
         }));
     }
+    // Its way to the collector ends with the lanes.
+    drop(ingress);
     let mut lanes = Lanes::start(mains)?;
     reload.start()?;
-    let mut lines = announce::title(app, addresses);
-    lines.push(format!("attaches to the DPA at {}", app.node.socket.display()));
-    lines.extend(announce::tries(app, addresses));
-    lines.push("serving; Ctrl-C drains and ends".into());
-    announce::say(&lines);
+    announce(app, addresses);
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
-        let (health, _exporting) = admin.serve();
+        let (health, exporting) = admin.serve();
         let accepting = tokio::spawn(acceptor.run());
         let attaching = stay_attached(socket(app, orders_to.len()), orders_to, broke, health.clone());
         let attaching = tokio::spawn(attaching);
@@ -90,8 +91,17 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         };
         attaching.abort();
         accepting.abort();
+        exporting.end().await;
         ended
     })
+}
+
+fn announce(app: &App, addresses: Addresses) {
+    let mut lines = announce::title(app, addresses);
+    lines.push(format!("attaches to the DPA at {}", app.node.socket.display()));
+    lines.extend(announce::tries(app, addresses));
+    lines.push("serving; Ctrl-C drains and ends".into());
+    announce::say(&lines);
 }
 
 /// The DPA's, and what it is told there.

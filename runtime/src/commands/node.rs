@@ -29,13 +29,14 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let (intake, config, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);
     let readiness = Readiness::new(app, admin.health());
     let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
-    let (asked, reloaded) = (admin.lane(), reload.lane());
+    let (asked, reloaded, ingress) = (admin.lane(), reload.lane(), admin.of_clients());
     let main: LaneMain = Box::new(move |orders| {
         Box::pin(async move {
             let calls_max = dpa.calls_max();
             let host = dpa.host()?;
             let readiness = Rc::new(readiness);
-            let mut modules = Node::new(&routes, config, host.clone(), calls_max, Rc::clone(&readiness))?;
+            let served = Rc::clone(&readiness);
+            let mut modules = Node::new(&routes, config, host.clone(), calls_max, served, ingress)?;
             let dpu = modules.dpu().clone();
             tokio::task::spawn_local(intake.serve(dpu.clone()));
             let (reconfigured, served_by) = (dpu.clone(), host.clone());

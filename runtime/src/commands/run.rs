@@ -45,8 +45,10 @@ pub fn run(app: &App) -> anyhow::Result<()> {
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
                 let (counted, meters) = (dpu.clone(), modules.worker().meters());
                 let (recorder, dpa) = (modules.worker().recorder(), modules.dpa_stats());
-                let counts =
-                    move || Counts { cells: meters.stats(), dpa: Some(dpa()), ..Counts::of_dpu(&counted) };
+                let counts = move || {
+                    let Counts { cells, written, .. } = Counts::of_worker(&meters);
+                    Counts { cells, written, dpa: Some(dpa()), ..Counts::of_dpu(&counted) }
+                };
                 tokio::task::spawn_local(asked.answer(counts, Some(recorder)));
                 let reconfigured = dpu.clone();
                 tokio::task::spawn_local(reloaded.apply(move |settings| {

@@ -226,7 +226,7 @@ impl WorkerLane {
         let recorder = Recorder::new(self.recorder.take().context("a lane runs once")?);
         if let Some(asked) = self.asked.take() {
             let meters = meters.clone();
-            let counts = move || Counts { cells: meters.stats(), ..Counts::default() };
+            let counts = move || Counts::of_worker(&meters);
             tokio::task::spawn_local(asked.answer(counts, Some(recorder.clone())));
         }
         while let Some(order) = self.orders.recv().await {

@@ -8,10 +8,13 @@ use toml::de::DeTable;
 use super::reader::{Source, Table};
 use super::tls;
 
+/// Keys of the section that [`tls`] reads.
+pub(super) const OTHERS: [&str; 1] = ["tls"];
+
 /// Reads the section, if it is there.
 pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>, around: &tls::Around<'_>) -> DpuConfig {
     let Some(mut table) = root.table(source, "dpu") else { return DpuConfig::default() };
-    let mut config: DpuConfig = keys(source, &table, &["tls"]);
+    let mut config: DpuConfig = keys(source, &table, &OTHERS);
     let mut wrong = config.validate();
     if around.has_clients {
         wrong.extend(config.egress.read_ca(around.folder).err());

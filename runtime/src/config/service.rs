@@ -14,6 +14,9 @@ use super::ingress;
 use super::manifest::{LONGEST, SHORTEST};
 use super::reader::{Source, Table};
 
+/// Keys of a policy that are not the network side's.
+pub(super) const OTHERS: [&str; 2] = ["deploy", "outlier"];
+
 /// Where the files are that policies name.
 pub(super) struct Files<'a> {
     /// Of the config file.
@@ -95,7 +98,7 @@ fn load_keys(source: &mut Source<'_>, table: &Table<'_, '_>, jwt: &mut JwtPolicy
 }
 
 fn policy(source: &mut Source<'_>, table: &Table<'_, '_>) -> ServicePolicy {
-    let policy: ServicePolicy = ingress::keys(source, table, &["deploy", "outlier"]);
+    let policy: ServicePolicy = ingress::keys(source, table, &OTHERS);
     ingress::note(source, table, policy.validate());
     policy
 }

@@ -20,6 +20,7 @@ use super::oci::{OciError, Reference};
 use super::scratch::{Scratch, ScratchFolder};
 use super::source::ComponentSource;
 use super::state::{self, MemoryInUse, State};
+use crate::cpu::CpuUsed;
 
 fn open_scratch(scratch: &Scratch) -> Result<ScratchFolder, LoadError> {
     ScratchFolder::open(scratch).map_err(|(path, source)| LoadError::Scratch { path, source })
@@ -152,6 +153,7 @@ struct Loaded {
     scratch: Option<Arc<ScratchFolder>>,
     compiled: bool,
     memory: MemoryInUse,
+    pool_cpu: CpuUsed,
 }
 
 impl std::fmt::Debug for Cell {
@@ -222,6 +224,7 @@ impl Cell {
             scratch: scratch.cloned(),
             compiled: loaded.compiled,
             memory: MemoryInUse::default(),
+            pool_cpu: CpuUsed::default(),
         })))
     }
 
@@ -235,6 +238,12 @@ impl Cell {
     #[must_use]
     pub fn memory(&self) -> &MemoryInUse {
         &self.0.memory
+    }
+
+    /// Processor time of its calls on threads of the pool.
+    #[must_use]
+    pub fn pool_cpu(&self) -> &CpuUsed {
+        &self.0.pool_cpu
     }
 
     pub(super) fn pre(&self) -> &CellPre<State> {

@@ -2,7 +2,7 @@
 //!
 //! - A line is at most [`LINE_BYTES_MAX`] bytes; longer ones are cut. Control characters are escaped, so that a
 //!   cell cannot forge log lines or drive a terminal.
-//! - A line names the request whose call wrote it, by its `x-request-id`.
+//! - A line names the request whose call wrote it, by its `x-request-id`, and the trace that this belongs to.
 //! - A cell gets [`LINES_PER_SECOND_MAX`] lines a second; more are counted, and the count is logged when it may write again.
 
 use std::pin::Pin;
@@ -11,15 +11,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cellmesh_dpu::origin::{Origin, printable};
 use cellmesh_shm::head::HeaderLines;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
 /// Longest line that is logged whole.
 const LINE_BYTES_MAX: usize = 4096;
-
-/// What a request is known by from service to service.
-const REQUEST_ID: &str = "x-request-id";
 
 /// Lines of one service per second. A cell that logs in a loop must not drown the others.
 const LINES_PER_SECOND_MAX: u32 = 100;
@@ -43,10 +41,10 @@ impl Cause {
         *lock(&self.0) = headers;
     }
 
-    /// Its id. Cost: none for calls that log nothing.
-    fn id(&self) -> Option<String> {
+    /// What it is called. Cost: none for calls that log nothing.
+    fn origin(&self) -> Origin {
         let headers = lock(&self.0).clone();
-        HeaderLines(&headers).get(REQUEST_ID).map(printable)
+        Origin::of(HeaderLines(&headers))
     }
 }
 
@@ -88,8 +86,10 @@ impl GuestLog {
             tracing::warn!(target: "cell", service = %self.service, dropped, "log lines dropped");
         }
         if allowed {
-            let (service, stream, request_id) = (&*self.service, self.stream, self.cause.id());
-            tracing::info!(target: "cell", service, stream, request_id, "{}", printable(line));
+            let (service, stream) = (&*self.service, self.stream);
+            let Origin { request_id, trace_id } = self.cause.origin();
+            let line = printable(&line[..line.len().min(LINE_BYTES_MAX)]);
+            tracing::info!(target: "cell", service, stream, request_id, trace_id, "{line}");
         }
     }
 }
@@ -109,17 +109,6 @@ impl Budget {
         self.dropped += 1;
         (false, dropped)
     }
-}
-
-/// `line` as text without control characters, cut at [`LINE_BYTES_MAX`].
-fn printable(line: &[u8]) -> String {
-    let cut = &line[..line.len().min(LINE_BYTES_MAX)];
-    let text = String::from_utf8_lossy(cut);
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\t' { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
 }
 
 impl IsTerminal for GuestLog {
@@ -184,10 +173,50 @@ impl AsyncWrite for LineWriter {
 mod tests {
     use super::*;
 
-    /// A cell cannot start a new log line or move the cursor of whoever reads the log.
+    /// What is logged while `deed` is done, in one form and in the other.
+    fn logged(deed: impl Fn()) -> [String; 2] {
+        let log = |json: bool| {
+            let written = Written::default();
+            let to = written.clone();
+            let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone());
+            if json {
+                tracing::subscriber::with_default(log.json().flatten_event(true).finish(), &deed);
+            } else {
+                tracing::subscriber::with_default(log.finish(), &deed);
+            }
+            String::from_utf8(lock(&written.0).clone()).expect("the log is text")
+        };
+        [log(true), log(false)]
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            lock(&self.0).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// For programs and for people a line has the request and its trace; of a call without them it has neither.
     #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(printable(b"a\x1b[2Jb\rc"), "a\\u{1b}[2Jb\\rc");
+    fn lines_have_their_request_and_its_trace() {
+        const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let cause = Cause::default();
+        let log = GuestLog::pair(&"s".into()).0.of_instance(&cause);
+        cause.set(format!("x-request-id: r\ntraceparent: 00-{TRACE_ID}-00f067aa0ba902b7-01\n").into());
+        let [json, text] = logged(|| log.write_line(b"hello"));
+        let line: serde_json::Value = serde_json::from_str(&json).expect("a line of JSON");
+        assert_eq!((&line["request_id"], &line["trace_id"]), (&"r".into(), &TRACE_ID.into()), "{json}");
+        assert!(text.contains(&format!("request_id=\"r\" trace_id=\"{TRACE_ID}\"")), "{text}");
+        cause.set(Bytes::new());
+        let lines = logged(|| log.write_line(b"hello"));
+        assert!(lines.iter().all(|line| line.contains("hello") && !line.contains("_id")), "{lines:?}");
     }
 
     /// Lines past the budget are counted, and the count comes with the next second's first line.

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::otlp;
-use super::record::RequestRecord;
+use super::record::{IngressRecord, RequestRecord};
 use super::settings::Otlp;
 
 /// Requests that wait to be sent.
@@ -51,17 +51,36 @@ struct Counts {
     dropped: AtomicU64,
 }
 
+/// What is sent to a collector.
+#[derive(Debug, Clone)]
+pub(crate) enum Outgoing {
+    /// A request as its cell had it.
+    Request(Arc<RequestRecord>),
+    /// A client's request as the network side had it.
+    Ingress(Arc<IngressRecord>),
+}
+
+impl Outgoing {
+    /// Spans that come of it, or one more.
+    fn parts(&self) -> usize {
+        match self {
+            Self::Request(record) => record.spans.len() + 2,
+            Self::Ingress(_) => 1,
+        }
+    }
+}
+
 /// A lane's way to the exporter.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbox {
-    to: mpsc::Sender<Arc<RequestRecord>>,
+    to: mpsc::Sender<Outgoing>,
     counts: Exported,
 }
 
 /// Sends for all lanes of a process.
 #[derive(Debug)]
 pub struct Exporter {
-    from: mpsc::Receiver<Arc<RequestRecord>>,
+    from: mpsc::Receiver<Outgoing>,
     otlp: Otlp,
     counts: Exported,
     /// The last message did not reach the collector, which was said.
@@ -78,8 +97,8 @@ impl Exported {
 }
 
 impl Outbox {
-    pub(crate) fn send(&self, record: &Arc<RequestRecord>) {
-        if self.to.try_send(Arc::clone(record)).is_err() {
+    pub(crate) fn send(&self, record: Outgoing) {
+        if self.to.try_send(record).is_err() {
             self.counts.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -101,6 +120,12 @@ impl Exporter {
         self.counts.clone()
     }
 
+    /// What waits to be sent, for tests.
+    #[cfg(test)]
+    pub(super) fn next_waiting(&mut self) -> Option<Outgoing> {
+        self.from.try_recv().ok()
+    }
+
     /// Sends until all lanes have ended and nothing waits.
     ///
     /// # Errors
@@ -116,17 +141,16 @@ impl Exporter {
     }
 
     /// Waits for a first request, and a little for more. Returns whether there is one.
-    async fn fill(&mut self, batch: &mut Vec<Arc<RequestRecord>>) -> bool {
+    async fn fill(&mut self, batch: &mut Vec<Outgoing>) -> bool {
         match self.from.recv().await {
             Some(first) => batch.push(first),
             None => return false,
         }
-        let parts = |record: &Arc<RequestRecord>| record.spans.len() + 1;
         let more = async {
-            let mut room = PARTS_MAX.saturating_sub(batch.iter().map(parts).sum());
+            let mut room = PARTS_MAX.saturating_sub(batch.iter().map(Outgoing::parts).sum());
             while batch.len() < BATCH_MAX && room > 0 {
                 let Some(next) = self.from.recv().await else { break };
-                room = room.saturating_sub(parts(&next));
+                room = room.saturating_sub(next.parts());
                 batch.push(next);
             }
         };
@@ -135,7 +159,7 @@ impl Exporter {
         true
     }
 
-    async fn send(&mut self, client: &HttpClient, batch: &[Arc<RequestRecord>]) {
+    async fn send(&mut self, client: &HttpClient, batch: &[Outgoing]) {
         let body = Bytes::from(otlp::message(batch));
         let mut pause = FIRST_PAUSE;
         for tries_left in (0..TRIES_MAX).rev() {

@@ -1,15 +1,17 @@
-//! Requests as OTLP has them: one span for each, and one for each of its parts.
+//! Requests as OTLP has them: one span for each, one for its graph, and one for each of its parts. Steps are below the graph,
+//! and that and the handler below the request; that is below what the network side had of it.
 //!
 //! Source: opentelemetry-proto 1.x, `ExportTraceServiceRequest` in its JSON encoding (ids in hexadecimal, 64-bit integers as
 //! text, enumerations as numbers); names of attributes: the semantic conventions of OpenTelemetry for HTTP.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
+use cellmesh_dpu::trace_context::Ids;
 use serde_json::{Value, json};
 
-use super::record::{RequestRecord, SpanRecord, Why};
+use super::export::Outgoing;
+use super::record::{GraphRecord, IngressRecord, RequestRecord, SpanRecord, Why};
 use super::recorder::SpanKind;
 
 /// `SpanKind` of OTLP.
@@ -19,13 +21,22 @@ const CLIENT: u8 = 3;
 /// `StatusCode` of OTLP.
 const ERROR: u8 = 2;
 
-/// The message that tells a collector of these requests.
-pub(super) fn message(records: &[Arc<RequestRecord>]) -> String {
+/// What the network side is called, among services.
+const INGRESS: &str = "cellmesh-dpu";
+
+/// The message that tells a collector of these.
+pub(super) fn message(batch: &[Outgoing]) -> String {
     let mut by_service: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    for record in records {
-        let spans = by_service.entry(&record.service).or_default();
-        spans.push(of_request(record));
-        spans.extend(record.spans.iter().map(|span| of_part(record, span)));
+    for outgoing in batch {
+        match outgoing {
+            Outgoing::Request(record) => {
+                let spans = by_service.entry(&record.service).or_default();
+                spans.push(of_request(record));
+                spans.extend(record.graph.map(|graph| of_graph(record, graph)));
+                spans.extend(record.spans.iter().map(|span| of_part(record, span)));
+            }
+            Outgoing::Ingress(record) => by_service.entry(INGRESS).or_default().push(of_ingress(record)),
+        }
     }
     let version = env!("CARGO_PKG_VERSION");
     let resources = by_service.into_iter().map(|(service, spans)| {
@@ -37,43 +48,112 @@ pub(super) fn message(records: &[Arc<RequestRecord>]) -> String {
     json!({ "resourceSpans": resources.collect::<Vec<_>>() }).to_string()
 }
 
+/// What is told of a request wherever it was served.
+struct Served<'r> {
+    ids: Ids,
+    parent: Option<u64>,
+    service: &'r str,
+    method: &'r str,
+    target: &'r str,
+    request_id: Option<&'r str>,
+    status: Option<u16>,
+    error: Option<&'r str>,
+    started: Duration,
+    took: Duration,
+    why: Why,
+}
+
 fn of_request(record: &RequestRecord) -> Value {
-    let path = record.target.split('?').next().unwrap_or_default();
-    let mut known = vec![
-        ("http.request.method", text(&record.method)),
-        ("url.path", text(path)),
-        (
-            "cellmesh.kept_because",
-            text(match record.why {
-                Why::Sampled => "sampled",
-                Why::Error => "error",
-                Why::Slow => "slow",
-            }),
-        ),
-    ];
-    known.extend(record.status.map(|status| ("http.response.status_code", integer(status.into()))));
-    known.extend(record.request_id.as_deref().map(|id| ("cellmesh.request_id", text(id))));
-    if record.spans_left_out > 0 {
-        known.push(("cellmesh.spans_left_out", integer(record.spans_left_out.into())));
+    let served = Served {
+        ids: record.ids,
+        parent: record.parent,
+        service: &record.service,
+        method: &record.method,
+        target: &record.target,
+        request_id: record.request_id.as_deref(),
+        status: record.status,
+        error: record.error.as_deref(),
+        started: record.started,
+        took: record.took,
+        why: record.why,
+    };
+    let left_out = record.spans_left_out;
+    served.span((left_out > 0).then(|| ("cellmesh.spans_left_out", integer(left_out.into()))))
+}
+
+fn of_ingress(record: &IngressRecord) -> Value {
+    let served = Served {
+        ids: record.ids,
+        parent: record.parent,
+        service: &record.service,
+        method: &record.method,
+        target: &record.target,
+        request_id: record.request_id.as_deref(),
+        status: record.status,
+        error: None,
+        started: record.started,
+        took: record.took,
+        why: record.why,
+    };
+    served.span(Some(("cellmesh.service", text(&record.service))))
+}
+
+impl Served<'_> {
+    /// `more`: what only one of them has.
+    fn span(&self, more: Option<(&str, Value)>) -> Value {
+        let path = self.target.split('?').next().unwrap_or_default();
+        let mut known = vec![
+            ("http.request.method", text(self.method)),
+            ("url.path", text(path)),
+            (
+                "cellmesh.kept_because",
+                text(match self.why {
+                    Why::Sampled => "sampled",
+                    Why::Error => "error",
+                    Why::Slow => "slow",
+                }),
+            ),
+        ];
+        known.extend(self.status.map(|status| ("http.response.status_code", integer(status.into()))));
+        known.extend(self.request_id.map(|id| ("cellmesh.request_id", text(id))));
+        known.extend(more);
+        let mut span = json!({
+            "traceId": trace_id(self.ids),
+            "spanId": span_id(self.ids.span_id),
+            "name": format!("{} {}", self.method, self.service),
+            "kind": SERVER,
+            "startTimeUnixNano": nanos(self.started),
+            "endTimeUnixNano": nanos(self.started + self.took),
+            "attributes": attributes(known),
+        });
+        if let Some(parent) = self.parent {
+            span["parentSpanId"] = span_id(parent).into();
+        }
+        // Of a server only what it could have avoided is an error.
+        if self.status.is_none_or(|status| status >= 500) {
+            span["status"] = json!({ "code": ERROR, "message": self.error.unwrap_or_default() });
+        }
+        span
     }
-    // Of a server only what it could have avoided is an error.
-    let is_error = record.status.is_none_or(|status| status >= 500);
-    let mut span = json!({
-        "traceId": trace_id(record),
-        "spanId": span_id(record.ids.span_id),
-        "name": format!("{} {}", record.method, record.service),
-        "kind": SERVER,
-        "startTimeUnixNano": nanos(record.started),
-        "endTimeUnixNano": nanos(record.started + record.took),
+}
+
+fn of_graph(record: &RequestRecord, graph: GraphRecord) -> Value {
+    let mut known = Vec::new();
+    if let Some(plan) = &record.plan {
+        known.push(("cellmesh.graph.root", text(&plan.root)));
+        known.push(("cellmesh.graph.steps", integer((plan.steps.len() + plan.steps_left_out) as u64)));
+    }
+    let start = record.started + graph.start;
+    json!({
+        "traceId": trace_id(record.ids),
+        "spanId": span_id(graph.id),
+        "parentSpanId": span_id(record.ids.span_id),
+        "name": "graph",
+        "kind": INTERNAL,
+        "startTimeUnixNano": nanos(start),
+        "endTimeUnixNano": nanos(start + graph.took),
         "attributes": attributes(known),
-    });
-    if let Some(parent) = record.parent {
-        span["parentSpanId"] = span_id(parent).into();
-    }
-    if is_error {
-        span["status"] = json!({ "code": ERROR, "message": record.error.as_deref().unwrap_or_default() });
-    }
-    span
+    })
 }
 
 fn of_part(record: &RequestRecord, span: &SpanRecord) -> Value {
@@ -89,10 +169,12 @@ fn of_part(record: &RequestRecord, span: &SpanRecord) -> Value {
         known.push((key, integer(span.status.into())));
     }
     let start = record.started + span.start;
+    let graph = record.graph.filter(|_| span.step.is_some());
+    let parent = graph.map_or(record.ids.span_id, |graph| graph.id);
     let mut value = json!({
-        "traceId": trace_id(record),
+        "traceId": trace_id(record.ids),
         "spanId": span_id(span.id),
-        "parentSpanId": span_id(record.ids.span_id),
+        "parentSpanId": span_id(parent),
         "name": name(span),
         "kind": if span.kind == SpanKind::Egress { CLIENT } else { INTERNAL },
         "startTimeUnixNano": nanos(start),
@@ -128,8 +210,8 @@ fn integer(number: u64) -> Value {
     json!({ "intValue": number.to_string() })
 }
 
-fn trace_id(record: &RequestRecord) -> String {
-    format!("{:032x}", record.ids.trace_id)
+fn trace_id(ids: Ids) -> String {
+    format!("{:032x}", ids.trace_id)
 }
 
 fn span_id(id: u64) -> String {

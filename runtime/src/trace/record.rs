@@ -3,12 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cellmesh_dpu::trace_context::Ids;
 use cellmesh_graph::{Plan, Span, Work};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::context::Ids;
 use super::recorder::SpanKind;
 
 /// Steps of a plan that are kept; more are counted.
@@ -37,6 +37,44 @@ pub enum Why {
     Error,
     /// It took long.
     Slow,
+}
+
+impl Why {
+    /// None: it is not. `status`: none if nobody waited for it.
+    pub(super) fn of(status: Option<u16>, is_slow: bool, is_sampled: bool) -> Option<Self> {
+        if status.is_none_or(|status| status >= 500) {
+            return Some(Self::Error);
+        }
+        if is_slow {
+            return Some(Self::Slow);
+        }
+        is_sampled.then_some(Self::Sampled)
+    }
+}
+
+/// A client's request as the network side had it, from when it was routed until its answer was there.
+#[derive(Debug)]
+pub struct IngressRecord {
+    /// Its place in a trace.
+    pub ids: Ids,
+    /// The span that made it; none of a client that does not trace.
+    pub parent: Option<u64>,
+    /// `x-request-id`.
+    pub request_id: Option<Box<str>>,
+    /// Where it was routed.
+    pub service: Box<str>,
+    /// Its method.
+    pub method: Box<str>,
+    /// Path and query, cut where it is long.
+    pub target: Box<str>,
+    /// What it was answered with; none if its client went away first.
+    pub status: Option<u16>,
+    /// When it was routed, since 1970.
+    pub started: Duration,
+    /// Until its answer was there.
+    pub took: Duration,
+    /// Why it is sent.
+    pub why: Why,
 }
 
 /// A request that has ended.
@@ -68,10 +106,23 @@ pub struct RequestRecord {
     pub why: Why,
     /// The graph that the handler returned; none if it answered by itself.
     pub plan: Option<PlanShape>,
+    /// That graph as a whole: from when the handler had returned it to the request's end.
+    pub graph: Option<GraphRecord>,
     /// Where its time went, by the ends of the parts.
     pub spans: Vec<SpanRecord>,
     /// Parts that are not kept, because there are too many.
     pub spans_left_out: u32,
+}
+
+/// The graph of a request, of which its steps are parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GraphRecord {
+    /// Its place in the trace.
+    pub id: u64,
+    /// From the start of the request until it began.
+    pub start: Duration,
+    /// From then until its end.
+    pub took: Duration,
 }
 
 /// A part of a request: a guest call, or a call to another service.
@@ -234,6 +285,11 @@ fn part<T>(whole: &[T], span: Span) -> &[T] {
 /// Bytes as text, whole.
 pub(super) fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A clock that is before 1970 says nothing.
+pub(super) fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Bytes as text, cut where they are long.

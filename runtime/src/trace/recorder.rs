@@ -8,20 +8,21 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
+use cellmesh_dpu::origin::{REQUEST_ID, TRACEPARENT};
+use cellmesh_dpu::trace_context::{Ids, Parent, Traceparent};
 use cellmesh_graph::{BuiltRequests, Plan, StepIndex, StepResult};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::Serialize;
 
-use super::context::{Ids, Parent, Traceparent};
-use super::export::Outbox;
-use super::record::{PlanShape, RecordId, RequestRecord, SpanRecord, Why, text};
+use super::export::{Outbox, Outgoing};
+use super::record::{GraphRecord, PlanShape, RecordId, RequestRecord, SpanRecord, Why, text, unix_now};
 use super::recording::{Recording, Sent, Tape};
-use super::{Sampler, TraceSettings};
+use super::{IngressParts, Sampler, TraceSettings};
 use crate::worker::{CallKind, Timing};
 
 /// Parts of a request that are noted; more are counted.
@@ -50,9 +51,13 @@ pub struct Trace {
     /// Where it is in a trace; none of a request that nobody looks at from outside.
     ids: Option<Ids>,
     is_sampled: bool,
+    /// Header lines that name it in the log, where its own do not: of the first request of a trace.
+    naming_lines: Option<Bytes>,
     /// Whether anything is noted at all.
     is_on: bool,
     spans: Vec<Span>,
+    /// When its graph began, if it has one.
+    graph: Option<Nanos>,
     left_out: u32,
     error: Option<Box<str>>,
     tape: Option<Box<Tape>>,
@@ -109,6 +114,12 @@ impl RecorderParts {
     #[must_use]
     pub fn new(lane: u16, settings: TraceSettings) -> Self {
         Self { lane, settings, outbox: None }
+    }
+
+    /// For the network side of the same lane.
+    #[must_use]
+    pub fn ingress(&self) -> IngressParts {
+        IngressParts { settings: self.settings.clone(), outbox: self.outbox.clone() }
     }
 }
 
@@ -167,7 +178,7 @@ impl Recorder {
 
     /// A request has come.
     ///
-    /// - cost: a look at its header lines; no allocation where one has ended before.
+    /// - cost: a look at its header lines; no allocation where one has ended before, but for the first request of a trace.
     pub(crate) fn begin(&self, message: &RequestMessage, now: Nanos) -> Trace {
         let state = &mut *self.0.borrow_mut();
         if !state.is_on() {
@@ -181,7 +192,18 @@ impl Recorder {
         let spans = state.spare.pop().unwrap_or_default();
         let tape = state.settings.record_bytes_max.and_then(|bytes_max| Tape::of(message, bytes_max));
         let tape = tape.map(Box::new);
-        Trace { ids, is_sampled, is_on: true, spans, left_out: 0, error: None, tape }
+        let naming_lines = ids.filter(|_| parent.is_none()).map(|ids| naming_lines(message, ids, is_sampled));
+        Trace {
+            ids,
+            is_sampled,
+            naming_lines,
+            is_on: true,
+            spans,
+            graph: None,
+            left_out: 0,
+            error: None,
+            tape,
+        }
     }
 
     /// A request of which something was noted has ended: it is kept, or forgotten. `name_of`: names of services.
@@ -209,13 +231,8 @@ impl State {
     }
 
     fn why(&self, trace: &Trace, ended: &Ended<'_>) -> Option<Why> {
-        if ended.status.is_none_or(|status| status >= 500) {
-            return Some(Why::Error);
-        }
-        if ended.now.saturating_since(ended.arrived) > self.settings.slow {
-            return Some(Why::Slow);
-        }
-        trace.is_sampled.then_some(Why::Sampled)
+        let is_slow = ended.now.saturating_since(ended.arrived) > self.settings.slow;
+        Why::of(ended.status, is_slow, trace.is_sampled)
     }
 
     fn record(
@@ -248,7 +265,7 @@ impl State {
             id: RecordId { lane: self.lane, number: self.kept },
             ids,
             parent: parent.map(|parent| parent.span_id),
-            request_id: message.headers().get("x-request-id").map(text),
+            request_id: message.headers().get(REQUEST_ID).map(text),
             service: Arc::clone(ended.service),
             method: text(message.method()),
             target: text(message.target()),
@@ -258,6 +275,7 @@ impl State {
             took,
             why,
             plan: ended.plan.map(PlanShape::of),
+            graph: trace.graph.map(|begun| graph(ids, begun, ended)),
             spans,
             spans_left_out: trace.left_out,
         }
@@ -266,7 +284,7 @@ impl State {
     fn keep(&mut self, record: RequestRecord, recording: Option<Recording>) {
         let record = Arc::new(record);
         if let Some(outbox) = &self.outbox {
-            outbox.send(&record);
+            outbox.send(Outgoing::Request(Arc::clone(&record)));
         }
         let ring = if record.why == Why::Sampled { &mut self.sampled } else { &mut self.notable };
         if self.settings.kept_max == 0 {
@@ -295,6 +313,15 @@ fn what_went_wrong(trace: &Trace, ended: &Ended<'_>, spans: &[SpanRecord]) -> Op
             trace.error.clone().or_else(of_a_span)
         }
         Some(_) => None,
+    }
+}
+
+/// The parts before it have the numbers from 0, those that were still running the ones behind it.
+fn graph(ids: Ids, begun: Nanos, request: &Ended<'_>) -> GraphRecord {
+    GraphRecord {
+        id: ids.part(SPANS_MAX),
+        start: begun.saturating_since(request.arrived),
+        took: request.now.saturating_since(begun),
     }
 }
 
@@ -344,6 +371,11 @@ impl Trace {
         });
     }
 
+    /// The handler's graph begins.
+    pub(crate) fn graph_begins(&mut self, now: Nanos) {
+        self.graph = Some(now);
+    }
+
     /// A call to another service begins. The answer: what its end is told with.
     pub(crate) fn call(&mut self, step: StepIndex, target: ServiceId, now: Nanos) -> Option<usize> {
         self.push(Span {
@@ -374,7 +406,12 @@ impl Trace {
         let (trace_id, span_id) =
             (ids.trace_id, if is_kept { ids.part(self.spans.len()) } else { ids.span_id });
         let value = Traceparent { trace_id, span_id, sampled: self.is_sampled };
-        Some(format!("traceparent: {value}\n").into())
+        Some(format!("{TRACEPARENT}: {value}\n").into())
+    }
+
+    /// Header lines that name the request in the log, where its own do not.
+    pub(crate) fn naming_lines(&self) -> Option<Bytes> {
+        self.naming_lines.clone()
     }
 
     /// Whether all of it is recorded, its answer too.
@@ -460,18 +497,24 @@ impl Span {
     }
 }
 
+/// What a request that begins a trace is called in the log: its callees' lines have the same.
+fn naming_lines(message: &RequestMessage, ids: Ids, sampled: bool) -> Bytes {
+    let parent = Traceparent { trace_id: ids.trace_id, span_id: ids.span_id, sampled };
+    let mut lines = format!("{TRACEPARENT}: {parent}\n").into_bytes();
+    if let Some(id) = message.headers().get(REQUEST_ID) {
+        lines.reserve_exact(REQUEST_ID.len() + id.len() + 3);
+        [REQUEST_ID.as_bytes(), b": ", id, b"\n"].iter().for_each(|part| lines.extend_from_slice(part));
+    }
+    lines.into()
+}
+
 fn parent_of(message: &RequestMessage) -> Option<Parent> {
-    message.headers().get("traceparent").and_then(Parent::parse)
+    message.headers().get(TRACEPARENT).and_then(Parent::parse)
 }
 
 /// What a cell says of its failure has whatever length.
 fn cut(error: &str) -> Box<str> {
     text(error.as_bytes())
-}
-
-/// A clock that is before 1970 says nothing.
-fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -509,7 +552,8 @@ mod tests {
 
     fn timing() -> Timing {
         let (wanted, begun, ended) = (Nanos(0), Nanos(1), Nanos(5));
-        Timing { kind: CallKind::Handler, wanted, begun, ended, ran: Duration::from_nanos(4) }
+        let (ran, pooled) = (Duration::from_nanos(4), Duration::ZERO);
+        Timing { kind: CallKind::Handler, wanted, begun, ended, ran, pooled }
     }
 
     /// What a cell says of its failure is kept as far as a person reads it.
@@ -544,6 +588,26 @@ mod tests {
         let record = &recorder.kept()[0].record;
         assert_eq!((record.spans.len(), record.spans_left_out), (SPANS_MAX, 8));
         assert_eq!(record.why, Why::Sampled);
+    }
+
+    /// A graph is a part of its own, with an id that no other part has.
+    #[test]
+    fn graph_is_a_part_of_its_own() {
+        let recorder = recorder(TraceSettings { share: 1000, ..TraceSettings::default() });
+        let message = message("");
+        let mut trace = recorder.begin(&message, Nanos(0));
+        trace.guest_call(None, &timing(), (0, None));
+        trace.graph_begins(Nanos(4));
+        trace.guest_call(Some(StepIndex(0)), &timing(), (200, None));
+        end(&recorder, trace, &message, 200, None);
+        let trace = recorder.begin(&message, Nanos(0));
+        end(&recorder, trace, &message, 200, None);
+        let [with, without] = &recorder.kept()[..] else { panic!("two are kept") };
+        let graph = with.record.graph.expect("it had a graph");
+        assert_eq!((graph.start, graph.took), (Duration::from_nanos(4), Duration::from_nanos(6)));
+        let others = with.record.spans.iter().map(|span| span.id).chain([with.record.ids.span_id]);
+        assert!(others.into_iter().all(|id| id != graph.id));
+        assert_eq!(without.record.graph, None);
     }
 
     /// A plan that names the same bytes again and again is as large as what would be written of it.

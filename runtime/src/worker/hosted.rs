@@ -9,7 +9,7 @@ use std::ops::{Index, IndexMut};
 use cellmesh_shm::ids::ServiceId;
 
 use super::ServiceCell;
-use super::meters::{Meter, Meters};
+use super::meters::{HostedCell, Meter, Meters};
 use crate::call::Ticket;
 use crate::host::{Cell, GuestCall, Instance};
 
@@ -117,7 +117,12 @@ impl IndexMut<ServiceId> for HostedServices {
 impl Hosted {
     pub(super) fn new(service: ServiceCell, meters: &Meters) -> Self {
         Self {
-            meter: meters.of(&service.cell.setup().service, service.cell.memory()),
+            meter: meters.of(&HostedCell {
+                service: &service.cell.setup().service,
+                memory: service.cell.memory(),
+                pool_cpu: service.cell.pool_cpu(),
+                step_names: &service.step_names,
+            }),
             cell: service.cell,
             idle: Vec::new(),
             busy: 0,

@@ -5,11 +5,12 @@
 //!    '------------------------------ handler, step or builder ---------------------------'
 //! ```
 //!
-//! - Counted on the lane, by one thread; whoever asks is on the same lane. Nothing is shared between lanes.
-//! - By service, and not by request: what there is to count is bounded by config.
+//! - Counted on the lane, by one thread; whoever asks is on the same lane. Nothing is shared with others but names of steps, and
+//!   what the pool counts of the processor.
+//! - By service, and not by request: what there is to count is bounded by config, and names of steps in `step_names.rs`.
 //! - It outlives a worker: one that attaches anew goes on counting where the last one ended.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,23 +18,54 @@ use std::time::Duration;
 
 use cellmesh_dpu::Histogram;
 use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ring::Batches;
 
+use super::on_lane::{LaneCpu, OnLane};
+use super::step_names::{ByStep, KnownNames, StepNames, Tally};
+use crate::cpu::{self, CpuUsed};
 use crate::host::{CellFault, GuestCall, MemoryInUse};
 
-/// Of all services of a lane, by name. A cheap handle, for one thread.
+/// Of all services of a lane, by name, and of its rings. A cheap handle, for one thread.
 #[derive(Debug, Clone, Default)]
-pub struct Meters(Rc<RefCell<BTreeMap<Arc<str>, Metered>>>);
+pub struct Meters {
+    services: Rc<RefCell<BTreeMap<Arc<str>, Metered>>>,
+    rings: Rc<Cell<Rings>>,
+    lane: Rc<LaneCpu>,
+}
+
+/// What workers have written into their rings to the DPA: small, bulk.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rings {
+    /// Of those that are gone.
+    past: [Batches; 2],
+    now: [Batches; 2],
+}
 
 /// What there is to count of a service.
 #[derive(Debug)]
 struct Metered {
     meter: Meter,
     memory: MemoryInUse,
+    pool_cpu: CpuUsed,
 }
 
 /// Of one service on one lane. A cheap handle.
 #[derive(Debug, Clone)]
-pub(super) struct Meter(Rc<RefCell<CellStats>>);
+pub(super) struct Meter {
+    stats: Rc<RefCell<CellStats>>,
+    names: Rc<RefCell<KnownNames>>,
+    lane: Rc<LaneCpu>,
+    on_lane: Rc<Cell<OnLane>>,
+}
+
+/// What is counted of a cell by others than its worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HostedCell<'a> {
+    pub(super) service: &'a Arc<str>,
+    pub(super) memory: &'a MemoryInUse,
+    pub(super) pool_cpu: &'a CpuUsed,
+    pub(super) step_names: &'a StepNames,
+}
 
 /// What a guest call is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +79,7 @@ pub enum CallKind {
 }
 
 impl CallKind {
-    /// All of them, in the order of [`CellStats::calls`].
+    /// All of them.
     pub const ALL: [Self; 3] = [Self::Handler, Self::Internal, Self::Builder];
 
     /// What `call` is.
@@ -84,6 +116,8 @@ pub struct Timing {
     pub ended: Nanos,
     /// How long a thread was given to it.
     pub ran: Duration,
+    /// Of this, one of the pool.
+    pub pooled: Duration,
 }
 
 /// Guest calls of one kind.
@@ -104,6 +138,21 @@ pub struct CallsTo {
     pub durations: Histogram,
     /// Of them, those that came to an error of their step.
     pub errors: u64,
+}
+
+impl Tally for CallStats {
+    fn add(&mut self, other: &Self) {
+        self.duration.add(&other.duration);
+        self.queue.add(&other.queue);
+        self.run.add(&other.run);
+    }
+}
+
+impl Tally for CallsTo {
+    fn add(&mut self, other: &Self) {
+        self.durations.add(&other.durations);
+        self.errors += other.errors;
+    }
 }
 
 impl CallsTo {
@@ -128,18 +177,26 @@ pub struct CellStats {
     pub request_bytes: u64,
     /// Bytes of bodies of responses.
     pub response_bytes: u64,
-    /// By [`CallKind`].
-    pub calls: [CallStats; 3],
+    /// Calls of its handler.
+    pub handler: CallStats,
+    /// Internal steps.
+    pub internal: ByStep<CallStats>,
+    /// Calls that make the requests of egress steps.
+    pub builder: ByStep<CallStats>,
     /// Guest calls that did not return to who waited for them, by [`CellFault::kind`].
     pub faults: BTreeMap<&'static str, u64>,
     /// Calls to other services, by their names, from sending to their answer.
-    pub egress: BTreeMap<Arc<str>, CallsTo>,
+    pub egress: BTreeMap<Arc<str>, ByStep<CallsTo>>,
+    /// Names of its steps, by their places.
+    pub step_names: Vec<Arc<str>>,
     /// Instances that were made.
     pub instances_made: u64,
     /// Instances that are in use.
     pub instances_busy: u64,
     /// Linear memory of all its instances.
     pub memory_bytes: u64,
+    /// Processor time of its guest calls.
+    pub cpu: Duration,
 }
 
 impl CellStats {
@@ -151,22 +208,43 @@ impl CellStats {
         self.requests.add(&other.requests);
         self.request_bytes += other.request_bytes;
         self.response_bytes += other.response_bytes;
-        for (call, more) in self.calls.iter_mut().zip(&other.calls) {
-            call.duration.add(&more.duration);
-            call.queue.add(&more.queue);
-            call.run.add(&more.run);
+        self.handler.add(&other.handler);
+        self.internal.add(&other.internal);
+        self.builder.add(&other.builder);
+        // Lanes know more and more of the same names.
+        if self.step_names.len() < other.step_names.len() {
+            self.step_names.clone_from(&other.step_names);
         }
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
         for (target, calls) in &other.egress {
-            let sum = self.egress.entry(Arc::clone(target)).or_default();
-            sum.durations.add(&calls.durations);
-            sum.errors += calls.errors;
+            self.egress.entry(Arc::clone(target)).or_default().add(calls);
         }
         self.instances_made += other.instances_made;
         self.instances_busy += other.instances_busy;
         self.memory_bytes += other.memory_bytes;
+        self.cpu += other.cpu;
+    }
+
+    /// Guest calls of a kind, all together.
+    #[must_use]
+    pub fn calls(&self, kind: CallKind) -> CallStats {
+        match kind {
+            CallKind::Handler => self.handler.clone(),
+            CallKind::Internal => self.internal.sum(),
+            CallKind::Builder => self.builder.sum(),
+        }
+    }
+
+    /// Guest calls, by their kinds and the names of their steps; a handler is its own.
+    pub fn calls_by_step(&self) -> impl Iterator<Item = (CallKind, &str, &CallStats)> {
+        let handler = (CallKind::Handler, CallKind::Handler.name(), &self.handler);
+        let internal = self.internal.named(&self.step_names);
+        let builder = self.builder.named(&self.step_names);
+        std::iter::once(handler)
+            .chain(internal.map(|(step, calls)| (CallKind::Internal, step, calls)))
+            .chain(builder.map(|(step, calls)| (CallKind::Builder, step, calls)))
     }
 }
 
@@ -174,75 +252,150 @@ impl Meters {
     /// What was counted, by service.
     #[must_use]
     pub fn stats(&self) -> Vec<(Arc<str>, CellStats)> {
-        let meters = self.0.borrow();
-        let stats = |Metered { meter, memory }: &Metered| CellStats {
-            memory_bytes: memory.bytes(),
-            ..meter.0.borrow().clone()
+        self.share_out(cpu::of_this_thread());
+        let meters = self.services.borrow();
+        let stats = |Metered { meter, memory, pool_cpu }: &Metered| {
+            let stats = meter.stats.borrow().clone();
+            let (cpu, step_names) = (stats.cpu + pool_cpu.get(), meter.names.borrow().known().to_vec());
+            CellStats { memory_bytes: memory.bytes(), cpu, step_names, ..stats }
         };
         meters.iter().map(|(service, metered)| (Arc::clone(service), stats(metered))).collect()
     }
 
+    /// Counts what guest calls had of the processor, if they have taken enough of the lane's time since that was last done.
+    ///
+    /// - cost: a comparison; when it is done, a system call and a turn round all services.
+    pub(super) fn look_at_cpu(&self) {
+        if self.lane.is_due() {
+            self.share_out(cpu::of_this_thread());
+        }
+    }
+
+    /// `now`: what the kernel has counted of the lane's thread. Cells never come to more of it than there was.
+    fn share_out(&self, now: Duration) {
+        let services = self.services.borrow();
+        let had = self.lane.look(now);
+        let all = services.values().map(|service| service.meter.on_lane.get().cpu()).sum();
+        for Metered { meter, .. } in services.values() {
+            let mut on_lane = meter.on_lane.get();
+            meter.stats.borrow_mut().cpu += on_lane.settle(had, all);
+            meter.on_lane.set(on_lane);
+        }
+    }
+
+    /// What was written into the rings to the DPA: small, bulk.
+    #[must_use]
+    pub fn written(&self) -> [Batches; 2] {
+        let Rings { mut past, now } = self.rings.get();
+        past.iter_mut().zip(now).for_each(|(sum, more)| sum.add(more));
+        past
+    }
+
+    /// So much was written by the worker of now.
+    pub(super) fn wrote(&self, now: [Batches; 2]) {
+        self.rings.set(Rings { now, ..self.rings.get() });
+    }
+
+    /// The worker of now is gone, with its rings.
+    pub(super) fn rings_gone(&self) {
+        self.rings.set(Rings { past: self.written(), now: Default::default() });
+    }
+
     /// That of a service; it goes on if there was one of that name.
-    pub(super) fn of(&self, service: &Arc<str>, memory: &MemoryInUse) -> Meter {
-        let mut meters = self.0.borrow_mut();
-        let new = || Metered { meter: Meter(Rc::default()), memory: memory.clone() };
+    pub(super) fn of(&self, cell: &HostedCell<'_>) -> Meter {
+        let mut meters = self.services.borrow_mut();
+        let HostedCell { service, memory, pool_cpu, step_names } = *cell;
+        let meter = || Meter {
+            stats: Rc::default(),
+            names: Rc::new(RefCell::new(KnownNames::of(step_names))),
+            lane: Rc::clone(&self.lane),
+            on_lane: Rc::default(),
+        };
+        let new = || Metered { meter: meter(), memory: memory.clone(), pool_cpu: pool_cpu.clone() };
         let metered = meters.entry(Arc::clone(service)).or_insert_with(new);
         metered.memory = memory.clone();
         let meter = &metered.meter;
         // Of a worker that is gone, and its instances with it.
-        meter.0.borrow_mut().instances_busy = 0;
+        meter.stats.borrow_mut().instances_busy = 0;
         meter.clone()
     }
 }
 
 impl Meter {
     pub(super) fn received(&self, bytes: usize) {
-        let stats = &mut *self.0.borrow_mut();
+        let stats = &mut *self.stats.borrow_mut();
         stats.received += 1;
         stats.request_bytes += bytes as u64;
     }
 
     pub(super) fn cancelled(&self) {
-        self.0.borrow_mut().cancelled += 1;
+        self.stats.borrow_mut().cancelled += 1;
     }
 
     pub(super) fn answered(&self, status: u16, bytes: usize, took: Duration) {
-        let stats = &mut *self.0.borrow_mut();
+        let stats = &mut *self.stats.borrow_mut();
         let class = usize::from(status / 100);
         stats.answered[if class < stats.answered.len() { class } else { 0 }] += 1;
         stats.response_bytes += bytes as u64;
         stats.requests.record(took);
     }
 
-    /// A guest call has ended, whether somebody still waits for it or not.
-    pub(super) fn called(&self, timing: &Timing) {
-        let stats = &mut *self.0.borrow_mut();
-        let place = CallKind::ALL.iter().position(|kind| *kind == timing.kind).expect("all kinds are there");
-        let call = &mut stats.calls[place];
+    /// A guest call has ended, whether somebody still waits for it or not. `step`: the id of its step, if that is known still.
+    pub(super) fn called(&self, timing: &Timing, step: Option<&str>) {
+        let stats = &mut *self.stats.borrow_mut();
+        let place = || self.names.borrow_mut().place(step);
+        let call = match timing.kind {
+            CallKind::Handler => &mut stats.handler,
+            CallKind::Internal => stats.internal.at(place()),
+            CallKind::Builder => stats.builder.at(place()),
+        };
         call.duration.record(timing.ended.saturating_since(timing.wanted));
         call.queue.record(timing.begun.saturating_since(timing.wanted));
         call.run.record(timing.ran);
+        let took = timing.ran.saturating_sub(timing.pooled);
+        let mut on_lane = self.on_lane.get();
+        on_lane.took(took);
+        self.on_lane.set(on_lane);
+        self.lane.took(took);
+    }
+
+    /// Whether what the next call has of the processor is to be measured.
+    pub(super) fn measures(&self) -> bool {
+        let mut on_lane = self.on_lane.get();
+        let measures = on_lane.measures();
+        self.on_lane.set(on_lane);
+        measures
+    }
+
+    /// It was: of so much time on the lane.
+    pub(super) fn measured(&self, cpu: Duration, took: Duration) {
+        let mut on_lane = self.on_lane.get();
+        on_lane.measured(cpu, took);
+        self.on_lane.set(on_lane);
     }
 
     /// A guest call that somebody waited for did not return.
     pub(super) fn faulted(&self, fault: &CellFault) {
-        *self.0.borrow_mut().faults.entry(fault.kind()).or_default() += 1;
+        *self.stats.borrow_mut().faults.entry(fault.kind()).or_default() += 1;
     }
 
-    pub(super) fn called_other(&self, target: &str, took: Duration, is_error: bool) {
-        let stats = &mut *self.0.borrow_mut();
-        match stats.egress.get_mut(target) {
-            Some(calls) => calls.ended(took, is_error),
-            None => stats.egress.entry(target.into()).or_default().ended(took, is_error),
-        }
+    /// A call to another service, made by the step with this id, has its outcome.
+    pub(super) fn called_other(&self, target: &str, step: Option<&str>, took: Duration, is_error: bool) {
+        let stats = &mut *self.stats.borrow_mut();
+        let place = self.names.borrow_mut().place(step);
+        let calls = match stats.egress.get_mut(target) {
+            Some(calls) => calls,
+            None => stats.egress.entry(target.into()).or_default(),
+        };
+        calls.at(place).ended(took, is_error);
     }
 
     pub(super) fn instance_made(&self) {
-        self.0.borrow_mut().instances_made += 1;
+        self.stats.borrow_mut().instances_made += 1;
     }
 
     pub(super) fn instances_busy(&self, count: usize) {
-        self.0.borrow_mut().instances_busy = count as u64;
+        self.stats.borrow_mut().instances_busy = count as u64;
     }
 }
 
@@ -250,31 +403,95 @@ impl Meter {
 mod tests {
     use super::*;
 
-    /// Time is split where it was spent; a status that is none counts too.
+    fn of(meters: &Meters, service: &Arc<str>, pool_cpu: &CpuUsed) -> Meter {
+        let (memory, step_names) = (&MemoryInUse::default(), &StepNames::default());
+        meters.of(&HostedCell { service, memory, pool_cpu, step_names })
+    }
+
+    /// Of the lane's processor each cell has what was measured of its calls, of the pool's what was counted there; one that
+    /// nobody called has none.
+    #[test]
+    fn cells_share_the_processor() {
+        const MS: fn(u64) -> Duration = Duration::from_millis;
+        let (meters, pool) = (Meters::default(), CpuUsed::default());
+        let busy = of(&meters, &"busy".into(), &pool);
+        let light = of(&meters, &"light".into(), &CpuUsed::default());
+        let _idle = of(&meters, &"idle".into(), &CpuUsed::default());
+        meters.share_out(MS(500));
+        let (kind, at) = (CallKind::Handler, Nanos(0));
+        let timing = Timing { kind, wanted: at, begun: at, ended: at, ran: MS(60), pooled: MS(20) };
+        assert!(busy.measures() && light.measures(), "the first call");
+        busy.measured(MS(30), MS(40));
+        busy.called(&timing, None);
+        light.measured(MS(5), MS(10));
+        light.called(&Timing { ran: MS(10), pooled: MS(0), ..timing }, None);
+        light.called(&Timing { ran: MS(4), pooled: MS(0), ..timing }, None);
+        pool.add(MS(15));
+        meters.share_out(MS(600));
+        // Looked at again, with nothing between.
+        meters.share_out(MS(700));
+        let cpu: Vec<(Arc<str>, Duration)> =
+            meters.stats().into_iter().map(|(service, stats)| (service, stats.cpu)).collect();
+        assert_eq!(cpu, [("busy".into(), MS(30 + 15)), ("idle".into(), MS(0)), ("light".into(), MS(5 + 2))]);
+    }
+
+    /// A worker that attaches anew has new rings: what the old ones were told stays counted.
+    #[test]
+    fn rings_that_are_gone_stay_counted() {
+        let meters = Meters::default();
+        let [first, second] = [(5, 2), (3, 3)].map(|(frames, publishes)| Batches { frames, publishes });
+        meters.wrote([first, Batches::default()]);
+        meters.wrote([second, first]);
+        meters.rings_gone();
+        meters.wrote([first, first]);
+        assert_eq!(
+            meters.written(),
+            [Batches { frames: 8, publishes: 5 }, Batches { frames: 10, publishes: 4 }]
+        );
+    }
+
+    /// Time is split where it was spent, and by the step that it was spent for; a status that is none counts too.
     #[test]
     fn times_are_split() {
         let (meters, name) = (Meters::default(), Arc::<str>::from("s"));
-        let meter = meters.of(&name, &MemoryInUse::default());
+        let of = || of(&meters, &name, &CpuUsed::default());
+        let meter = of();
         let (kind, ran) = (CallKind::Internal, Duration::from_nanos(5));
-        let timing = Timing { kind, wanted: Nanos(0), begun: Nanos(10), ended: Nanos(20), ran };
-        meter.called(&timing);
-        meter.called(&timing);
+        let pooled = Duration::ZERO;
+        let timing = Timing { kind, wanted: Nanos(0), begun: Nanos(10), ended: Nanos(20), ran, pooled };
+        meter.called(&timing, Some("a#1"));
+        meter.called(&timing, Some("a#2"));
+        meter.called(&timing, None);
+        meter.called(&Timing { kind: CallKind::Handler, ..timing }, None);
         meter.faulted(&CellFault::Deadline);
         meter.answered(204, 7, Duration::from_nanos(30));
         meter.answered(9999, 1, Duration::ZERO);
         // A worker that attaches anew goes on.
-        meters.of(&name, &MemoryInUse::default()).called_other("t", Duration::from_nanos(1), true);
+        of().called_other("t", Some("b"), Duration::from_nanos(1), true);
         let [(service, stats)] = &meters.stats()[..] else { panic!("one service") };
-        let call = &stats.calls[1];
+        let call = stats.calls(CallKind::Internal);
         let nanos = [&call.duration, &call.queue, &call.run].map(|times| times.sum().as_nanos());
-        assert_eq!((&**service, nanos, call.run.count()), ("s", [40, 20, 10], 2));
-        assert_eq!((stats.faults["deadline"], stats.egress["t"].errors), (1, 1));
+        assert_eq!((&**service, nanos, call.run.count()), ("s", [60, 30, 15], 3));
+        let counts = |stats: &CellStats| -> Vec<(&str, String, u64)> {
+            let counts = stats.calls_by_step().filter(|(.., calls)| calls.run.count() > 0);
+            counts.map(|(kind, step, calls)| (kind.name(), step.to_owned(), calls.run.count())).collect()
+        };
+        let split = |of: u64| {
+            vec![
+                ("handler", "handler".into(), of),
+                ("internal", "a".into(), 2 * of),
+                ("internal", "other".into(), of),
+            ]
+        };
+        assert_eq!(counts(stats), split(1));
+        let egress: Vec<(&str, u64)> =
+            stats.egress["t"].named(&stats.step_names).map(|(step, calls)| (step, calls.errors)).collect();
+        assert_eq!((stats.faults["deadline"], &egress[..]), (1, &[("a", 0), ("b", 1)][..]));
         assert_eq!((stats.answered, stats.response_bytes), ([1, 0, 1, 0, 0, 0], 8));
-        let mut sum = stats.clone();
+        let mut sum = CellStats::default();
         sum.add(stats);
-        assert_eq!(
-            (sum.requests.count(), sum.egress["t"].durations.count(), sum.faults["deadline"]),
-            (4, 2, 2)
-        );
+        sum.add(stats);
+        assert_eq!((counts(&sum), sum.egress["t"].sum().durations.count()), (split(2), 2));
+        assert_eq!((sum.requests.count(), sum.faults["deadline"]), (4, 2));
     }
 }

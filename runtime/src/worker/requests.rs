@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use cellmesh_dpu::origin::Origin;
 use cellmesh_graph::{Engine, StepIndex};
 use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::head::HeaderLines;
 use cellmesh_shm::ids::{CallId, SlotId};
 use cellmesh_shm::message::RequestMessage;
 
@@ -45,9 +47,21 @@ impl Request {
         Self { slot, message, arrived, engine: None, calls: Vec::new(), running: Vec::new(), trace }
     }
 
-    /// The name of a step, for messages.
-    pub(super) fn step_name(&self, step: StepIndex) -> String {
-        self.engine.as_ref().map_or_else(String::new, |engine| engine.step_id(step).to_owned())
+    /// Header lines that it is called by in the log.
+    ///
+    /// - cost: a count of references.
+    pub(super) fn naming_lines(&self) -> Bytes {
+        self.trace.naming_lines().unwrap_or_else(|| self.message.header_bytes())
+    }
+
+    /// What it is called in the log.
+    pub(super) fn origin(&self) -> Origin {
+        Origin::of(HeaderLines(&self.naming_lines()))
+    }
+
+    /// The id of a step.
+    pub(super) fn step_id(&self, step: StepIndex) -> Option<&str> {
+        self.engine.as_ref().map(|engine| engine.step_id(step))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use cellmesh_dpu::ServiceName;
+use cellmesh_dpu::origin::Origin;
 use cellmesh_graph::{
     Action, BuiltRequests, Engine, EngineError, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult,
 };
@@ -31,13 +32,15 @@ impl Worker {
         match plan.validate(&self.limits) {
             Ok(plan) => {
                 let Some(request) = self.requests.get_mut(ticket.request) else { return };
+                request.trace.graph_begins(self.now);
                 request.engine = Some(Box::new(Engine::start(plan)));
                 self.advance(ticket.request);
             }
             Err(error) => {
                 let service = self.service_name(ticket.service);
-                tracing::warn!(cell = %service, reason = %error, "graph refused");
                 if let Some(request) = self.requests.get_mut(ticket.request) {
+                    let Origin { request_id, trace_id } = request.origin();
+                    tracing::warn!(cell = %service, request_id, trace_id, reason = %error, "graph refused");
                     request.trace.failed(|| format!("bad graph: {error}"));
                 }
                 self.end(
@@ -145,7 +148,7 @@ impl Worker {
         let target = self.routes.name(service).map_or(ELSEWHERE_NAME, ServiceName::as_str);
         let meter = &self.hosted[request.message.service].meter;
         let is_error = message.fault != Fault::None || message.status >= 400;
-        meter.called_other(target, self.now.saturating_since(sent), is_error);
+        meter.called_other(target, request.step_id(step), self.now.saturating_since(sent), is_error);
         request.calls.retain(|waited| *waited != call);
         if let Some(again) = again.filter(|_| message.fault == Fault::WorkerLost) {
             self.transmit(id, step, *again, span, None);
@@ -201,7 +204,8 @@ fn tell(request: &mut Request, what: impl FnOnce(&mut Engine) -> Result<(), Engi
     let Some(engine) = &mut request.engine else { return };
     if let Err(error) = what(engine) {
         // Each call has one outcome, and the engine waits for each: it was told something twice.
-        tracing::error!(%error, "a result was not expected");
+        let Origin { request_id, trace_id } = request.origin();
+        tracing::error!(request_id, trace_id, %error, "a result was not expected");
     }
 }
 

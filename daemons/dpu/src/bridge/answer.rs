@@ -10,9 +10,10 @@ use cellmesh_shm::head::{HeadLimits, HeaderLines};
 use cellmesh_shm::message::ResponseMessage;
 use serde::Serialize;
 
-use crate::dpu::Dpu;
+use crate::dpu::{Dpu, Received};
 use crate::faults::Refusal;
 use crate::forward::{ERROR_HEADER, goes_back};
+use crate::origin::Origin;
 use crate::request_id::ID_BYTES;
 
 #[derive(Serialize)]
@@ -48,11 +49,12 @@ fn join<'a>(known: &mut Cow<'a, str>, value: &'a [u8]) {
     }
 }
 
-/// What the mesh answers instead.
-pub(super) fn of_refusal(dpu: &Dpu, refusal: &Refusal) -> Vec<u8> {
+/// What the mesh answers instead: status, and text.
+pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal) -> (u16, Vec<u8>) {
     if let Refusal::BadResponse { service, why } = refusal {
         dpu.count_bad_response();
-        tracing::warn!(%service, %why, "a cell's answer cannot be sent as JSON");
+        let Origin { request_id, trace_id } = received.origin();
+        tracing::warn!(%service, request_id, trace_id, %why, "a cell's answer cannot be sent as JSON");
     }
     let refused = refusal.describe();
     let mut headers = BTreeMap::from([
@@ -61,7 +63,7 @@ pub(super) fn of_refusal(dpu: &Dpu, refusal: &Refusal) -> Vec<u8> {
     ]);
     headers.extend(refused.advice().map(|(name, value)| (name, Cow::Owned(value))));
     let body = refused.body();
-    written(dpu, refused.status, headers, String::from_utf8_lossy(&body))
+    (refused.status, written(dpu, refused.status, headers, String::from_utf8_lossy(&body)))
 }
 
 fn written(dpu: &Dpu, status: u16, headers: BTreeMap<&str, Cow<'_, str>>, body: Cow<'_, str>) -> Vec<u8> {

@@ -22,11 +22,13 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use crate::dpu::Received;
 use crate::faults::Refusal;
 use crate::forward::{Head, HeadWriter, Peer};
-use crate::routes::{RouteQuery, Routes, UnknownService};
+use crate::routes::{Route, RouteQuery, Routes, UnknownService};
 
 /// What a bridge client asks for, ready to be sent.
 pub(super) struct Asked {
     pub(super) service: ServiceId,
+    /// What it was routed by.
+    pub(super) route: Route,
     pub(super) head: Head,
     pub(super) body: Bytes,
 }
@@ -62,9 +64,9 @@ pub(super) fn read(received: &Received, object: &[u8], peer: &Peer) -> Result<As
     }
     let url = object.url.as_deref().map(read_url).transpose()?;
     let target = target(&object, url.as_ref())?;
-    let service = route(&received.settings().routes, &object, url.as_ref(), target.as_str())?;
+    let (service, route) = route(&received.settings().routes, &object, url.as_ref(), target.as_str())?;
     let head = head(received, &object, service, target.as_str(), peer)?;
-    Ok(Asked { service, head, body: Bytes::copy_from_slice(body.as_bytes()) })
+    Ok(Asked { service, route, head, body: Bytes::copy_from_slice(body.as_bytes()) })
 }
 
 fn bad(why: &dyn fmt::Display) -> Refusal {
@@ -99,9 +101,10 @@ fn route(
     object: &Object<'_>,
     url: Option<&Uri>,
     target: &str,
-) -> Result<ServiceId, Refusal> {
+) -> Result<(ServiceId, Route), Refusal> {
     if let Some(host) = url.and_then(Uri::host) {
-        return routes.id_of_host(host).ok_or_else(|| Refusal::UnknownService(UnknownService::named(host)));
+        let found = routes.id_of_host(host).map(|id| (id, Route::Host));
+        return found.ok_or_else(|| Refusal::UnknownService(UnknownService::named(host)));
     }
     let query = RouteQuery { host: None, service: object.target_service.as_deref(), path: target };
     routes.route(query).map_err(Refusal::UnknownService)
@@ -121,7 +124,8 @@ fn head(
     let method = Method::from_bytes(object.method.as_deref().unwrap_or("GET").as_bytes());
     let method = method.map_err(|_| bad(&"method: must be an HTTP method, such as GET"))?;
     let lines = object.headers.as_ref().map_or(&[][..], |headers| &headers.0);
-    let mut head = HeadWriter::new(method.as_str(), target, received.settings().config.forwarded)?;
+    let head = HeadWriter::new(method.as_str(), target, received.settings().config.forwarded)?;
+    let mut head = head.told_to(received.spans());
     if !lines.iter().any(|(name, _)| name == HOST) {
         let name = received.settings().routes.name(service).expect("the route came from this table");
         head.pass(HOST.as_str(), name.as_str().as_bytes());

@@ -13,9 +13,12 @@ use cellmesh_shm::ids::ServiceId;
 
 use super::{Dpu, Settings};
 use crate::faults::Refusal;
+use crate::forward::Head;
 use crate::histogram::Histogram;
+use crate::origin::Origin;
 use crate::request_id::RequestIds;
-use crate::routes::Routes;
+use crate::routes::{Route, Routes};
+use crate::spans::Spans;
 use crate::units::ByteSize;
 
 /// Counters of one lane.
@@ -23,7 +26,7 @@ use crate::units::ByteSize;
 pub(super) struct Load {
     pub(super) requests: Outcomes,
     /// Of those that were routed, by the place of their service.
-    services: Box<[Outcomes]>,
+    services: Box<[OfService]>,
     /// Given to the mesh and not ended.
     pub(super) dispatched: Cell<u32>,
     pub(super) buffered_bytes: Cell<u64>,
@@ -32,6 +35,14 @@ pub(super) struct Load {
     pub(super) relayed: Cell<u64>,
     pub(super) bad_responses: Cell<u64>,
     pub(super) tls_failed: Cell<u64>,
+}
+
+/// Of one service.
+#[derive(Debug, Default)]
+struct OfService {
+    outcomes: Outcomes,
+    /// What has led to it, by the places of [`Route::ALL`].
+    routes: [Cell<u64>; Route::ALL.len()],
 }
 
 /// What became of requests.
@@ -56,6 +67,8 @@ pub struct ServiceStats {
     pub service: String,
     /// Routed to it.
     pub received: u64,
+    /// Of these, those of the network, by what has led to it: the places of [`Route::ALL`].
+    pub routes: [u64; Route::ALL.len()],
     /// Answered by a cell or a host.
     pub answered: u64,
     /// Of these, with a status of 500 or more.
@@ -72,13 +85,13 @@ pub struct ServiceStats {
 
 impl Load {
     pub(super) fn new(services: usize) -> Self {
-        Self { services: (0..services).map(|_| Outcomes::default()).collect(), ..Self::default() }
+        Self { services: (0..services).map(|_| OfService::default()).collect(), ..Self::default() }
     }
 
     /// Of each service; `routes` are those that requests were routed by.
     pub(super) fn service_stats(&self, routes: &Routes) -> Vec<ServiceStats> {
         let stats = routes.services().iter().zip(&self.services);
-        stats.map(|(name, outcomes)| outcomes.stats(name.to_string())).collect()
+        stats.map(|(name, of_service)| of_service.stats(name.to_string())).collect()
     }
 }
 
@@ -94,7 +107,7 @@ impl Outcomes {
             match end {
                 End::Abandoned => &self.abandoned,
                 End::Answered { .. } => &self.answered,
-                End::Refused => &self.refused,
+                End::Refused { .. } => &self.refused,
             },
             1,
         );
@@ -104,17 +117,21 @@ impl Outcomes {
         let ended = self.answered.get() + self.refused.get() + self.abandoned.get();
         self.received.get() - ended
     }
+}
 
+impl OfService {
     fn stats(&self, service: String) -> ServiceStats {
+        let Self { outcomes, routes } = self;
         ServiceStats {
             service,
-            received: self.received.get(),
-            answered: self.answered.get(),
-            failed: self.failed.get(),
-            refused: self.refused.get(),
-            abandoned: self.abandoned.get(),
-            in_flight: self.in_flight(),
-            durations: self.durations.borrow().clone(),
+            routes: routes.each_ref().map(Cell::get),
+            received: outcomes.received.get(),
+            answered: outcomes.answered.get(),
+            failed: outcomes.failed.get(),
+            refused: outcomes.refused.get(),
+            abandoned: outcomes.abandoned.get(),
+            in_flight: outcomes.in_flight(),
+            durations: outcomes.durations.borrow().clone(),
         }
     }
 }
@@ -131,7 +148,9 @@ enum End {
     Answered {
         status: u16,
     },
-    Refused,
+    Refused {
+        status: u16,
+    },
 }
 
 /// A request, from its head to its end.
@@ -141,6 +160,8 @@ pub(crate) struct Received {
     settings: Rc<Settings>,
     /// The service that it was routed to, and when.
     service: Option<(usize, Nanos)>,
+    /// Its head as it went on, once it was routed.
+    head: Head,
     buffered_bytes: u64,
     dispatched: bool,
     end: End,
@@ -150,14 +171,25 @@ impl Received {
     pub(super) fn new(dpu: Dpu) -> Self {
         add(&dpu.0.load.requests.received, 1);
         let settings = dpu.settings();
-        Self { dpu, settings, service: None, buffered_bytes: 0, dispatched: false, end: End::Abandoned }
+        Self {
+            dpu,
+            settings,
+            service: None,
+            head: Head::default(),
+            buffered_bytes: 0,
+            dispatched: false,
+            end: End::Abandoned,
+        }
     }
 
-    /// It is for this service. Said once.
-    pub(crate) fn routed(&mut self, service: ServiceId) {
+    /// It is for this service. Said once. `route`: what has led there, of a request of the network. `head`: to keep it
+    /// counts a reference.
+    pub(crate) fn routed(&mut self, service: ServiceId, route: Option<Route>, head: &Head) {
+        self.head = head.clone();
         let place = usize::from(service.0);
-        if let Some(outcomes) = self.dpu.0.load.services.get(place) {
-            add(&outcomes.received, 1);
+        if let Some(of_service) = self.dpu.0.load.services.get(place) {
+            add(&of_service.outcomes.received, 1);
+            route.iter().for_each(|route| add(&of_service.routes[*route as usize], 1));
             self.service = Some((place, Nanos::now()));
         }
     }
@@ -212,6 +244,16 @@ impl Received {
         &self.settings
     }
 
+    /// What it is called in the log.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin::of(self.head.lines())
+    }
+
+    /// Who wants to hear of it.
+    pub(crate) fn spans(&self) -> Option<Rc<dyn Spans>> {
+        self.dpu.0.spans.borrow().clone()
+    }
+
     /// Where its id comes from if its client gave it none.
     pub(crate) fn ids(&self) -> &RequestIds {
         self.dpu.ids()
@@ -223,8 +265,22 @@ impl Received {
     }
 
     /// The mesh answered.
-    pub(crate) fn refused(&mut self) {
-        self.end = End::Refused;
+    pub(crate) fn refused(&mut self, status: u16) {
+        self.end = End::Refused { status };
+    }
+}
+
+impl Received {
+    /// Tells who wants to hear of it.
+    fn tell(&self, place: usize, took: Duration) {
+        let (Some(begun), Some(spans)) = (self.head.begun, self.spans()) else { return };
+        let status = match self.end {
+            End::Abandoned => None,
+            End::Answered { status } | End::Refused { status } => Some(status),
+        };
+        let Some(service) = self.settings.routes.services().get(place) else { return };
+        let Head { bytes, method_len, target_len, .. } = &self.head;
+        spans.end(&begun.ended(bytes, (*method_len, *target_len), service, status, took));
     }
 }
 
@@ -259,7 +315,9 @@ impl Drop for Received {
         load.dispatched.set(load.dispatched.get() - u32::from(self.dispatched));
         load.requests.end(self.end, None);
         if let Some((place, since)) = self.service {
-            load.services[place].end(self.end, Some(Nanos::now().saturating_since(since)));
+            let took = Nanos::now().saturating_since(since);
+            load.services[place].outcomes.end(self.end, Some(took));
+            self.tell(place, took);
         }
     }
 }

@@ -13,6 +13,7 @@ use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
 use super::{Call, Dpu, Received};
 use crate::faults::Refusal;
+use crate::forward::Head;
 use crate::policy::Permit;
 
 /// A request that is on its way; ready with its answer. Dropping it cancels the request.
@@ -38,14 +39,15 @@ impl Dpu {
         match self.send(&mut received, message) {
             Ok((call, permit)) => Ok(Request { call, permit, received }),
             Err(refusal) => {
-                received.refused();
-                Err(refusal.fault())
+                let fault = refusal.fault();
+                received.refused(fault.status());
+                Err(fault)
             }
         }
     }
 
     fn send(&self, received: &mut Received, mut message: RequestMessage) -> Result<(Call, Permit), Refusal> {
-        received.routed(message.service);
+        received.routed(message.service, None, &head_of(&message));
         received.admit()?;
         let now = Nanos::now();
         let mut permit = received.settings().policies.admit(message.service, (&message).into(), now)?;
@@ -61,6 +63,12 @@ impl Dpu {
     }
 }
 
+/// As it is: who calls from here says itself what its request is a part of.
+fn head_of(message: &RequestMessage) -> Head {
+    let RequestMessage { method_len, target_len, ref head, .. } = *message;
+    Head { bytes: head.clone(), method_len, target_len, begun: None }
+}
+
 impl Future for Request {
     type Output = ResponseMessage;
 
@@ -71,7 +79,7 @@ impl Future for Request {
             if message.fault == Fault::None {
                 self.received.answered(message.status);
             } else {
-                self.received.refused();
+                self.received.refused(message.fault.status());
             }
         }
         answer

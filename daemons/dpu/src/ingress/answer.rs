@@ -11,6 +11,7 @@ use super::reply_body::ReplyBody;
 use crate::dpu::{Dpu, Received};
 use crate::faults::{Refusal, Refused};
 use crate::forward::{ERROR_HEADER, goes_back};
+use crate::origin::Origin;
 
 /// A response with all of its body.
 pub(super) type Answer = Response<ReplyBody>;
@@ -79,10 +80,11 @@ fn final_status(status: u16) -> Result<StatusCode, String> {
 }
 
 /// What the mesh answers instead, with the request's tracing headers.
-pub(super) fn of_refusal(dpu: &Dpu, refusal: &Refusal, request: &Parts) -> Answer {
+pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal, request: &Parts) -> Answer {
     if let Refusal::BadResponse { service, why } = refusal {
         dpu.count_bad_response();
-        tracing::warn!(%service, %why, "a cell's answer cannot be sent as HTTP");
+        let Origin { request_id, trace_id } = received.origin();
+        tracing::warn!(%service, request_id, trace_id, %why, "a cell's answer cannot be sent as HTTP");
     }
     let refused = refusal.describe();
     let mut answer = written_refusal(&refused);

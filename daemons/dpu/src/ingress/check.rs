@@ -15,11 +15,13 @@ use super::io::Standing;
 use crate::dpu::Received;
 use crate::faults::Refusal;
 use crate::forward::{HOPS_HEADER, Head, HeadWriter, SERVICE_HEADER};
-use crate::routes::RouteQuery;
+use crate::routes::{Route, RouteQuery};
 
 /// A head that was checked: where it goes, and what the cell will see of it.
 pub(super) struct Checked {
     pub(super) service: ServiceId,
+    /// What it was routed by.
+    pub(super) route: Route,
     /// Nodes that the request came through.
     pub(super) hops: u8,
     pub(super) head: Head,
@@ -35,8 +37,8 @@ pub(super) fn check(received: &Received, parts: &Parts, standing: &Standing) -> 
     refuse_other_forms(parts)?;
     refuse_excess(received, parts)?;
     let host = host(parts)?;
-    let service = route(received, parts, host)?;
-    Ok(Checked { service, hops: hops(parts)?, head: rewrite(received, parts, host, standing)? })
+    let (service, route) = route(received, parts, host)?;
+    Ok(Checked { service, route, hops: hops(parts)?, head: rewrite(received, parts, host, standing)? })
 }
 
 /// Also of use behind a body: what is wrong with trailers shows at their end.
@@ -163,7 +165,7 @@ fn has_whole_escapes(text: &str) -> bool {
     digits.all(|digits| digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
-fn route(received: &Received, parts: &Parts, host: Option<&str>) -> Result<ServiceId, Refusal> {
+fn route(received: &Received, parts: &Parts, host: Option<&str>) -> Result<(ServiceId, Route), Refusal> {
     // A name that is no text is no service's name either.
     let service = parts.headers.get(SERVICE_HEADER).map(|value| value.to_str().unwrap_or("?"));
     let query = RouteQuery { host, service, path: &target(parts) };
@@ -184,7 +186,7 @@ fn rewrite(
     standing: &Standing,
 ) -> Result<Head, Refusal> {
     let rule = received.settings().config.forwarded;
-    let mut head = HeadWriter::new(parts.method.as_str(), &target(parts), rule)?;
+    let mut head = HeadWriter::new(parts.method.as_str(), &target(parts), rule)?.told_to(received.spans());
     if let Some(host) = host {
         head.pass("host", host.as_bytes());
     }

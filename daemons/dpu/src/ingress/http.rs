@@ -179,8 +179,9 @@ async fn serve_request(
             answer
         }
         Err(refusal) => {
-            received.refused();
-            answer::of_refusal(&dpu, &refusal, &parts)
+            let answer = answer::of_refusal(&dpu, &received, &refusal, &parts);
+            received.refused(answer.status().as_u16());
+            answer
         }
     };
     let answer = answer::fit(answer, &parts);
@@ -195,8 +196,8 @@ async fn answer(
     body: Incoming,
 ) -> Result<Answer, Refusal> {
     received.admit()?;
-    let check::Checked { service, hops, head } = check::check(received, parts, standing)?;
-    received.routed(service);
+    let check::Checked { service, route, hops, head } = check::check(received, parts, standing)?;
+    received.routed(service, Some(route), &head);
     let (mut permit, deadline) = received.settings().admit(service, &head)?;
     let body = body::read(received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;

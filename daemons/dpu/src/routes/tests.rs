@@ -12,7 +12,7 @@ fn routes() -> Routes {
 }
 
 fn route(host: Option<&str>, service: Option<&str>, path: &str) -> Result<u16, UnknownService> {
-    routes().route(RouteQuery { host, service, path }).map(|id| id.0)
+    routes().route(RouteQuery { host, service, path }).map(|(id, _)| id.0)
 }
 
 /// Every form in which clients and Kubernetes write a service's host.
@@ -31,6 +31,19 @@ fn host_names_its_service_in_every_form() {
         assert_eq!(route(Some(host), None, "/"), Ok(1), "host {host:?}");
     }
     assert_eq!(route(Some("shop-1.default"), None, "/"), Ok(2));
+}
+
+/// What has decided is told: the first of host, name and path that names a service, or none of them.
+#[test]
+fn what_has_decided_is_told() {
+    for (host, service, path, (id, route)) in [
+        (Some("s1"), Some("s0"), "/s0", (1, Route::Host)),
+        (Some("localhost"), Some("s1"), "/s0", (1, Route::Service)),
+        (Some("localhost"), None, "/s1/a", (1, Route::Path)),
+        (None, None, "/a/s1", (0, Route::Entry)),
+    ] {
+        assert_eq!(routes().route(RouteQuery { host, service, path }), Ok((ServiceId(id), route)));
+    }
 }
 
 /// Hosts that name nothing leave the decision to what follows.
@@ -58,7 +71,8 @@ fn other_hosts_decide_nothing() {
 #[test]
 fn numeric_names_are_not_addresses() {
     let routes = Routes::new(names(&["s0", "10"]), ServiceId(0)).expect("valid routes");
-    let of = |host| routes.route(RouteQuery { host: Some(host), service: None, path: "/" }).map(|id| id.0);
+    let of =
+        |host| routes.route(RouteQuery { host: Some(host), service: None, path: "/" }).map(|(id, _)| id.0);
     assert_eq!(of("10.0.0.1"), Ok(0));
     assert_eq!(of("10:5005"), Ok(1));
     assert_eq!(of("10.ns.svc"), Ok(1));
@@ -135,7 +149,7 @@ proptest! {
     #[test]
     fn any_text_routes_or_is_refused(host in ".{0,80}", service in proptest::option::of(".{0,80}"), path in ".{0,80}") {
         let query = RouteQuery { host: Some(&host), service: service.as_deref(), path: &path };
-        if let Ok(id) = routes().route(query) {
+        if let Ok((id, _)) = routes().route(query) {
             prop_assert!(id.0 < 3);
         }
     }

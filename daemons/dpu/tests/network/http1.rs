@@ -1,5 +1,14 @@
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
 use cellmesh_dpu::DpuConfig;
 use cellmesh_dpu::config::ForwardedRule;
+use cellmesh_dpu::spans::{Span, Spans};
+use cellmesh_dpu::trace_context::{Parent, Traceparent};
+
+use serde_json::Value;
 
 use crate::client::Raw;
 use crate::node::{Node, check, check_with};
@@ -207,6 +216,124 @@ fn bad_answers_are_502() {
         assert_eq!(node.dpu.stats().bad_responses, 12);
         assert_eq!(client.get("/hello").await.status, 200);
     });
+}
+
+/// The line in the log about a bad answer says whose it was, over HTTP and over the bridge.
+#[test]
+fn bad_answers_are_logged_with_their_request() {
+    const HEADERS: &str =
+        "x-request-id: r-7\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00\r\n";
+    let log = Log::default();
+    let to = log.clone();
+    let writes =
+        tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || to.clone()).finish();
+    let _guard = tracing::subscriber::set_default(writes);
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        client.send(&format!("GET /status/999 HTTP/1.1\r\nhost: s0\r\n{HEADERS}\r\n")).await;
+        assert_eq!(client.reply().await.status, 502);
+        let object = r#"{"path": "/status/999", "headers": {"x-request-id": "r-8"}}"#;
+        assert_eq!(Raw::connect(node.addr).await.json(object).await["status"], 502);
+        assert_eq!(client.get("/status/999").await.status, 502);
+    });
+    let [over_http, over_bridge, unnamed] = &log.lines()[..] else {
+        panic!("three lines: {:?}", log.lines())
+    };
+    assert_eq!(over_http["request_id"], "r-7", "{over_http}");
+    assert_eq!(over_http["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736", "{over_http}");
+    assert_eq!((&over_bridge["request_id"], &over_bridge["trace_id"]), (&"r-8".into(), &Value::Null));
+    assert!(unnamed["request_id"].is_string() && unnamed["trace_id"].is_null(), "{unnamed}");
+}
+
+/// Where somebody wants to hear of requests, they go on as a part of what we tell, and are told of at their end with what they
+/// were answered; what was never routed is nobody's.
+#[test]
+fn requests_go_on_below_our_part_of_their_trace() {
+    const PARENT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        client.send(format!("GET /hello HTTP/1.1\r\nhost: s0\r\n{PARENT}\r\n")).await;
+        assert_eq!(client.reply().await.status, 200);
+        let as_it_came = node.last_seen();
+        assert!(as_it_came.header("traceparent").is_some_and(|value| value.contains("00f067aa0ba902b7")));
+        let told = Rc::new(Told::default());
+        node.dpu.tell_spans(Rc::clone(&told) as Rc<dyn Spans>);
+        client.send(format!("GET /hello?a HTTP/1.1\r\nhost: s0\r\n{PARENT}\r\n")).await;
+        assert_eq!(client.reply().await.status, 200);
+        let seen = node.last_seen();
+        let lines: Vec<&String> =
+            seen.headers.iter().filter(|(name, _)| name == "traceparent").map(|(_, value)| value).collect();
+        assert_eq!(lines, ["00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000001-01"]);
+        let object = r#"{"path": "/status/503", "headers": {"traceparent": "nonsense"}}"#;
+        assert_eq!(Raw::connect(node.addr).await.json(object).await["status"], 503);
+        assert_eq!(
+            node.last_seen().header("traceparent"),
+            Some("00-00000000000000000000000000000002-0000000000000002-00")
+        );
+        client.send("GET / HTTP/1.1\r\nhost: s0\r\nx-cellmesh-service: nobody\r\nhost: s0\r\n\r\n").await;
+        assert_eq!(client.reply().await.status, 400);
+        let mut leaving = Raw::connect(node.addr).await;
+        leaving.send("GET /never HTTP/1.1\r\nhost: s1\r\n\r\n").await;
+        node.until(|node| node.last_seen().target == "/never").await;
+        drop(leaving);
+        node.until(|_| told.ended.borrow().len() == 3).await;
+        let parent = Some(0x00f0_67aa_0ba9_02b7);
+        assert_eq!(
+            *told.ended.borrow(),
+            [
+                ("s0 GET /hello?a".to_owned(), 1, parent, Some(200)),
+                ("s0 GET /status/503".to_owned(), 2, None, Some(503)),
+                ("s1 GET /never".to_owned(), 3, None, None),
+            ]
+        );
+    });
+}
+
+/// What it was, its span, its parent's, and its status.
+type Ended = (String, u64, Option<u64>, Option<u16>);
+
+/// Gives the spans of requests the numbers from 1.
+#[derive(Default)]
+struct Told {
+    begun: Cell<u64>,
+    ended: RefCell<Vec<Ended>>,
+}
+
+impl Spans for Told {
+    fn begin(&self, parent: Option<Parent>) -> Traceparent {
+        self.begun.set(self.begun.get() + 1);
+        let trace_id = parent.map_or(u128::from(self.begun.get()), |parent| parent.trace_id);
+        let sampled = parent.is_some_and(|parent| parent.sampled);
+        Traceparent { trace_id, span_id: self.begun.get(), sampled }
+    }
+
+    fn end(&self, span: &Span<'_>) {
+        let [method, target] = [span.method, span.target].map(String::from_utf8_lossy);
+        let what = format!("{} {method} {target}", span.service);
+        self.ended.borrow_mut().push((what, span.own.span_id, span.parent, span.status));
+    }
+}
+
+/// What this thread logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn lines(&self) -> Vec<Value> {
+        let bytes = self.0.lock().expect("no panic under it");
+        serde_json::Deserializer::from_slice(&bytes).into_iter().map(|line| line.expect("JSON")).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic under it").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// 16 MiB in and out, with a declared length and in chunks.

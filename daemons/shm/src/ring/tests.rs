@@ -79,6 +79,28 @@ fn frames_come_out_as_they_went_in() {
     assert!(!ring.producer.publish(), "nothing new");
 }
 
+/// What is written is counted with how often the reader was told of it, a pad is no frame; both sides see what waits, and a
+/// counter that cannot be is passed over.
+#[test]
+fn batches_are_counted_and_what_waits_is_seen() {
+    let mut ring = TestRing::new();
+    let waiting = |ring: &TestRing| (ring.producer.waiting_bytes(), ring.consumer.waiting_bytes());
+    assert!(ring.push(&[1; 192]) && ring.push(&[2; 64]));
+    assert_eq!(waiting(&ring), (0, 0), "nobody was told");
+    ring.producer.publish();
+    assert_eq!(waiting(&ring), (384, 384));
+    assert_eq!(ring.take_all().len(), 2);
+    assert_eq!(waiting(&ring), (0, 0));
+    assert!(ring.push(&[3; 100]), "behind a pad");
+    ring.producer.publish();
+    ring.producer.publish();
+    assert_eq!(ring.producer.batches(), Batches { frames: 3, publishes: 2 });
+    assert_eq!(waiting(&ring), (320, 320));
+    ring.tails.words()[ring.place.tail_word].store(7, Ordering::Relaxed);
+    ring.heads.words()[ring.place.head_word].store(7, Ordering::Relaxed);
+    assert_eq!(waiting(&ring), (320, 0), "as last believed");
+}
+
 /// A full ring refuses a frame, keeps what it has, and takes the frame after the consumer has made room.
 #[test]
 fn full_ring_is_backpressure() {

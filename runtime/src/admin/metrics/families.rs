@@ -1,7 +1,7 @@
 //! Every metric: name, kind, labels, meaning. `docs/metrics.md` is made of this list.
 //!
 //! - Names and units follow the conventions of Prometheus: base units, `_total` for what only grows.
-//! - Labels have values that config or this code bounds; nothing of a request is ever one.
+//! - Labels have values that config or this code bounds; nothing of a request is ever one, and of a cell only names of steps.
 
 /// What kind of samples a metric has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ families! {
         BUILD_INFO: Gauge "build_info" ["version"] "Constant 1; the version is in the label.";
         CONFIG_RELOADS: Counter "config_reloads_total" ["outcome"] "Times that config was read again, by outcome.";
         CONFIG_LAST_RELOAD: Gauge "config_last_reload_success" [] "Whether the file was right when it was read last: 1 or 0.";
-        TRACES_EXPORTED: Counter "traced_requests_total" ["outcome"] "Requests that were to be sent to the collector of traces, by outcome: sent, failed, dropped for want of room.";
+        TRACES_EXPORTED: Counter "traced_requests_total" ["outcome"] "Requests that were to be sent to the collector of traces, as cells and as the network side had them, by outcome: sent, failed, dropped for want of room.";
         PROCESS_CPU: Counter "process_cpu_seconds_total" [] "Processor time of all threads, from the kernel's own accounting.";
         PROCESS_MEMORY: Gauge "process_resident_memory_bytes" [] "Resident memory.";
         PROCESS_DESCRIPTORS: Gauge "process_open_fds" [] "Open file descriptors.";
@@ -69,6 +69,7 @@ families! {
         REQUESTS_ABANDONED: Counter "requests_abandoned_total" [] "Requests whose client went away first.";
         REQUESTS_IN_FLIGHT: Gauge "inflight_requests" [] "Requests received and not ended.";
         SERVICE_RECEIVED: Counter "service_requests_received_total" ["service"] "Requests of clients routed to a service.";
+        ROUTE_REQUESTS: Counter "route_requests_total" ["service", "route"] "Requests of clients by what has led to the service: their host, the service that they name (x-cellmesh-service, target_service), the first segment of their path, or nothing of it, which leads to the entry.";
         SERVICE_ANSWERED: Counter "service_requests_answered_total" ["service"] "Of these, answered by a cell or a host.";
         SERVICE_FAILED: Counter "service_requests_failed_total" ["service"] "Of the answered, those with a status of 500 or more.";
         SERVICE_REFUSED: Counter "service_requests_refused_total" ["service"] "Of these, answered by the mesh with an error.";
@@ -105,14 +106,15 @@ families! {
         CELL_DURATION: Histogram "cell_request_duration_seconds" ["service"] "Requests from their arrival at the worker to their response.";
         CELL_REQUEST_BYTES: Counter "cell_request_bytes_total" ["service"] "Bytes of heads and bodies of requests.";
         CELL_RESPONSE_BYTES: Counter "cell_response_bytes_total" ["service"] "Bytes of bodies of responses.";
-        STEP_DURATION: Histogram "step_duration_seconds" ["service", "kind"] "Calls of a cell's functions, from when they were wanted to their end: handler, internal step, builder.";
-        STEP_QUEUE: Histogram "step_queue_seconds" ["service", "kind"] "Of it, until an instance was free.";
-        STEP_RUN: Histogram "step_run_seconds" ["service", "kind"] "Of it, on a thread. What is left was spent waiting for the pool, a clock or a file.";
-        STEP_EGRESS: Histogram "step_egress_seconds" ["service", "target"] "Calls to other services, from sending to their answer; hosts that are none are elsewhere.";
-        STEP_EGRESS_ERRORS: Counter "step_egress_errors_total" ["service", "target"] "Of them, those that were answered with 400 or more, or not at all.";
+        STEP_DURATION: Histogram "step_duration_seconds" ["service", "kind", "step"] "Calls of a cell's functions, from when they were wanted to their end: handler, internal step, builder.";
+        STEP_QUEUE: Histogram "step_queue_seconds" ["service", "kind", "step"] "Of it, until an instance was free.";
+        STEP_RUN: Histogram "step_run_seconds" ["service", "kind", "step"] "Of it, on a thread. What is left was spent waiting for the pool, a clock or a file.";
+        STEP_EGRESS: Histogram "step_egress_seconds" ["service", "target", "step"] "Calls to other services, from sending to their answer; hosts that are none are elsewhere.";
+        STEP_EGRESS_ERRORS: Counter "step_egress_errors_total" ["service", "target", "step"] "Of them, those that were answered with 400 or more, or not at all.";
         CELL_FAULTS: Counter "cell_faults_total" ["service", "kind"] "Calls of a cell's functions that did not return, by reason.";
         CELL_INSTANCES_MADE: Counter "cell_instances_started_total" ["service"] "Instances that were made.";
         CELL_MEMORY: Gauge "cell_memory_bytes" ["service"] "Linear memory of the instances of a cell, busy or ready.";
+        CELL_CPU: Counter "cell_cpu_seconds_total" ["service"] "Processor time of calls of a cell's functions, with the making of their instances. On threads of the pool, and on a lane of calls of a service that usually take 100 us or more there, it is the kernel's own count; of shorter ones one in sixteen is measured, and the others count with the share of their time that these had. No more than the kernel has counted of the lane.";
         CELL_INSTANCES_BUSY: Gauge "cell_instances_busy" ["service"] "Instances that run a function, or wait in one.";
     }
     "The DPA: rings and custody" {
@@ -123,6 +125,9 @@ families! {
         CUSTODY_LIVE: Gauge "custody_requests" [] "Requests in custody.";
         RING_FRAMES: Counter "ring_frames_total" [] "Small frames passed on.";
         RING_CHUNKS: Counter "ring_chunks_total" [] "Chunks of large messages passed on.";
+        RING_PUBLISHED: Counter "ring_published_frames_total" ["ring", "kind"] "Frames written into rings, counted by who writes: sidecar_cq and worker_cq lead to the DPA, sidecar_sq and worker_sq from it; large messages go through bulk rings.";
+        RING_PUBLISHES: Counter "ring_publishes_total" ["ring", "kind"] "Times that the reader of a ring was told of new frames. Frames written by this: how many a batch has.";
+        RING_WAITING: Gauge "ring_waiting_bytes" ["ring", "kind"] "Bytes that wait in rings to be read, when the DPA was asked.";
         RING_FULL: Counter "ring_full_total" [] "Frames that found a ring full and waited.";
         RING_DOORBELLS: Counter "ring_doorbells_total" [] "System calls spent on waking endpoints that slept.";
         RING_PARKED: Gauge "ring_parked_frames" [] "Frames that wait for room in a ring.";
@@ -151,7 +156,10 @@ mod tests {
   without samples is left out.
 - `requests_received = answered + refused + abandoned + inflight` in every answer, of all and of each service; and of the DPA
   `custody_requests_total = answered + faulted + abandoned + custody_requests`.
-- Labels are bounded: `service` and `target` by config, the others by the program. No label is ever taken from a request.
+- Labels are bounded: `service` and `target` by config, `step` to sixteen names of each service, the others by the program. No label is ever taken
+  from a request.
+- `step` is what the id of a step has before `#`, as the cell wrote it. Names beyond the first sixteen, those of more than 64 bytes, and steps whose request was
+  given up before they ended, are `other`. A handler is `handler`.
 ";
 
     /// The list as a page in Markdown.

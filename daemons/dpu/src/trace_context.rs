@@ -29,10 +29,13 @@ pub struct Ids {
 
 /// The value of a `traceparent` header.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Traceparent {
-    pub(crate) trace_id: u128,
-    pub(crate) span_id: u64,
-    pub(crate) sampled: bool,
+pub struct Traceparent {
+    /// Of all that one request of a client causes.
+    pub trace_id: u128,
+    /// The span that makes the request.
+    pub span_id: u64,
+    /// Whether that is kept.
+    pub sampled: bool,
 }
 
 impl Parent {

@@ -19,11 +19,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cellmesh_dpa::OutlierRule;
 use cellmesh_dpu::egress::hosts::HostPattern;
 use cellmesh_dpu::policy::ServicePolicy;
 use cellmesh_dpu::policy::jwt::Keys;
 use cellmesh_dpu::{ConnectionCaps, DpuConfig, Routes};
+use cellmesh_shm::outlier::OutlierRule;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::Context;
-use cellmesh_dpa::{Admission, DpaConfig, DpaHost, DpaStats, OutlierRule};
+use cellmesh_dpa::{Admission, DpaConfig, DpaHost, DpaStats};
 use cellmesh_shm::attach::{AttachListener, SERVICES_MAX};
 use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::outlier::OutlierRule;
 use cellmesh_shm::port::Progress;
 use tokio::sync::Notify;
 

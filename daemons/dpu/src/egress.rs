@@ -53,7 +53,8 @@ pub const ELSEWHERE: ServiceId = ServiceId(u16::MAX);
 /// Calls between nodes that one request may lead to, one after another. Source: the DPA's own default for a node.
 const HOPS_MAX: u8 = 16;
 
-/// A silent HTTP/2 peer is asked whether it is still there: every call to its host would go to it otherwise.
+/// A silent HTTP/2 peer is asked whether it is still there: every call to its host would go to it otherwise. One that config
+/// names always, as a neighbour in the mesh; one that chose HTTP/2 over TLS, which may be anybody's, only while it owes answers.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -334,15 +335,24 @@ impl Egress {
 
 /// Connections to hosts, or to one address of a host, in HTTP/2 at once or in what is agreed on.
 fn client(config: &EgressConfig, connector: Connector, http2: bool) -> HttpClient {
+    pinging_client(config, connector, http2, PING_INTERVAL)
+}
+
+fn pinging_client(
+    config: &EgressConfig,
+    connector: Connector,
+    http2: bool,
+    interval: Duration,
+) -> HttpClient {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
         .pool_idle_timeout(config.idle_timeout.0)
         .pool_max_idle_per_host(config.idle_connections_max as usize)
         .http2_only(http2)
-        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_interval(interval)
         .http2_keep_alive_timeout(PING_TIMEOUT)
-        .http2_keep_alive_while_idle(true)
+        .http2_keep_alive_while_idle(http2)
         .set_host(false)
         .build(connector)
 }
@@ -400,3 +410,6 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ pub mod cli;
 pub mod cohost;
 pub mod commands;
 pub mod config;
+pub mod hangups;
 pub mod host;
 pub mod inspect;
 pub mod k8s;

@@ -26,13 +26,13 @@ use cellmesh_dpu::policy::ServicePolicy;
 use cellmesh_dpu::policy::jwt::Keys;
 use cellmesh_dpu::{ConnectionCaps, DpuConfig, Routes};
 use cellmesh_shm::outlier::OutlierRule;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::watch::FileWatch;
 use crate::admin::metrics::Reloads;
 use crate::config::{self, App, Changes, Origin, Overrides, Problems};
+use crate::hangups::Hangups;
 use crate::mesh;
 
 /// How often the files with keys of tokens are looked at, if there are any. What is compared is what they say, a few KiB: so
@@ -147,21 +147,18 @@ impl Reload {
 
     /// From now on until the end of the process, on a thread of its own.
     ///
+    /// - `hangups`: of the process since its start; one that came while it started is heeded now.
     /// # Errors
-    /// When signals cannot be waited for, or the system has no thread left.
-    pub fn start(self) -> anyhow::Result<()> {
+    /// When the system has no descriptor or no thread left.
+    pub fn start(self, hangups: Hangups) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let hangups = {
-            let _inside = runtime.enter();
-            signal(SignalKind::hangup())?
-        };
         std::thread::Builder::new()
             .name("config".into())
             .spawn(move || runtime.block_on(self.run(hangups)))?;
         Ok(())
     }
 
-    async fn run(mut self, mut hangups: Signal) {
+    async fn run(mut self, mut hangups: Hangups) {
         let path = self.app.origin.path.clone();
         let mut watch = if self.app.runtime.watch { watched(&path) } else { None };
         // It may have changed before it was watched.
@@ -173,7 +170,7 @@ impl Reload {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = hangups.recv() => self.read(config::text(&path)).await,
+                () = hangups.next() => self.read(config::text(&path)).await,
                 () = changed(watch.as_mut()) => self.look().await,
                 _ = looks.tick(), if self.key_files().next().is_some() => self.look_at_keys().await,
                 () = due(self.refused.as_ref()) => self.try_again().await,

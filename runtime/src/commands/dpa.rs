@@ -17,6 +17,7 @@ use crate::admin::About;
 use crate::admin::metrics::Counts;
 use crate::cohost::{Readiness, dpa_config};
 use crate::config::{App, NodeSettings};
+use crate::hangups::Hangups;
 use crate::lane::{self, Modules};
 use crate::lanes::{LaneMain, Lanes};
 
@@ -24,7 +25,7 @@ use crate::lanes::{LaneMain, Lanes};
 ///
 /// # Errors
 /// When a socket cannot be bound, or the lane fails.
-pub fn run(app: &App) -> anyhow::Result<()> {
+pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let parts = DpaParts::bind(app)?;
     announce::say(&[
         format!("{}: DPA for {} services", app.name, app.services.len()),
@@ -58,7 +59,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
         let (health, _exporting) = admin.serve();
-        super::ignore_hangups();
+        hangups.ignore();
         lanes.serve(&app.runtime, &health).await
     })
 }

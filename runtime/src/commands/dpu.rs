@@ -19,6 +19,7 @@ use super::{Admin, Entrance, announce};
 use crate::admin::{About, Health};
 use crate::attachment::{DpaSocket, LinkOrder, process_name};
 use crate::config::App;
+use crate::hangups::Hangups;
 use crate::lane::{self, Modules};
 use crate::lanes::{LaneMain, Lanes, told_to_drain};
 use crate::mesh;
@@ -34,7 +35,7 @@ const DPA: &str = "dpa";
 ///
 /// # Errors
 /// When the address cannot be bound, or a lane fails.
-pub fn run(app: &App) -> anyhow::Result<()> {
+pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let count = super::attached_lanes(&app.runtime)?;
     let routes = Arc::new(mesh::routes(app)?);
     let entrance = Entrance::bind(app)?;
@@ -67,7 +68,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         }));
     }
     let mut lanes = Lanes::start(mains)?;
-    reload.start()?;
+    reload.start(hangups)?;
     let mut lines = announce::title(app, addresses);
     lines.push(format!("attaches to the DPA at {}", app.node.socket.display()));
     lines.extend(announce::tries(app, addresses));

@@ -81,7 +81,9 @@ impl Dpu {
         let way = way.as_ref();
         match policy.and_then(|policy| policy.tries()) {
             Some(tries) => {
-                self.exchange_again(Asked { settings, tries, message: &message, way, repeats }).await
+                // Boxed, as the call off the node below: a request that is waited for has no room for what it does not do.
+                Box::pin(self.exchange_again(Asked { settings, tries, message: &message, way, repeats }))
+                    .await
             }
             None => self.exchange_once(settings, message, way, repeats).await.0,
         }
@@ -191,7 +193,8 @@ impl Dpu {
         let outcome = outcome_of(&answer);
         match spare {
             Some((way, message)) if fault_of(&answer) == Fault::NoWorker => {
-                let (answer, outcome) = self.0.egress.call_service(&settings.clients, way, message).await;
+                let calling = Box::pin(self.0.egress.call_service(&settings.clients, way, message));
+                let (answer, outcome) = calling.await;
                 (Ok(answer), outcome)
             }
             Some(_) | None => (answer, outcome),

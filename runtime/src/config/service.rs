@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cellmesh_dpu::DpuConfig;
 use cellmesh_dpu::policy::ServicePolicy;
 use cellmesh_dpu::policy::jwt::{JwtPolicy, Keys};
 use cellmesh_shm::outlier::OutlierRule;
@@ -31,6 +32,14 @@ pub(super) struct Policies {
     pub(super) outliers: BTreeMap<String, OutlierRule>,
     /// For a cluster.
     pub(super) deploy: BTreeMap<String, Deploy>,
+}
+
+impl Policies {
+    /// The network side gets what is its own, and knows whom it leaves out.
+    pub(super) fn hand_to(&mut self, dpu: &mut DpuConfig) {
+        dpu.services = std::mem::take(&mut self.dpu);
+        dpu.egress.outliers.clone_from(&self.outliers);
+    }
 }
 
 /// Reads the policies.

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod cacheline;
 mod contract;
+mod flood;
 mod footprint;
 mod guest;
 mod hostile;
@@ -48,6 +49,8 @@ enum Benchmark {
     Hostile(hostile::Options),
     /// What honest clients lose beside thousands of slow ones.
     Slow(slow::Options),
+    /// What honest clients lose beside a flood of connections from another address.
+    Flood(flood::Options),
     /// Minutes under mixed load: what grows, and what becomes slower.
     Soak(soak::Options),
     /// The graph engine, a call of a cell, a fresh instance, a load from the cache.
@@ -63,6 +66,9 @@ enum Benchmark {
     /// Slow clients, started by `slow`.
     #[command(hide = true)]
     SlowClients(slow::SlowClients),
+    /// A flood, started by `flood`.
+    #[command(hide = true)]
+    FloodClients(flood::FloodClients),
     /// A native server, started by `serve`.
     #[command(hide = true)]
     NativeService(serve::NativeService),
@@ -76,12 +82,14 @@ fn main() -> Result<()> {
         Benchmark::Footprint(options) => footprint::run(&options)?,
         Benchmark::Hostile(options) => hostile::run(&options)?,
         Benchmark::Slow(options) => slow::run(&options)?,
+        Benchmark::Flood(options) => flood::run(&options)?,
         Benchmark::Soak(options) => soak::run(&options)?,
         Benchmark::Parts(options) => parts::run(&options)?,
         Benchmark::Transport(options) => transport::run(&options)?,
         Benchmark::RingPeer(peer) => return peer.serve(),
         Benchmark::HostilePeer(peer) => return peer.attack(),
         Benchmark::SlowClients(clients) => return clients.run(),
+        Benchmark::FloodClients(clients) => return clients.run(),
         Benchmark::NativeService(service) => return service.serve(),
     };
     print!("{report}");

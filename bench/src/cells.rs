@@ -27,7 +27,7 @@ use cellmesh::lane::Modules as _;
 use cellmesh::mesh;
 use cellmesh::pool::Pool;
 use cellmesh::trace::{RecorderParts, TraceSettings};
-use cellmesh::worker::ServiceCell;
+use cellmesh::worker::{ServiceCell, StepNames};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{Fault, RequestMessage};
@@ -209,7 +209,8 @@ impl Lane {
         let ticker = Ticker::start(&engines, &pulse, Duration::from_millis(2))?;
         let load = |spec: &config::ServiceSpec| -> Result<ServiceCell> {
             let cell = Cell::load(&engines, &cache, spec.setup.clone())?.pop().context("one engine")?;
-            Ok(ServiceCell { cell, instances_max: spec.instances_max as usize })
+            let instances_max = spec.instances_max as usize;
+            Ok(ServiceCell { cell, instances_max, step_names: StepNames::default() })
         };
         let modules = Cohosted::new(LaneParts {
             routes: Arc::new(mesh::routes(&app)?),

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod cacheline;
 mod cells;
 mod contract;
+mod flood;
 mod footprint;
 mod guest;
 mod hostile;
@@ -53,6 +54,8 @@ enum Benchmark {
     Hostile(hostile::Options),
     /// What honest clients lose beside thousands of slow ones.
     Slow(slow::Options),
+    /// What honest clients lose beside a flood of connections from another address.
+    Flood(flood::Options),
     /// Minutes under mixed load: what grows, and what becomes slower.
     Soak(soak::Options),
     /// Cells that call each other on one lane, without a network.
@@ -70,6 +73,9 @@ enum Benchmark {
     /// Slow clients, started by `slow`.
     #[command(hide = true)]
     SlowClients(slow::SlowClients),
+    /// A flood, started by `flood`.
+    #[command(hide = true)]
+    FloodClients(flood::FloodClients),
     /// A native server, started by `serve`.
     #[command(hide = true)]
     NativeService(serve::NativeService),
@@ -83,6 +89,7 @@ fn main() -> Result<()> {
         Benchmark::Footprint(options) => footprint::run(&options)?,
         Benchmark::Hostile(options) => hostile::run(&options)?,
         Benchmark::Slow(options) => slow::run(&options)?,
+        Benchmark::Flood(options) => flood::run(&options)?,
         Benchmark::Soak(options) => soak::run(&options)?,
         Benchmark::Cells(options) => cells::run(&options)?,
         Benchmark::Parts(options) => parts::run(&options)?,
@@ -90,6 +97,7 @@ fn main() -> Result<()> {
         Benchmark::RingPeer(peer) => return peer.serve(),
         Benchmark::HostilePeer(peer) => return peer.attack(),
         Benchmark::SlowClients(clients) => return clients.run(),
+        Benchmark::FloodClients(clients) => return clients.run(),
         Benchmark::NativeService(service) => return service.serve(),
     };
     print!("{report}");

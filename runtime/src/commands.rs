@@ -24,7 +24,6 @@ use std::time::Duration;
 use anyhow::Context;
 use cellmesh_dpu::{Acceptor, LaneIntake, Tls};
 use cellmesh_shm::attach::LANES_MAX;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -101,33 +100,6 @@ impl Entrance {
             None => (acceptor, intakes),
         }
     }
-}
-
-/// SIGHUP ends a process that has never waited for it. From now on it does not, also while the process starts.
-pub fn outlive_hangups() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    let waited = runtime.and_then(|runtime| {
-        let _inside = runtime.enter();
-        // Nobody has to listen: what was waited for once is not left to the system any more.
-        signal(SignalKind::hangup()).map(drop)
-    });
-    if let Err(error) = waited {
-        tracing::warn!(%error, "SIGHUP ends this process until it serves");
-    }
-}
-
-/// SIGHUP of a process that has nothing to read again is told to whoever sent it.
-fn ignore_hangups() {
-    let hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => return tracing::warn!(%error, "cannot wait for SIGHUP"),
-    };
-    tokio::spawn(async move {
-        let mut hangups = hangups;
-        while hangups.recv().await.is_some() {
-            tracing::info!("SIGHUP: nothing of this process changes while it runs, start it again");
-        }
-    });
 }
 
 /// The admin port of a process, if it has one.

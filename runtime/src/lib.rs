@@ -18,6 +18,7 @@ pub mod cohost;
 pub mod commands;
 pub mod config;
 pub mod cpu;
+pub mod hangups;
 pub mod host;
 pub mod inspect;
 pub mod k8s;

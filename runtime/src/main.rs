@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use cellmesh::cli::{Cli, Command};
 use cellmesh::config::{self, App, Overrides, Part, Problems};
+use cellmesh::hangups::Hangups;
 use cellmesh::{check, commands, host, inspect, k8s, lanes, load, logs, replay};
 use clap::Parser;
 
@@ -35,15 +36,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(file: &Path, overrides: &Overrides, command: fn(&App) -> anyhow::Result<()>) -> ExitCode {
+/// A command that serves until it is told to end.
+type Serve = fn(&App, Hangups) -> anyhow::Result<()>;
+
+fn serve(file: &Path, overrides: &Overrides, command: Serve) -> ExitCode {
     logs::start();
-    commands::outlive_hangups();
+    let hangups = Hangups::heard();
     lanes::end_when_told_early();
     let app = match load(file, overrides) {
         Ok(app) => app,
         Err(code) => return code,
     };
-    ended(command(&app))
+    ended(command(&app, hangups))
 }
 
 fn ended(result: anyhow::Result<()>) -> ExitCode {

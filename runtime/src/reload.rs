@@ -8,6 +8,8 @@
 //!
 //! - A file is taken over as a whole or not at all. What it says of things that cannot change in a process that runs is no
 //!   mistake: the log names those keys, and they hold after a restart.
+//! - What was refused is tried again after a while, in silence unless something else is wrong then: a file that it names (keys,
+//!   CAs, a work model) may be there by that time.
 //! - The line "config applied" is logged when every lane has what is new: the next request begins with it.
 //! - All of it runs on a thread of its own: a file system that hangs keeps neither requests nor connections waiting.
 //! - Not here: what a request in flight and a connection keep ([`cellmesh_dpu::Dpu::reconfigure`]).
@@ -19,23 +21,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cellmesh_dpa::OutlierRule;
 use cellmesh_dpu::egress::hosts::HostPattern;
 use cellmesh_dpu::policy::ServicePolicy;
 use cellmesh_dpu::policy::jwt::Keys;
 use cellmesh_dpu::{ConnectionCaps, DpuConfig, Routes};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use cellmesh_shm::outlier::OutlierRule;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use self::watch::FileWatch;
 use crate::admin::metrics::Reloads;
 use crate::config::{self, App, Changes, Origin, Overrides, Problems};
+use crate::hangups::Hangups;
 use crate::mesh;
 
 /// How often the files with keys of tokens are looked at, if there are any. What is compared is what they say, a few KiB: so
 /// it does not matter how they are replaced.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How soon a text that was refused is tried again, and the longest wait: doubled each time.
+const AGAIN_FIRST: Duration = Duration::from_secs(2);
+const AGAIN_MOST: Duration = Duration::from_secs(60);
 
 /// Settings that a lane has not looked at yet. One after the other is sent.
 const ORDERS_MAX: usize = 1;
@@ -95,6 +101,20 @@ pub struct Reload {
     seen: Option<String>,
     /// What the files with keys said then; nothing of one that could not be used.
     seen_keys: Vec<Option<Keys>>,
+    /// What was refused last, and is tried again: a file that it names may be there by then.
+    refused: Option<Refused>,
+}
+
+/// A text that was refused.
+#[derive(Debug)]
+struct Refused {
+    /// Nothing if the file could not be read: then it is read again.
+    text: Option<String>,
+    /// What was wrong with it, as it was told.
+    told: Vec<String>,
+    /// When to try it again, and how long to wait after that.
+    next: Instant,
+    wait: Duration,
 }
 
 impl Reload {
@@ -112,6 +132,7 @@ impl Reload {
             reloads,
             seen,
             seen_keys: Vec::new(),
+            refused: None,
         };
         reload.seen_keys = reload.keys_in_use();
         reload
@@ -126,21 +147,18 @@ impl Reload {
 
     /// From now on until the end of the process, on a thread of its own.
     ///
+    /// - `hangups`: of the process since its start; one that came while it started is heeded now.
     /// # Errors
-    /// When signals cannot be waited for, or the system has no thread left.
-    pub fn start(self) -> anyhow::Result<()> {
+    /// When the system has no descriptor or no thread left.
+    pub fn start(self, hangups: Hangups) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let hangups = {
-            let _inside = runtime.enter();
-            signal(SignalKind::hangup())?
-        };
         std::thread::Builder::new()
             .name("config".into())
             .spawn(move || runtime.block_on(self.run(hangups)))?;
         Ok(())
     }
 
-    async fn run(mut self, mut hangups: Signal) {
+    async fn run(mut self, mut hangups: Hangups) {
         let path = self.app.origin.path.clone();
         let mut watch = if self.app.runtime.watch { watched(&path) } else { None };
         // It may have changed before it was watched.
@@ -152,9 +170,10 @@ impl Reload {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = hangups.recv() => self.read(config::text(&path)).await,
+                () = hangups.next() => self.read(config::text(&path)).await,
                 () = changed(watch.as_mut()) => self.look().await,
                 _ = looks.tick(), if self.key_files().next().is_some() => self.look_at_keys().await,
+                () = due(self.refused.as_ref()) => self.try_again().await,
             }
         }
     }
@@ -173,9 +192,17 @@ impl Reload {
     /// become of the config file meanwhile has its own time.
     async fn look_at_keys(&mut self) {
         let found: Vec<Option<Keys>> = self.key_files().map(|(path, _)| Keys::load(path).ok()).collect();
-        if found != self.seen_keys {
-            self.seen_keys = found;
-            self.apply(Ok(self.app.origin.text.clone())).await;
+        if found == self.seen_keys {
+            return;
+        }
+        self.seen_keys = found;
+        let text = self.app.origin.text.clone();
+        if let Err(problems) = self.apply(Ok(text.clone())).await {
+            self.refuse(&problems);
+            self.refused.get_or_insert_with(|| Refused::new(Some(text), &problems));
+        } else if let Some(refused) = &mut self.refused {
+            // These keys may be what it was refused for.
+            refused.next = Instant::now();
         }
     }
 
@@ -188,17 +215,34 @@ impl Reload {
     }
 
     async fn read(&mut self, text: Result<String, Problems>) {
-        self.seen = text.as_ref().ok().cloned();
-        self.apply(text).await;
+        let text_read = text.as_ref().ok().cloned();
+        self.seen.clone_from(&text_read);
+        self.refused = None;
+        if let Err(problems) = self.apply(text).await {
+            self.refuse(&problems);
+            self.refused = Some(Refused::new(text_read, &problems));
+        }
     }
 
-    async fn apply(&mut self, text: Result<String, Problems>) {
+    /// What was refused may be right now: files that it names are not watched. What is still wrong with it was told.
+    async fn try_again(&mut self) {
+        let Some(mut refused) = self.refused.take() else { return };
+        let text = refused.text.clone().map_or_else(|| config::text(&self.app.origin.path), Ok);
+        if let Err(problems) = self.apply(text).await {
+            if refused.is_news(&problems) {
+                self.refuse(&problems);
+            }
+            refused.wait_longer();
+            self.refused = Some(refused);
+        }
+    }
+
+    async fn apply(&mut self, text: Result<String, Problems>) -> Result<(), Problems> {
         let Origin { path, overrides, .. } = &self.app.origin;
         let overrides = Overrides { runs: true, ..overrides.clone() };
-        match text.and_then(|text| config::parse(path, text, &overrides)) {
-            Ok(new) => self.take_over(new).await,
-            Err(problems) => self.refuse(&problems),
-        }
+        let new = config::parse(path, text?, &overrides)?;
+        self.take_over(new).await;
+        Ok(())
     }
 
     fn refuse(&self, problems: &Problems) {
@@ -290,6 +334,36 @@ impl Reload {
                 let _ = wait.await;
             }
         }
+    }
+}
+
+impl Refused {
+    fn new(text: Option<String>, problems: &Problems) -> Self {
+        let told = lines(problems);
+        Self { text, told, next: Instant::now() + AGAIN_FIRST, wait: AGAIN_FIRST }
+    }
+
+    /// Whether something else is wrong than was told.
+    fn is_news(&mut self, problems: &Problems) -> bool {
+        let told = std::mem::replace(&mut self.told, lines(problems));
+        told != self.told
+    }
+
+    fn wait_longer(&mut self) {
+        self.wait = (self.wait * 2).min(AGAIN_MOST);
+        self.next = Instant::now() + self.wait;
+    }
+}
+
+fn lines(problems: &Problems) -> Vec<String> {
+    problems.0.iter().map(ToString::to_string).collect()
+}
+
+/// Never if nothing was refused.
+async fn due(refused: Option<&Refused>) {
+    match refused {
+        Some(refused) => tokio::time::sleep_until(refused.next).await,
+        None => std::future::pending().await,
     }
 }
 

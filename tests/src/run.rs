@@ -193,6 +193,20 @@ impl Run {
         Node::serving(node, self.dir).with_workers(workers)
     }
 
+    /// Starts it in one process in any case, compiling its cells anew, and waits until it serves. While it starts, when it has
+    /// read its file, that is replaced by `toml`, and it is sent SIGHUP.
+    #[must_use]
+    pub fn start_hung_up(self, toml: &str) -> Node {
+        let cache = self.dir.path().join("cells");
+        let run = self.cache_dir(&cache);
+        let child = run.spawn("run");
+        // Compiled cells are looked for once the file is read.
+        until("a process that compiles", || cache.exists());
+        std::fs::write(&run.file, app_text(toml)).expect("a file in a temporary folder");
+        crate::node::send(&child, Signal::HUP);
+        Node::serving(child, run.dir)
+    }
+
     /// Runs it to its end, which has to come by itself.
     #[must_use]
     pub fn end(self) -> Ended {

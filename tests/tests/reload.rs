@@ -118,6 +118,16 @@ fn files_are_read_again_on_sighup() {
     assert_eq!(sample(app.admin, "config_last_reload_success"), 0);
 }
 
+/// A SIGHUP that comes while a process starts neither ends it nor is forgotten.
+#[test]
+fn sighup_during_the_start_is_heeded() {
+    let app = App::new(false);
+    let run = Run::app(&app.text());
+    let node = run.start_hung_up(&App { entry: "unruly", ..app }.text());
+    node.until("the new entry", |node| entry(node) == "unruly");
+    assert_eq!(logged(&node, REFUSED), 0);
+}
+
 /// What cannot change while a process runs is named, and the rest of the file holds all the same.
 #[test]
 fn keys_that_need_a_restart_are_named() {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use cellmesh_tests::upstream::{nobody, reply};
 use cellmesh_tests::{Node, Reply, Run, Upstream, sample, until};
+use serde_json::Value;
 
 /// A node whose service `back` has a policy, and calls `upstream`.
 struct Mesh {
@@ -201,6 +202,83 @@ fn circuit_opens_and_closes() {
     }
     assert_eq!(mesh.count("circuit_open"), 0);
     assert!(mesh.count("circuit_openings_total") > 0);
+}
+
+/// Of the addresses of `back`, which is not on this node, those that fail are left out for `ejection`.
+fn back_elsewhere(addresses: &[SocketAddr], ejection: &str) -> (Node, SocketAddr) {
+    let admin = nobody();
+    let toml = format!(
+        r#"
+        [admin]
+        listen = "{admin}"
+        [dpu.egress]
+        hosts = {{ back = {addresses:?} }}
+        [service.back.outlier]
+        failures_max = 3
+        ejection = "{ejection}"
+        [[cell]]
+        component = "{{cells}}/unruly.wasm"
+        services = ["front", "back"]
+        "#,
+        addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    );
+    (Run::app(&toml).lanes(1).workers(&[&["front"]]).start(), admin)
+}
+
+/// A host that fails until it works.
+fn failing(works: &Arc<AtomicBool>) -> Upstream {
+    let works = Arc::clone(works);
+    Upstream::start(move |_: &str, _: &[u8], stream: &mut TcpStream| {
+        let status = if works.load(Ordering::SeqCst) { 200 } else { 500 };
+        reply(stream, status, "", b"said")
+    })
+}
+
+/// An address that only fails is left out, for clients and for cells, and the others serve.
+#[test]
+fn failing_address_is_ejected() {
+    let works = Arc::new(AtomicBool::new(true));
+    let (bad, good) = (failing(&Arc::default()), failing(&works));
+    let (node, admin) = back_elsewhere(&[bad.address(), good.address()], "1h");
+    let mut failed = 0;
+    for _ in 0..20 {
+        for reply in [node.get("back", "/"), node.get("front", "/order?url=http://back/")] {
+            assert!(matches!(reply.status, 200 | 500), "{}", reply.text());
+            failed += usize::from(reply.status == 500);
+        }
+    }
+    assert_eq!((failed, bad.heads().len(), good.heads().len()), (3, 3, 37));
+    assert_eq!((sample(admin, "egress_ejections_total"), sample(admin, "egress_addresses_ejected")), (1, 1));
+    let is_told = |line: &Value| {
+        line["message"].as_str().is_some_and(|text| text.starts_with("address ejected"))
+            && line["address"] == bad.address().to_string()
+    };
+    let _ = node.log().wait_for("which was ejected", is_told);
+}
+
+/// An address at which nobody is costs no answer. One that was ejected is called again when its time is over.
+#[test]
+fn ejected_address_comes_back() {
+    let (works, well) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
+    let (sick, good) = (failing(&works), failing(&well));
+    let (node, admin) = back_elsewhere(&[sick.address(), good.address()], "300ms");
+    until("an ejection", || {
+        let _ = node.get("back", "/");
+        sample(admin, "egress_ejections_total") > 0
+    });
+    works.store(true, Ordering::SeqCst);
+    let heard = sick.heads().len();
+    until("a call of the one that was ejected", || {
+        assert_eq!(node.get("back", "/").status, 200);
+        sick.heads().len() > heard
+    });
+    assert_eq!(sample(admin, "egress_addresses_ejected"), 0);
+
+    let (node, admin) = back_elsewhere(&[nobody(), good.address()], "1h");
+    for _ in 0..10 {
+        assert_eq!(node.post("back", "/", "sent once").ok().text(), "said");
+    }
+    assert_eq!((sample(admin, "egress_ejections_total"), sample(admin, "egress_addresses_ejected")), (1, 1));
 }
 
 /// A call that is slow has a second one beside it; the first answer counts, and the other call is given up.

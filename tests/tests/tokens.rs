@@ -111,10 +111,40 @@ fn keys_are_followed() {
     let _ = node.log().wait_for("the change", |line| line["changed"] == "service.back.jwt.jwks (keys)");
     write("{\"keys\": []}");
     let _ = node.log().wait_for("the refusal", |line| line["message"] == "config refused, the old one stays");
-    assert!(node.log().text().contains("jwks.json has no key for signatures"), "{}", node.log().text());
+    // It may have been read half written; what is wrong with it then is told when it is tried again.
+    node.until("the reason", |node| node.log().text().contains("jwks.json has no key for signatures"));
     assert_eq!((ask(&node, "/", "rsa").status, ask(&node, "/", "ec").status), (200, 401));
     write(JWKS);
     node.until("the key is back", |node| ask(node, "/", "ec").status == 200);
+}
+
+/// A config that is read while its file of keys is broken holds as soon as that is whole again, without another word to the
+/// process; until then the old one does, and the log says once what is wrong.
+#[test]
+fn refused_config_is_tried_again() {
+    const REFUSED: &str = "config refused, the old one stays";
+    let text = |extra: &str| {
+        format!(
+            "[runtime]\nwatch = false\n[service.back]\n{extra}\n[service.back.jwt]\njwks = \"jwks.json\"\n\
+             [[cell]]\ncomponent = \"{{cells}}/unruly.wasm\"\nservices = [\"back\"]\n"
+        )
+    };
+    let node = Run::app(&text("")).with_file("jwks.json", JWKS).start();
+    let write = |text: &str| std::fs::write(node.dir().join("jwks.json"), text).expect("a file");
+    let refusals = |node: &Node| node.log().messages_of("message", REFUSED).len();
+    let is_marked = |node: &Node| ask(node, "/", "ec").header("x-new") == Some("yes");
+    write("half a fi");
+    node.replace_app(&text("response_headers = { add = { x-new = \"yes\" } }"));
+    node.signal(rustix::process::Signal::HUP);
+    node.until("the refusal", |node| refusals(node) > 0);
+    assert_eq!((ask(&node, "/", "ec").status, is_marked(&node)), (200, false));
+    // The file of keys is told by itself, once, unless it is the hangup that finds it first.
+    let _ = node.log().wait_for("the keys", |line| {
+        line["message"].as_str().is_some_and(|text| text.contains("is no JSON Web Key Set"))
+    });
+    write(JWKS);
+    node.until("the new config", is_marked);
+    assert!(refusals(&node) <= 2, "{}", node.log().text());
 }
 
 /// A file of keys that cannot be used, and rules that could not be kept, are told before anything is bound.

@@ -4,14 +4,13 @@
 //!   when the caller does, and when the service's last worker does, so the sidecar decides anew about the next.
 //! - All entries go when a sidecar comes or goes: the new one may have been told another policy than the one that installed
 //!   them, which may have installed more until its end.
-//! - A worker that is ejected (`outlier.rs`) is not among those that are chosen from.
+//! - A worker that is ejected ([`Outliers`]) is not among those that are chosen from.
 //! - Of several workers: the one with the fewest requests in flight of two that are drawn at random. Two choices keep the
 //!   load nearly even, at the cost of two loads.
 
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
-
-use crate::outlier::{Ejection, OutlierRule, Outliers};
+use cellmesh_shm::outlier::{Ejection, OutlierRule, Outliers};
 
 /// All services that were ever served, by number.
 #[derive(Debug)]
@@ -31,7 +30,7 @@ pub(crate) struct FlowTable {
 struct Service {
     /// Those that are chosen from.
     workers: Vec<EndpointId>,
-    outliers: Option<Box<Outliers>>,
+    outliers: Option<Box<Outliers<EndpointId>>>,
     /// Callers with a flow entry: a bit for each endpoint.
     callers: Vec<u64>,
 }
@@ -127,7 +126,7 @@ impl FlowTable {
         worker: EndpointId,
         has_failed: bool,
         now: Nanos,
-    ) -> Option<Ejection> {
+    ) -> Option<Ejection<EndpointId>> {
         let service = self.services.get_mut(usize::from(service.0))?;
         let ejection = service.outliers.as_mut()?.note(worker, has_failed, now)?;
         service.workers.retain(|other| *other != worker);

@@ -27,6 +27,7 @@ use cellmesh_shm::attach::{
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
 use cellmesh_shm::link::LinkFds;
+use cellmesh_shm::outlier::OutlierRule;
 use cellmesh_shm::profile::RingProfile;
 use cellmesh_shm::progress::Progress;
 use rustix::process::{Pid, PidfdFlags};
@@ -36,7 +37,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::reactor::{BellWatch, watch};
-use crate::{Closed, Dpa, DpaConfig, DpaError, DpaStats, OutlierRule};
+use crate::{Closed, Dpa, DpaConfig, DpaError, DpaStats};
 
 mod offences;
 

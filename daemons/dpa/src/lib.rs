@@ -24,6 +24,7 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
 use cellmesh_shm::layout::segment_bytes;
 use cellmesh_shm::link::{Link, LinkError, LinkFds, LinkSpec};
+use cellmesh_shm::outlier::{Ejection, OutlierRule};
 use cellmesh_shm::profile::RingProfile;
 
 mod config;
@@ -32,7 +33,6 @@ mod endpoint;
 mod flow;
 mod host;
 mod mover;
-mod outlier;
 pub mod reactor;
 #[cfg(test)]
 mod schedule_tests;
@@ -44,13 +44,11 @@ mod testing;
 pub use cellmesh_shm::progress::Progress;
 pub use config::DpaConfig;
 pub use host::{Admission, DpaHost};
-pub use outlier::OutlierRule;
 pub use stats::{DpaStats, RingStats};
 
 use custody::Custody;
 use endpoint::{Inlet, Outlet, Role};
 use flow::FlowTable;
-use outlier::Ejection;
 
 /// Why an endpoint was not attached.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +112,7 @@ pub struct Dpa {
     closed: VecDeque<Closed>,
     hung_up: Vec<EndpointId>,
     /// Of workers that were ejected, until somebody asks.
-    ejections: Vec<(ServiceId, Ejection)>,
+    ejections: Vec<(ServiceId, Ejection<EndpointId>)>,
     /// Of the latest pump.
     now: Nanos,
     /// One thread pumps this and all endpoints.
@@ -242,7 +240,7 @@ impl Dpa {
 
     /// A worker that was ejected since this was last asked: service, name, for how long.
     pub fn take_ejection(&mut self) -> Option<(ServiceId, EndpointId, Duration)> {
-        self.ejections.pop().map(|(service, ejection)| (service, ejection.worker, ejection.span))
+        self.ejections.pop().map(|(service, ejection)| (service, ejection.member, ejection.span))
     }
 
     /// The next endpoint that was closed for breaking a rule since this was last asked; its owner drops its socket.

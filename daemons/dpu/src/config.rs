@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use cellmesh_shm::outlier::OutlierRule;
 use serde::Deserialize;
 
 pub use self::problems::ConfigError;
 pub(crate) use self::problems::Problems;
-use crate::egress::hosts::{Authority, HostPattern};
+use crate::egress::hosts::{Addresses, Authority, HostPattern};
 use crate::egress::trust::Cas;
 pub use crate::forward::ForwardedRule;
 use crate::policy::ServicePolicy;
@@ -128,9 +129,9 @@ pub struct EgressConfig {
     /// Whether a service of the application that has no worker here is called elsewhere: at its own name, at the port of the
     /// cell's URL.
     pub services_elsewhere: bool,
-    /// Where hosts are, instead of asking the system's resolver: `"name" = "address:port"`. A service that is named here and
-    /// has no worker on this node is called there.
-    pub hosts: BTreeMap<String, SocketAddr>,
+    /// Where hosts are, instead of asking the system's resolver: `"name" = "address:port"`, or a list of these. A service
+    /// that is named here and has no worker on this node is called there.
+    pub hosts: BTreeMap<String, Addresses>,
     /// Hosts that speak HTTP/2 without being asked (prior knowledge); others are spoken to in HTTP/1.1.
     pub http2: Vec<String>,
     /// Whose certificates are believed over TLS, in place of the system's CAs: a file with certificates in PEM.
@@ -150,6 +151,10 @@ pub struct EgressConfig {
     /// see `cell.egress.allow`.
     #[serde(skip)]
     pub allow: Vec<HostPattern>,
+    /// When an address of a service gets no calls for a while; a service that is not named has no such rule. Not a key of
+    /// its own: see `[service.NAME.outlier]`.
+    #[serde(skip)]
+    pub outliers: BTreeMap<String, OutlierRule>,
 }
 
 impl Default for EgressConfig {
@@ -165,6 +170,7 @@ impl Default for EgressConfig {
             idle_timeout: TimeSpan::secs(60),
             idle_connections_max: 64,
             allow: Vec::new(),
+            outliers: BTreeMap::new(),
         }
     }
 }

@@ -135,6 +135,10 @@ pub struct DpuStats {
     pub egress_failed: u64,
     /// Calls of workers that are on their way off this node.
     pub egress_open: usize,
+    /// Times that an address of a service off this node was ejected as an outlier.
+    pub egress_ejections: u64,
+    /// Addresses that are ejected.
+    pub egress_ejected: usize,
     /// Answers of cells that could not be sent as HTTP.
     pub bad_responses: u64,
     /// TLS handshakes that a client began and that came to nothing.
@@ -299,6 +303,8 @@ impl Dpu {
             egress_sent,
             egress_failed,
             egress_open: self.0.sent_off.open(),
+            egress_ejections: self.0.egress.ejections(),
+            egress_ejected: self.settings().clients.ejected(Nanos::now()),
             bad_responses: load.bad_responses.get(),
             tls_failed: load.tls_failed.get(),
             written: self.written(),
@@ -348,8 +354,8 @@ impl Dpu {
         settings: &Settings,
         message: RequestMessage,
     ) -> Result<ResponseMessage, Refusal> {
-        let host = settings.host_for_client(message.service);
-        self.exchange_to(settings, message, host, settings.config.retry_worker_lost).await
+        let way = settings.way_for_client(message.service);
+        self.exchange_to(settings, message, way, settings.config.retry_worker_lost).await
     }
 
     /// Sends `message` into the mesh. The answer always comes: a fault at the latest after the deadline.

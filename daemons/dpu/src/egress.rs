@@ -9,11 +9,14 @@
 //! - A call is a task of its own with bounds on time and bytes: none waits for another.
 //! - Whatever fails is an answer with a status and a text that says what, never silence: 502 if the host was not reached
 //!   or said nothing that can be passed on, 504 if it was late, 508 if the call went through too many nodes.
-//! - Connections are kept and used again; those of one host are its own.
+//! - Connections are kept and used again; those of one host are its own, and where a service has a rule for outliers so are
+//!   those of each of its addresses (`egress/services.rs`).
 //! - A request that was sent is not sent again here: whether it may is the policy of its service ([`crate::policy`]).
 
+mod addresses;
 mod connect;
 pub mod hosts;
+mod services;
 pub mod trust;
 
 use std::cell::{Cell, RefCell};
@@ -36,10 +39,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
+use self::addresses::Hosts;
 use self::connect::{ConnectError, Connector};
 use self::hosts::{Authority, Scheme};
+pub(crate) use self::services::Way;
 use crate::config::EgressConfig;
-use crate::forward::{ERROR_HEADER, HOPS_HEADER, MESH_PREFIX};
+use crate::forward::{ERROR_HEADER, MESH_PREFIX};
 use crate::origin::Origin;
 use crate::policy::retry::{Outcome, Trigger};
 
@@ -49,7 +54,8 @@ pub const ELSEWHERE: ServiceId = ServiceId(u16::MAX);
 /// Calls between nodes that one request may lead to, one after another. Source: the DPA's own default for a node.
 const HOPS_MAX: u8 = 16;
 
-/// A silent HTTP/2 peer is asked whether it is still there: every call to its host would go to it otherwise.
+/// A silent HTTP/2 peer is asked whether it is still there: every call to its host would go to it otherwise. One that config
+/// names always, as a neighbour in the mesh; one that chose HTTP/2 over TLS, which may be anybody's, only while it owes answers.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -60,6 +66,7 @@ pub(crate) struct Egress {
     spares: RefCell<HashMap<SlotId, Spare>>,
     sent: Cell<u64>,
     failed: Cell<u64>,
+    ejections: Cell<u64>,
 }
 
 /// What config says of calls off this node, and the connections that were made by it.
@@ -71,13 +78,18 @@ pub(crate) struct EgressClients {
 
 /// To all hosts.
 struct Connections {
-    http1: Client<Connector, Full<Bytes>>,
-    http2: Client<Connector, Full<Bytes>>,
+    connector: Connector,
+    http1: HttpClient,
+    http2: HttpClient,
+    /// To each address of services with a rule for outliers.
+    hosts: RefCell<Hosts<HttpClient>>,
 }
+
+type HttpClient = Client<Connector, Full<Bytes>>;
 
 /// A request to a service, as it is sent off the node if nobody here answers it.
 pub(crate) struct Spare {
-    pub(crate) host: String,
+    pub(crate) way: Way,
     pub(crate) message: RequestMessage,
     /// As config was when the request came.
     pub(crate) clients: Rc<EgressClients>,
@@ -170,20 +182,9 @@ impl Failure {
 impl EgressClients {
     pub(crate) fn new(config: &EgressConfig, body_bytes_max: usize) -> Self {
         let connector = Connector::new(config);
-        let client = |http2: bool| {
-            Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .timer(TokioTimer::new())
-                .pool_idle_timeout(config.idle_timeout.0)
-                .pool_max_idle_per_host(config.idle_connections_max as usize)
-                .http2_only(http2)
-                .http2_keep_alive_interval(PING_INTERVAL)
-                .http2_keep_alive_timeout(PING_TIMEOUT)
-                .http2_keep_alive_while_idle(true)
-                .set_host(false)
-                .build(connector.clone())
-        };
-        let connections = Connections { http1: client(false), http2: client(true) };
+        let client = |http2| client(config, connector.clone(), http2);
+        let (http1, http2, hosts) = (client(false), client(true), RefCell::default());
+        let connections = Connections { connector, http1, http2, hosts };
         Self { config: config.clone(), body_bytes_max, connections: Rc::new(connections) }
     }
 
@@ -195,21 +196,6 @@ impl EgressClients {
     #[cfg(test)]
     pub(crate) fn shares_connections_with(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.connections, &other.connections)
-    }
-
-    /// Where a service without a worker here is called; none if config names no way to it. `named`: the host that a cell's
-    /// URL named, which is known to mean this service.
-    ///
-    /// A cell has a say in the port, and in which entry of the static map is used. It is at the service's own name that the
-    /// call is made otherwise: what follows the name in `named` could lead anywhere.
-    pub(crate) fn host_of_service(&self, service: &str, named: Option<Authority<'_>>) -> Option<String> {
-        let is_mapped = |host: &str| self.config.hosts.keys().any(|known| known.eq_ignore_ascii_case(host));
-        if let Some(named) = named.filter(|named| is_mapped(named.host)) {
-            return Some(named.to_string());
-        }
-        let port = named.and_then(|named| named.port);
-        let own = Authority { host: service, port }.to_string();
-        (is_mapped(service) || self.config.services_elsewhere).then_some(own)
     }
 
     async fn try_elsewhere(&self, url: &str, message: &RequestMessage) -> Result<ResponseMessage, Failure> {
@@ -224,42 +210,27 @@ impl EgressClients {
         if !self.config.allow.iter().any(|pattern| pattern.matches(scheme, authority)) {
             return Err(Failure::NotAllowed(authority.to_string()));
         }
-        self.exchange(
-            request(uri.clone(), message, text)?,
-            &authority.to_string(),
-            message.deadline,
-            Callee::Host,
-        )
-        .await
+        // Over TLS it says itself what it speaks.
+        let speaks_http2 = scheme == Scheme::Http && self.speaks_http2(authority.host);
+        let client = if speaks_http2 { &self.connections.http2 } else { &self.connections.http1 };
+        let request = request(uri.clone(), message, text)?;
+        self.exchange(client, request, &authority.to_string(), message.deadline, Callee::Host).await
     }
 
-    async fn try_service(&self, host: &str, message: &RequestMessage) -> Result<ResponseMessage, Failure> {
-        if message.hops >= HOPS_MAX {
-            return Err(Failure::Hops);
-        }
-        let path = String::from_utf8_lossy(message.target());
-        let uri = Uri::builder().scheme("http").authority(host).path_and_query(&*path).build();
-        let uri = uri.map_err(|_| Failure::Request(format!("http://{host}{path} is no URL")))?;
-        let mut request = request(uri, message, host)?;
-        let hops = HeaderValue::from(u16::from(message.hops) + 1);
-        request.headers_mut().insert(HOPS_HEADER, hops);
-        self.exchange(request, host, message.deadline, Callee::Node).await
+    /// Whether config says that a host speaks HTTP/2 in cleartext.
+    fn speaks_http2(&self, host: &str) -> bool {
+        self.config.http2.iter().any(|known| known.eq_ignore_ascii_case(host))
     }
 
     async fn exchange(
         &self,
+        client: &HttpClient,
         request: Request<Full<Bytes>>,
         host: &str,
         deadline: Nanos,
         callee: Callee,
     ) -> Result<ResponseMessage, Failure> {
         let limit = deadline.saturating_since(Nanos::now()).min(self.config.try_timeout.0);
-        let name = Authority::parse(host).map_or(host, |authority| authority.host);
-        // Over TLS it says itself what it speaks.
-        let is_secure = request.uri().scheme() == Some(&http::uri::Scheme::HTTPS);
-        let speaks_http2 =
-            !is_secure && self.config.http2.iter().any(|known| known.eq_ignore_ascii_case(name));
-        let client = if speaks_http2 { &self.connections.http2 } else { &self.connections.http1 };
         let whole = async {
             let response = client.request(request).await.map_err(|error| failed(host, error))?;
             let is_node = callee == Callee::Node;
@@ -308,6 +279,11 @@ impl Egress {
         (self.sent.get(), self.failed.get())
     }
 
+    /// Times that an address of a service was ejected as an outlier.
+    pub(crate) fn ejections(&self) -> u64 {
+        self.ejections.get()
+    }
+
     /// Keeps what will be sent if there is no worker for it here.
     pub(crate) fn keep_spare(&self, slot: SlotId, spare: Spare) {
         self.spares.borrow_mut().insert(slot, spare);
@@ -331,14 +307,15 @@ impl Egress {
         self.told(&message, clients.try_elsewhere(&url, &message).await).0
     }
 
-    /// Calls a service of this application on another node, at `host`. The answer, and what that is to a policy.
+    /// Calls a service of this application on another node. The answer, and what that is to a policy.
     pub(crate) async fn call_service(
         &self,
         clients: &EgressClients,
-        host: &str,
+        way: &Way,
         message: RequestMessage,
     ) -> (ResponseMessage, Outcome) {
-        self.told(&message, clients.try_service(host, &message).await)
+        let ejected = || self.ejections.set(self.ejections.get() + 1);
+        self.told(&message, clients.try_service(way, &message, ejected).await)
     }
 
     fn told(
@@ -360,6 +337,30 @@ impl Egress {
             }
         }
     }
+}
+
+/// Connections to hosts, or to one address of a host, in HTTP/2 at once or in what is agreed on.
+fn client(config: &EgressConfig, connector: Connector, http2: bool) -> HttpClient {
+    pinging_client(config, connector, http2, PING_INTERVAL)
+}
+
+fn pinging_client(
+    config: &EgressConfig,
+    connector: Connector,
+    http2: bool,
+    interval: Duration,
+) -> HttpClient {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .pool_idle_timeout(config.idle_timeout.0)
+        .pool_max_idle_per_host(config.idle_connections_max as usize)
+        .http2_only(http2)
+        .http2_keep_alive_interval(interval)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_keep_alive_while_idle(http2)
+        .set_host(false)
+        .build(connector)
 }
 
 /// Whether a header is neither of a single hop nor of the mesh.
@@ -417,26 +418,4 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn host(config: EgressConfig, named: Option<&str>) -> Option<String> {
-        let clients = EgressClients::new(&config, 0);
-        clients.host_of_service("back", named.map(|named| Authority::parse(named).expect("a host")))
-    }
-
-    /// A service is called at its own name, or where the map says, whatever a cell puts behind that name.
-    #[test]
-    fn services_are_called_at_their_own_names() {
-        let elsewhere = || EgressConfig { services_elsewhere: true, ..EgressConfig::default() };
-        let address = "10.0.0.7:80".parse().expect("an address");
-        let mapped =
-            |name: &str| EgressConfig { hosts: [(name.into(), address)].into(), ..EgressConfig::default() };
-        assert_eq!(host(EgressConfig::default(), Some("back")), None);
-        assert_eq!(host(elsewhere(), None).as_deref(), Some("back"));
-        assert_eq!(host(elsewhere(), Some("back.shop.svc.evil.example:8080")).as_deref(), Some("back:8080"));
-        assert_eq!(host(mapped("Back"), Some("back.shop")).as_deref(), Some("back"));
-        assert_eq!(host(mapped("back.shop"), Some("back.shop:1")).as_deref(), Some("back.shop:1"));
-        assert_eq!(host(mapped("other"), Some("back")), None);
-    }
-}
+mod tests;

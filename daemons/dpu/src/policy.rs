@@ -41,7 +41,7 @@ use self::breaker::BreakerPolicy;
 pub use self::headers::HeaderRules;
 use self::hedge::HedgePolicy;
 use self::in_flight::{InFlight, Place};
-use self::jwt::{JwtPolicy, TokenError};
+use self::jwt::{Gate, JwtPolicy, TokenError};
 use self::rate::Bucket;
 pub use self::rate::Rate;
 use self::retry::RetryPolicy;
@@ -275,6 +275,7 @@ impl Policies {
 pub(crate) struct Policy {
     service: ServiceName,
     settings: ServicePolicy,
+    gate: Option<Gate>,
     split: Split,
     counted: Rc<Counted>,
     tries: Option<Rc<RefCell<Tries>>>,
@@ -292,6 +293,7 @@ impl Policy {
         Rc::new(Self {
             service: service.clone(),
             settings: settings.clone(),
+            gate: settings.jwt.as_ref().map(Gate::new),
             split: Split::new(&settings.split, routes),
             counted: Rc::default(),
             tries: Self::tries_of(settings),
@@ -310,8 +312,9 @@ impl Policy {
         let is_same = Tries::go_by_the_same(old, &settings);
         let tries = if is_same { self.tries.clone() } else { Self::tries_of(&settings) };
         let split = Split::new(&settings.split, routes);
+        let gate = settings.jwt.as_ref().map(Gate::new);
         let (service, counted) = (self.service.clone(), Rc::clone(&self.counted));
-        Rc::new(Self { service, settings, split, counted, tries })
+        Rc::new(Self { service, settings, gate, split, counted, tries })
     }
 
     fn tries_of(settings: &ServicePolicy) -> Option<Rc<RefCell<Tries>>> {
@@ -332,8 +335,8 @@ impl Policy {
 
     /// Before all that counts: who may not ask takes nothing away from those who may.
     fn check_token(&self, head: HeadView<'_>) -> Result<(), Denied> {
-        let Some(jwt) = &self.settings.jwt else { return Ok(()) };
-        jwt.admit(head.target, head.headers).map_err(Denied::Token)
+        let Some(gate) = &self.gate else { return Ok(()) };
+        gate.admit(head.target, head.headers).map_err(Denied::Token)
     }
 
     fn check_rate(&self, now: Nanos) -> Result<(), Denied> {

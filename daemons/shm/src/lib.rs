@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - Workers and sidecars speak through a [`port::Port`]; the DPA relays frames between [`link::Link`]s.
+//! - [`outlier`] is beside them: the decision that both daemons make of whoever fails again and again.
 //! - Nothing here assumes that both sides live in one address space, or that the other side is honest.
 //! - The only unsafe code of the project is in [`segment`].
 //! - Feature `peer` adds another side for tests that breaks rules on purpose (`peer.rs`).
@@ -27,6 +28,7 @@ pub mod layout;
 #[cfg(not(any(loom, miri)))]
 pub mod link;
 pub mod message;
+pub mod outlier;
 #[cfg(all(feature = "peer", not(any(loom, miri))))]
 pub mod peer;
 #[cfg(not(any(loom, miri)))]

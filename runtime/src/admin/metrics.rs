@@ -156,6 +156,8 @@ fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
     sum(&f::EGRESS_CALLS, |dpu| dpu.egress_sent);
     sum(&f::EGRESS_FAILURES, |dpu| dpu.egress_failed);
     sum(&f::EGRESS_OPEN, |dpu| dpu.egress_open as u64);
+    sum(&f::EGRESS_EJECTIONS, |dpu| dpu.egress_ejections);
+    sum(&f::EGRESS_EJECTED, |dpu| dpu.egress_ejected as u64);
     sum(&f::TLS_FAILURES, |dpu| dpu.tls_failed);
     sum(&f::BAD_RESPONSES, |dpu| dpu.bad_responses);
     sum(&f::CONNECTIONS_OPEN, |dpu| dpu.connections_open.into());

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::Context;
-use cellmesh_dpa::{Admission, DpaConfig, DpaHost, DpaStats, OutlierRule};
+use cellmesh_dpa::{Admission, DpaConfig, DpaHost, DpaStats};
 use cellmesh_shm::attach::{AttachListener, SERVICES_MAX};
 use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::outlier::OutlierRule;
 use cellmesh_shm::port::Progress;
 use tokio::sync::Notify;
 
@@ -16,6 +17,7 @@ use crate::admin::About;
 use crate::admin::metrics::Counts;
 use crate::cohost::{Readiness, dpa_config};
 use crate::config::{App, NodeSettings};
+use crate::hangups::Hangups;
 use crate::lane::{self, Modules};
 use crate::lanes::{LaneMain, Lanes};
 
@@ -23,7 +25,7 @@ use crate::lanes::{LaneMain, Lanes};
 ///
 /// # Errors
 /// When a socket cannot be bound, or the lane fails.
-pub fn run(app: &App) -> anyhow::Result<()> {
+pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let parts = DpaParts::bind(app)?;
     announce::say(&[
         format!("{}: DPA for {} services", app.name, app.services.len()),
@@ -57,7 +59,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
         let (health, _exporting) = admin.serve();
-        super::ignore_hangups();
+        hangups.ignore();
         lanes.serve(&app.runtime, &health).await
     })
 }

@@ -19,6 +19,7 @@ use super::{Addresses, Admin, Entrance, announce};
 use crate::admin::{About, Health};
 use crate::attachment::{DpaSocket, LinkOrder, process_name};
 use crate::config::App;
+use crate::hangups::Hangups;
 use crate::lane::{self, Modules};
 use crate::lanes::{LaneMain, Lanes, told_to_drain};
 use crate::mesh;
@@ -34,7 +35,7 @@ const DPA: &str = "dpa";
 ///
 /// # Errors
 /// When the address cannot be bound, or a lane fails.
-pub fn run(app: &App) -> anyhow::Result<()> {
+pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let count = super::attached_lanes(&app.runtime)?;
     let routes = Arc::new(mesh::routes(app)?);
     let entrance = Entrance::bind(app)?;
@@ -72,7 +73,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     // Its way to the collector ends with the lanes.
     drop(ingress);
     let mut lanes = Lanes::start(mains)?;
-    reload.start()?;
+    reload.start(hangups)?;
     announce(app, addresses);
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {

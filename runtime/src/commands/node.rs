@@ -9,6 +9,7 @@ use crate::admin::About;
 use crate::admin::metrics::Counts;
 use crate::cohost::{Node, Readiness};
 use crate::config::App;
+use crate::hangups::Hangups;
 use crate::lane;
 use crate::lanes::{LaneMain, Lanes};
 use crate::mesh;
@@ -18,7 +19,7 @@ use crate::reload::{Cells, Reload};
 ///
 /// # Errors
 /// When an address or a socket cannot be bound, or the lane fails.
-pub fn run(app: &App) -> anyhow::Result<()> {
+pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
     let entrance = Entrance::bind(app)?;
     let addresses = entrance.addresses;
@@ -52,7 +53,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
         })
     });
     let lanes = Lanes::start(vec![main])?;
-    reload.start()?;
+    reload.start(hangups)?;
     let mut lines = announce::title(app, addresses);
     lines.push(format!("workers attach at {}", app.node.socket.display()));
     lines.extend(app.notes.iter().map(|note| format!("note: {note}")));

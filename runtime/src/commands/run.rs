@@ -8,6 +8,7 @@ use crate::admin::About;
 use crate::admin::metrics::Counts;
 use crate::cohost::{self, Cohosted, LaneParts};
 use crate::config::App;
+use crate::hangups::Hangups;
 use crate::lane;
 use crate::lanes::{LaneMain, Lanes};
 use crate::mesh::{self, Mesh};
@@ -17,7 +18,7 @@ use crate::reload::{Cells, Reload};
 ///
 /// # Errors
 /// When a cell does not load, the address cannot be bound, or a lane fails.
-pub fn run(app: &App) -> anyhow::Result<()> {
+pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let lanes = app.runtime.lanes_or_cores();
     let mesh = Mesh::load(&app.services.iter().collect::<Vec<_>>(), &app.runtime, lanes)?;
     let routes = Arc::new(mesh::routes(app)?);
@@ -63,7 +64,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     });
     let mains = mains.collect();
     let lanes = Lanes::start(mains)?;
-    reload.start()?;
+    reload.start(hangups)?;
     announce(app, addresses);
     super::serve(acceptor, lanes, &app.runtime, admin)
 }

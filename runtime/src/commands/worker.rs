@@ -31,6 +31,7 @@ use crate::attachment::{Attachment, DpaSocket, LinkOrder, NodeServices, process_
 use crate::call::LaneHandle;
 use crate::cohost::worker_port_config;
 use crate::config::{App, RuntimeSettings, ServiceSpec};
+use crate::hangups::Hangups;
 use crate::lane::{self, Modules};
 use crate::lanes::{LaneMain, Lanes, told_to_drain};
 use crate::mesh::Mesh;
@@ -48,7 +49,7 @@ const DPA: &str = "dpa";
 ///
 /// # Errors
 /// When a cell does not load, or a lane fails.
-pub fn run(app: &App) -> anyhow::Result<()> {
+pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let count = super::attached_lanes(&app.runtime)?;
     let specs: Vec<&ServiceSpec> = app.worker_services().collect();
     let names: Vec<String> = specs.iter().map(|spec| spec.setup.service.to_string()).collect();
@@ -94,7 +95,7 @@ pub fn run(app: &App) -> anyhow::Result<()> {
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
         let (_health, exporting) = admin.serve();
-        super::ignore_hangups();
+        hangups.ignore();
         tokio::select! {
             served = control.serve() => served?,
             error = lanes.failed() => return Err(error),

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cellmesh_dpa::{DpaConfig, OutlierRule};
+use cellmesh_dpa::DpaConfig;
 use cellmesh_dpu::config::DpuConfig;
 use cellmesh_dpu::egress::hosts::HostPattern;
+use cellmesh_shm::outlier::OutlierRule;
 use cellmesh_shm::profile::RingProfile;
 
 use super::Overrides;

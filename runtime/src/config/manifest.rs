@@ -88,8 +88,8 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
     };
     dpu.egress.allow = ServiceSpec::allowed_to_any(&services);
     let policy_files = service::Files { folder, are_read: has_clients };
-    let policies = service::read(&mut source, &mut root, &services, &policy_files);
-    dpu.services = policies.dpu;
+    let mut policies = service::read(&mut source, &mut root, &services, &policy_files);
+    policies.hand_to(&mut dpu);
     let entry = entry.map_or(first, |entry| entry_index(&mut source, &root, &entry, &services));
     let node = NodeSettings { outliers: policies.outliers, ..node::read(&mut source, &mut root, &services) };
     root.finish(&mut source);

@@ -1,12 +1,13 @@
-//! `[service.NAME]`: policy of one service, read by the network side's own type, one key at a time; what the DPA does
-//! for it; and what it asks of a cluster.
+//! `[service.NAME]`: policy of one service, read by the network side's own type, one key at a time; whom both daemons
+//! leave out; and what it asks of a cluster.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cellmesh_dpa::OutlierRule;
+use cellmesh_dpu::DpuConfig;
 use cellmesh_dpu::policy::ServicePolicy;
 use cellmesh_dpu::policy::jwt::{JwtPolicy, Keys};
+use cellmesh_shm::outlier::OutlierRule;
 
 use super::app::ServiceSpec;
 use super::deploy::{self, Deploy};
@@ -30,10 +31,18 @@ pub(super) struct Files<'a> {
 pub(super) struct Policies {
     /// Of the network side.
     pub(super) dpu: BTreeMap<String, ServicePolicy>,
-    /// Of the DPA.
+    /// Of the DPA, for workers, and of the network side, for addresses off the node.
     pub(super) outliers: BTreeMap<String, OutlierRule>,
     /// For a cluster.
     pub(super) deploy: BTreeMap<String, Deploy>,
+}
+
+impl Policies {
+    /// The network side gets what is its own, and knows whom it leaves out.
+    pub(super) fn hand_to(&mut self, dpu: &mut DpuConfig) {
+        dpu.services = std::mem::take(&mut self.dpu);
+        dpu.egress.outliers.clone_from(&self.outliers);
+    }
 }
 
 /// Reads the policies.
@@ -103,7 +112,7 @@ fn policy(source: &mut Source<'_>, table: &Table<'_, '_>) -> ServicePolicy {
     policy
 }
 
-/// When a worker of the service gets no requests for a while.
+/// When a worker or an address of the service gets no requests for a while.
 fn outlier(source: &mut Source<'_>, service: &mut Table<'_, '_>) -> Option<OutlierRule> {
     let mut table = service.table(source, "outlier")?;
     let usual = OutlierRule::default();

@@ -18,7 +18,7 @@ const APP: &str = r#"
 struct Process {
     reload: Reload,
     lane: LaneReload,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Process {
@@ -31,12 +31,21 @@ impl Process {
         let (acceptor, _intakes) = Acceptor::new(listener, 1, &app.dpu);
         let mut reload = Reload::new(&app, Cells::Here, acceptor.caps(), Reloads::default());
         let lane = reload.lane();
-        Self { reload, lane, _folder: folder }
+        Self { reload, lane, folder }
     }
 
     /// What the lane gets when the file says `text`; nothing if it is refused.
     async fn read(&mut self, text: &str) -> Option<Arc<LaneSettings>> {
-        let reading = self.reload.read(Ok(text.to_owned()));
+        self.taken(async |reload| reload.read(Ok(text.to_owned())).await).await
+    }
+
+    /// What the lane gets when what was refused is tried again; nothing if it is refused again.
+    async fn try_again(&mut self) -> Option<Arc<LaneSettings>> {
+        self.taken(async |reload| reload.try_again().await).await
+    }
+
+    async fn taken(&mut self, deed: impl AsyncFnOnce(&mut Reload)) -> Option<Arc<LaneSettings>> {
+        let reading = deed(&mut self.reload);
         let taking = async {
             let (settings, applied) = self.lane.0.recv().await.expect("the process goes on");
             applied.send(()).expect("somebody waits");
@@ -117,4 +126,42 @@ fn workers_are_told_of() {
     assert_eq!(process.restart(&text), Vec::<String>::new());
     process.reload.cells = Cells::InWorkers;
     assert_eq!(process.restart(&text), ["cell[0].egress.allow (workers)", "dpu.retry_worker_lost (workers)"]);
+}
+
+/// What was refused for a file that it names is taken over when that is there, and is forgotten then. Another text takes its place.
+#[tokio::test]
+async fn refused_text_is_tried_again() {
+    let mut process = Process::new();
+    let text =
+        APP.replace("entry = \"front\"", "entry = \"back\"") + "[service.back.jwt]\njwks = \"keys.json\"\n";
+    assert!(process.read(&text).await.is_none() && process.try_again().await.is_none());
+    assert_eq!(process.reload.refused.as_ref().map(|refused| refused.wait), Some(2 * AGAIN_FIRST));
+    let keys = include_str!("../../../daemons/dpu/src/policy/jwt/testdata/jwks.json");
+    std::fs::write(process.folder.path().join("keys.json"), keys).expect("a file in a temporary folder");
+    let settings = process.try_again().await.expect("taken over");
+    assert_eq!(settings.routes.entry().0, 1);
+    assert!(process.reload.refused.is_none() && process.try_again().await.is_none());
+
+    assert!(process.read("entri = 1").await.is_none());
+    let _ = process.read(APP).await.expect("taken over");
+    assert!(process.reload.refused.is_none());
+}
+
+/// What is still wrong is not told again; what is wrong instead is. Waits grow up to a bound.
+#[test]
+fn refusals_are_told_once() {
+    let problems = |wrong: &[&str]| {
+        let problem = |wrong: &&str| config::Problem::of_file(Path::new("app.toml"), wrong, "write it");
+        Problems(wrong.iter().map(problem).collect())
+    };
+    let mut refused = Refused::new(None, &problems(&["a"]));
+    let news = ["a", "b", "b", "a"].map(|wrong| refused.is_news(&problems(&[wrong])));
+    assert_eq!(news, [false, true, false, true]);
+    assert!(refused.is_news(&problems(&["a", "b"])));
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        waits.push(refused.wait.as_secs());
+        refused.wait_longer();
+    }
+    assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60]);
 }

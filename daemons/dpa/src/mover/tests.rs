@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
+use cellmesh_shm::outlier::OutlierRule;
 use cellmesh_shm::port::Arrived;
 
 use super::*;
+use crate::DpaConfig;
 use crate::testing::{Node, OTHER, S, SIDECAR, answer, pattern, request};
-use crate::{DpaConfig, OutlierRule};
 
 const W1: usize = 1;
 const W2: usize = 2;

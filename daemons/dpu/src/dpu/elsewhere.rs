@@ -6,8 +6,8 @@ use tokio::task::spawn_local;
 
 use super::tasks::Tasks;
 use super::{Dpu, Settings, Shared};
-use crate::egress::Spare;
 use crate::egress::hosts::Authority;
+use crate::egress::{Spare, Way};
 
 impl Dpu {
     /// Calls of workers that are being made here, to whomever.
@@ -26,8 +26,8 @@ impl Dpu {
             Some(spare) if message.fault == Fault::NoWorker => {
                 let dpu = self.clone();
                 self.send_off(slot, async move {
-                    let Spare { clients, host, message } = spare;
-                    dpu.0.egress.call_service(&clients, &host, message).await.0
+                    let Spare { clients, way, message } = spare;
+                    dpu.0.egress.call_service(&clients, &way, message).await.0
                 });
             }
             Some(_) | None => self.respond(slot, message),
@@ -83,22 +83,22 @@ impl Dpu {
 
 impl Settings {
     /// Where a client's request goes if nobody here answers it. None if config names no way.
-    pub(super) fn host_for_client(&self, service: ServiceId) -> Option<String> {
+    pub(super) fn way_for_client(&self, service: ServiceId) -> Option<Way> {
         if !self.config.egress.leads_elsewhere() {
             return None;
         }
         let name = self.routes.name(service)?;
         // What the client called us is not where the service is.
-        self.clients.host_of_service(name.as_str(), None)
+        self.clients.way_to_service(name.as_str(), None)
     }
 
     /// Where a worker's call goes if nobody here answers it. `service`: our own number.
-    pub(super) fn host_for_worker(&self, service: ServiceId, message: &RequestMessage) -> Option<String> {
+    pub(super) fn way_for_worker(&self, service: ServiceId, message: &RequestMessage) -> Option<Way> {
         if !self.config.egress.leads_elsewhere() {
             return None;
         }
         let name = self.routes.name(service)?;
-        self.clients.host_of_service(name.as_str(), self.named(service, message))
+        self.clients.way_to_service(name.as_str(), self.named(service, message))
     }
 
     /// The host that a cell's message names, if it means this service: a cell may write what it likes there.

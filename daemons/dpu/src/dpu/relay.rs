@@ -54,16 +54,16 @@ impl Dpu {
             self.keep_permit(slot, permit.map_err(|refusal| refusal.describe().message())?);
             meant = message.service;
         }
-        let host = settings.host_for_worker(meant, &message);
+        let way = settings.way_for_worker(meant, &message);
         if settings.policies.of(meant).is_some_and(|policy| policy.tries().is_some()) {
             message.service = meant;
-            self.relay_tries(settings, slot, message, host);
+            self.relay_tries(settings, slot, message, way);
             return Ok(());
         }
         message.service = attached.number_of(meant).ok_or(faulted(Fault::NoWorker))?;
-        if let Some(host) = host {
+        if let Some(way) = way {
             let clients = Rc::clone(&settings.clients);
-            self.0.egress.keep_spare(slot, Spare { host, message: message.clone(), clients });
+            self.0.egress.keep_spare(slot, Spare { way, message: message.clone(), clients });
         }
         let deadline = message.deadline;
         let call = attached.port.call(message).map_err(|refused| faulted(fault_of(refused.why)))?;

@@ -21,6 +21,7 @@ use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use tokio::time::{sleep, timeout};
 
 use super::{Dpu, Settings};
+use crate::egress::Way;
 use crate::faults::Refusal;
 use crate::policy::Tries;
 use crate::policy::breaker::{Pass, Verdict};
@@ -47,13 +48,13 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// A request of a service with policy, and where that service is if it has no worker here.
+/// A request of a service with policy, and the way to that service if it has no worker here.
 #[derive(Clone, Copy)]
 struct Asked<'m> {
     settings: &'m Settings,
     tries: &'m RefCell<Tries>,
     message: &'m RequestMessage,
-    host: Option<&'m str>,
+    way: Option<&'m Way>,
     /// Whether a call whose worker dies is made once more if that is safe, and the policy does not say what is done then.
     repeats: bool,
 }
@@ -67,22 +68,24 @@ impl Asked<'_> {
 }
 
 impl Dpu {
-    /// Sends `message` into the mesh and waits for the answer. `host`: where its service is if it has no worker here.
+    /// Sends `message` into the mesh and waits for the answer. `way`: to its service if that has no worker here.
     /// `repeats`: one whose worker dies is sent once more if that is safe, unless a policy says what is done then.
     pub(super) async fn exchange_to(
         &self,
         settings: &Settings,
         message: RequestMessage,
-        host: Option<String>,
+        way: Option<Way>,
         repeats: bool,
     ) -> Exchanged {
         let policy = settings.policies.of(message.service);
-        let host = host.as_deref();
+        let way = way.as_ref();
         match policy.and_then(|policy| policy.tries()) {
             Some(tries) => {
-                self.exchange_again(Asked { settings, tries, message: &message, host, repeats }).await
+                // Boxed, as the call off the node below: a request that is waited for has no room for what it does not do.
+                Box::pin(self.exchange_again(Asked { settings, tries, message: &message, way, repeats }))
+                    .await
             }
-            None => self.exchange_once(settings, message, host, repeats).await.0,
+            None => self.exchange_once(settings, message, way, repeats).await.0,
         }
     }
 
@@ -92,11 +95,11 @@ impl Dpu {
         settings: Rc<Settings>,
         slot: SlotId,
         message: RequestMessage,
-        host: Option<String>,
+        way: Option<Way>,
     ) {
         let dpu = self.clone();
         self.run(slot, |shared| &shared.tried, async move {
-            dpu.exchange_to(&settings, message, host, false).await.unwrap_or_else(|refusal| {
+            dpu.exchange_to(&settings, message, way, false).await.unwrap_or_else(|refusal| {
                 // Given back at once: the policy changes what services answer, and nobody has.
                 dpu.0.permits.borrow_mut().remove(&slot);
                 told(&refusal)
@@ -165,7 +168,7 @@ impl Dpu {
         let had = message.deadline.saturating_since(Nanos::now());
         let repeats = asked.repeats && !asked.tries.borrow().decides_retries();
         let (begun, link) = (Instant::now(), self.0.links_lost.get());
-        let (answer, outcome) = self.exchange_once(asked.settings, message, asked.host, repeats).await;
+        let (answer, outcome) = self.exchange_once(asked.settings, message, asked.way, repeats).await;
         // It came too late to be answered in time by anybody.
         let was_late = outcome == Outcome::Failed(Trigger::Timeout) && had < asked.allowance() / 2;
         // All workers are lost with the link to the DPA: it is not this service's doing.
@@ -177,20 +180,21 @@ impl Dpu {
         (answer, outcome)
     }
 
-    /// One call: of a worker here, else of `host`. `repeats`: once more if the worker dies with it and that is safe.
+    /// One call: of a worker here, else where `way` leads. `repeats`: once more if the worker dies with it and that is safe.
     async fn exchange_once(
         &self,
         settings: &Settings,
         message: RequestMessage,
-        host: Option<&str>,
+        way: Option<&Way>,
         repeats: bool,
     ) -> (Exchanged, Outcome) {
-        let spare = host.map(|host| (host, message.clone()));
+        let spare = way.map(|way| (way, message.clone()));
         let answer = self.exchange_here(message, repeats).await;
         let outcome = outcome_of(&answer);
         match spare {
-            Some((host, message)) if fault_of(&answer) == Fault::NoWorker => {
-                let (answer, outcome) = self.0.egress.call_service(&settings.clients, host, message).await;
+            Some((way, message)) if fault_of(&answer) == Fault::NoWorker => {
+                let calling = Box::pin(self.0.egress.call_service(&settings.clients, way, message));
+                let (answer, outcome) = calling.await;
                 (Ok(answer), outcome)
             }
             Some(_) | None => (answer, outcome),

@@ -3,7 +3,8 @@
 //! - A host of the static map is at the address that config names for it, whatever address that is.
 //! - Any other is looked up each time that a connection is made, and judged as it was found: the address that was judged
 //!   is the one that is connected to, so a resolver that changes its mind gains nothing.
-//! - Of several addresses those that may not be called are left out; the others are tried in turn.
+//! - Of several addresses those that may not be called are left out; the others are tried in turn. Where it was decided before
+//!   which one is called (`addresses.rs`), it is that one.
 //! - Over TLS a host has to prove that it has the name that the URL gives it, however its address was found.
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use super::hosts::{Authority, HostPattern, Scheme, is_inward};
+use super::hosts::{Addresses, Authority, HostPattern, Scheme, is_inward};
 use super::trust::Trust;
 use crate::config::EgressConfig;
 
@@ -72,12 +73,16 @@ impl ConnectError {
 
 /// Makes connections, as config allows.
 #[derive(Debug, Clone)]
-pub(super) struct Connector(Arc<Rules>);
+pub(super) struct Connector {
+    rules: Arc<Rules>,
+    /// The one address to connect to, of those that were found for the host.
+    to: Option<SocketAddr>,
+}
 
 #[derive(Debug)]
 struct Rules {
     /// By host in lower case.
-    hosts: BTreeMap<String, SocketAddr>,
+    hosts: BTreeMap<String, Addresses>,
     allow: Vec<HostPattern>,
     trust: Trust,
     connect_timeout: std::time::Duration,
@@ -86,15 +91,27 @@ struct Rules {
 
 impl Connector {
     pub(super) fn new(config: &EgressConfig) -> Self {
-        let hosts =
-            config.hosts.iter().map(|(host, address)| (host.to_ascii_lowercase(), *address)).collect();
-        Self(Arc::new(Rules {
+        let hosts = config.hosts.iter().map(|(host, all)| (host.to_ascii_lowercase(), all.clone())).collect();
+        let rules = Arc::new(Rules {
             hosts,
             allow: config.allow.clone(),
             trust: Trust::new(config.cas.as_ref()),
             connect_timeout: config.connect_timeout.0,
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
-        }))
+        });
+        Self { rules, to: None }
+    }
+
+    /// The same, to one of a host's [`Connector::addresses`].
+    pub(super) fn to(&self, address: SocketAddr) -> Self {
+        Self { rules: Arc::clone(&self.rules), to: Some(address) }
+    }
+
+    /// Where a host may be called in cleartext; at least one.
+    pub(super) async fn addresses(&self, host: Authority<'_>) -> Result<Vec<SocketAddr>, ConnectError> {
+        let limit = self.rules.connect_timeout;
+        let timed_out = |_| Err(ConnectError::TimedOut { host: host.host.to_owned(), limit });
+        timeout(limit, self.rules.addresses(Scheme::Http, host)).await.unwrap_or_else(timed_out)
     }
 }
 
@@ -108,14 +125,18 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let rules = Arc::clone(&self.0);
+        let (rules, to) = (Arc::clone(&self.rules), self.to);
         Box::pin(async move {
             let host = uri.host().ok_or(ConnectError::NoHost)?.trim_matches(['[', ']']);
             let authority = Authority { host, port: uri.port_u16() };
             let scheme = uri.scheme_str().and_then(Scheme::parse).unwrap_or(Scheme::Http);
             let limit = rules.connect_timeout;
             let connecting = async {
-                let tcp = TokioIo::new(rules.connect(scheme, authority).await?);
+                let addresses = match to {
+                    Some(address) => vec![address],
+                    None => rules.addresses(scheme, authority).await?,
+                };
+                let tcp = TokioIo::new(connect(host, addresses).await?);
                 match scheme {
                     Scheme::Http => Ok(MaybeHttpsStream::Http(tcp)),
                     Scheme::Https => rules.shake_hands(tcp, host).await,
@@ -141,23 +162,6 @@ impl Rules {
         Ok(tls.into())
     }
 
-    async fn connect(&self, scheme: Scheme, authority: Authority<'_>) -> Result<TcpStream, ConnectError> {
-        let mut last = None;
-        for address in self.addresses(scheme, authority).await? {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    // Worth a try: a socket that is gone says so when it is used.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Err(source) => {
-                    last = Some(ConnectError::Refused { host: authority.host.to_owned(), address, source });
-                }
-            }
-        }
-        Err(last.expect("there is an address, or an error that says why not"))
-    }
-
     /// Where a host may be called; at least one.
     async fn addresses(
         &self,
@@ -165,8 +169,8 @@ impl Rules {
         authority: Authority<'_>,
     ) -> Result<Vec<SocketAddr>, ConnectError> {
         let host = authority.host.strip_suffix('.').unwrap_or(authority.host).to_ascii_lowercase();
-        if let Some(address) = self.hosts.get(&host) {
-            return Ok(vec![*address]);
+        if let Some(known) = self.hosts.get(&host) {
+            return Ok(known.all().to_vec());
         }
         let failed = |source| ConnectError::Lookup { host: authority.host.to_owned(), source };
         let turn = Arc::clone(&self.lookups).acquire_owned().await.expect("never closed");
@@ -210,6 +214,22 @@ impl Rules {
     }
 }
 
+/// To the first of some addresses that takes a connection. There is one at least.
+async fn connect(host: &str, addresses: Vec<SocketAddr>) -> Result<TcpStream, ConnectError> {
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Worth a try: a socket that is gone says so when it is used.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(source) => last = Some(ConnectError::Refused { host: host.to_owned(), address, source }),
+        }
+    }
+    Err(last.expect("there is an address, or an error that says why not"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,7 +244,7 @@ mod tests {
     fn answers_of_resolvers_are_judged_each() {
         let allow = ["rebound.example", "127.0.0.1:443"].map(|text| text.parse().expect("a pattern"));
         let config = EgressConfig { allow: allow.into(), ..EgressConfig::default() };
-        let Connector(rules) = Connector::new(&config);
+        let Connector { rules, .. } = Connector::new(&config);
         let name = Authority::parse("rebound.example").expect("a host");
         let callable = |found: &[&str]| rules.callable(addresses(found), Scheme::Https, name);
         let mixed =

@@ -3,9 +3,10 @@
 //! - Host names do not know upper and lower case, and a dot at the end means nothing here.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// Longest host name, in bytes. Source: RFC 1035, section 2.3.4.
@@ -61,6 +62,61 @@ fn is_host(text: &str) -> bool {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
     text.len() <= HOST_BYTES_MAX && text.split('.').all(is_label)
+}
+
+/// Addresses of one host that config may name.
+const ADDRESSES_MAX: usize = 16;
+
+/// Where a host is: an address with its port, or several. Never empty, none twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses(Box<[SocketAddr]>);
+
+impl Addresses {
+    /// All of them, as they were written.
+    #[must_use]
+    pub fn all(&self) -> &[SocketAddr] {
+        &self.0
+    }
+}
+
+impl From<SocketAddr> for Addresses {
+    fn from(address: SocketAddr) -> Self {
+        Self([address].into())
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(AddressesVisitor)
+    }
+}
+
+struct AddressesVisitor;
+
+impl<'de> Visitor<'de> for AddressesVisitor {
+    type Value = Addresses;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"address:port\", or a list of 1 to {ADDRESSES_MAX} different ones")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Addresses, E> {
+        text.parse::<SocketAddr>().map(Addresses::from).map_err(E::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
+        let mut all = Vec::new();
+        while let Some(address) = list.next_element::<SocketAddr>()? {
+            if all.contains(&address) || all.len() == ADDRESSES_MAX {
+                return Err(serde::de::Error::invalid_length(all.len() + 1, &self));
+            }
+            all.push(address);
+        }
+        if all.is_empty() {
+            return Err(serde::de::Error::invalid_length(0, &self));
+        }
+        Ok(Addresses(all.into()))
+    }
 }
 
 /// How a host is spoken to.
@@ -223,6 +279,20 @@ mod tests {
             "[::1]x",
         ] {
             assert_eq!(Authority::parse(bad), None, "{bad}");
+        }
+    }
+
+    /// A host is at one address or at several; not at none, nor at one twice.
+    #[test]
+    fn hosts_have_addresses() {
+        let read = |json: &str| serde_json::from_str::<Addresses>(json);
+        let all = |json: &str| read(json).expect("addresses").all().len();
+        assert_eq!((all(r#""10.0.0.1:80""#), all(r#"["10.0.0.1:80", "[::1]:80"]"#)), (1, 2));
+        let many: Vec<String> = (1..=17).map(|port| format!("\"10.0.0.1:{port}\"")).collect();
+        for bad in
+            ["\"10.0.0.1\"", "[]", r#"["10.0.0.1:80", "10.0.0.1:80"]"#, &format!("[{}]", many.join(","))]
+        {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

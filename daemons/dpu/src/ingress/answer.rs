@@ -5,7 +5,7 @@ use cellmesh_shm::head::{HeadLimits, HeaderLines, is_tracing};
 use cellmesh_shm::message::{Fault, ResponseMessage};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
 
 use super::reply_body::ReplyBody;
 use crate::dpu::{Dpu, Received};
@@ -51,6 +51,15 @@ fn written(message: &ResponseMessage, status: StatusCode, body: ReplyBody) -> Re
         answer.headers_mut().append(name, value);
     }
     Ok(answer)
+}
+
+/// Of a request whose body is waited for, what is of use when it is answered. The rest of its head shares the buffer that it was
+/// read into, which the parser reads the body into once nobody else has it.
+pub(super) fn keep_little(request: &mut Parts) {
+    let tracing = request.headers.iter().filter(|(name, _)| is_tracing(name.as_str()));
+    let copied = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+    request.headers = tracing.filter_map(|(name, value)| Some((name.clone(), copied(value)?))).collect();
+    request.uri = Uri::default();
 }
 
 /// The answer as its request allows it: over HTTP/2 hyper sends whatever body there is, over HTTP/1 it knows HEAD itself.

@@ -4,28 +4,32 @@
 //! - Memory grows with what has arrived, not with what was promised.
 //! - Trailers are read and dropped.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cellmesh_shm::clock::Nanos;
-use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
 
 use crate::dpu::Received;
 use crate::faults::Refusal;
 
-/// Less than this is a small piece of a body. A promise of more than that, or of more than has arrived, is believed when the
-/// bytes are there.
+/// Less than this is a small piece of a body.
 const SMALL_PIECE_BYTES: usize = 1024;
+/// A promise of more than that, or of more than has arrived, is believed when the bytes are there.
+const BELIEVED_BYTES_LEAST: usize = 256;
 
 /// The whole body, within the time that the request has.
 ///
+/// - `on_wait`: called once if it did not come with the head, and is waited for.
 /// - cost: a body of one piece is not copied; a longer one is copied once.
 pub(super) async fn read(
     received: &mut Received,
     mut body: Incoming,
     deadline: Nanos,
+    on_wait: impl FnOnce(),
 ) -> Result<Bytes, Refusal> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -37,8 +41,9 @@ pub(super) async fn read(
     }
     let until = Instant::now() + deadline.saturating_since(Nanos::now());
     let mut pieces = Pieces::default();
+    let mut on_wait = Some(on_wait);
     while !body.is_end_stream() {
-        let Some(piece) = next_piece(&mut body, idle, until).await? else {
+        let Some(piece) = next_piece(&mut body, idle, until, &mut on_wait).await? else {
             break;
         };
         if (pieces.len() + piece.len()) as u64 > limit.0 {
@@ -51,10 +56,24 @@ pub(super) async fn read(
 }
 
 /// The next bytes; `None` at the end.
-async fn next_piece(body: &mut Incoming, idle: Duration, until: Instant) -> Result<Option<Bytes>, Refusal> {
+async fn next_piece(
+    body: &mut Incoming,
+    idle: Duration,
+    until: Instant,
+    on_wait: &mut Option<impl FnOnce()>,
+) -> Result<Option<Bytes>, Refusal> {
     loop {
         let patience = until.min(Instant::now() + idle);
-        match timeout_at(patience, body.frame()).await {
+        let frame = poll_fn(|cx| {
+            let frame = Pin::new(&mut *body).poll_frame(cx);
+            if frame.is_pending()
+                && let Some(on_wait) = on_wait.take()
+            {
+                on_wait();
+            }
+            frame
+        });
+        match timeout_at(patience, frame).await {
             Err(_elapsed) => return Err(Refusal::BodyTooSlow),
             Ok(None) => return Ok(None),
             Ok(Some(Err(error))) => {
@@ -91,7 +110,7 @@ impl Pieces {
         }
         if self.joined.is_empty() {
             let arrived = self.first.len() + piece.len();
-            let believed = SMALL_PIECE_BYTES.max(arrived);
+            let believed = BELIEVED_BYTES_LEAST.max(arrived);
             self.joined
                 .reserve(arrived + usize::try_from(expected).map_or(believed, |room| room.min(believed)));
             self.joined.extend_from_slice(&std::mem::take(&mut self.first));

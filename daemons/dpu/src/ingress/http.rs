@@ -172,8 +172,8 @@ async fn serve_request(
 ) -> Result<Answer, Infallible> {
     let _in_flight = standing.begin();
     let mut received = dpu.receive();
-    let (parts, body) = request.into_parts();
-    let answer = match answer(&dpu, &mut received, &standing, &parts, body).await {
+    let (mut parts, body) = request.into_parts();
+    let answer = match answer(&dpu, &mut received, &standing, &mut parts, body).await {
         Ok(answer) => {
             received.answered(answer.status().as_u16());
             answer
@@ -192,14 +192,14 @@ async fn answer(
     dpu: &Dpu,
     received: &mut Received,
     standing: &Standing,
-    parts: &Parts,
+    parts: &mut Parts,
     body: Incoming,
 ) -> Result<Answer, Refusal> {
     received.admit()?;
     let check::Checked { service, route, hops, head } = check::check(received, parts, standing)?;
     received.routed(service, Some(route), &head);
     let (mut permit, deadline) = received.settings().admit(service, &head)?;
-    let body = body::read(received, body, deadline).await?;
+    let body = body::read(received, body, deadline, || answer::keep_little(parts)).await?;
     check::refuse_ambiguity(standing)?;
     received.dispatch()?;
     let mut message = RequestMessage {
@@ -217,4 +217,25 @@ async fn answer(
     permit.on_answer(&mut message);
     let name = received.settings().routes.name(service).expect("the route came from this table");
     answer::of_cell(received, message, name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_request<F: Future>(_serve: impl FnOnce(Dpu, Rc<Standing>, Request<Incoming>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn of_connection<'a, F: Future>(_serve: impl FnOnce(&'a Dpu, ClientIo, &'a Connection) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Thousands of clients may be slow with a body, or say nothing: what waits for them has no room for what is done later, or
+    /// for few requests only.
+    #[test]
+    fn what_waits_is_small() {
+        let (request, connection) = (of_request(serve_request), of_connection(serve_http1));
+        assert!(request <= 2560 && connection <= 2048, "{request} and {connection} bytes");
+    }
 }

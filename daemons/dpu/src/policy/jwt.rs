@@ -109,6 +109,28 @@ impl JwtPolicy {
         let count = self.public.len() + self.rules.len();
         problems.check("jwt.rules", &count, count <= RULES_MOST, "at most 64 rules and public paths");
     }
+}
+
+/// A policy as requests meet it: what is the same for all of them is made once.
+#[derive(Debug)]
+pub(super) struct Gate {
+    keys: Keys,
+    public: Vec<String>,
+    rules: Vec<Rule>,
+    /// What a token has to say, for each algorithm that a key has.
+    expected: Vec<(Algorithm, Validation)>,
+}
+
+impl Gate {
+    pub(super) fn new(policy: &JwtPolicy) -> Self {
+        let algorithms = policy.keys.algorithms();
+        Self {
+            keys: policy.keys.clone(),
+            public: policy.public.clone(),
+            rules: policy.rules.iter().map(Rule::new).collect(),
+            expected: algorithms.into_iter().map(|alg| (alg, validation(policy, alg))).collect(),
+        }
+    }
 
     /// Whether who asks may have this.
     ///
@@ -122,7 +144,7 @@ impl JwtPolicy {
         }
         let claims = self.claims(bearer(headers)?)?;
         match asking.find(|rule| !rule.is_kept(&claims)) {
-            Some(rule) => Err(TokenError::Claim { claim: rule.claim.clone() }),
+            Some(rule) => Err(TokenError::Claim { claim: rule.written.clone() }),
             None => Ok(()),
         }
     }
@@ -133,9 +155,12 @@ impl JwtPolicy {
         if header.crit.is_some() {
             return Err(invalid("it has extensions that must be understood"));
         }
-        let mut why = invalid("no key fits its algorithm and key id");
-        for (algorithm, key) in self.keys.fitting(header.alg, header.kid.as_deref()) {
-            match decode(token, key, &self.validation(algorithm)) {
+        let no_key = || invalid("no key fits its algorithm and key id");
+        let expected = self.expected.iter().find(|(algorithm, _)| *algorithm == header.alg);
+        let (algorithm, validation) = expected.ok_or_else(no_key)?;
+        let mut why = no_key();
+        for key in self.keys.fitting(*algorithm, header.kid.as_deref()) {
+            match decode(token, key, validation) {
                 Ok(token) => return Ok(token.claims),
                 // Another key may fit.
                 Err(error) if *error.kind() == ErrorKind::InvalidSignature => {
@@ -146,40 +171,57 @@ impl JwtPolicy {
         }
         Err(why)
     }
-
-    fn validation(&self, algorithm: Algorithm) -> Validation {
-        let mut validation = Validation::new(algorithm);
-        validation.leeway = self.leeway.0.as_secs();
-        validation.validate_nbf = true;
-        validation.validate_aud = !self.audience.is_empty();
-        let mut required = vec!["exp"];
-        if let Some(issuer) = &self.issuer {
-            validation.set_issuer(&[issuer]);
-            required.push("iss");
-        }
-        if validation.validate_aud {
-            validation.set_audience(&self.audience);
-            required.push("aud");
-        }
-        validation.set_required_spec_claims(&required);
-        validation
-    }
 }
 
-impl ClaimRule {
-    fn is_kept(&self, claims: &Map<String, Value>) -> bool {
-        let claim = match self.claim.strip_prefix('/').and_then(|path| path.split_once('/')) {
-            Some((first, rest)) => {
-                claims.get(&token_of(first)).and_then(|value| value.pointer(&format!("/{rest}")))
+/// What a token that is signed by this algorithm has to say.
+fn validation(policy: &JwtPolicy, algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = policy.leeway.0.as_secs();
+    validation.validate_nbf = true;
+    validation.validate_aud = !policy.audience.is_empty();
+    let mut required = vec!["exp"];
+    if let Some(issuer) = &policy.issuer {
+        validation.set_issuer(&[issuer]);
+        required.push("iss");
+    }
+    if validation.validate_aud {
+        validation.set_audience(&policy.audience);
+        required.push("aud");
+    }
+    validation.set_required_spec_claims(&required);
+    validation
+}
+
+/// A rule whose claim has been taken apart.
+#[derive(Debug)]
+struct Rule {
+    path: String,
+    /// The claim, as config writes it.
+    written: String,
+    /// Its name, or that of the outermost claim that it is inside of; and where it is in that, as a JSON pointer.
+    name: String,
+    inside: String,
+    values: Vec<String>,
+}
+
+impl Rule {
+    fn new(rule: &ClaimRule) -> Self {
+        let ClaimRule { path, claim, values } = rule.clone();
+        let (name, inside) = match claim.strip_prefix('/') {
+            Some(pointer) => {
+                let (first, rest) = pointer.split_at(pointer.find('/').unwrap_or(pointer.len()));
+                (token_of(first), rest.to_owned())
             }
-            None => match self.claim.strip_prefix('/') {
-                Some(only) => claims.get(&token_of(only)),
-                None => claims.get(&self.claim),
-            },
+            None => (claim.clone(), String::new()),
         };
+        Self { path, written: claim, name, inside, values }
+    }
+
+    fn is_kept(&self, claims: &Map<String, Value>) -> bool {
+        let claim = claims.get(&self.name).and_then(|value| value.pointer(&self.inside));
         let is_one = |text: &str| self.values.iter().any(|value| value == text);
         match claim {
-            Some(Value::String(words)) if self.claim == SCOPE => words.split(' ').any(is_one),
+            Some(Value::String(words)) if self.written == SCOPE => words.split(' ').any(is_one),
             Some(Value::String(text)) => is_one(text),
             Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).any(is_one),
             Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => false,

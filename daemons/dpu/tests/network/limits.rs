@@ -111,7 +111,7 @@ fn idle_connections_are_closed() {
     });
 }
 
-/// A body that stops arriving is 408; the time does not run while a cell works.
+/// A body that stops arriving is 408, with the tracing headers of its request; the time does not run while a cell works.
 #[test]
 fn slow_bodies_are_refused() {
     let config = DpuConfig {
@@ -121,9 +121,13 @@ fn slow_bodies_are_refused() {
     };
     check_with(config, async |node: Node| {
         let mut client = Raw::connect(node.addr).await;
-        client.send("POST /echo HTTP/1.1\r\nhost: node\r\ncontent-length: 10\r\n\r\nabc").await;
+        let lines =
+            "host: node\r\nx-request-id: r7\r\ntraceparent: 00-abc-1\r\nx-own: 1\r\ncontent-length: 10";
+        client.send(format!("POST /echo HTTP/1.1\r\n{lines}\r\n\r\nabc")).await;
         let reply = client.reply().await;
         assert_eq!((reply.status, reply.header("x-cellmesh-error")), (408, Some("body-too-slow")));
+        let traced = ["x-request-id", "traceparent", "x-own"].map(|name| reply.header(name));
+        assert_eq!(traced, [Some("r7"), Some("00-abc-1"), None]);
         node.settled().await;
         assert_eq!(node.seen_count(), 0);
     });

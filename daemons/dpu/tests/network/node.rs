@@ -15,7 +15,7 @@ use cellmesh_dpa::{Dpa, DpaConfig};
 use cellmesh_dpu::{Dpu, DpuConfig, Routes, ServiceName, serve_connection};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::head::HeadBuilder;
-use cellmesh_shm::ids::{CallId, ServiceId, SlotId};
+use cellmesh_shm::ids::{CallId, EndpointId, ServiceId, SlotId};
 use cellmesh_shm::link::Link;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use cellmesh_shm::port::{Arrived, Port, PortConfig, Progress};
@@ -45,6 +45,7 @@ impl Seen {
 /// The scripted worker and what it has seen.
 pub(crate) struct Worker {
     pub(crate) port: Port,
+    endpoint: EndpointId,
     seen: Vec<Seen>,
     /// Requests that it was told never to answer.
     held: Vec<SlotId>,
@@ -56,6 +57,7 @@ pub(crate) struct Worker {
 pub(crate) struct Node {
     pub(crate) addr: SocketAddr,
     pub(crate) dpu: Dpu,
+    dpa: Rc<RefCell<Dpa>>,
     pub(crate) worker: Rc<RefCell<Worker>>,
 }
 
@@ -96,23 +98,49 @@ pub(crate) fn routes() -> Arc<Routes> {
 /// A DPU at the far end of `link`, whose DPA knows the services by the same numbers.
 pub(crate) fn attached(link: Link, config: DpuConfig) -> Dpu {
     let dpu = Dpu::new(routes(), config);
-    dpu.attach(link, u32::MAX, routes().services().iter().map(ServiceName::as_str));
+    attach(&dpu, link);
     dpu
+}
+
+fn attach(dpu: &Dpu, link: Link) {
+    dpu.attach(link, u32::MAX, routes().services().iter().map(ServiceName::as_str));
+}
+
+/// A DPA, and the far end of its sidecar.
+fn dpa() -> (Dpa, Link) {
+    let mut dpa = Dpa::new(DpaConfig::default());
+    let sidecar = dpa.attach_sidecar(RingProfile::default()).expect("memory");
+    (dpa, Link::open(sidecar).expect("fresh descriptors"))
 }
 
 impl Node {
     pub(crate) async fn start(config: DpuConfig) -> Self {
-        let mut dpa = Dpa::new(DpaConfig::default());
-        let profile = RingProfile::default();
-        let sidecar = dpa.attach_sidecar(profile).expect("memory");
-        let worker = dpa.attach_worker(&[ServiceId(0), ServiceId(1)], profile).expect("memory");
-        let dpu = attached(Link::open(sidecar).expect("fresh descriptors"), config);
-        let worker = Rc::new(RefCell::new(Worker::new(Link::open(worker).expect("fresh descriptors"))));
+        let (mut dpa, sidecar) = dpa();
+        let worker = Rc::new(RefCell::new(Worker::attached(&mut dpa)));
+        let dpu = attached(sidecar, config);
+        let dpa = Rc::new(RefCell::new(dpa));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("bound");
         tokio::task::spawn_local(accept(listener, dpu.clone()));
-        tokio::task::spawn_local(pump(dpa, dpu.clone(), Rc::clone(&worker)));
-        Self { addr, dpu, worker }
+        tokio::task::spawn_local(pump(Rc::clone(&dpa), dpu.clone(), Rc::clone(&worker)));
+        Self { addr, dpu, dpa, worker }
+    }
+
+    /// The worker dies, and another comes.
+    pub(crate) fn replace_worker(&self) {
+        let (worker, dpa) = (&mut *self.worker.borrow_mut(), &mut *self.dpa.borrow_mut());
+        dpa.detach(worker.endpoint);
+        *worker = Worker::attached(dpa);
+        self.dpu.work().notify_one();
+    }
+
+    /// The DPA dies and its worker with it, and others come.
+    pub(crate) fn replace_dpa(&self) {
+        self.dpu.detach();
+        let (mut dpa, sidecar) = dpa();
+        *self.worker.borrow_mut() = Worker::attached(&mut dpa);
+        *self.dpa.borrow_mut() = dpa;
+        attach(&self.dpu, sidecar);
     }
 
     pub(crate) fn seen_count(&self) -> usize {
@@ -164,17 +192,17 @@ pub(crate) async fn accept(listener: TcpListener, dpu: Dpu) {
 }
 
 /// What a co-hosting lane does: everything in a circle until nothing moves, then sleep.
-async fn pump(mut dpa: Dpa, dpu: Dpu, worker: Rc<RefCell<Worker>>) {
+async fn pump(dpa: Rc<RefCell<Dpa>>, dpu: Dpu, worker: Rc<RefCell<Worker>>) {
     loop {
         let now = Nanos::now();
         let mut progress = dpu.pump(now);
-        progress |= dpa.pump(now);
+        progress |= dpa.borrow_mut().pump(now);
         progress |= worker.borrow_mut().pump();
         if progress.moved() {
             tokio::task::yield_now().await;
             continue;
         }
-        let next = [dpa.next_deadline(), dpu.next_deadline()].into_iter().flatten().min();
+        let next = [dpa.borrow().next_deadline(), dpu.next_deadline()].into_iter().flatten().min();
         let wait = next.map_or(Duration::from_secs(3600), |next| next.saturating_since(Nanos::now()));
         tokio::select! {
             () = dpu.work().notified() => {}
@@ -184,7 +212,9 @@ async fn pump(mut dpa: Dpa, dpu: Dpu, worker: Rc<RefCell<Worker>>) {
 }
 
 impl Worker {
-    fn new(link: Link) -> Self {
+    fn attached(dpa: &mut Dpa) -> Self {
+        let fds = dpa.attach_worker(&[ServiceId(0), ServiceId(1)], RingProfile::default()).expect("memory");
+        let (endpoint, link) = (fds.spec.endpoint, Link::open(fds).expect("fresh descriptors"));
         let message_bytes_max = u32::try_from(BIG + 64 * 1024).expect("fits");
         let config = PortConfig {
             calls_max: 64,
@@ -193,6 +223,7 @@ impl Worker {
         };
         Self {
             port: Port::new(link, config),
+            endpoint,
             seen: Vec::new(),
             held: Vec::new(),
             cancelled: 0,

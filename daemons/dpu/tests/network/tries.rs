@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cellmesh_dpu::policy::TryCounts;
+use cellmesh_dpu::policy::breaker::BreakerState;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::Fault;
 
@@ -78,6 +79,69 @@ fn open_circuit_answers_at_once() {
         assert_eq!(answer.headers().get("x-cellmesh-error"), Some(&b"circuit-open"[..]));
         assert_eq!((answer.status, node.seen_count(), counts(&node).circuit_refused), (503, 5, 2));
     });
+}
+
+/// A node whose circuit to `s1` is half open: the one call that may ask, of a client or of a worker, is with the worker.
+async fn half_open(node: &Node, asks_by_worker: bool) -> Option<Raw> {
+    for _ in 0..2 {
+        assert_eq!(ask(node, "GET", "/status/500").await.status, 500);
+    }
+    let before = node.seen_count();
+    loop {
+        if asks_by_worker {
+            let called = call(node, 1, "/never", Bytes::new());
+            let has_end =
+                |node: &Node| node.worker.borrow().answers.iter().any(|(found, _)| *found == called);
+            node.until(|node| node.seen_count() > before || has_end(node)).await;
+        } else {
+            let refused = node.dpu.stats().refused;
+            let mut client = Raw::connect(node.addr).await;
+            client.send(request("GET", "/never")).await;
+            node.until(|node| node.seen_count() > before || node.dpu.stats().refused > refused).await;
+            if node.seen_count() > before {
+                return Some(client);
+            }
+        }
+        if node.seen_count() > before {
+            return None;
+        }
+    }
+}
+
+const HALF_OPEN: &str = r#"{"breaker": {"failures_max": 2, "open": "1s", "open_max": "1s"}}"#;
+
+/// A circuit is half open when the link to the DPA is lost: the call that asked says nothing of the service, and the next one
+/// asks. It is not waited for until its time is over.
+#[test]
+fn lost_link_lets_the_next_call_ask() {
+    for asks_by_worker in [false, true] {
+        check_policy(HALF_OPEN, async |node: Node| {
+            let _client = half_open(&node, asks_by_worker).await;
+            assert_eq!(counts(&node).circuit, BreakerState::HalfOpen);
+            node.replace_dpa();
+            node.until(|node| counts(node).circuit == BreakerState::Open).await;
+            assert_eq!(ask(&node, "GET", "/hello").await.status, 200);
+            assert_eq!((counts(&node).circuit, counts(&node).circuit_openings), (BreakerState::Closed, 1));
+            assert_eq!(node.dpu.stats().relays_open, 0);
+        });
+    }
+}
+
+/// The worker that is asked dies: that is an answer, and the circuit is open for a while. It closes when another worker answers.
+#[test]
+fn circuit_survives_the_worker_that_is_asked() {
+    for asks_by_worker in [false, true] {
+        check_policy(HALF_OPEN, async |node: Node| {
+            let _client = half_open(&node, asks_by_worker).await;
+            node.replace_worker();
+            node.until(|node| counts(node).circuit == BreakerState::Open).await;
+            let mut status = 503;
+            while status == 503 {
+                status = ask(&node, "GET", "/hello").await.status;
+            }
+            assert_eq!((status, counts(&node).circuit), (200, BreakerState::Closed));
+        });
+    }
 }
 
 /// A caller that has no time left for an answer says nothing about the service: its deadlines open no circuit. Those of callers

@@ -87,6 +87,8 @@ families! {
         EGRESS_CALLS: Counter "egress_calls_total" [] "Calls made off this node.";
         EGRESS_FAILURES: Counter "egress_failures_total" [] "Calls off this node without an answer of their callee.";
         EGRESS_OPEN: Gauge "egress_calls_open" [] "Calls of workers on their way off this node.";
+        EGRESS_EJECTIONS: Counter "egress_ejections_total" [] "Times that an address of a service off this node was ejected as an outlier.";
+        EGRESS_EJECTED: Gauge "egress_addresses_ejected" [] "Addresses of services off this node that are ejected as outliers, by each lane for itself.";
     }
     "Policies of services" {
         POLICY_REFUSED: Counter "policy_refused_total" ["service", "reason"] "Requests refused by the policy of their service.";

@@ -94,18 +94,28 @@ impl Keys {
         }
     }
 
-    /// Keys that a token of this algorithm may be signed with, each with its algorithm. A key or a token without an id fits
-    /// any.
+    /// Those of all keys, each once.
+    pub(super) fn algorithms(&self) -> Vec<Algorithm> {
+        let mut algorithms = Vec::new();
+        for key in &*self.keys {
+            if !algorithms.contains(&key.algorithm) {
+                algorithms.push(key.algorithm);
+            }
+        }
+        algorithms
+    }
+
+    /// Keys that a token of this algorithm may be signed with. A key or a token without an id fits any.
     pub(super) fn fitting(
         &self,
         algorithm: Algorithm,
         id: Option<&str>,
-    ) -> impl Iterator<Item = (Algorithm, &DecodingKey)> {
+    ) -> impl Iterator<Item = &DecodingKey> {
         let fits = move |key: &&Key| {
             let is_meant = key.id.is_none() || id.is_none() || key.id.as_deref() == id;
             is_meant && key.algorithm == algorithm
         };
-        self.keys.iter().filter(fits).map(|key| (key.algorithm, &key.key))
+        self.keys.iter().filter(fits).map(|key| &key.key)
     }
 }
 

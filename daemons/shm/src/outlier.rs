@@ -1,22 +1,22 @@
-//! Outlier ejection: workers of a service that fail again and again get no requests for a while.
+//! Outlier ejection: members of a service that fail again and again get no requests for a while.
 //!
 //! ```text
 //!            failures_max in a row, and not too many are ejected
 //!   chosen ----------------------------------------------------> ejected --its time is over, or too few are left--> chosen
 //! ```
 //!
-//! - A failure is an answer of 500 and above, a fault that the worker says itself, or no answer by the request's deadline.
-//! - At most a share of a service's workers is ejected at once, and never all: one for itself is not an outlier.
+//! - A member is whatever can be chosen from: a worker at the DPA, an address of a service at the DPU. What a failure is
+//!   is theirs to say.
+//! - At most a share of a service's members is ejected at once, and never all: one for itself is not an outlier.
 //! - Who is ejected keeps what it has to answer. It gets requests again when its time is over; each time that it is ejected
 //!   again soon after that doubles the time.
-//! - Not here: who is chosen of those that are left (`flow.rs`).
+//! - Pure: time is passed in. Not here: who is chosen of those that are left.
 
 use std::time::Duration;
 
-use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::ids::EndpointId;
+use crate::clock::Nanos;
 
-/// When a worker of a service gets no requests for a while.
+/// When a member of a service gets no requests for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutlierRule {
     /// Failures in a row that eject it; at least 1. Source: Envoy's `consecutive_5xx`.
@@ -25,12 +25,12 @@ pub struct OutlierRule {
     pub ejection: Duration,
     /// Longest time that it is ejected, however often it has been before.
     pub ejection_max: Duration,
-    /// Percent of the service's workers that may be ejected at once; one may be in any case, if there is another.
+    /// Percent of the service's members that may be ejected at once; one may be in any case, if there is another.
     pub share_max: u8,
 }
 
 impl Default for OutlierRule {
-    /// Those of Envoy's outlier detection, but for the share: a node has few workers of a service.
+    /// Those of Envoy's outlier detection, but for the share: a service has few members.
     fn default() -> Self {
         Self {
             failures_max: 5,
@@ -41,23 +41,25 @@ impl Default for OutlierRule {
     }
 }
 
-/// A worker that is to get no requests for a while.
+/// A member that is to get no requests for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ejection {
-    pub(crate) worker: EndpointId,
-    pub(crate) span: Duration,
+pub struct Ejection<M> {
+    /// Who.
+    pub member: M,
+    /// For how long.
+    pub span: Duration,
 }
 
-/// The workers of one service, and how each has done.
+/// The members of one service, and how each has done.
 #[derive(Debug)]
-pub(crate) struct Outliers {
+pub struct Outliers<M> {
     rule: OutlierRule,
-    records: Vec<Record>,
+    records: Vec<Record<M>>,
 }
 
 #[derive(Debug)]
-struct Record {
-    worker: EndpointId,
+struct Record<M> {
+    member: M,
     /// In a row.
     failures: u32,
     /// How long it was ejected last; zero if it was not.
@@ -72,39 +74,44 @@ enum State {
     Ejected { until: Nanos },
 }
 
-impl Outliers {
-    pub(crate) fn new(rule: OutlierRule, workers: &[EndpointId]) -> Self {
+impl<M: Copy + Eq> Outliers<M> {
+    /// None of these members has failed yet.
+    #[must_use]
+    pub fn new(rule: OutlierRule, members: &[M]) -> Self {
         let mut outliers = Self { rule, records: Vec::new() };
-        workers.iter().for_each(|worker| outliers.add(*worker));
+        members.iter().for_each(|member| outliers.add(*member));
         outliers
     }
 
-    pub(crate) fn rule(&self) -> OutlierRule {
+    /// What is gone by.
+    #[must_use]
+    pub fn rule(&self) -> OutlierRule {
         self.rule
     }
 
-    pub(crate) fn add(&mut self, worker: EndpointId) {
+    /// Another member, which is chosen.
+    pub fn add(&mut self, member: M) {
         let state = State::Chosen { since: Nanos(0) };
-        self.records.push(Record { worker, failures: 0, span: Duration::ZERO, state });
+        self.records.push(Record { member, failures: 0, span: Duration::ZERO, state });
     }
 
-    /// Forgets a worker. Returns those that come back because too few would be left.
-    pub(crate) fn remove(&mut self, worker: EndpointId, now: Nanos) -> Vec<EndpointId> {
-        self.records.retain(|record| record.worker != worker);
+    /// Forgets a member. Returns those that come back because too few would be left.
+    pub fn remove(&mut self, member: M, now: Nanos) -> Vec<M> {
+        self.records.retain(|record| record.member != member);
         let mut back = Vec::new();
         while self.ejected() > self.ejected_most() {
             let ejected = self.records.iter_mut().filter(|record| record.is_ejected());
             let Some(first) = ejected.min_by_key(|record| record.state.until()) else { break };
             first.readmit(now);
-            back.push(first.worker);
+            back.push(first.member);
         }
         back
     }
 
-    /// A worker has answered, or has not in time. Whether it is ejected now.
-    pub(crate) fn note(&mut self, worker: EndpointId, has_failed: bool, now: Nanos) -> Option<Ejection> {
+    /// A member has done what it was asked, or has failed. Whether it is ejected now.
+    pub fn note(&mut self, member: M, has_failed: bool, now: Nanos) -> Option<Ejection<M>> {
         let rule = self.rule;
-        let index = self.records.iter().position(|record| record.worker == worker)?;
+        let index = self.records.iter().position(|record| record.member == member)?;
         let record = &mut self.records[index];
         record.failures = if has_failed { record.failures.saturating_add(1) } else { 0 };
         let State::Chosen { since } = record.state else { return None };
@@ -117,27 +124,29 @@ impl Outliers {
             if is_again { record.span.saturating_mul(2) } else { rule.ejection }.min(rule.ejection_max);
         record.span = span;
         record.state = State::Ejected { until: now.saturating_add(span) };
-        Some(Ejection { worker, span })
+        Some(Ejection { member, span })
     }
 
     /// Those whose time is over.
-    pub(crate) fn readmit(&mut self, now: Nanos) -> Vec<EndpointId> {
+    pub fn readmit(&mut self, now: Nanos) -> Vec<M> {
         let over =
             self.records.iter_mut().filter(|record| record.state.until().is_some_and(|until| until <= now));
         over.map(|record| {
             record.readmit(now);
-            record.worker
+            record.member
         })
         .collect()
     }
 
     /// When [`Outliers::readmit`] has something.
-    pub(crate) fn next(&self) -> Option<Nanos> {
+    #[must_use]
+    pub fn next(&self) -> Option<Nanos> {
         self.records.iter().filter_map(|record| record.state.until()).min()
     }
 
-    /// Workers that are ejected.
-    pub(crate) fn ejected(&self) -> usize {
+    /// How many members are ejected.
+    #[must_use]
+    pub fn ejected(&self) -> usize {
         self.records.iter().filter(|record| record.is_ejected()).count()
     }
 
@@ -146,13 +155,19 @@ impl Outliers {
         share.max(1).min(self.records.len().saturating_sub(1))
     }
 
+    /// Whether this member is ejected.
+    #[must_use]
+    pub fn is_ejected(&self, member: M) -> bool {
+        self.all_ejected().any(|ejected| ejected == member)
+    }
+
     /// Everybody who is ejected.
-    pub(crate) fn all_ejected(&self) -> impl Iterator<Item = EndpointId> {
-        self.records.iter().filter(|record| record.is_ejected()).map(|record| record.worker)
+    pub fn all_ejected(&self) -> impl Iterator<Item = M> {
+        self.records.iter().filter(|record| record.is_ejected()).map(|record| record.member)
     }
 }
 
-impl Record {
+impl<M> Record<M> {
     fn is_ejected(&self) -> bool {
         matches!(self.state, State::Ejected { .. })
     }
@@ -172,11 +187,12 @@ impl State {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, miri))))] // Its random numbers take Miri minutes.
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ids::EndpointId;
 
     const RULE: OutlierRule = OutlierRule {
         failures_max: 3,
@@ -185,7 +201,7 @@ mod tests {
         share_max: 50,
     };
 
-    fn outliers(workers: u16) -> Outliers {
+    fn outliers(workers: u16) -> Outliers<EndpointId> {
         let workers: Vec<EndpointId> = (0..workers).map(EndpointId).collect();
         Outliers::new(RULE, &workers)
     }
@@ -195,7 +211,7 @@ mod tests {
     }
 
     /// Fails until it is out, or three times.
-    fn fail(outliers: &mut Outliers, worker: u16, seconds: u64) -> Option<u64> {
+    fn fail(outliers: &mut Outliers<EndpointId>, worker: u16, seconds: u64) -> Option<u64> {
         (0..3)
             .find_map(|_| outliers.note(EndpointId(worker), true, at(seconds)))
             .map(|out| out.span.as_secs())
@@ -207,7 +223,7 @@ mod tests {
         let mut outliers = outliers(4);
         let mut note = |has_failed| outliers.note(EndpointId(1), has_failed, at(5));
         assert_eq!([true, true, false, true, true].map(|failed| note(failed).is_some()), [false; 5]);
-        assert_eq!(note(true), Some(Ejection { worker: EndpointId(1), span: RULE.ejection }));
+        assert_eq!(note(true), Some(Ejection { member: EndpointId(1), span: RULE.ejection }));
         assert_eq!(note(true), None, "it is out already");
         assert_eq!((outliers.ejected(), outliers.next()), (1, Some(at(15))));
         assert_eq!(outliers.readmit(at(14)), []);

@@ -1,0 +1,293 @@
+//! Addresses of services off the node: which of them a call goes to, where the service has a rule for outliers.
+//!
+//! ```text
+//! host --looked up, now and then--> addresses --without those that are ejected, in turn--> a call --> note
+//! ```
+//!
+//! - Each address has connections of its own: so it is known which of them has failed, and none is used while it is ejected.
+//! - What ejects an address, for how long and how many at once is decided by [`Outliers`], as for workers at the DPA. An
+//!   address that is found no more is forgotten, with its connections.
+//! - Pure: addresses, time and what a connection is are passed in. Not here: looking a host up and judging what was found
+//!   (`connect.rs`), making calls (`egress.rs`).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::outlier::{Ejection, OutlierRule, Outliers};
+
+/// How long addresses that were found are believed. Source: what cluster resolvers give their answers (CoreDNS: 5 s).
+const FOUND_FOR: Duration = Duration::from_secs(5);
+
+/// Addresses of one host that are used: more are passed over.
+const ADDRESSES_MAX: usize = 64;
+
+/// Hosts that are known: a cell has a say in the port of a service, and could name them all.
+const HOSTS_MAX: usize = 256;
+
+/// Hosts by their authority, with what a connection to each address is made with.
+#[derive(Debug)]
+pub(super) struct Hosts<C>(HashMap<String, Host<C>>);
+
+impl<C> Default for Hosts<C> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+/// One host, and how its addresses have done.
+#[derive(Debug)]
+struct Host<C> {
+    members: Vec<(SocketAddr, C)>,
+    outliers: Outliers<SocketAddr>,
+    /// Calls that were made to it.
+    turns: usize,
+    /// When its addresses were looked for, and when one was asked for.
+    found: Nanos,
+    used: Nanos,
+}
+
+impl<C: Clone> Hosts<C> {
+    /// Whether the addresses of a host are to be looked for before it is called. Says so once in a while: who is told does
+    /// it, and others use those that are known until then.
+    pub(super) fn wants_lookup(&mut self, host: &str, rule: OutlierRule, now: Nanos) -> bool {
+        let Some(known) = self.0.get_mut(host).filter(|known| known.outliers.rule() == rule) else {
+            return true;
+        };
+        let is_old = known.found.saturating_add(FOUND_FOR) <= now;
+        if is_old {
+            known.found = now;
+        }
+        is_old
+    }
+
+    /// These are the addresses of a host from now on.
+    ///
+    /// - `connect`: what connections to a new one are made with.
+    pub(super) fn found(
+        &mut self,
+        host: &str,
+        rule: OutlierRule,
+        addresses: &[SocketAddr],
+        now: Nanos,
+        connect: impl Fn(SocketAddr) -> C,
+    ) {
+        if self.0.get(host).is_none_or(|known| known.outliers.rule() != rule) {
+            self.make_room();
+            self.0.insert(host.to_owned(), Host::new(rule, now));
+        }
+        if let Some(known) = self.0.get_mut(host) {
+            known.replace(&addresses[..addresses.len().min(ADDRESSES_MAX)], now, connect);
+        }
+    }
+
+    /// Where to call a host, in the order in which to try: first that whose turn it is. None that is ejected. Empty if
+    /// nothing is known of the host.
+    pub(super) fn turn(&mut self, host: &str, now: Nanos) -> Vec<(SocketAddr, C)> {
+        self.0.get_mut(host).map(|known| known.turn(now)).unwrap_or_default()
+    }
+
+    /// An address has answered, or has failed. Whether it is ejected for that.
+    pub(super) fn note(
+        &mut self,
+        host: &str,
+        address: SocketAddr,
+        has_failed: bool,
+        now: Nanos,
+    ) -> Option<Ejection<SocketAddr>> {
+        let known = self.0.get_mut(host)?;
+        known.outliers.readmit(now);
+        known.outliers.note(address, has_failed, now)
+    }
+
+    /// Addresses that are ejected, of all hosts together.
+    pub(super) fn ejected(&mut self, now: Nanos) -> usize {
+        let ejected = |known: &mut Host<C>| {
+            known.outliers.readmit(now);
+            known.outliers.ejected()
+        };
+        self.0.values_mut().map(ejected).sum()
+    }
+
+    /// Forgets the host that was not called for the longest time if there are too many.
+    fn make_room(&mut self) {
+        if self.0.len() < HOSTS_MAX {
+            return;
+        }
+        let oldest = self.0.iter().min_by_key(|(_, known)| known.used).map(|(host, _)| host.clone());
+        if let Some(oldest) = oldest {
+            self.0.remove(&oldest);
+        }
+    }
+}
+
+impl<C: Clone> Host<C> {
+    fn new(rule: OutlierRule, now: Nanos) -> Self {
+        Self { members: Vec::new(), outliers: Outliers::new(rule, &[]), turns: 0, found: now, used: now }
+    }
+
+    fn replace(&mut self, addresses: &[SocketAddr], now: Nanos, connect: impl Fn(SocketAddr) -> C) {
+        self.found = now;
+        for address in addresses {
+            if self.members.iter().all(|(known, _)| known != address) {
+                self.members.push((*address, connect(*address)));
+                self.outliers.add(*address);
+            }
+        }
+        // After the new ones are there: who is ejected may stay so.
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            self.members.drain(..).partition(|(address, _)| addresses.contains(address));
+        self.members = kept;
+        for (address, _) in gone {
+            self.outliers.remove(address, now);
+        }
+    }
+
+    fn turn(&mut self, now: Nanos) -> Vec<(SocketAddr, C)> {
+        self.used = now;
+        self.outliers.readmit(now);
+        let chosen = self.members.iter().filter(|(address, _)| !self.outliers.is_ejected(*address));
+        let mut chosen: Vec<(SocketAddr, C)> = chosen.cloned().collect();
+        if !chosen.is_empty() {
+            let first = self.turns % chosen.len();
+            chosen.rotate_left(first);
+        }
+        self.turns = self.turns.wrapping_add(1);
+        chosen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULE: OutlierRule = OutlierRule {
+        failures_max: 3,
+        ejection: Duration::from_secs(10),
+        ejection_max: Duration::from_secs(30),
+        share_max: 50,
+    };
+
+    fn address(number: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], 1 + number))
+    }
+
+    fn at(seconds: u64) -> Nanos {
+        Nanos(seconds * 1_000_000_000)
+    }
+
+    /// One host at so many addresses.
+    fn hosts(count: u16) -> Hosts<()> {
+        let mut hosts = Hosts::default();
+        let addresses: Vec<SocketAddr> = (0..count).map(address).collect();
+        hosts.found("back", RULE, &addresses, at(1), |_| ());
+        hosts
+    }
+
+    fn first(hosts: &mut Hosts<()>, seconds: u64) -> SocketAddr {
+        hosts.turn("back", at(seconds))[0].0
+    }
+
+    /// Calls go round; who is ejected is passed over until its time is over.
+    #[test]
+    fn calls_go_round_those_that_are_left() {
+        let mut hosts = hosts(3);
+        let [a, b, c] = [0, 1, 2].map(address);
+        assert_eq!([2; 4].map(|now| first(&mut hosts, now)), [a, b, c, a]);
+        let noted = [2, 2, 2].map(|now| hosts.note("back", b, true, at(now)).is_some());
+        assert_eq!((noted, hosts.ejected(at(3))), ([false, false, true], 1));
+        assert_eq!([3; 4].map(|now| first(&mut hosts, now)), [a, c, a, c]);
+        assert_eq!(hosts.turn("back", at(11)).len(), 2);
+        assert_eq!((hosts.turn("back", at(12)).len(), hosts.ejected(at(12))), (3, 0));
+    }
+
+    /// Addresses are looked for again after a while, by one caller; another rule begins anew.
+    #[test]
+    fn addresses_are_looked_for_now_and_then() {
+        let mut hosts = hosts(2);
+        assert!(Hosts::<()>::default().wants_lookup("back", RULE, at(1)));
+        assert_eq!([5, 6, 6].map(|now| hosts.wants_lookup("back", RULE, at(now))), [false, true, false]);
+        let other = OutlierRule { failures_max: 1, ..RULE };
+        assert!(hosts.wants_lookup("back", other, at(6)));
+        hosts.found("back", other, &[address(0), address(1)], at(6), |_| ());
+        assert!(hosts.note("back", address(0), true, at(6)).is_some());
+    }
+
+    /// However many hosts are named, few are kept, and of each few addresses.
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut hosts = hosts(200);
+        assert_eq!(hosts.turn("back", at(1)).len(), ADDRESSES_MAX);
+        for port in 1..=HOSTS_MAX {
+            hosts.found(&format!("back:{port}"), RULE, &[address(0)], at(2), |_| ());
+        }
+        assert_eq!(hosts.0.len(), HOSTS_MAX);
+        assert!(hosts.turn("back", at(3)).is_empty(), "it was not called for the longest time");
+        assert_eq!(hosts.turn("back:1", at(3)).len(), 1);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Call { has_failed: bool },
+        Late { number: u16, has_failed: bool },
+        Pass { seconds: u64 },
+        Found { numbers: Vec<u16> },
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let failed = || prop::bool::weighted(0.8);
+        prop_oneof![
+            8 => failed().prop_map(|has_failed| Event::Call { has_failed }),
+            4 => (0..6u16, failed()).prop_map(|(number, has_failed)| Event::Late { number, has_failed }),
+            2 => (1..12u64).prop_map(|seconds| Event::Pass { seconds }),
+            1 => prop::collection::vec(0..6u16, 1..6).prop_map(|numbers| Event::Found { numbers }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens there is somewhere to call: all addresses that were found last and are not ejected, none twice; of
+        /// those never more are ejected than the rule says, and none for longer.
+        #[test]
+        fn there_is_always_an_address(events in prop::collection::vec(event(), 0..200)) {
+            let (mut hosts, mut all) = (hosts(4), (0..4).map(address).collect::<Vec<_>>());
+            let (mut now, mut out) = (at(1), HashMap::new());
+            let fail = |hosts: &mut Hosts<()>, out: &mut HashMap<_, _>, address, has_failed, now: Nanos| {
+                if let Some(Ejection { member, span }) = hosts.note("back", address, has_failed, now) {
+                    assert!(has_failed && member == address && !out.contains_key(&member));
+                    assert!(RULE.ejection <= span && span <= RULE.ejection_max);
+                    out.insert(member, now.saturating_add(span));
+                }
+            };
+            for event in events {
+                match event {
+                    Event::Call { has_failed } => {
+                        let called = hosts.turn("back", now)[0].0;
+                        prop_assert!(!out.contains_key(&called));
+                        fail(&mut hosts, &mut out, called, has_failed, now);
+                    }
+                    Event::Late { number, has_failed } => fail(&mut hosts, &mut out, address(number), has_failed, now),
+                    Event::Pass { seconds } => now = now.saturating_add(Duration::from_secs(seconds)),
+                    Event::Found { numbers } => {
+                        all = numbers.into_iter().map(address).collect();
+                        all.sort_unstable();
+                        all.dedup();
+                        hosts.found("back", RULE, &all, now, |_| ());
+                        // Some may be back, for want of others.
+                        let left: Vec<SocketAddr> = hosts.turn("back", now).into_iter().map(|(left, ())| left).collect();
+                        out.retain(|address, _| all.contains(address) && !left.contains(address));
+                    }
+                }
+                out.retain(|_, until| now < *until);
+                let mut left: Vec<SocketAddr> = hosts.turn("back", now).into_iter().map(|(left, ())| left).collect();
+                left.sort_unstable();
+                let expected: Vec<SocketAddr> = all.iter().copied().filter(|address| !out.contains_key(address)).collect();
+                prop_assert_eq!(left, expected);
+                prop_assert_eq!(hosts.ejected(now), out.len());
+                prop_assert!(out.len() <= (all.len() / 2).max(1).min(all.len() - 1));
+            }
+        }
+    }
+}

@@ -168,7 +168,7 @@ fn cases(options: &Options) -> Vec<MakeCase<'_>> {
         cases.push(Box::new(|| chain(options)));
     }
     if wanted("lanes") {
-        cases.push(Box::new(|| lanes()));
+        cases.push(Box::new(lanes));
     }
     if wanted("series") {
         for length in SERIES_LENGTHS {

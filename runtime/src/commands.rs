@@ -208,6 +208,32 @@ impl Admin {
     }
 }
 
+/// Connections that may wait to be accepted; the system's `net.core.somaxconn` may be less. The standard library asks for 128: of a
+/// burst beyond that each client waits a second or more until it tries again.
+const BACKLOG: i32 = 4096;
+
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    rustix::net::listen(&listener, BACKLOG).with_context(|| format!("cannot listen on {address}"))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Longer than it takes; a client that found no room would still be trying.
+    const HANG: Duration = Duration::from_secs(20);
+
+    /// Clients of a burst need not try again, also while nobody accepts them.
+    #[test]
+    fn burst_finds_room() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let burst: Result<Vec<_>, _> = (0..300).map(|_| TcpStream::connect_timeout(&address, HANG)).collect();
+        assert_eq!(burst.expect("all are taken").len(), 300);
+    }
 }

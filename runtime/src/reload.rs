@@ -200,8 +200,11 @@ impl Reload {
         if let Err(problems) = self.apply(Ok(text.clone())).await {
             self.refuse(&problems);
             self.refused.get_or_insert_with(|| Refused::new(Some(text), &problems));
+        } else if self.refused.as_ref().is_some_and(|refused| refused.text.as_ref() == Some(&text)) {
+            self.refused = None;
         } else if let Some(refused) = &mut self.refused {
-            // These keys may be what it was refused for.
+            // These keys may be what it was refused for; until that is known it still is.
+            self.reloads.still_refused();
             refused.next = Instant::now();
         }
     }

@@ -365,6 +365,7 @@ impl Worker {
     fn pass_on(&mut self, service: ServiceId, instance: Option<Instance>) {
         while let Some(waiting) = self.hosted[service].next_waiting() {
             if self.requests.get(waiting.ticket.request).is_some() {
+                self.now = Nanos::now();
                 return self.start(waiting.ticket, waiting.work, instance);
             }
         }

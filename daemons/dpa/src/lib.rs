@@ -277,7 +277,8 @@ impl Dpa {
             stats.reserved_now += outlet.reserved;
             stats.doorbells += outlet.tx.rings();
         }
-        for (inlet, outlet) in self.inlets.iter().flatten().zip(self.outlets.iter().flatten()) {
+        for (inlet, outlet) in self.inlets.iter().zip(&self.outlets) {
+            let (Some(inlet), Some(outlet)) = (inlet, outlet) else { continue };
             let rings = stats.rings_of(inlet.role);
             rings.wrote(outlet.tx.batches());
             rings.wait(outlet.tx.waiting_bytes(), inlet.rx.waiting_bytes());

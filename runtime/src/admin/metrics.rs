@@ -91,6 +91,11 @@ impl Reloads {
         self.0.last_refused.store(1, Ordering::Relaxed);
     }
 
+    /// The file is not what is in force, whatever else was taken over.
+    pub fn still_refused(&self) {
+        self.0.last_refused.store(1, Ordering::Relaxed);
+    }
+
     fn write(&self, text: &mut Text) {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let outcomes = [(&["applied"][..], of(&self.0.applied)), (&["refused"], of(&self.0.refused))];

@@ -184,7 +184,11 @@ impl Kept {
             let callee = &self.records[**place];
             !taken.contains(&callee.id) && is_made_by(callee, record, span)
         };
-        let first = |places: &'_ Vec<usize>| places.iter().take(LOOKED_THROUGH_MAX).find(fits).copied();
+        // Of several that which began first: what began later may fit into a later call.
+        let first = |places: &'_ Vec<usize>| {
+            let fitting = places.iter().take(LOOKED_THROUGH_MAX).filter(fits);
+            fitting.min_by_key(|place| self.records[**place].started).copied()
+        };
         let of_parent = self.by_parent.get(&span.id).and_then(first);
         let place = of_parent.or_else(|| {
             let key = (record.request_id.clone()?, span.target.clone()?);

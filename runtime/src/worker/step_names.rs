@@ -1,7 +1,8 @@
 //! Names of steps as labels of metrics: the first sixteen of a service by themselves, all others as one.
 //!
 //! - A name is what the id of a step has before its first `#`: the SDK numbers the steps of a graph behind it.
-//! - A cell chooses them, and may make them of what clients say: so they are bounded, in number and in length.
+//! - A cell chooses them, and may make them of what clients say: so they are bounded, in number and in length, and in what they
+//!   are made of.
 //! - They are the same on all lanes of a process, and a name that has a place keeps it: a series goes on.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,7 +60,7 @@ impl KnownNames {
 
     #[cold]
     fn learn(&mut self, name: &str) -> usize {
-        if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
+        if !is_label(name) {
             return NAMES_MAX;
         }
         // Nothing that can panic runs under the lock.
@@ -70,6 +71,12 @@ impl KnownNames {
         self.known.clone_from(&all);
         self.known.iter().position(|known| **known == *name).unwrap_or(NAMES_MAX)
     }
+}
+
+/// Whether a step is told apart by this name: others might be text of clients, or what the others are called.
+fn is_label(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/ ".contains(&byte);
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain) && name != OTHER
 }
 
 impl<T> Default for ByStep<T> {
@@ -97,8 +104,11 @@ impl<T: Tally> ByStep<T> {
 
     /// Name and count of each. `names`: those of the service, by their places.
     pub fn named<'n>(&'n self, names: &'n [Arc<str>]) -> impl Iterator<Item = (&'n str, &'n T)> {
-        let name = |place: usize| names.get(place).map_or(OTHER, |name| &**name);
-        self.0.iter().enumerate().map(move |(place, one)| (name(place), one))
+        let name = |place: usize| match names.get(place) {
+            Some(name) => Some(&**name),
+            None => (place == NAMES_MAX).then_some(OTHER),
+        };
+        self.0.iter().enumerate().filter_map(move |(place, one)| Some((name(place)?, one)))
     }
 }
 
@@ -120,7 +130,9 @@ mod tests {
         assert_eq!((one.place(Some("a#0")), one.place(Some("b#1")), one.place(Some("a#17"))), (0, 1, 0));
         assert_eq!((other.place(Some("c")), other.place(Some("b"))), (2, 1));
         assert_eq!((one.place(Some("c#3#4")), one.place(None)), (2, NAMES_MAX));
-        assert_eq!([one.place(Some("#1")), one.place(Some(&"x".repeat(65)))], [NAMES_MAX; 2]);
+        for name in ["#1", &"x".repeat(65), "other", "a\"b", "a\nb", "\u{e4}"] {
+            assert_eq!(one.place(Some(name)), NAMES_MAX, "{name:?}");
+        }
     }
 
     /// However many names there are, so many have a place of their own, and keep it.

@@ -78,6 +78,8 @@ impl Worker {
     fn call_step(&mut self, id: RequestId, step: StepIndex, work: GuestCall) {
         let Some(request) = self.requests.get(id) else { return };
         let service = request.message.service;
+        // Others may have been settled since the clock was read.
+        self.now = Nanos::now();
         let ticket = Ticket { request: id, step: Some(step), service, wanted: self.now };
         self.call(ticket, work);
     }

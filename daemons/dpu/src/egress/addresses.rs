@@ -20,6 +20,9 @@ use cellmesh_shm::outlier::{Ejection, OutlierRule, Outliers};
 /// How long addresses that were found are believed. Source: what cluster resolvers give their answers (CoreDNS: 5 s).
 const FOUND_FOR: Duration = Duration::from_secs(5);
 
+/// How long they serve while the host is found no more: then they may be somebody else's.
+const SERVE_FOR: Duration = Duration::from_secs(60);
+
 /// Addresses of one host that are used: more are passed over.
 const ADDRESSES_MAX: usize = 64;
 
@@ -43,7 +46,8 @@ struct Host<C> {
     outliers: Outliers<SocketAddr>,
     /// Calls that were made to it.
     turns: usize,
-    /// When its addresses were looked for, and when one was asked for.
+    /// When its addresses were looked for, when they were found, and when one was asked for.
+    sought: Nanos,
     found: Nanos,
     used: Nanos,
 }
@@ -55,9 +59,9 @@ impl<C: Clone> Hosts<C> {
         let Some(known) = self.0.get_mut(host).filter(|known| known.outliers.rule() == rule) else {
             return true;
         };
-        let is_old = known.found.saturating_add(FOUND_FOR) <= now;
+        let is_old = known.sought.saturating_add(FOUND_FOR) <= now;
         if is_old {
-            known.found = now;
+            known.sought = now;
         }
         is_old
     }
@@ -83,9 +87,11 @@ impl<C: Clone> Hosts<C> {
     }
 
     /// Where to call a host, in the order in which to try: first that whose turn it is. None that is ejected. Empty if
-    /// nothing is known of the host.
-    pub(super) fn turn(&mut self, host: &str, now: Nanos) -> Vec<(SocketAddr, C)> {
-        self.0.get_mut(host).map(|known| known.turn(now)).unwrap_or_default()
+    /// nothing is known of the host, or nothing was for too long.
+    pub(super) fn turn(&mut self, host: &str, rule: OutlierRule, now: Nanos) -> Vec<(SocketAddr, C)> {
+        let known = self.0.get_mut(host).filter(|known| known.outliers.rule() == rule);
+        let serves = known.filter(|known| now < known.found.saturating_add(SERVE_FOR));
+        serves.map(|known| known.turn(now)).unwrap_or_default()
     }
 
     /// An address has answered, or has failed. Whether it is ejected for that.
@@ -124,11 +130,18 @@ impl<C: Clone> Hosts<C> {
 
 impl<C: Clone> Host<C> {
     fn new(rule: OutlierRule, now: Nanos) -> Self {
-        Self { members: Vec::new(), outliers: Outliers::new(rule, &[]), turns: 0, found: now, used: now }
+        Self {
+            members: Vec::new(),
+            outliers: Outliers::new(rule, &[]),
+            turns: 0,
+            sought: now,
+            found: now,
+            used: now,
+        }
     }
 
     fn replace(&mut self, addresses: &[SocketAddr], now: Nanos, connect: impl Fn(SocketAddr) -> C) {
-        self.found = now;
+        (self.sought, self.found) = (now, now);
         for address in addresses {
             if self.members.iter().all(|(known, _)| known != address) {
                 self.members.push((*address, connect(*address)));
@@ -188,7 +201,7 @@ mod tests {
     }
 
     fn first(hosts: &mut Hosts<()>, seconds: u64) -> SocketAddr {
-        hosts.turn("back", at(seconds))[0].0
+        hosts.turn("back", RULE, at(seconds))[0].0
     }
 
     /// Calls go round; who is ejected is passed over until its time is over.
@@ -200,8 +213,8 @@ mod tests {
         let noted = [2, 2, 2].map(|now| hosts.note("back", b, true, at(now)).is_some());
         assert_eq!((noted, hosts.ejected(at(3))), ([false, false, true], 1));
         assert_eq!([3; 4].map(|now| first(&mut hosts, now)), [a, c, a, c]);
-        assert_eq!(hosts.turn("back", at(11)).len(), 2);
-        assert_eq!((hosts.turn("back", at(12)).len(), hosts.ejected(at(12))), (3, 0));
+        assert_eq!(hosts.turn("back", RULE, at(11)).len(), 2);
+        assert_eq!((hosts.turn("back", RULE, at(12)).len(), hosts.ejected(at(12))), (3, 0));
     }
 
     /// Addresses are looked for again after a while, by one caller; another rule begins anew.
@@ -216,17 +229,27 @@ mod tests {
         assert!(hosts.note("back", address(0), true, at(6)).is_some());
     }
 
+    /// Addresses of a host that is found no more are somebody else's soon.
+    #[test]
+    fn addresses_do_not_serve_for_ever() {
+        let mut hosts = hosts(2);
+        assert!(hosts.wants_lookup("back", RULE, at(60)));
+        assert_eq!([60, 61].map(|now| hosts.turn("back", RULE, at(now)).len()), [2, 0]);
+        hosts.found("back", RULE, &[address(1)], at(61), |_| ());
+        assert_eq!(hosts.turn("back", RULE, at(62)).len(), 1);
+    }
+
     /// However many hosts are named, few are kept, and of each few addresses.
     #[test]
     fn what_is_kept_is_bounded() {
         let mut hosts = hosts(200);
-        assert_eq!(hosts.turn("back", at(1)).len(), ADDRESSES_MAX);
+        assert_eq!(hosts.turn("back", RULE, at(1)).len(), ADDRESSES_MAX);
         for port in 1..=HOSTS_MAX {
             hosts.found(&format!("back:{port}"), RULE, &[address(0)], at(2), |_| ());
         }
         assert_eq!(hosts.0.len(), HOSTS_MAX);
-        assert!(hosts.turn("back", at(3)).is_empty(), "it was not called for the longest time");
-        assert_eq!(hosts.turn("back:1", at(3)).len(), 1);
+        assert!(hosts.turn("back", RULE, at(3)).is_empty(), "it was not called for the longest time");
+        assert_eq!(hosts.turn("back:1", RULE, at(3)).len(), 1);
     }
 
     #[derive(Debug, Clone)]
@@ -264,24 +287,27 @@ mod tests {
             for event in events {
                 match event {
                     Event::Call { has_failed } => {
-                        let called = hosts.turn("back", now)[0].0;
+                        let called = hosts.turn("back", RULE, now)[0].0;
                         prop_assert!(!out.contains_key(&called));
                         fail(&mut hosts, &mut out, called, has_failed, now);
                     }
                     Event::Late { number, has_failed } => fail(&mut hosts, &mut out, address(number), has_failed, now),
-                    Event::Pass { seconds } => now = now.saturating_add(Duration::from_secs(seconds)),
+                    Event::Pass { seconds } => {
+                        now = now.saturating_add(Duration::from_secs(seconds));
+                        hosts.found("back", RULE, &all, now, |_| ());
+                    }
                     Event::Found { numbers } => {
                         all = numbers.into_iter().map(address).collect();
                         all.sort_unstable();
                         all.dedup();
                         hosts.found("back", RULE, &all, now, |_| ());
                         // Some may be back, for want of others.
-                        let left: Vec<SocketAddr> = hosts.turn("back", now).into_iter().map(|(left, ())| left).collect();
+                        let left: Vec<SocketAddr> = hosts.turn("back", RULE, now).into_iter().map(|(left, ())| left).collect();
                         out.retain(|address, _| all.contains(address) && !left.contains(address));
                     }
                 }
                 out.retain(|_, until| now < *until);
-                let mut left: Vec<SocketAddr> = hosts.turn("back", now).into_iter().map(|(left, ())| left).collect();
+                let mut left: Vec<SocketAddr> = hosts.turn("back", RULE, now).into_iter().map(|(left, ())| left).collect();
                 left.sort_unstable();
                 let expected: Vec<SocketAddr> = all.iter().copied().filter(|address| !out.contains_key(address)).collect();
                 prop_assert_eq!(left, expected);

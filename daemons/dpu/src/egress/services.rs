@@ -5,6 +5,8 @@
 //! - An address that takes no connection has been sent nothing: the call goes to the next one. It counts as a failure.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cellmesh_shm::clock::Nanos;
@@ -12,10 +14,13 @@ use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use cellmesh_shm::outlier::{Ejection, OutlierRule};
 use http::{HeaderValue, Request, Uri};
 use http_body_util::Full;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
 
 use super::connect::ConnectError;
 use super::hosts::Authority;
-use super::{Callee, EgressClients, Failure, HOPS_MAX, HttpClient, client, request};
+use super::{Callee, Connections, EgressClients, Failure, HOPS_MAX, HttpClient, client, request};
+use crate::config::EgressConfig;
 use crate::forward::HOPS_HEADER;
 use crate::policy::breaker::Verdict;
 use crate::policy::retry::Outcome;
@@ -64,24 +69,34 @@ impl EgressClients {
             let client = if self.is_http2(host) { &self.connections.http2 } else { &self.connections.http1 };
             return self.exchange(client, to_node(host, message)?, host, deadline, Callee::Node).await;
         };
-        let mut last = Err(Failure::Connect(ConnectError::NoHost));
-        for (address, client) in self.turn(host, rule).await? {
+        let late = || Failure::TimedOut { host: host.to_owned(), limit: self.config.try_timeout.0 };
+        let turn = timeout(deadline.saturating_since(Nanos::now()), self.turn(host, rule)).await;
+        let mut last = Err(late());
+        for (address, client) in turn.unwrap_or_else(|_| Err(late()))? {
+            let had = deadline.saturating_since(Nanos::now());
+            if had.is_zero() {
+                return last;
+            }
             last = self.exchange(&client, to_node(host, message)?, host, deadline, Callee::Node).await;
-            let has_failed = match verdict(&last) {
-                Verdict::Failure => true,
-                Verdict::Success => false,
-                Verdict::Nothing => return last,
-            };
-            let now = Nanos::now();
+            if self.says_nothing(&last, had) {
+                return last;
+            }
+            let (has_failed, now) = (verdict(&last) == Verdict::Failure, Nanos::now());
             if let Some(ejection) = self.connections.hosts.borrow_mut().note(host, address, has_failed, now) {
                 tell(host, ejection);
                 ejected();
             }
-            if !matches!(last, Err(Failure::Connect(ConnectError::Refused { .. }))) {
+            if !was_sent_nothing(&last) {
                 return last;
             }
         }
         last
+    }
+
+    /// Whether an outcome is nobody's failure: as a circuit would judge it, or because there was little time for it.
+    fn says_nothing(&self, exchanged: &Exchanged, had: Duration) -> bool {
+        let is_late = matches!(exchanged, Err(Failure::TimedOut { .. }));
+        verdict(exchanged) == Verdict::Nothing || (is_late && had < self.config.try_timeout.0 / 2)
     }
 
     /// Addresses of services that are ejected.
@@ -89,29 +104,59 @@ impl EgressClients {
         self.connections.hosts.borrow_mut().ejected(now)
     }
 
-    /// Where to call a service, in the order in which to try; at least one. Looks it up if that was not done lately.
+    /// Where to call a service, in the order in which to try; at least one. Looks it up if that was not done lately: those that
+    /// are known are used meanwhile.
     async fn turn(&self, host: &str, rule: OutlierRule) -> Result<Vec<(SocketAddr, HttpClient)>, Failure> {
-        let (connections, http2) = (&self.connections, self.is_http2(host));
+        let connections = &self.connections;
         let wants_lookup = connections.hosts.borrow_mut().wants_lookup(host, rule, Nanos::now());
-        let mut problem = ConnectError::NoHost;
-        if wants_lookup {
-            let authority = Authority::parse(host).unwrap_or(Authority { host, port: None });
-            match connections.connector.addresses(authority).await {
-                Ok(found) => {
-                    let connect = |address| client(&self.config, connections.connector.to(address), http2);
-                    connections.hosts.borrow_mut().found(host, rule, &found, Nanos::now(), connect);
-                }
-                // Those that were found before serve until others are found.
-                Err(error) => problem = error,
+        let turn = connections.hosts.borrow_mut().turn(host, rule, Nanos::now());
+        let lookup = LookUp {
+            connections: Rc::clone(connections),
+            config: self.config.clone(),
+            host: host.to_owned(),
+            rule,
+            http2: self.is_http2(host),
+        };
+        if !turn.is_empty() {
+            if wants_lookup {
+                // It ends by itself: a lookup is bounded in time.
+                drop(spawn_local(lookup.run()));
             }
+            return Ok(turn);
         }
-        let turn = connections.hosts.borrow_mut().turn(host, Nanos::now());
+        let problem = lookup.run().await.err().unwrap_or(ConnectError::NoHost);
+        let turn = connections.hosts.borrow_mut().turn(host, rule, Nanos::now());
         if turn.is_empty() { Err(Failure::Connect(problem)) } else { Ok(turn) }
     }
 
     fn is_http2(&self, host: &str) -> bool {
         self.speaks_http2(Authority::parse(host).map_or(host, |authority| authority.host))
     }
+}
+
+/// Looks for the addresses of a host. Those that were found before serve for a while if none are.
+struct LookUp {
+    connections: Rc<Connections>,
+    config: EgressConfig,
+    host: String,
+    rule: OutlierRule,
+    http2: bool,
+}
+
+impl LookUp {
+    async fn run(self) -> Result<(), ConnectError> {
+        let Self { connections, config, host, rule, http2 } = self;
+        let authority = Authority::parse(&host).unwrap_or(Authority { host: &host, port: None });
+        let found = connections.connector.addresses(authority).await?;
+        let connect = |address| client(&config, connections.connector.to(address), http2);
+        connections.hosts.borrow_mut().found(&host, rule, &found, Nanos::now(), connect);
+        Ok(())
+    }
+}
+
+/// An address that took no connection: another may be asked.
+fn was_sent_nothing(exchanged: &Exchanged) -> bool {
+    matches!(exchanged, Err(Failure::Connect(ConnectError::Refused { .. } | ConnectError::TimedOut { .. })))
 }
 
 /// The request as it goes to another node.
@@ -141,7 +186,6 @@ fn tell(host: &str, ejection: Ejection<SocketAddr>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::EgressConfig;
 
     fn host(config: EgressConfig, named: Option<&str>) -> Option<String> {
         let clients = EgressClients::new(&config, 0);

@@ -20,7 +20,7 @@ pub mod seeds;
 mod sides;
 
 use cellmesh_shm::attach::{FromDpa, LANES_MAX, ToDpa};
-use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind, FrameLimits, HEADER_WORDS, RingName, padded};
+use cellmesh_shm::frame::{Frame, FrameKind, FrameLimits, HEADER_WORDS, RingName, padded};
 use cellmesh_shm::ids::EndpointId;
 use cellmesh_shm::link::LinkSpec;
 use cellmesh_shm::profile::RingProfile;

@@ -79,8 +79,7 @@ impl Text {
         self.write(format_args!("{}{}{suffix}", family.prefix(), family.name));
         let mut before = '{';
         for (name, value) in family.labels.iter().zip(labels) {
-            // Names of services and words of ours: nothing to escape.
-            self.write(format_args!("{before}{name}=\"{value}\""));
+            self.write(format_args!("{before}{name}=\"{}\"", Escaped(value)));
             before = ',';
         }
         if let Some(le) = le {
@@ -92,6 +91,27 @@ impl Text {
 
     fn write(&mut self, text: fmt::Arguments<'_>) {
         self.0.write_fmt(text).expect("memory takes all text");
+    }
+}
+
+/// The value of a label. Source: the text format, "Comments, help text, and type information".
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(['\\', '"', '\n']) {
+            let (before, from) = rest.split_at(at);
+            let escape = match from.as_bytes()[0] {
+                b'\n' => "\\n",
+                b'"' => "\\\"",
+                _ => "\\\\",
+            };
+            f.write_str(before)?;
+            f.write_str(escape)?;
+            rest = &from[1..];
+        }
+        f.write_str(rest)
     }
 }
 
@@ -113,6 +133,13 @@ impl fmt::Display for Seconds {
 mod tests {
     use super::super::families::{CELL_DURATION, CONNECTIONS_OPEN, POLICY_REFUSED, REQUESTS_RECEIVED};
     use super::*;
+
+    /// A value cannot end its label, or its line.
+    #[test]
+    fn values_stay_inside_their_quotes() {
+        assert_eq!(Escaped("a\"} 1\nb\\").to_string(), "a\\\"} 1\\nb\\\\");
+        assert_eq!(Escaped("plain").to_string(), "plain");
+    }
 
     /// Families say what they are, samples carry their labels, and what has no samples is not there.
     #[test]

@@ -55,7 +55,7 @@ pub(super) struct Meter {
     stats: Rc<RefCell<CellStats>>,
     names: Rc<RefCell<KnownNames>>,
     lane: Rc<LaneCpu>,
-    on_lane: Rc<Cell<OnLane>>,
+    on_lane: Rc<RefCell<OnLane>>,
 }
 
 /// What is counted of a cell by others than its worker.
@@ -275,11 +275,9 @@ impl Meters {
     fn share_out(&self, now: Duration) {
         let services = self.services.borrow();
         let had = self.lane.look(now);
-        let all = services.values().map(|service| service.meter.on_lane.get().cpu()).sum();
+        let all = services.values().map(|service| service.meter.on_lane.borrow().cpu()).sum();
         for Metered { meter, .. } in services.values() {
-            let mut on_lane = meter.on_lane.get();
-            meter.stats.borrow_mut().cpu += on_lane.settle(had, all);
-            meter.on_lane.set(on_lane);
+            meter.stats.borrow_mut().cpu += meter.on_lane.borrow_mut().settle(had, all);
         }
     }
 
@@ -353,25 +351,18 @@ impl Meter {
         call.queue.record(timing.begun.saturating_since(timing.wanted));
         call.run.record(timing.ran);
         let took = timing.ran.saturating_sub(timing.pooled);
-        let mut on_lane = self.on_lane.get();
-        on_lane.took(took);
-        self.on_lane.set(on_lane);
+        self.on_lane.borrow_mut().took(took);
         self.lane.took(took);
     }
 
     /// Whether what the next call has of the processor is to be measured.
     pub(super) fn measures(&self) -> bool {
-        let mut on_lane = self.on_lane.get();
-        let measures = on_lane.measures();
-        self.on_lane.set(on_lane);
-        measures
+        self.on_lane.borrow_mut().measures()
     }
 
     /// It was: of so much time on the lane.
     pub(super) fn measured(&self, cpu: Duration, took: Duration) {
-        let mut on_lane = self.on_lane.get();
-        on_lane.measured(cpu, took);
-        self.on_lane.set(on_lane);
+        self.on_lane.borrow_mut().measured(cpu, took);
     }
 
     /// A guest call that somebody waited for did not return.

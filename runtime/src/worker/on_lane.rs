@@ -1,6 +1,6 @@
 //! What guest calls have of a lane's processor, without a system call or two for each.
 //!
-//! - Calls of a service that usually takes long on its lane are measured each; of one whose calls are short one in sixteen is,
+//! - Calls of a service that usually takes long on its lane are measured each; of one whose calls are short one in sixty-four is,
 //!   and the others had the share of their time that these had. So it is calls that are compared with calls: our own code
 //!   waits for a processor elsewhere, where it wakes others.
 //! - What all come to is held against the kernel's count of the thread, and cut to it.
@@ -11,9 +11,9 @@ use std::time::Duration;
 use crate::cpu;
 
 /// From here on each call is measured: two system calls are less than a hundredth of it.
-const LONG: Duration = Duration::from_micros(100);
+const LONG_NS: u64 = 100_000;
 /// Of shorter ones, one in so many is.
-const MEASURED_EVERY: u32 = 16;
+const MEASURED_EVERY: u32 = 64;
 /// So much of the lane's time is put together before it is held against the kernel's count.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Measured time that the share is of, before older counts for half: it follows what else the machine does.
@@ -60,8 +60,8 @@ pub(super) struct OnLane {
     /// The same of the latest measured ones, for the share.
     known: Duration,
     known_cpu: Duration,
-    /// What a call usually takes.
-    usual: Duration,
+    /// What a call usually takes, in nanoseconds.
+    usual_ns: u64,
     /// Calls until the next one that is measured.
     left: u32,
 }
@@ -70,14 +70,15 @@ impl OnLane {
     /// A call has ended that took so much of the lane's time.
     pub(super) fn took(&mut self, time: Duration) {
         self.took += time;
-        self.usual = (self.usual * 7 + time) / 8;
+        let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.usual_ns = self.usual_ns - self.usual_ns / 8 + time_ns / 8;
     }
 
     /// Whether the next call is measured.
     pub(super) fn measures(&mut self) -> bool {
         let is_its_turn = self.left == 0;
         self.left = if is_its_turn { MEASURED_EVERY - 1 } else { self.left - 1 };
-        is_its_turn || self.usual >= LONG
+        is_its_turn || self.usual_ns >= LONG_NS
     }
 
     /// It had so much of the processor, in so much time.
@@ -127,14 +128,14 @@ mod tests {
         calls.took(US(10));
         assert_eq!(calls.settle(US(1000), calls.cpu()), US(10));
         let mut measured = 0;
-        for _ in 0..160 {
+        for _ in 0..640 {
             if calls.measures() {
                 calls.measured(US(5), US(10));
                 measured += 1;
             }
             calls.took(US(10));
         }
-        assert_eq!((measured, calls.settle(US(2000), calls.cpu())), (10, US(800)));
+        assert_eq!((measured, calls.settle(US(8000), calls.cpu())), (10, US(3200)));
         assert_eq!(calls.settle(US(2000), calls.cpu()), Duration::ZERO, "nothing has come since");
     }
 

@@ -116,7 +116,7 @@ families! {
         CELL_FAULTS: Counter "cell_faults_total" ["service", "kind"] "Calls of a cell's functions that did not return, by reason.";
         CELL_INSTANCES_MADE: Counter "cell_instances_started_total" ["service"] "Instances that were made.";
         CELL_MEMORY: Gauge "cell_memory_bytes" ["service"] "Linear memory of the instances of a cell, busy or ready.";
-        CELL_CPU: Counter "cell_cpu_seconds_total" ["service"] "Processor time of calls of a cell's functions, with the making of their instances. On threads of the pool, and on a lane of calls of a service that usually take 100 us or more there, it is the kernel's own count; of shorter ones one in sixteen is measured, and the others count with the share of their time that these had. No more than the kernel has counted of the lane.";
+        CELL_CPU: Counter "cell_cpu_seconds_total" ["service"] "Processor time of calls of a cell's functions, with the making of their instances. On threads of the pool, and on a lane of calls of a service that usually take 100 us or more there, it is the kernel's own count; of shorter ones one in sixty-four is measured, and the others count with the share of their time that these had. No more than the kernel has counted of the lane.";
         CELL_INSTANCES_BUSY: Gauge "cell_instances_busy" ["service"] "Instances that run a function, or wait in one.";
     }
     "The DPA: rings and custody" {

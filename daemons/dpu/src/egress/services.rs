@@ -185,6 +185,8 @@ fn tell(host: &str, ejection: Ejection<SocketAddr>) {
 
 #[cfg(test)]
 mod tests {
+    use cellmesh_shm::message::Fault;
+
     use super::*;
 
     fn host(config: EgressConfig, named: Option<&str>) -> Option<String> {
@@ -208,5 +210,20 @@ mod tests {
         assert_eq!(host(mapped("Back"), Some("back.shop")).as_deref(), Some("back"));
         assert_eq!(host(mapped("back.shop"), Some("back.shop:1")).as_deref(), Some("back.shop:1"));
         assert_eq!(host(mapped("other"), Some("back")), None);
+    }
+
+    /// A call that had little time says nothing of an address that did not answer in it; one that had enough does. Where no
+    /// connection was taken another address may be asked, and after anything else none.
+    #[test]
+    fn outcomes_are_told_apart() {
+        let clients = EgressClients::new(&EgressConfig::default(), 0);
+        let usual = clients.config.try_timeout.0;
+        let late = || Err(Failure::TimedOut { host: "back".into(), limit: usual });
+        assert!(clients.says_nothing(&late(), usual / 4) && !clients.says_nothing(&late(), usual));
+        let answered = |status| Ok(ResponseMessage { status, ..ResponseMessage::faulted(Fault::None) });
+        assert!(!clients.says_nothing(&answered(503), usual / 4));
+        let unanswered = ConnectError::TimedOut { host: "back".into(), limit: usual };
+        assert!(was_sent_nothing(&Err(Failure::Connect(unanswered))));
+        assert!(!was_sent_nothing(&late()) && !was_sent_nothing(&answered(503)));
     }
 }

@@ -17,6 +17,7 @@
 mod critical;
 mod export;
 mod ingress;
+mod noted;
 mod otlp;
 mod record;
 mod recorder;
@@ -28,10 +29,11 @@ pub use cellmesh_dpu::trace_context::{Ids, Parent};
 pub(crate) use export::Outbox;
 pub use export::{Exported, Exporter};
 pub use ingress::IngressParts;
+pub use noted::{SpanKind, Trace};
 pub use record::{
     GraphRecord, IngressRecord, PlanShape, RecordId, RequestRecord, ShapeKind, SpanRecord, StepShape, Why,
 };
-pub use recorder::{Ended, Kept, Recorder, RecorderParts, SpanKind, Trace};
+pub use recorder::{Ended, Kept, Recorder, RecorderParts};
 pub(crate) use recording::Sent;
 pub use recording::{Course, FORM, Message, Recording, StepCourse, StepDeed};
 pub use sampler::Sampler;

@@ -248,14 +248,14 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// A call to `back`, from the start of its request until so many milliseconds later.
-    fn call(id: u64, took_ms: u64) -> SpanRecord {
+    /// A call to `back`, so many milliseconds after its request began, and for so many.
+    fn call(id: u64, start_ms: u64, took_ms: u64) -> SpanRecord {
         SpanRecord {
             id,
             kind: SpanKind::Egress,
             step: None,
             target: Some("back".into()),
-            start: Duration::ZERO,
+            start: millis(start_ms),
             took: millis(took_ms),
             queue_and_run: None,
             status: 503,
@@ -295,7 +295,7 @@ mod tests {
     /// A long call, into which all fit, leaves the short ones those that they could have made.
     #[test]
     fn every_call_finds_its_callee() {
-        let caller = record(9, "front", 0, 20, vec![call(101, 12), call(102, 6), call(103, 5)]);
+        let caller = record(9, "front", 0, 20, vec![call(101, 0, 12), call(102, 0, 6), call(103, 0, 5)]);
         let callees =
             [(1, 4), (2, 5), (3, 11)].map(|(number, took)| record(number, "back", 0, took, Vec::new()));
         let kept = Kept::new([caller].into_iter().chain(callees).collect());
@@ -309,5 +309,19 @@ mod tests {
             "{told}"
         );
         assert!(callees.iter().all(|callee| callee.is_string()), "{told}");
+    }
+
+    /// Of two that fit a call, the one that began first is its callee: the other fits a call that began later too.
+    #[test]
+    fn what_began_first_is_chosen() {
+        let caller = record(9, "front", 0, 20, vec![call(101, 0, 10), call(102, 5, 6)]);
+        let callees = [record(1, "back", 1, 7, Vec::new()), record(2, "back", 6, 3, Vec::new())];
+        let kept = Kept::new([caller].into_iter().chain(callees).collect());
+        let told = kept.one(RecordId { lane: 0, number: 9 }).expect("it is kept");
+        let told: Value = serde_json::from_str(&told).expect("JSON");
+        assert_eq!(
+            (&told["spans"][0]["callee"], &told["spans"][1]["callee"]),
+            (&"0-1".into(), &"0-2".into())
+        );
     }
 }

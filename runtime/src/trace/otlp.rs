@@ -11,8 +11,8 @@ use cellmesh_dpu::trace_context::Ids;
 use serde_json::{Value, json};
 
 use super::export::Outgoing;
+use super::noted::SpanKind;
 use super::record::{GraphRecord, IngressRecord, RequestRecord, SpanRecord, Why};
-use super::recorder::SpanKind;
 
 /// `SpanKind` of OTLP.
 const INTERNAL: u8 = 1;

@@ -9,7 +9,7 @@ use cellmesh_dpu::trace_context::Ids;
 use cellmesh_graph::{Plan, Span, Work};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::recorder::SpanKind;
+use super::noted::SpanKind;
 
 /// Steps of a plan that are kept; more are counted.
 const STEPS_MAX: usize = 500;

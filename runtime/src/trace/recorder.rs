@@ -8,74 +8,24 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use cellmesh_dpu::origin::{REQUEST_ID, TRACEPARENT};
 use cellmesh_dpu::trace_context::{Ids, Parent, Traceparent};
-use cellmesh_graph::{BuiltRequests, Plan, StepIndex, StepResult};
+use cellmesh_graph::{Plan, StepIndex};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
-use serde::Serialize;
 
 use super::export::{Outbox, Outgoing};
+use super::noted::{SPANS_MAX, Span, SpanKind, Trace};
 use super::record::{GraphRecord, PlanShape, RecordId, RequestRecord, SpanRecord, Why, text, unix_now};
-use super::recording::{Recording, Sent, Tape};
+use super::recording::{Recording, Tape};
 use super::{IngressParts, Sampler, TraceSettings};
-use crate::worker::{CallKind, Timing};
 
-/// Parts of a request that are noted; more are counted.
-const SPANS_MAX: usize = 1000;
 /// Buffers that wait to be used again, and the most parts that such a one holds.
 const SPARE_MAX: usize = 64;
 const SPARE_SPANS_MAX: usize = 64;
-
-/// What a part of a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SpanKind {
-    /// The handler's call.
-    Handler,
-    /// An internal step.
-    Internal,
-    /// A call that makes the requests of an egress step.
-    Builder,
-    /// A call to another service.
-    Egress,
-}
-
-/// What is noted of one request while it is under way.
-#[derive(Debug, Default)]
-pub struct Trace {
-    /// Where it is in a trace; none of a request that nobody looks at from outside.
-    ids: Option<Ids>,
-    is_sampled: bool,
-    /// Header lines that name it in the log, where its own do not: of the first request of a trace.
-    naming_lines: Option<Bytes>,
-    /// Whether anything is noted at all.
-    is_on: bool,
-    spans: Vec<Span>,
-    /// When its graph began, if it has one.
-    graph: Option<Nanos>,
-    left_out: u32,
-    error: Option<Box<str>>,
-    tape: Option<Box<Tape>>,
-}
-
-#[derive(Debug)]
-struct Span {
-    kind: SpanKind,
-    step: Option<StepIndex>,
-    target: Option<ServiceId>,
-    wanted: Nanos,
-    /// None: it has not ended.
-    ended: Option<Nanos>,
-    queue: Duration,
-    ran: Duration,
-    status: u16,
-    error: Option<Box<str>>,
-}
 
 /// A request at its end.
 #[derive(Debug)]
@@ -339,164 +289,6 @@ fn still_running(id: u64, step: Option<Box<str>>, wanted: Nanos, request: &Ended
     }
 }
 
-impl Trace {
-    /// Whether anything is noted at all.
-    #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.is_on
-    }
-
-    /// A guest call has ended: with a status of HTTP if it is a step's result, with an error if it went wrong.
-    pub(crate) fn guest_call(
-        &mut self,
-        step: Option<StepIndex>,
-        timing: &Timing,
-        (status, error): (u16, Option<&str>),
-    ) {
-        let kind = match timing.kind {
-            CallKind::Handler => SpanKind::Handler,
-            CallKind::Internal => SpanKind::Internal,
-            CallKind::Builder => SpanKind::Builder,
-        };
-        self.push(Span {
-            kind,
-            step,
-            target: None,
-            wanted: timing.wanted,
-            ended: Some(timing.ended),
-            queue: timing.begun.saturating_since(timing.wanted),
-            ran: timing.ran,
-            status,
-            error: error.map(cut),
-        });
-    }
-
-    /// The handler's graph begins.
-    pub(crate) fn graph_begins(&mut self, now: Nanos) {
-        self.graph = Some(now);
-    }
-
-    /// A call to another service begins. The answer: what its end is told with.
-    pub(crate) fn call(&mut self, step: StepIndex, target: ServiceId, now: Nanos) -> Option<usize> {
-        self.push(Span {
-            kind: SpanKind::Egress,
-            step: Some(step),
-            target: Some(target),
-            wanted: now,
-            ended: None,
-            queue: Duration::ZERO,
-            ran: Duration::ZERO,
-            status: 0,
-            error: None,
-        })
-    }
-
-    /// It has its outcome.
-    pub(crate) fn answered(&mut self, span: Option<usize>, now: Nanos, status: u16, error: Option<&str>) {
-        if let Some(span) = span.and_then(|span| self.spans.get_mut(span)) {
-            (span.ended, span.status, span.error) = (Some(now), status, error.map(cut));
-        }
-    }
-
-    /// The header line that the next call to another service is sent with, if somebody looks at this request.
-    pub(crate) fn header_of_next_call(&self) -> Option<Bytes> {
-        let ids = self.ids?;
-        // Of a call that is not kept the request itself is the parent.
-        let is_kept = self.spans.len() < SPANS_MAX;
-        let (trace_id, span_id) =
-            (ids.trace_id, if is_kept { ids.part(self.spans.len()) } else { ids.span_id });
-        let value = Traceparent { trace_id, span_id, sampled: self.is_sampled };
-        Some(format!("{TRACEPARENT}: {value}\n").into())
-    }
-
-    /// Header lines that name the request in the log, where its own do not.
-    pub(crate) fn naming_lines(&self) -> Option<Bytes> {
-        self.naming_lines.clone()
-    }
-
-    /// Whether all of it is recorded, its answer too.
-    #[must_use]
-    pub fn is_recorded(&self) -> bool {
-        self.tape.is_some()
-    }
-
-    /// Where all of the request is recorded, if it is.
-    fn tape(&mut self) -> Option<&mut Tape> {
-        self.tape.as_deref_mut()
-    }
-
-    /// A step sends a request.
-    pub(crate) fn sent(&mut self, step: StepIndex, sent: impl FnOnce() -> Sent) {
-        if let Some(tape) = self.tape() {
-            tape.sent(step, &sent());
-        }
-    }
-
-    /// Its answer has come, or it could not be sent.
-    pub(crate) fn came(&mut self, step: StepIndex, result: &StepResult) {
-        if let Some(tape) = self.tape() {
-            tape.answered(step, result);
-        }
-    }
-
-    /// An internal step has returned.
-    pub(crate) fn returned(&mut self, step: StepIndex, result: impl FnOnce() -> StepResult) {
-        if let Some(tape) = self.tape() {
-            tape.returned(step, &result());
-        }
-    }
-
-    /// A builder has returned.
-    pub(crate) fn built(&mut self, step: StepIndex, built: &Result<BuiltRequests, Box<str>>) {
-        if let Some(tape) = self.tape() {
-            tape.built(step, built);
-        }
-    }
-
-    /// The request fails for a reason that no part of it has.
-    pub(crate) fn failed(&mut self, why: impl FnOnce() -> String) {
-        if self.is_on {
-            self.error.get_or_insert_with(|| cut(&why()));
-        }
-    }
-
-    fn push(&mut self, span: Span) -> Option<usize> {
-        if !self.is_on {
-            return None;
-        }
-        if self.spans.len() == SPANS_MAX {
-            self.left_out += 1;
-            return None;
-        }
-        self.spans.push(span);
-        Some(self.spans.len() - 1)
-    }
-}
-
-impl Span {
-    fn record(
-        &self,
-        id: u64,
-        step: Option<Box<str>>,
-        target: Option<Box<str>>,
-        request: &Ended<'_>,
-    ) -> SpanRecord {
-        let end = self.ended.unwrap_or(request.now);
-        let unanswered = || self.ended.is_none().then(|| "no answer yet".into());
-        SpanRecord {
-            id,
-            kind: self.kind,
-            step,
-            target,
-            start: self.wanted.saturating_since(request.arrived),
-            took: end.saturating_since(self.wanted),
-            queue_and_run: (self.kind != SpanKind::Egress).then_some((self.queue, self.ran)),
-            status: self.status,
-            error: self.error.clone().or_else(unanswered),
-        }
-    }
-}
-
 /// What a request that begins a trace is called in the log: its callees' lines have the same.
 fn naming_lines(message: &RequestMessage, ids: Ids, sampled: bool) -> Bytes {
     let parent = Traceparent { trace_id: ids.trace_id, span_id: ids.span_id, sampled };
@@ -512,18 +304,16 @@ fn parent_of(message: &RequestMessage) -> Option<Parent> {
     message.headers().get(TRACEPARENT).and_then(Parent::parse)
 }
 
-/// What a cell says of its failure has whatever length.
-fn cut(error: &str) -> Box<str> {
-    text(error.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use cellmesh_graph::{FunctionCall, Node, Span as Bytewise, Work};
     use cellmesh_shm::message::Fault;
 
     use super::*;
     use crate::trace::{Exporter, Otlp};
+    use crate::worker::{CallKind, Timing};
 
     fn message(headers: &str) -> RequestMessage {
         let head = format!("GET/path?secret{headers}").into();

@@ -23,7 +23,7 @@ use cellmesh_dpu::{Dpu, DpuConfig, Routes, ServiceName};
 use cellmesh_graph::Limits;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
-use cellmesh_shm::link::{Link, LinkError, LinkFds};
+use cellmesh_shm::link::Link;
 use cellmesh_shm::port::{Port, PortConfig, Progress};
 use cellmesh_shm::profile::RingProfile;
 use tokio::sync::Notify;
@@ -121,27 +121,14 @@ impl Readiness {
 /// What is missing while a service has no worker.
 const SERVICES: &str = "services";
 
-/// Why a lane has no modules.
+/// A lane has no modules: the DPA could not make the segments of one of its endpoints.
 #[derive(Debug, thiserror::Error)]
-pub enum CohostError {
-    /// The DPA could not make the segments of an endpoint.
-    #[error("cannot attach a {who} to the DPA")]
-    Attach {
-        /// `worker` or `sidecar`.
-        who: &'static str,
-        /// Why.
-        #[source]
-        source: cellmesh_dpa::DpaError,
-    },
-    /// The segments could not be mapped.
-    #[error("cannot map the segments of the {who}")]
-    Map {
-        /// `worker` or `sidecar`.
-        who: &'static str,
-        /// Why.
-        #[source]
-        source: LinkError,
-    },
+#[error("cannot attach a {who} to the DPA")]
+pub struct CohostError {
+    /// `worker` or `sidecar`.
+    pub who: &'static str,
+    /// Why.
+    pub source: cellmesh_dpa::DpaError,
 }
 
 /// The DPA that fits this network side: everything that one may send, and what that causes, finds room.
@@ -172,27 +159,17 @@ impl Cohosted {
     pub fn new(parts: LaneParts) -> Result<Self, CohostError> {
         let config = dpa_config(&parts.dpu);
         // One thread pumps all three: nobody has to be rung.
-        let mut dpa = Dpa::new(config).pumped_together();
+        let mut dpa = Dpa::new(config);
         let services: Vec<ServiceId> = (0..parts.services.len()).map(service_id).collect();
-        let attach = |who| move |source| CohostError::Attach { who, source };
-        let sidecar = dpa.attach_sidecar(config.profile).map_err(attach("sidecar"))?;
-        let worker = dpa.attach_worker(&services, config.profile).map_err(attach("worker"))?;
-        let (sidecar, worker) = (open(sidecar, "sidecar")?, open(worker, "worker")?);
+        let attach = |who| move |source| CohostError { who, source };
+        let sidecar = dpa.attach_sidecar_here(config.profile).map_err(attach("sidecar"))?;
+        let worker = dpa.attach_worker_here(&services, config.profile).map_err(attach("worker"))?;
         let wake = Arc::new(Notify::new());
         Ok(Self {
-            dpu: attached(
-                &parts.routes,
-                parts.dpu,
-                sidecar.pumped_together(),
-                config.calls_max,
-                parts.recorder.ingress(),
-            ),
+            dpu: attached(&parts.routes, parts.dpu, sidecar, config.calls_max, parts.recorder.ingress()),
             dpa: Rc::new(RefCell::new(dpa)),
             worker: Worker::new(WorkerParts {
-                port: Port::new(
-                    worker.pumped_together(),
-                    worker_port_config(config.calls_max, config.message_bytes_max),
-                ),
+                port: Port::new(worker, worker_port_config(config.calls_max, config.message_bytes_max)),
                 routes: parts.routes,
                 services: services.into_iter().zip(parts.services).collect(),
                 pool: parts.pool,
@@ -261,9 +238,9 @@ impl Node {
         readiness: Rc<Readiness>,
         ingress: IngressParts,
     ) -> Result<Self, CohostError> {
-        let sidecar = dpa.attach_sidecar(RingProfile::default());
-        let sidecar = sidecar.map_err(|source| CohostError::Attach { who: "sidecar", source })?;
-        let dpu = attached(routes, dpu, open(sidecar, "sidecar")?, calls_max, ingress);
+        let sidecar = dpa.attach_sidecar_here(RingProfile::default());
+        let sidecar = sidecar.map_err(|source| CohostError { who: "sidecar", source })?;
+        let dpu = attached(routes, dpu, sidecar, calls_max, ingress);
         Ok(Self { dpu, dpa, readiness })
     }
 
@@ -306,11 +283,6 @@ impl Modules for Node {
     fn awaits_bell(&self) -> bool {
         self.dpa.live() > 0
     }
-}
-
-/// The far side of a link whose near side is in this process too.
-fn open(link: LinkFds, who: &'static str) -> Result<Link, CohostError> {
-    Link::open(link).map_err(|source| CohostError::Map { who, source })
 }
 
 /// A network side at the far end of `link`, whose DPA knows the services by the same numbers.

@@ -253,16 +253,16 @@ struct Wired {
 
 impl Wired {
     fn new() -> Result<Self> {
-        let mut dpa = Dpa::new(DpaConfig::default()).pumped_together();
-        let sidecar = dpa.attach_sidecar(RingProfile::default())?;
-        Ok(Self { dpa, sidecar: port(Link::open(sidecar)?.pumped_together()) })
+        let mut dpa = Dpa::new(DpaConfig::default());
+        let sidecar = dpa.attach_sidecar_here(RingProfile::default())?;
+        Ok(Self { dpa, sidecar: port(sidecar) })
     }
 
     /// A worker that may call `service` without the sidecar, and the worker that serves it.
     fn pair(&mut self, service: ServiceId) -> Result<(Link, Link)> {
         let profile = RingProfile::default();
-        let mut caller = Link::open(self.dpa.attach_worker(&[], profile)?)?.pumped_together();
-        let callee = Link::open(self.dpa.attach_worker(&[service], profile)?)?.pumped_together();
+        let mut caller = self.dpa.attach_worker_here(&[], profile)?;
+        let callee = self.dpa.attach_worker_here(&[service], profile)?;
         let call = FrameHeader { service, deadline: Nanos::MAX, ..FrameHeader::new(FrameKind::Request, 0) };
         ensure!(caller.tx.small.push(&call, Payload::Empty)?, "the ring is full");
         caller.publish();

@@ -26,7 +26,7 @@ use cellmesh_shm::attach::{
 };
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
-use cellmesh_shm::link::LinkFds;
+use cellmesh_shm::link::{Link, LinkFds};
 use cellmesh_shm::outlier::OutlierRule;
 use cellmesh_shm::profile::RingProfile;
 use cellmesh_shm::progress::Progress;
@@ -121,11 +121,11 @@ impl DpaHost {
         })))
     }
 
-    /// Attaches the sidecar of this thread, which needs no bell: whoever pumps it pumps the DPA too.
+    /// Attaches the sidecar of this thread. See [`Dpa::attach_sidecar_here`].
     /// # Errors
-    /// As [`Dpa::attach_sidecar`].
-    pub fn attach_sidecar(&self, profile: RingProfile) -> Result<LinkFds, DpaError> {
-        self.0.dpa.borrow_mut().attach_sidecar(profile)
+    /// As [`Dpa::attach_worker`].
+    pub fn attach_sidecar_here(&self, profile: RingProfile) -> Result<Link, DpaError> {
+        self.0.dpa.borrow_mut().attach_sidecar_here(profile)
     }
 
     /// Rules for outliers of services, by name; those that are not named have none. See [`Dpa::set_outlier_rule`].

@@ -115,8 +115,6 @@ pub struct Dpa {
     ejections: Vec<(ServiceId, Ejection<EndpointId>)>,
     /// Of the latest pump.
     now: Nanos,
-    /// One thread pumps this and all endpoints.
-    pumped_together: bool,
     /// When to look next whether an endpoint takes nothing.
     next_stall_check: Nanos,
     stats: DpaStats,
@@ -139,17 +137,9 @@ impl Dpa {
             hung_up: Vec::new(),
             ejections: Vec::new(),
             now: Nanos(0),
-            pumped_together: false,
             next_stall_check: Nanos(0),
             stats: DpaStats::default(),
         }
-    }
-
-    /// One thread will pump this DPA and all its endpoints, which are told the same by [`Link::pumped_together`]: nobody is
-    /// ever rung.
-    #[must_use]
-    pub fn pumped_together(self) -> Self {
-        Self { pumped_together: true, ..self }
     }
 
     /// Attaches a worker lane that serves `services`: makes its segments and returns its side of them. Its name is in
@@ -175,20 +165,54 @@ impl Dpa {
         Ok(fds)
     }
 
+    /// Attaches a worker lane of this process, which the thread that pumps this DPA pumps too: nobody is ever rung.
+    /// # Errors
+    /// As [`Dpa::attach_worker`].
+    pub fn attach_worker_here(
+        &mut self,
+        services: &[ServiceId],
+        profile: RingProfile,
+    ) -> Result<Link, DpaError> {
+        let link = self.attach_here(Role::Worker, profile)?;
+        self.flows.add_worker(link.spec.endpoint, services);
+        Ok(link)
+    }
+
+    /// Attaches a sidecar lane of this process, as [`Dpa::attach_worker_here`] does with a worker's.
+    /// # Errors
+    /// As [`Dpa::attach_worker`].
+    pub fn attach_sidecar_here(&mut self, profile: RingProfile) -> Result<Link, DpaError> {
+        let link = self.attach_here(Role::Sidecar, profile)?;
+        self.flows.add_sidecar(link.spec.endpoint);
+        Ok(link)
+    }
+
     /// Trust boundary rule 1: we make the segments, of the node's sizes, and hand them out.
     fn attach(&mut self, role: Role, profile: RingProfile) -> Result<LinkFds, DpaError> {
+        let (near, far) = Link::create(self.next_spec(profile)?)?;
+        self.enter(near, role);
+        Ok(far)
+    }
+
+    fn attach_here(&mut self, role: Role, profile: RingProfile) -> Result<Link, DpaError> {
+        let (near, far) = Link::pair(self.next_spec(profile)?)?;
+        self.enter(near, role);
+        Ok(far)
+    }
+
+    fn next_spec(&self, profile: RingProfile) -> Result<LinkSpec, DpaError> {
         self.check_profile(&profile)?;
-        let index = self.free_index()?;
-        let spec = LinkSpec {
-            endpoint: EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX")),
+        Ok(LinkSpec {
+            endpoint: EndpointId(u16::try_from(self.free_index()?).expect("at most ENDPOINTS_MAX")),
             generation: self.generation,
             profile,
             message_bytes_max: self.config.message_bytes_max,
-        };
-        let (mut link, fds) = Link::create(spec)?;
-        if self.pumped_together {
-            link = link.pumped_together();
-        }
+        })
+    }
+
+    /// Takes the near side of a link of [`Dpa::next_spec`].
+    fn enter(&mut self, link: Link, role: Role) {
+        let index = usize::from(link.spec.endpoint.0);
         self.generation = self.generation.wrapping_add(1);
         if index == self.inlets.len() {
             self.inlets.push(None);
@@ -196,7 +220,6 @@ impl Dpa {
         }
         self.inlets[index] = Some(Inlet::new(link.rx, role, self.config.calls_max));
         self.outlets[index] = Some(Outlet::new(link.tx, link.sleep));
-        Ok(fds)
     }
 
     fn check_profile(&self, profile: &RingProfile) -> Result<(), DpaError> {

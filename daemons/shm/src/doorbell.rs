@@ -21,8 +21,6 @@
 //!   is found out when the rings are counted ([`SILENCE_EVERY`]); against the second a sleeper that has deadlines wakes
 //!   for those.
 
-use std::sync::Arc;
-
 use crate::layout::SLEEP_WORD;
 use crate::segment::{Readable, Writable};
 use crate::sync::{Ordering, producer_fence, sleeper_fence};
@@ -34,14 +32,14 @@ const NEXT_SLEEP: u64 = 4;
 /// Our own sleep word, which the peer reads before it rings.
 #[derive(Debug)]
 pub struct SleepFlag {
-    own: Arc<Writable>,
+    own: Writable,
     word: u64,
 }
 
 impl SleepFlag {
     /// Awake.
     #[must_use]
-    pub fn new(own: Arc<Writable>) -> Self {
+    pub fn new(own: Writable) -> Self {
         Self { own, word: 0 }
     }
 
@@ -79,7 +77,7 @@ pub enum News {
 /// The peer's sleep word.
 #[derive(Debug)]
 pub struct PeerSleep {
-    peer: Arc<Readable>,
+    peer: Readable,
     rung: u64,
     never: bool,
 }
@@ -87,7 +85,7 @@ pub struct PeerSleep {
 impl PeerSleep {
     /// Not rung yet.
     #[must_use]
-    pub fn new(peer: Arc<Readable>) -> Self {
+    pub fn new(peer: Readable) -> Self {
         Self { peer, rung: 0, never: false }
     }
 

@@ -16,7 +16,6 @@
 //! - Not here: what the frames mean (the port, the DPA), passing descriptors to another process.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use crate::doorbell::{Bell, BellError, News, PeerSleep, SILENCE_EVERY, SleepFlag};
 use crate::frame::{FrameLimits, RingName};
@@ -154,6 +153,22 @@ impl Link {
         Ok((Self::of(spec, own, peer, Bell::new(near_ring), Bell::new(near_wait)), fds))
     }
 
+    /// Both sides of a link in one process, near and far, which one thread pumps: neither ever rings the other.
+    /// # Errors
+    /// As [`Link::create`].
+    pub fn pair(spec: LinkSpec) -> Result<(Self, Self), LinkError> {
+        spec.validate()?;
+        let bytes = segment_bytes(&spec.profile);
+        let segments =
+            || segment::pair(bytes).map_err(|source| LinkError::Segment { endpoint: spec.endpoint, source });
+        let bells = || Bell::pair().map_err(|source| LinkError::Bell { endpoint: spec.endpoint, source });
+        let ((near_own, far_peer), (far_own, near_peer)) = (segments()?, segments()?);
+        let ((near_wait, far_ring), (far_wait, near_ring)) = (bells()?, bells()?);
+        let near = Self::of(spec, near_own, near_peer, Bell::new(near_ring), Bell::new(near_wait));
+        let far = Self::of(spec, far_own, far_peer, Bell::new(far_ring), Bell::new(far_wait));
+        Ok((near.never_rings(), far.never_rings()))
+    }
+
     /// The far side of a link, from its descriptors. Checks the spec and what the segments are; bells of another kind never
     /// ring.
     /// # Errors
@@ -169,24 +184,21 @@ impl Link {
     }
 
     fn of(spec: LinkSpec, own: Writable, peer: Readable, ring: Bell, wait: Bell) -> Self {
-        let (own, peer) = (Arc::new(own), Arc::new(peer));
         let (small, bulk) = (RingPlace::small(&spec.profile), RingPlace::bulk(&spec.profile));
         let limits = |name| FrameLimits::new(name, spec.generation, &spec.profile, spec.message_bytes_max);
-        let producer = |place, name| Producer::new(Arc::clone(&own), Arc::clone(&peer), place, limits(name));
-        let consumer = |place, name| Consumer::new(Arc::clone(&own), Arc::clone(&peer), place, limits(name));
+        let producer = |place, name| Producer::new(own.clone(), peer.clone(), place, limits(name));
+        let consumer = |place, name| Consumer::new(own.clone(), peer.clone(), place, limits(name));
         let tx = LinkTx {
             small: producer(small, RingName::Small),
             bulk: producer(bulk, RingName::Bulk),
-            peer_sleep: PeerSleep::new(Arc::clone(&peer)),
+            peer_sleep: PeerSleep::new(peer.clone()),
             ring,
         };
         let rx = LinkRx { small: consumer(small, RingName::Small), bulk: consumer(bulk, RingName::Bulk) };
         Self { spec, rx, tx, sleep: LinkSleep { flag: SleepFlag::new(own), wait, sleeps: 0 } }
     }
 
-    /// From now on one thread pumps both sides: this one never rings the other. The other side has to be told the same.
-    #[must_use]
-    pub fn pumped_together(mut self) -> Self {
+    fn never_rings(mut self) -> Self {
         self.tx.peer_sleep.never_sleeps();
         self
     }

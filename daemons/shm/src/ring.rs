@@ -17,8 +17,6 @@
 //!   copied out. The first impossible one closes this side of the ring for ever; it never panics.
 //! - Not here: waking a sleeping peer ([`crate::doorbell`]), choosing a destination (the DPA).
 
-use std::sync::Arc;
-
 use crate::frame::{Frame, FrameError, FrameHeader, FrameKind, FrameLimits, HEADER_WORDS, Relabel, RingName};
 use crate::layout::{LINE_WORDS, RingPlace};
 use crate::profile::LINE_BYTES;
@@ -103,8 +101,8 @@ impl Batches {
 /// The side that writes frames.
 #[derive(Debug)]
 pub struct Producer {
-    own: Arc<Writable>,
-    peer: Arc<Readable>,
+    own: Writable,
+    peer: Readable,
     place: RingPlace,
     limits: FrameLimits,
     /// Behind the last frame written.
@@ -120,7 +118,7 @@ pub struct Producer {
 impl Producer {
     /// The producing side of the ring at `place`: frames go to `own`, the consumer's head is in `peer`.
     #[must_use]
-    pub fn new(own: Arc<Writable>, peer: Arc<Readable>, place: RingPlace, limits: FrameLimits) -> Self {
+    pub fn new(own: Writable, peer: Readable, place: RingPlace, limits: FrameLimits) -> Self {
         let batches = Batches::default();
         Self { own, peer, place, limits, tail: 0, published: 0, head: 0, batches, closed: None }
     }
@@ -307,8 +305,8 @@ impl Producer {
 /// The side that reads frames.
 #[derive(Debug)]
 pub struct Consumer {
-    own: Arc<Writable>,
-    peer: Arc<Readable>,
+    own: Writable,
+    peer: Readable,
     place: RingPlace,
     limits: FrameLimits,
     /// Behind the last frame released.
@@ -323,7 +321,7 @@ pub struct Consumer {
 impl Consumer {
     /// The consuming side of the ring at `place`: frames come from `peer`, our head goes to `own`.
     #[must_use]
-    pub fn new(own: Arc<Writable>, peer: Arc<Readable>, place: RingPlace, limits: FrameLimits) -> Self {
+    pub fn new(own: Writable, peer: Readable, place: RingPlace, limits: FrameLimits) -> Self {
         Self { own, peer, place, limits, head: 0, published: 0, tail: 0, closed: None }
     }
 

@@ -20,6 +20,7 @@
 //! - The peer may write at any time: whoever reads a value copies it once, checks the copy and uses the copy.
 //! - Under Miri and loom, which have no shared mappings, a segment is words on the heap with two owners.
 
+use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
@@ -185,18 +186,35 @@ pub(crate) fn store_words(to: &[AtomicU64], from: Words<'_>) {
 /// Words that stay where they are as long as any clone lives.
 #[derive(Debug, Clone)]
 struct Mapping {
-    memory: Arc<Memory>,
+    /// Where `memory` begins: asking it at every access would be one load more.
+    first: NonNull<AtomicU64>,
     words: usize,
+    /// Unmapped with its last owner.
+    #[expect(dead_code, reason = "owns what `first` points to")]
+    memory: Arc<Memory>,
 }
 
+// SAFETY: it owns a part of `memory`, which may itself go to other threads, and a pointer to what that keeps alive.
+unsafe impl Send for Mapping {}
+// SAFETY: all that it gives out is atomics, for which any number of threads may ask at once.
+unsafe impl Sync for Mapping {}
+
 impl Mapping {
+    /// All of `memory`, which has at least so many words.
+    fn of(memory: Memory, words: usize) -> Self {
+        let memory = Arc::new(memory);
+        let first = NonNull::new(memory.as_ptr().cast_mut().cast()).expect("memory lies somewhere");
+        Self { first, words, memory }
+    }
+
     #[inline]
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: `memory` is a live mapping (or allocation) of at least `words` words, which `Mapping::of` checked;
+        // SAFETY: `first` is the start of `memory`, a live mapping (or allocation) of at least `words` words, which the
+        // caller of `Mapping::of` made sure of;
         // it is aligned to a page (or is words). It is unmapped when the last clone is dropped, and the result
         // borrows `self`. `AtomicU64` takes every bit pattern; the file is sealed against shrinking, so each page
         // stays backed; and no `&mut` to these bytes exists in any process.
-        unsafe { slice::from_raw_parts(self.memory.as_ptr().cast::<AtomicU64>(), self.words) }
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.words) }
     }
 }
 
@@ -231,8 +249,7 @@ mod on_heap {
     /// None; as on a real machine otherwise.
     pub fn pair(bytes: usize) -> Result<(Writable, Readable), SegmentError> {
         let words = bytes / WORD_BYTES;
-        let memory = Arc::new(Memory((0..words).map(|_| AtomicU64::new(0)).collect()));
-        let mapping = Mapping { memory, words };
+        let mapping = Mapping::of(Memory((0..words).map(|_| AtomicU64::new(0)).collect()), words);
         Ok((Writable(mapping.clone()), Readable(mapping)))
     }
 }
@@ -257,7 +274,7 @@ mod in_memfd {
     /// [`SegmentError::System`] if the kernel refuses, for example for want of memory or descriptors.
     pub fn create_outgoing(bytes: usize) -> Result<(Writable, OwnedFd), SegmentError> {
         let fd = create(bytes)?;
-        let ours = Writable(Mapping::of(map_writable(fd.as_fd(), bytes)?, bytes));
+        let ours = Writable(mapping(map_writable(fd.as_fd(), bytes)?, bytes));
         rustix::fs::fcntl_add_seals(&fd, WRITER_SEALS).map_err(|errno| refused("sealing", bytes, errno))?;
         Ok((ours, reopen_read_only(fd.as_fd(), bytes)?))
     }
@@ -268,7 +285,7 @@ mod in_memfd {
     pub fn create_incoming(bytes: usize) -> Result<(Readable, OwnedFd), SegmentError> {
         let fd = create(bytes)?;
         rustix::fs::fcntl_add_seals(&fd, SIZE_SEALS).map_err(|errno| refused("sealing", bytes, errno))?;
-        Ok((Readable(Mapping::of(map_read_only(fd.as_fd(), bytes)?, bytes)), fd))
+        Ok((Readable(mapping(map_read_only(fd.as_fd(), bytes)?, bytes)), fd))
     }
 
     /// Maps a segment that we were given to write, after checking its size and seals.
@@ -276,7 +293,7 @@ mod in_memfd {
     /// [`SegmentError::Size`] or [`SegmentError::Seals`] if it is not what a correct peer makes.
     pub fn open_writable(fd: BorrowedFd<'_>, bytes: usize) -> Result<Writable, SegmentError> {
         check(fd, bytes, SIZE_SEALS)?;
-        Ok(Writable(Mapping::of(map_writable(fd, bytes)?, bytes)))
+        Ok(Writable(mapping(map_writable(fd, bytes)?, bytes)))
     }
 
     /// Maps a segment that we were given to read, after checking its size and seals.
@@ -284,15 +301,18 @@ mod in_memfd {
     /// [`SegmentError::Size`] or [`SegmentError::Seals`] if it is not what a correct peer makes.
     pub fn open_readable(fd: BorrowedFd<'_>, bytes: usize) -> Result<Readable, SegmentError> {
         check(fd, bytes, WRITER_SEALS)?;
-        Ok(Readable(Mapping::of(map_read_only(fd, bytes)?, bytes)))
+        Ok(Readable(mapping(map_read_only(fd, bytes)?, bytes)))
     }
 
-    /// Both ends of a new segment of `bytes` zero bytes, for a ring inside one process.
+    /// Both ends of a new segment of `bytes` zero bytes, for a ring inside one process: one mapping, whose address is the
+    /// same for both. A processor hands a store over to a load of the same address at once, and to one of the same
+    /// memory at another address only when it has left the core's queue.
     /// # Errors
-    /// As [`create_outgoing`].
+    /// [`SegmentError::System`] if the kernel refuses, for example for want of memory or descriptors.
     pub fn pair(bytes: usize) -> Result<(Writable, Readable), SegmentError> {
-        let (ours, fd) = create_outgoing(bytes)?;
-        Ok((ours, open_readable(fd.as_fd(), bytes)?))
+        let fd = create(bytes)?;
+        let both = mapping(map_writable(fd.as_fd(), bytes)?, bytes);
+        Ok((Writable(both.clone()), Readable(both)))
     }
 
     /// Maps memory that we were given to read, and asks for the right to write it afterwards. What a hostile reader
@@ -307,13 +327,11 @@ mod in_memfd {
         map.make_mut().map(drop)
     }
 
-    impl Mapping {
-        /// `map` holds at least `bytes`: the kernel mapped exactly what it was asked for. The file has so many: we made it
-        /// so, or checked it.
-        fn of(map: MmapRaw, bytes: usize) -> Self {
-            assert!(map.len() >= bytes, "mmap returned less than it was asked for");
-            Self { memory: Arc::new(map), words: bytes / WORD_BYTES }
-        }
+    /// `map` holds at least `bytes`: the kernel mapped exactly what it was asked for. The file has so many: we made it
+    /// so, or checked it.
+    fn mapping(map: MmapRaw, bytes: usize) -> Mapping {
+        assert!(map.len() >= bytes, "mmap returned less than it was asked for");
+        Mapping::of(map, bytes / WORD_BYTES)
     }
 
     fn create(bytes: usize) -> Result<OwnedFd, SegmentError> {

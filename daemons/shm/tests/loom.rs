@@ -41,15 +41,13 @@ impl Sides {
         let bytes = segment_bytes(&TWO_LINES);
         let (near, near_read) = segment::pair(bytes).expect("words");
         let (far, far_read) = segment::pair(bytes).expect("words");
-        let (near, near_read, far, far_read) =
-            (Arc::new(near), Arc::new(near_read), Arc::new(far), Arc::new(far_read));
         let place = RingPlace::small(&TWO_LINES);
         let limits = FrameLimits::new(RingName::Small, 0, &TWO_LINES, 0);
         Self {
-            producer: Producer::new(Arc::clone(&near), Arc::clone(&far_read), place, limits),
-            producer_peer_sleep: PeerSleep::new(Arc::clone(&far_read)),
-            producer_sleep: SleepFlag::new(Arc::clone(&near)),
-            consumer: Consumer::new(Arc::clone(&far), Arc::clone(&near_read), place, limits),
+            producer: Producer::new(near.clone(), far_read.clone(), place, limits),
+            producer_peer_sleep: PeerSleep::new(far_read.clone()),
+            producer_sleep: SleepFlag::new(near.clone()),
+            consumer: Consumer::new(far.clone(), near_read.clone(), place, limits),
             consumer_peer_sleep: PeerSleep::new(near_read),
             consumer_sleep: SleepFlag::new(far),
         }
@@ -302,13 +300,9 @@ fn chunks_are_seen_before_later_small_frames() {
     check(|| {
         let (near, near_read) = segment::pair(segment_bytes(&BOTH)).expect("words");
         let (far, far_read) = segment::pair(segment_bytes(&BOTH)).expect("words");
-        let (near, near_read, far, far_read) =
-            (Arc::new(near), Arc::new(near_read), Arc::new(far), Arc::new(far_read));
         let limits = |ring| FrameLimits::new(ring, 0, &BOTH, 0);
-        let producer =
-            |place, ring| Producer::new(Arc::clone(&near), Arc::clone(&far_read), place, limits(ring));
-        let consumer =
-            |place, ring| Consumer::new(Arc::clone(&far), Arc::clone(&near_read), place, limits(ring));
+        let producer = |place, ring| Producer::new(near.clone(), far_read.clone(), place, limits(ring));
+        let consumer = |place, ring| Consumer::new(far.clone(), near_read.clone(), place, limits(ring));
         let (small, bulk) = (RingPlace::small(&BOTH), RingPlace::bulk(&BOTH));
         let mut small_tx = producer(small, RingName::Small);
         let mut bulk_tx = producer(bulk, RingName::Bulk);

@@ -13,7 +13,6 @@ use cellmesh_dpa::{Admission, DpaConfig, DpaHost, DpaStats};
 use cellmesh_shm::attach::AttachListener;
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{CallId, ServiceId};
-use cellmesh_shm::link::Link;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use cellmesh_shm::port::{Arrived, Port, PortConfig};
 use tokio::sync::{Notify, oneshot};
@@ -89,8 +88,8 @@ impl Node {
     fn new(config: DpaConfig) -> Self {
         let services = vec![HONEST_NAME.to_owned(), HOSTILE_NAME.to_owned()];
         let host = DpaHost::new(config, services).expect("descriptors");
-        let sidecar = host.attach_sidecar(config.profile).expect("memory and descriptors");
-        let sidecar = Port::new(Link::open(sidecar).expect("its own link"), PortConfig::default());
+        let sidecar = host.attach_sidecar_here(config.profile).expect("memory and descriptors");
+        let sidecar = Port::new(sidecar, PortConfig::default());
         Self {
             host,
             folder: tempfile::tempdir().expect("a temporary folder"),

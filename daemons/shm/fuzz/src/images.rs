@@ -1,6 +1,5 @@
 //! Images of a segment, and the two consumers that read them.
 
-use std::sync::Arc;
 
 use cellmesh_shm::frame::{FrameHeader, FrameKind, FrameLimits, RingName};
 use cellmesh_shm::layout::{RingPlace, segment_bytes};
@@ -24,8 +23,8 @@ std::thread_local! {
 /// A segment, from both ends.
 #[derive(Clone)]
 struct Side {
-    writable: Arc<Writable>,
-    readable: Arc<Readable>,
+    writable: Writable,
+    readable: Readable,
     scratch: Scratch,
 }
 
@@ -33,7 +32,7 @@ impl Side {
     fn new() -> Self {
         let (writable, readable) = segment::pair(segment_bytes(&PROFILE)).expect("memory");
         let scratch = Scratch::new(writable.clone(), PROFILE);
-        Self { writable: Arc::new(writable), readable: Arc::new(readable), scratch }
+        Self { writable, readable, scratch }
     }
 }
 
@@ -45,11 +44,11 @@ pub fn ring(data: &[u8]) {
     let (small, bulk) = (RingPlace::small(&PROFILE), RingPlace::bulk(&PROFILE));
     let limits = |name| FrameLimits::new(name, SPEC.generation, &PROFILE, SPEC.message_bytes_max);
     let consumer = |place, name| {
-        Consumer::new(Arc::clone(&own.writable), Arc::clone(&peer.readable), place, limits(name))
+        Consumer::new(own.writable.clone(), peer.readable.clone(), place, limits(name))
     };
     let mut rx = LinkRx { small: consumer(small, RingName::Small), bulk: consumer(bulk, RingName::Bulk) };
     let mut tx =
-        Producer::new(Arc::clone(&own.writable), Arc::clone(&peer.readable), small, limits(RingName::Small));
+        Producer::new(own.writable.clone(), peer.readable.clone(), small, limits(RingName::Small));
     for image in images(data) {
         peer.scratch.fill(image);
         push(&mut tx);

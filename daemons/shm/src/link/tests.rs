@@ -29,7 +29,11 @@ fn bell_rings(link: &Link) -> u64 {
 /// A frame pushed on either side comes out on the other, on the same ring.
 #[test]
 fn frames_cross_both_ways() {
-    let (mut near, mut far) = both_sides();
+    frames_cross(both_sides());
+    frames_cross(Link::pair(spec()).expect("memory and descriptors"));
+}
+
+fn frames_cross((mut near, mut far): (Link, Link)) {
     for (from, to) in [(&mut near, 1), (&mut far, 2)].map(|(link, token)| (link, token)) {
         let header = FrameHeader::new(FrameKind::Cancel, to);
         assert_eq!(from.tx.small.push(&header, Payload::Empty), Ok(true));
@@ -63,6 +67,21 @@ fn bell_rings_once_per_sleep() {
         send(&mut near);
         assert_eq!(bell_rings(&far), 0);
     }
+}
+
+/// The sides of a pair are pumped by one thread, which a bell would only wake for nothing.
+#[test]
+fn sides_of_a_pair_ring_nobody() {
+    let (mut near, mut far) = Link::pair(spec()).expect("memory and descriptors");
+    let header = FrameHeader::new(FrameKind::Cancel, 1);
+    for side in [&mut near, &mut far] {
+        assert_eq!(side.tx.small.push(&header, Payload::Empty), Ok(true));
+    }
+    near.sleep.announce(true).expect("an honest peer");
+    far.sleep.announce(true).expect("an honest peer");
+    assert!(near.publish() && far.publish());
+    assert_eq!((near.tx.rings(), far.tx.rings()), (0, 0));
+    assert_eq!((bell_rings(&near), bell_rings(&far)), (0, 0));
 }
 
 /// Publishing nothing wakes nobody.

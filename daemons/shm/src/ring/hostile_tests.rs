@@ -203,14 +203,12 @@ fn garbage_segments_never_lead_outside() {
 
 std::thread_local! {
     /// One pair of segments, used again: making one costs more than the rest of a round.
-    static SEGMENTS: (Arc<Writable>, Arc<Readable>) = {
-        let (writable, readable) = segment::pair(crate::layout::segment_bytes(&PROFILE)).expect("memory");
-        (Arc::new(writable), Arc::new(readable))
-    };
+    static SEGMENTS: (Writable, Readable) =
+        segment::pair(crate::layout::segment_bytes(&PROFILE)).expect("memory");
 }
 
 struct GarbageSegment {
-    peer: Arc<Writable>,
+    peer: Writable,
     consumer: Consumer,
     place: RingPlace,
     tail: u32,
@@ -221,7 +219,7 @@ impl GarbageSegment {
         let (peer, readable) = SEGMENTS.with(Clone::clone);
         peer.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
         // Where it publishes its own head does not matter here: behind everything that is read.
-        let consumer = Consumer::new(Arc::clone(&peer), readable, place, limits(ring));
+        let consumer = Consumer::new(peer.clone(), readable, place, limits(ring));
         Self { peer, consumer, place, tail: 0 }
     }
 

@@ -9,8 +9,8 @@ const PROFILE: RingProfile =
 struct TestRing {
     producer: Producer,
     consumer: Consumer,
-    tails: Arc<Writable>,
-    heads: Arc<Writable>,
+    tails: Writable,
+    heads: Writable,
     place: RingPlace,
 }
 
@@ -23,11 +23,10 @@ impl TestRing {
         let bytes = crate::layout::segment_bytes(&PROFILE);
         let (tails, tails_read) = segment::pair(bytes).expect("memory");
         let (heads, heads_read) = segment::pair(bytes).expect("memory");
-        let (tails, heads) = (Arc::new(tails), Arc::new(heads));
         let limits = FrameLimits::new(ring, 1, &PROFILE, 1 << 20);
         Self {
-            producer: Producer::new(Arc::clone(&tails), Arc::new(heads_read), place, limits),
-            consumer: Consumer::new(Arc::clone(&heads), Arc::new(tails_read), place, limits),
+            producer: Producer::new(tails.clone(), heads_read, place, limits),
+            consumer: Consumer::new(heads.clone(), tails_read, place, limits),
             tails,
             heads,
             place,

@@ -39,6 +39,13 @@ fn words_are_relayed() {
     assert_eq!(source.words().first::<2>(), copy.words().part(1, 2).first::<2>());
 }
 
+/// Both ends inside one process are one mapping: the same address for who writes and who reads.
+#[test]
+fn pair_is_mapped_once() {
+    let (ours, theirs) = pair(4096).expect("memory for a page");
+    assert!(std::ptr::eq(ours.words(), theirs.words().0));
+}
+
 /// A copy past the end of a segment is refused before anything is copied.
 #[test]
 #[should_panic(expected = "out of range")]
@@ -96,7 +103,8 @@ mod sealed {
     fn nothing_is_behind_a_mapping() {
         let memory = std::fs::File::open("/proc/self/mem").expect("Linux");
         for bytes in [BYTES, BYTES - 64] {
-            let (writer, reader) = pair(bytes).expect("memory");
+            let (writer, theirs) = create_outgoing(bytes).expect("memory");
+            let reader = open_readable(theirs.as_fd(), bytes).expect("its own segment");
             store_bytes(&writer.words()[bytes / WORD_BYTES - 1..], b"the last");
             for words in [writer.words(), reader.words().0] {
                 let begin = words.as_ptr().addr() as u64;

@@ -67,6 +67,9 @@ enum Benchmark {
     /// The other side of a ring, started by `transport`.
     #[command(hide = true)]
     RingPeer(transport::RingPeer),
+    /// A DPA and a sidecar, started by `transport`.
+    #[command(hide = true)]
+    EnginePeer(transport::EnginePeer),
     /// A hostile worker, started by `hostile`.
     #[command(hide = true)]
     HostilePeer(hostile::HostilePeer),
@@ -95,6 +98,7 @@ fn main() -> Result<()> {
         Benchmark::Parts(options) => parts::run(&options)?,
         Benchmark::Transport(options) => transport::run(&options)?,
         Benchmark::RingPeer(peer) => return peer.serve(),
+        Benchmark::EnginePeer(peer) => return peer.serve(),
         Benchmark::HostilePeer(peer) => return peer.attack(),
         Benchmark::SlowClients(clients) => return clients.run(),
         Benchmark::FloodClients(clients) => return clients.run(),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   inline     caller --ring--> DPA --ring--> callee --ring--> DPA --ring--> caller      all pumped by one thread
+//!   engine     the caller in one process, DPA and callee on one thread of another
 //!   TCP        client --loopback--> server --loopback--> client                          two threads, blocking
 //! ```
 //!
@@ -9,6 +10,8 @@
 //! - A figure that depends on a second core is worth little without the round trip of one cache line beside it, which the
 //!   report begins with.
 
+mod engine;
+mod handover;
 mod inline;
 mod rings;
 mod tcp;
@@ -16,10 +19,11 @@ mod tcp;
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::machine;
 use crate::turns::{Rounds, Series, median_ratio, quantile, spread, take_turns};
+pub(crate) use engine::EnginePeer;
 use inline::{Mixed, Node};
 pub(crate) use rings::RingPeer;
 pub(crate) use tcp::Loopback;
@@ -30,6 +34,24 @@ pub(crate) struct Options {
     /// Rounds; in each of them every alternative has one turn.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
+    /// Only these parts.
+    #[arg(long)]
+    only: Vec<Part>,
+}
+
+/// A part of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Round trips inline, one at a time, and what a message costs.
+    RoundTrips,
+    /// Throughput inline, on one core and on two.
+    Throughput,
+    /// Small messages beside large ones.
+    BesideLarge,
+    /// Through an engine thread in another process.
+    Engine,
+    /// One ring, without a DPA.
+    Rings,
 }
 
 /// Bytes of a message, head and body.
@@ -46,10 +68,18 @@ pub(crate) fn run(options: &Options) -> Result<String> {
     let mut report = String::new();
     writeln!(report, "# Transport\n\n{}\n", machine::describe())?;
     writeln!(report, "{} rounds; medians, and in brackets the least and the most.\n", options.rounds)?;
-    round_trips(&mut report, options)?;
-    throughput(&mut report, options)?;
-    beside_large(&mut report, options)?;
-    rings::report(&mut report, options.rounds)?;
+    for part in Part::value_variants() {
+        if !options.only.is_empty() && !options.only.contains(part) {
+            continue;
+        }
+        match part {
+            Part::RoundTrips => round_trips(&mut report, options)?,
+            Part::Throughput => throughput(&mut report, options)?,
+            Part::BesideLarge => beside_large(&mut report, options)?,
+            Part::Engine => engine::report(&mut report, options.rounds)?,
+            Part::Rings => rings::report(&mut report, options.rounds)?,
+        }
+    }
     Ok(report)
 }
 
@@ -66,6 +96,24 @@ fn round_trips(report: &mut String, options: &Options) -> Result<()> {
         let inline: Series = series[0].iter().map(|ns| ns / f64::from(INLINE_TRIPS)).collect();
         let ratio = median_ratio(&series[1], &inline);
         writeln!(report, "| {size} | {} | {} | 1/{ratio:.0} |", spread(&inline), spread(&series[1]))?;
+    }
+    writeln!(report)?;
+    costs(report, options)
+}
+
+/// What a message costs the machine, all modules counted: half of a round trip of a batch.
+fn costs(report: &mut String, options: &Options) -> Result<()> {
+    const BATCH: u32 = 8;
+    const TURNS: u32 = 1000;
+    writeln!(report, "## A message one way, {BATCH} at once, inline\n")?;
+    writeln!(report, "| bytes | ns of processor time | goal |\n|---|---|---|")?;
+    for (size, goal) in [(64, 65), (1024, 200), (8 * 1024, 600)] {
+        let rounds = Rounds { rounds: options.rounds, calls_per_turn: TURNS };
+        let mut node = Node::new(size)?;
+        let mut inline = || node.round_trips(BATCH as usize);
+        let series = take_turns(rounds, &mut [&mut inline])?;
+        let each: Series = series[0].iter().map(|ns| ns / f64::from(2 * BATCH)).collect();
+        writeln!(report, "| {size} | {} | <= {goal} |", spread(&each))?;
     }
     writeln!(report)?;
     Ok(())

@@ -5,13 +5,12 @@
 //! - Both sides spin; where they have to share one core this says nothing.
 
 use std::fmt::Write as _;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
-use cellmesh_shm::attach::{AttachListener, Channel, FromDpa, LinkWelcome, Received, Welcome};
+use anyhow::{Context, Result, ensure};
+use cellmesh_shm::attach::AttachListener;
 use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind};
 use cellmesh_shm::ids::EndpointId;
 use cellmesh_shm::link::{Link, LinkSpec};
@@ -19,6 +18,7 @@ use cellmesh_shm::profile::RingProfile;
 use cellmesh_shm::ring::Payload;
 use clap::Args;
 
+use super::handover;
 use crate::turns::{Series, median_ratio, spread};
 
 /// Bytes that one turn moves for each size, at least so many messages.
@@ -128,7 +128,7 @@ fn one_thread(size: usize, count: usize, batch: usize) -> Result<f64> {
     while taken < count {
         sent += ring.push(&payload, batch.min(count - sent))?;
         ring.link.publish();
-        taken += take_all(&mut far, size)?.0;
+        taken += take_some(&mut far, size)?.0;
         far.publish();
     }
     Ok(rate(count, start))
@@ -268,16 +268,24 @@ impl Ring {
     }
 }
 
-/// Takes what is there: whole messages of `size`, and whether a word is wanted back.
-fn take_all(link: &mut Link, size: usize) -> Result<(usize, Option<FrameKind>)> {
-    link.rx.refresh()?;
+/// Small frames that are taken before their room is given back, as in a turn of a DPA.
+const FRAMES_PER_TURN: usize = 64;
+
+/// Takes a turn's worth of what is there: whole messages of `size`, and whether a word is wanted back.
+fn take_some(link: &mut Link, size: usize) -> Result<(usize, Option<FrameKind>)> {
+    if !link.rx.has_seen() {
+        link.rx.refresh()?;
+    }
     let (mut bytes, mut count, mut asked) = (0, 0, None);
     let mut frame = Frame::EMPTY;
     while link.rx.bulk.peek(&mut frame)? {
         bytes += link.rx.bulk.payload(&frame).len();
         link.rx.bulk.release(&frame);
     }
-    while link.rx.small.peek(&mut frame)? {
+    for _ in 0..FRAMES_PER_TURN {
+        if !link.rx.small.peek(&mut frame)? {
+            break;
+        }
         std::hint::black_box(link.rx.small.payload(&frame));
         link.rx.small.release(&frame);
         if frame.kind() == FrameKind::Request {
@@ -294,7 +302,7 @@ fn take_all(link: &mut Link, size: usize) -> Result<(usize, Option<FrameKind>)> 
 fn serve(mut link: Link) -> Result<()> {
     let mut idle = 0;
     loop {
-        let (count, asked) = take_all(&mut link, usize::MAX)?;
+        let (count, asked) = take_some(&mut link, usize::MAX)?;
         match asked {
             Some(FrameKind::RequestCredit) => return Ok(()),
             Some(kind) => {
@@ -347,48 +355,13 @@ fn in_process(fds: cellmesh_shm::link::LinkFds) -> Result<Far> {
     let listener = AttachListener::bind(&socket)?;
     let program = std::env::current_exe()?;
     let child = Command::new(program).arg("ring-peer").arg(&socket).stdin(Stdio::null()).spawn()?;
-    let channel = patiently(|| listener.accept())?;
-    let spec = fds.spec;
-    let link = LinkWelcome { endpoint: spec.endpoint.0, generation: spec.generation, profile: spec.profile };
-    let welcome = Welcome {
-        services: Vec::new(),
-        calls_max: 1,
-        message_bytes_max: spec.message_bytes_max,
-        links: vec![link],
-    };
-    channel.send_from_dpa(&FromDpa::Welcome(welcome), &[fds])?;
+    handover::offer(&listener, fds)?;
     Ok(Far::Process(child))
-}
-
-/// Tries again while there is nothing.
-fn patiently<T>(mut what: impl FnMut() -> std::io::Result<T>) -> Result<T> {
-    for _ in 0..10_000 {
-        match what() {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
-            result => return Ok(result?),
-        }
-    }
-    bail!("the far side did not come")
 }
 
 impl RingPeer {
     /// Serves until it is told to end.
     pub(crate) fn serve(&self) -> Result<()> {
-        serve(Link::open(self.link(&self.socket)?)?)
-    }
-
-    fn link(&self, socket: &Path) -> Result<cellmesh_shm::link::LinkFds> {
-        let channel = patiently(|| Channel::connect(socket))?;
-        for _ in 0..10_000 {
-            match channel.receive_from_dpa() {
-                Ok(Received::Attached(mut attached)) => return attached.links.pop().context("one link"),
-                Ok(Received::Said(said)) => bail!("{said:?} is no welcome"),
-                Err(error) if error.would_block() => std::thread::sleep(std::time::Duration::from_millis(1)),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        bail!("no link came")
+        serve(Link::open(handover::take(&self.socket)?)?)
     }
 }

@@ -212,9 +212,9 @@ impl HeadWriter {
 
     /// The request becomes a part of what we note of it.
     fn begin(&mut self, spans: &dyn Spans) -> Begun {
-        let own = spans.begin(self.parent);
+        let (own, sampling) = spans.begin(self.parent);
         self.line(TRACEPARENT, own.to_string().as_bytes());
-        Begun { own, parent: self.parent.map(|parent| parent.span_id) }
+        Begun { own, sampling, parent: self.parent.map(|parent| parent.span_id) }
     }
 
     fn line(&mut self, name: &str, value: &[u8]) {

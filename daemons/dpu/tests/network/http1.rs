@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use cellmesh_dpu::DpuConfig;
 use cellmesh_dpu::config::ForwardedRule;
-use cellmesh_dpu::spans::{Span, Spans};
+use cellmesh_dpu::spans::{Sampling, Span, Spans};
 use cellmesh_dpu::trace_context::{Parent, Traceparent};
 
 use serde_json::Value;
@@ -300,11 +300,11 @@ struct Told {
 }
 
 impl Spans for Told {
-    fn begin(&self, parent: Option<Parent>) -> Traceparent {
+    fn begin(&self, parent: Option<Parent>) -> (Traceparent, Sampling) {
         self.begun.set(self.begun.get() + 1);
         let trace_id = parent.map_or(u128::from(self.begun.get()), |parent| parent.trace_id);
         let sampled = parent.is_some_and(|parent| parent.sampled);
-        Traceparent { trace_id, span_id: self.begun.get(), sampled }
+        (Traceparent { trace_id, span_id: self.begun.get(), sampled }, Sampling::No)
     }
 
     fn end(&self, span: &Span<'_>) {

@@ -107,6 +107,13 @@ impl Connector {
         Self { rules: Arc::clone(&self.rules), to: Some(address) }
     }
 
+    /// As long as it lives the resolver answers nobody.
+    #[cfg(test)]
+    pub(super) fn hold_lookups(&self) -> tokio::sync::OwnedSemaphorePermit {
+        let lookups = Arc::clone(&self.rules.lookups);
+        lookups.try_acquire_many_owned(LOOKUPS_MAX as u32).expect("none is under way")
+    }
+
     /// Where a host may be called in cleartext; at least one.
     pub(super) async fn addresses(&self, host: Authority<'_>) -> Result<Vec<SocketAddr>, ConnectError> {
         let limit = self.rules.connect_timeout;

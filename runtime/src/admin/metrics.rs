@@ -96,11 +96,17 @@ impl Reloads {
         self.0.last_refused.store(1, Ordering::Relaxed);
     }
 
+    /// Whether the file is not what is in force.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.0.last_refused.load(Ordering::Relaxed) == 1
+    }
+
     fn write(&self, text: &mut Text) {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let outcomes = [(&["applied"][..], of(&self.0.applied)), (&["refused"], of(&self.0.refused))];
         text.family(&f::CONFIG_RELOADS, outcomes);
-        text.one(&f::CONFIG_LAST_RELOAD, 1 - of(&self.0.last_refused));
+        text.one(&f::CONFIG_LAST_RELOAD, u64::from(!self.is_refused()));
     }
 }
 

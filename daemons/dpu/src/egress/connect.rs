@@ -111,7 +111,8 @@ impl Connector {
     #[cfg(test)]
     pub(super) fn hold_lookups(&self) -> tokio::sync::OwnedSemaphorePermit {
         let lookups = Arc::clone(&self.rules.lookups);
-        lookups.try_acquire_many_owned(LOOKUPS_MAX as u32).expect("none is under way")
+        let all = u32::try_from(LOOKUPS_MAX).expect("they are few");
+        lookups.try_acquire_many_owned(all).expect("none is under way")
     }
 
     /// Where a host may be called in cleartext; at least one.

@@ -213,7 +213,7 @@ impl LookUp {
     /// Runs it in a task that ends by itself, since a lookup is bounded in time; unless it is under way already.
     /// # Errors
     /// Too many are under way.
-    fn begin(self) -> Result<watch::Receiver<Option<ConnectError>>, Self> {
+    fn begin(self) -> Result<watch::Receiver<Option<ConnectError>>, Box<Self>> {
         let connections = Rc::clone(&self.connections);
         let mut under_way = connections.looking.borrow_mut();
         // One whose task was ended tells nobody anything.
@@ -221,7 +221,7 @@ impl LookUp {
             return Ok(known.clone());
         }
         if under_way.len() >= HOSTS_MAX {
-            return Err(self);
+            return Err(Box::new(self));
         }
         let (said, ended) = watch::channel(None);
         under_way.insert(self.way.host.clone(), ended.clone());

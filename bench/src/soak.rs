@@ -145,12 +145,78 @@ fn report(options: &Options, capacity: f64, rate: f64, faults: u64, minutes: &[M
             index + 1
         )?;
     }
-    let (second, last) = (&minutes[1], &minutes[minutes.len() - 1]);
-    writeln!(
-        report,
-        "\nLast minute / second: p99 {:.2}, resident memory {:.3}.",
-        last.latency.p99 / second.latency.p99,
-        last.resident_bytes as f64 / second.resident_bytes as f64
-    )?;
+    writeln!(report, "\n| from the second minute on | goal | found | reached |\n|---|---|---|---|")?;
+    for Criterion { what, goal, found, is_reached } in criteria(minutes) {
+        writeln!(report, "| {what} | {goal} | {found} | {} |", if is_reached { "yes" } else { "no" })?;
+    }
     Ok(report)
+}
+
+/// Most that the last minute may have of what the second had. Source: S-1.
+const MEMORY_MOST: f64 = 1.02;
+const P99_MOST: f64 = 1.1;
+
+/// One of those that a soak is held to; that all requests are answered as they should be ends it when it does not hold.
+#[derive(Debug, PartialEq)]
+struct Criterion {
+    what: &'static str,
+    goal: String,
+    found: String,
+    is_reached: bool,
+}
+
+/// Those of S-1, from the second minute on. `minutes`: at least two.
+fn criteria(minutes: &[Minute]) -> Vec<Criterion> {
+    let (second, last) = (&minutes[1], &minutes[minutes.len() - 1]);
+    let at_most = |what, most: f64, now: f64, before: f64| {
+        let goal = format!("last at most {most} of second");
+        Criterion { what, goal, found: format!("{:.3}", now / before), is_reached: now <= before * most }
+    };
+    let constant = |what, count: fn(&Minute) -> usize| {
+        let counts = || minutes[1..].iter().map(count);
+        let (least, most) = (counts().min().unwrap_or_default(), counts().max().unwrap_or_default());
+        let found = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        Criterion { what, goal: "constant".to_owned(), found, is_reached: least == most }
+    };
+    let (resident, resident_before) = (last.resident_bytes as f64, second.resident_bytes as f64);
+    vec![
+        at_most("resident memory", MEMORY_MOST, resident, resident_before),
+        at_most("p99", P99_MOST, last.latency.p99, second.latency.p99),
+        constant("descriptors", |minute| minute.descriptors),
+        constant("threads", |minute| minute.threads),
+        constant("mappings", |minute| minute.mappings),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A minute with this p99, so much memory, and so many of what is to be constant.
+    fn minute(p99: f64, resident_bytes: u64, [descriptors, threads, mappings]: [usize; 3]) -> Minute {
+        let latency = Latency { p50: 0.0, p99 };
+        Minute { latency, resident_bytes, descriptors, threads, mappings }
+    }
+
+    /// What the first minute was like says nothing; what is constant is so in every one behind it.
+    #[test]
+    fn criteria_are_of_the_second_minute_and_later() {
+        let first = minute(99.0, 1, [1, 1, 1]);
+        let reached = |minutes: Vec<Minute>| -> Vec<bool> {
+            let minutes: Vec<Minute> = std::iter::once(minute(99.0, 1, [1, 1, 1])).chain(minutes).collect();
+            criteria(&minutes).iter().map(|criterion| criterion.is_reached).collect()
+        };
+        let second = || minute(1.0, 1000, [53, 11, 436]);
+        assert_eq!(reached(vec![second(), second()]), [true; 5]);
+        assert_eq!(reached(vec![second(), minute(1.1, 1020, [53, 11, 436])]), [true; 5]);
+        assert_eq!(
+            reached(vec![second(), minute(1.2, 1021, [53, 11, 436])]),
+            [false, false, true, true, true]
+        );
+        let between = minute(9.0, 9000, [54, 12, 437]);
+        assert_eq!(reached(vec![second(), between, second()]), [true, true, false, false, false]);
+        let found = criteria(&[first, second(), minute(2.0, 1032, [56, 11, 436])]);
+        assert_eq!(found[0].found, "1.032");
+        assert_eq!((&*found[2].found, &*found[3].found), ("53 to 56", "11"));
+    }
 }

@@ -45,7 +45,7 @@ use self::requests::Kept;
 use crate::config::App;
 use crate::logs::{self, FilterError};
 use crate::pool::Pool;
-use crate::trace::{Exported, TraceSettings};
+use crate::trace::{Exported, LeftOut, TraceSettings};
 
 const LOG_LEVEL: &str = "/log-level";
 /// Longest text that says what is logged.
@@ -120,6 +120,8 @@ pub struct About {
     pub pool: Option<Pool>,
     /// What became of requests that are sent to a collector, if there is one.
     pub exported: Option<Exported>,
+    /// Requests that no record was made of because there were too many at once.
+    pub left_out: LeftOut,
 }
 
 impl About {
@@ -134,6 +136,7 @@ impl About {
             trace: app.trace.clone(),
             pool: None,
             exported: None,
+            left_out: LeftOut::default(),
         }
     }
 }
@@ -172,8 +175,8 @@ impl Sources {
             "/readyz" | "/ready" => self.health.readiness(),
             "/metrics" => match self.ask(METRICS_PATIENCE).await {
                 Ok(counts) => text(StatusCode::OK, {
-                    let exported = self.about.exported.as_ref();
-                    metrics::text(&counts, self.reloads.as_ref(), exported)
+                    let About { exported, left_out, .. } = &*self.about;
+                    metrics::text(&counts, self.reloads.as_ref(), (exported.as_ref(), left_out))
                 }),
                 Err(silent) => text(StatusCode::SERVICE_UNAVAILABLE, silent),
             },

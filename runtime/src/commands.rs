@@ -153,12 +153,20 @@ impl Admin {
             self.about.trace.kept_max = 0;
         }
         let settings = &self.about.trace;
-        lanes.map(|lane| RecorderParts { lane, settings: settings.clone(), outbox: outbox.clone() }).collect()
+        let left_out = &self.about.left_out;
+        let parts = |lane| RecorderParts {
+            lane,
+            settings: settings.clone(),
+            outbox: outbox.clone(),
+            left_out: left_out.clone(),
+        };
+        lanes.map(parts).collect()
     }
 
     /// Of a process that takes clients in and hosts no cells: what the network side of each lane tells of their requests.
     fn of_clients(&mut self) -> IngressParts {
-        IngressParts { outbox: self.outbox(), settings: self.about.trace.clone() }
+        let outbox = self.outbox();
+        IngressParts { outbox, settings: self.about.trace.clone(), left_out: self.about.left_out.clone() }
     }
 
     /// The way to the collector, if there is one.

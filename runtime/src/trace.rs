@@ -10,10 +10,11 @@
 //!   sampled when it came, it ended in an error, or it was slow. All others cost a few writes to memory.
 //! - A request is sampled because its caller sampled it (`traceparent`), or by [`Sampler`]. A cell's calls carry the context on.
 //! - Everything has a bound: spans of a request, requests that are kept on a lane, those that wait for the exporter. What does
-//!   not fit is counted.
+//!   not fit is counted. So are records of requests that were slow, in error or shed, which come in floods (`choice.rs`).
 //! - With a collector the network side tells of clients' requests too (`ingress.rs`). What a call between cells spends on its way
 //!   is what is between the span of the step that makes it and that of its callee, below it.
 
+mod choice;
 mod critical;
 mod export;
 mod ingress;
@@ -24,8 +25,10 @@ mod recorder;
 mod recording;
 mod sampler;
 mod settings;
+mod tokens;
 
 pub use cellmesh_dpu::trace_context::{Ids, Parent};
+pub use choice::LeftOut;
 pub(crate) use export::Outbox;
 pub use export::{Exported, Exporter};
 pub use ingress::IngressParts;

@@ -16,6 +16,12 @@ const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// Two services, and the admin port of the process that hosts them.
 fn start(trace: &str) -> (Node, SocketAddr) {
+    let (node, [of_clients, of_cells]) = start_with_both(trace);
+    (node, if placement() == Placement::Split { of_cells } else { of_clients })
+}
+
+/// The same with two admin ports: of the process with clients, and of a worker, if it is another.
+fn start_with_both(trace: &str) -> (Node, [SocketAddr; 2]) {
     let [first, second] = [nobody(), nobody()];
     let app = format!(
         r#"
@@ -26,11 +32,11 @@ fn start(trace: &str) -> (Node, SocketAddr) {
         [[cell]]
         component = "{{cells}}/unruly.wasm"
         services = ["front", "back"]
+        handler_timeout = "60s"
         "#
     );
     let node = Run::app(&app).lanes(1).worker_admins(&[second]).start();
-    let hosting = if placement() == Placement::Split { second } else { first };
-    (node, hosting)
+    (node, [first, second])
 }
 
 fn json(admin: SocketAddr, path: &str) -> Value {
@@ -348,6 +354,37 @@ fn network_side_is_between_client_and_cell() {
     let refused = of("cellmesh-dpu", "/refused").expect("just seen");
     assert_eq!(refused.status.map(|status| status.code()), Some(status::StatusCode::Error));
     assert!(collected.all().iter().all(|(_, span)| !path_is(span, "/declined")));
+    drop(held);
+}
+
+/// Requests that are shed are not those that are sampled each second: one that is served beside a flood of them is. Of the flood
+/// so many records are made; the others are counted, and cost none.
+#[test]
+fn floods_of_shed_requests_hide_nothing() {
+    let collected = Collected::default();
+    let taken = collected.clone();
+    let collector = Upstream::start(move |_: &str, body: &[u8], stream: &mut std::net::TcpStream| {
+        taken.take(body);
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_ok()
+    });
+    let trace =
+        format!("sample_per_second_min = 1\nslow = \"1h\"\nendpoint = \"http://{}\"", collector.address());
+    let (node, [admin, _]) = start_with_both(&format!("{trace}\n[service.back]\nin_flight_max = 1"));
+    let held = node.start_get("back", "/do/sleep:60000");
+    node.until_begun(1);
+    let mut flood = Wire::connect(node.address());
+    for _ in 0..300 {
+        flood.send("GET /shed HTTP/1.1\r\nhost: back\r\n\r\n".repeat(10));
+        (0..10).for_each(|_| assert_eq!(flood.reply().status, 503));
+    }
+    let _ = node.get("front", "/served").ok();
+    until("the one that was served", || collected.named("front", "GET front").is_some());
+    // Every request of the flood either has a record or is counted.
+    let left_out = || sample(admin, "trace_records_left_out_total");
+    let shed = || {
+        collected.all().iter().filter(|(of, span)| of == "cellmesh-dpu" && span.name == "GET back").count()
+    };
+    until("the whole flood", || shed() as u64 + left_out() == 3000);
     drop(held);
 }
 

@@ -42,6 +42,7 @@ use tokio::time::timeout;
 use self::addresses::Hosts;
 use self::connect::{ConnectError, Connector};
 use self::hosts::{Authority, Scheme};
+use self::services::LookUps;
 pub(crate) use self::services::Way;
 use crate::config::EgressConfig;
 use crate::forward::{ERROR_HEADER, MESH_PREFIX};
@@ -83,6 +84,8 @@ struct Connections {
     http2: HttpClient,
     /// To each address of services with a rule for outliers.
     hosts: RefCell<Hosts<HttpClient>>,
+    /// Of these, the hosts that are being looked up.
+    looking: RefCell<LookUps>,
 }
 
 type HttpClient = Client<Connector, Full<Bytes>>;
@@ -183,8 +186,9 @@ impl EgressClients {
     pub(crate) fn new(config: &EgressConfig, body_bytes_max: usize) -> Self {
         let connector = Connector::new(config);
         let client = |http2| client(config, connector.clone(), http2);
-        let (http1, http2, hosts) = (client(false), client(true), RefCell::default());
-        let connections = Connections { connector, http1, http2, hosts };
+        let (http1, http2) = (client(false), client(true));
+        let (hosts, looking) = (RefCell::default(), RefCell::default());
+        let connections = Connections { connector, http1, http2, hosts, looking };
         Self { config: config.clone(), body_bytes_max, connections: Rc::new(connections) }
     }
 
@@ -378,7 +382,7 @@ fn request(uri: Uri, message: &RequestMessage, host: &str) -> Result<Request<Ful
     }
     *request.uri_mut() = uri;
     let lines = message.headers();
-    lines.check(HeadLimits::default()).map_err(|why| Failure::Request(format!("bad header: {why}")))?;
+    lines.check(HeadLimits::with_added()).map_err(|why| Failure::Request(format!("bad header: {why}")))?;
     for (name, value) in lines.iter() {
         if !goes_on(name) || name == "host" {
             continue;

@@ -131,6 +131,14 @@ impl Refusal {
 }
 
 impl Refusal {
+    /// Whether the request was refused before a cell or a host had it.
+    pub(crate) fn is_shed(&self) -> bool {
+        if let Self::Mesh { fault, .. } = self {
+            return fault.is_shed();
+        }
+        !matches!(self, Self::BadResponse { .. })
+    }
+
     /// The mesh's word for it, for a client in this process.
     pub(crate) fn fault(&self) -> Fault {
         match self {

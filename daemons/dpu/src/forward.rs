@@ -7,6 +7,9 @@
 //! - `x-client-cert-sha256` is ours too: it says which certificate the client has shown, and was found good.
 //! - `forwarded` and `x-forwarded-*` are what [`ForwardedRule`] makes of them.
 //! - Each request has an `x-request-id`: the client's, or one made here.
+//! - `tracestate` goes on only behind a `traceparent` that can be read: what it says is of that. Source: W3C Trace Context, 4.3.
+//! - Limits of heads are for what the client has sent; what is added here and by policies has room of its own
+//!   ([`cellmesh_shm::head::HeadLimits::with_added`]).
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -17,7 +20,7 @@ use serde::Deserialize;
 
 use crate::dpu::Received;
 use crate::faults::Refusal;
-use crate::origin::{REQUEST_ID, TRACEPARENT};
+use crate::origin::{REQUEST_ID, TRACEPARENT, TRACESTATE};
 use crate::policy::HeadView;
 use crate::request_id::ID_BYTES;
 use crate::spans::{Begun, Spans};
@@ -71,15 +74,42 @@ pub(crate) struct HeadWriter {
     bytes: Vec<u8>,
     method_len: u16,
     target_len: u16,
-    lines: usize,
+    /// Of what the client has sent. None: it may send more of it.
+    client_bytes: Option<usize>,
     has_request_id: bool,
-    /// Who says what the head goes on with in the place of its `traceparent`, which is kept here.
+    /// Who says what the head goes on with in the place of its `traceparent`.
     spans: Option<Rc<dyn Spans>>,
-    parent: Option<Parent>,
+    caused: CausedBy,
+    has_tracestate: bool,
     forwarded: ForwardedRule,
     /// Values of `x-forwarded-for` so far, joined.
     hops: Vec<u8>,
     has_proto: bool,
+}
+
+/// What the lines `traceparent` of a head say together.
+#[derive(Clone, Copy)]
+enum CausedBy {
+    Nobody,
+    Parent(Parent),
+    /// It breaks a rule, or there are several: as good as none.
+    Broken,
+}
+
+impl CausedBy {
+    fn and(self, value: &[u8]) -> Self {
+        match (self, Parent::parse(value)) {
+            (Self::Nobody, Some(parent)) => Self::Parent(parent),
+            _ => Self::Broken,
+        }
+    }
+
+    fn parent(self) -> Option<Parent> {
+        match self {
+            Self::Parent(parent) => Some(parent),
+            Self::Nobody | Self::Broken => None,
+        }
+    }
 }
 
 /// A finished request head.
@@ -119,10 +149,11 @@ impl HeadWriter {
             bytes,
             method_len,
             target_len,
-            lines: 0,
+            client_bytes: None,
             has_request_id: false,
             spans: None,
-            parent: None,
+            caused: CausedBy::Nobody,
+            has_tracestate: false,
             forwarded,
             hops: Vec::new(),
             has_proto: false,
@@ -143,10 +174,13 @@ impl HeadWriter {
         if self.forwarded != ForwardedRule::Pass && self.takes_over(name, value) {
             return;
         }
-        if name == TRACEPARENT && self.spans.is_some() {
-            self.parent = self.parent.or_else(|| Parent::parse(value));
-            return;
+        if name == TRACEPARENT {
+            self.caused = self.caused.and(value);
+            if self.spans.is_some() {
+                return;
+            }
         }
+        self.has_tracestate |= name == TRACESTATE;
         self.has_request_id |= name == REQUEST_ID;
         self.line(name, value);
     }
@@ -172,6 +206,7 @@ impl HeadWriter {
 
     /// Says who the client is: after all that it says itself.
     pub(crate) fn introduce(&mut self, peer: &Peer) {
+        self.client_bytes = Some(self.bytes.len() + self.hops.len());
         if let Some(digest) = &peer.certificate {
             self.line(CLIENT_CERTIFICATE_HEADER, digest.as_bytes());
         }
@@ -192,29 +227,40 @@ impl HeadWriter {
 
     /// The head, with a request id if it had none.
     /// # Errors
-    /// 431 if it is over the limits with what was added here: cells are promised that it is not.
+    /// 431 if what the client has sent is over the limit.
     pub(crate) fn finish(mut self, received: &Received) -> Result<Head, Refusal> {
+        let client_bytes = self.client_bytes.unwrap_or(self.bytes.len());
+        if client_bytes > received.settings().config.head_bytes_max.as_len() {
+            return Err(Refusal::HeadTooLarge);
+        }
+        if self.has_tracestate && self.caused.parent().is_none() {
+            self.leave_out(TRACESTATE);
+        }
         if !self.has_request_id {
             let mut text = [0; ID_BYTES];
             let id = received.ids().next(&mut text);
             self.line(REQUEST_ID, id.as_bytes());
         }
         let begun = self.spans.take().map(|spans| self.begin(&*spans));
-        let config = &received.settings().config;
-        if self.lines > usize::from(config.header_lines_max)
-            || self.bytes.len() > config.head_bytes_max.as_len()
-        {
-            return Err(Refusal::HeadTooLarge);
-        }
         let (method_len, target_len) = (self.method_len, self.target_len);
         Ok(Head { bytes: Bytes::from(self.bytes), method_len, target_len, begun })
     }
 
     /// The request becomes a part of what we note of it.
     fn begin(&mut self, spans: &dyn Spans) -> Begun {
-        let own = spans.begin(self.parent);
+        let parent = self.caused.parent();
+        let (own, sampling) = spans.begin(parent);
         self.line(TRACEPARENT, own.to_string().as_bytes());
-        Begun { own, parent: self.parent.map(|parent| parent.span_id) }
+        Begun { own, sampling, parent: parent.map(|parent| parent.span_id) }
+    }
+
+    /// Takes out lines that were passed on.
+    fn leave_out(&mut self, left_out: &str) {
+        let lines_at = usize::from(self.method_len) + usize::from(self.target_len);
+        let before = std::mem::take(&mut self.bytes);
+        self.bytes.extend_from_slice(&before[..lines_at]);
+        let lines = HeaderLines(&before[lines_at..]);
+        lines.iter().filter(|(name, _)| *name != left_out).for_each(|(name, value)| self.line(name, value));
     }
 
     fn line(&mut self, name: &str, value: &[u8]) {
@@ -222,7 +268,6 @@ impl HeadWriter {
         self.bytes.extend_from_slice(b": ");
         self.bytes.extend_from_slice(value);
         self.bytes.push(b'\n');
-        self.lines += 1;
     }
 }
 

@@ -12,6 +12,8 @@ pub const REQUEST_ID: &str = "x-request-id";
 
 /// The header of [`crate::trace_context`].
 pub const TRACEPARENT: &str = "traceparent";
+/// What vendors say beside it.
+pub(crate) const TRACESTATE: &str = "tracestate";
 
 /// Bytes of an id that are logged.
 const ID_BYTES_MAX: usize = 256;

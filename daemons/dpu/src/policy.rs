@@ -405,7 +405,7 @@ impl Permit {
         let Some(rules) = self.policy.as_ref().map(|policy| &policy.settings.response_headers) else {
             return;
         };
-        let is_good = |head: HeaderLines<'_>| head.check(HeadLimits::default()).is_ok();
+        let is_good = |head: HeaderLines<'_>| head.check(HeadLimits::with_added()).is_ok();
         let is_ours = message.fault != Fault::None || message.headers().get(ERROR_HEADER).is_some();
         if is_ours || *rules == HeaderRules::default() || !is_good(message.headers()) {
             return;
@@ -421,7 +421,7 @@ impl Permit {
     }
 }
 
-/// Gives a request the headers that the policy wants.
+/// Gives a request the headers that the policy wants, for which there is room beside all that a client may send.
 fn rewrite(message: &mut RequestMessage, rules: &HeaderRules) -> Result<(), Refusal> {
     if *rules == HeaderRules::default() {
         return Ok(());
@@ -429,7 +429,7 @@ fn rewrite(message: &mut RequestMessage, rules: &HeaderRules) -> Result<(), Refu
     let lines_at = usize::from(message.method_len) + usize::from(message.target_len);
     let before = message.head.get(..lines_at).ok_or(Refusal::HeadTooLarge)?;
     message.head = rules.apply(before, message.headers());
-    message.headers().check(HeadLimits::default()).map_err(|_| Refusal::HeadTooLarge)
+    message.headers().check(HeadLimits::with_added()).map_err(|_| Refusal::HeadTooLarge)
 }
 
 impl Drop for Permit {
@@ -543,7 +543,7 @@ mod tests {
             String::from_utf8(answer.head.to_vec()).expect("text")
         };
         assert_eq!(head_after(Fault::None, "x-own: 1\n"), "x-own: 1\nx-from: policy\n");
-        let lines = "x-own: 1\n".repeat(HeadLimits::default().lines_max);
+        let lines = "x-own: 1\n".repeat(HeadLimits::with_added().lines_max);
         for (fault, head) in
             [(Fault::Deadline, ""), (Fault::None, "x-cellmesh-error: circuit-open\n"), (Fault::None, &lines)]
         {

@@ -31,6 +31,20 @@ impl Default for HeadLimits {
     }
 }
 
+/// Lines that are added to a head on its way, and their bytes: those of a policy (at most 16, 4 KiB), and what ingress and the
+/// runtime say of a request - who its client is, its id and its trace.
+const ADDED_LINES_MAX: usize = 32;
+const ADDED_BYTES_MAX: usize = 8 << 10;
+
+impl HeadLimits {
+    /// Of a head on its way through the node: what its maker may send, and what is added since.
+    #[must_use]
+    pub fn with_added() -> Self {
+        let Self { lines_max, bytes_max } = Self::default();
+        Self { lines_max: lines_max + ADDED_LINES_MAX, bytes_max: bytes_max + ADDED_BYTES_MAX }
+    }
+}
+
 /// Why header lines are refused. A line's number counts from 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {

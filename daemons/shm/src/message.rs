@@ -141,6 +141,12 @@ impl Fault {
         Self::ALL.get(usize::from(number)).copied()
     }
 
+    /// Whether a request that ends with it was never given to a service.
+    #[must_use]
+    pub const fn is_shed(self) -> bool {
+        matches!(self, Self::NoWorker | Self::Overloaded | Self::Unroutable | Self::HopLimit)
+    }
+
     /// The value of the response header `x-cellmesh-error`; empty for [`Fault::None`].
     #[must_use]
     pub const fn code(self) -> &'static str {

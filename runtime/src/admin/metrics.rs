@@ -24,7 +24,7 @@ use self::families::{self as f, Family};
 use self::text::{Seconds, Text};
 use super::process::Usage;
 use crate::host::CellFault;
-use crate::trace::Exported;
+use crate::trace::{Exported, LeftOut};
 use crate::worker::{CallStats, CellStats, Meters};
 
 /// What a lane knows.
@@ -96,16 +96,26 @@ impl Reloads {
         self.0.last_refused.store(1, Ordering::Relaxed);
     }
 
+    /// Whether the file is not what is in force.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.0.last_refused.load(Ordering::Relaxed) == 1
+    }
+
     fn write(&self, text: &mut Text) {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let outcomes = [(&["applied"][..], of(&self.0.applied)), (&["refused"], of(&self.0.refused))];
         text.family(&f::CONFIG_RELOADS, outcomes);
-        text.one(&f::CONFIG_LAST_RELOAD, 1 - of(&self.0.last_refused));
+        text.one(&f::CONFIG_LAST_RELOAD, u64::from(!self.is_refused()));
     }
 }
 
 /// The text of a scrape.
-pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>, exported: Option<&Exported>) -> String {
+pub(super) fn text(
+    lanes: &[Counts],
+    reloads: Option<&Reloads>,
+    (exported, left_out): (Option<&Exported>, &LeftOut),
+) -> String {
     let mut text = Text::default();
     text.family(&f::BUILD_INFO, [(&[env!("CARGO_PKG_VERSION")][..], 1)]);
     of_process(&mut text);
@@ -117,6 +127,7 @@ pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>, exported: Option
         let samples = outcomes.iter().zip(exported.counts()).map(|(outcome, count)| (&outcome[..], count));
         text.family(&f::TRACES_EXPORTED, samples);
     }
+    text.one(&f::TRACES_LEFT_OUT, left_out.count());
     let dpus: Vec<DpuStats> = lanes.iter().filter_map(|lane| lane.dpu).collect();
     if !dpus.is_empty() {
         of_dpus(&mut text, &dpus);
@@ -425,8 +436,8 @@ mod tests {
         };
         let reloads = Reloads::default();
         reloads.refused();
-        let text =
-            text(&[Counts { dpa: None, ..lane.clone() }, lane], Some(&reloads), Some(&Exported::default()));
+        let lanes = [Counts { dpa: None, ..lane.clone() }, lane];
+        let text = text(&lanes, Some(&reloads), (Some(&Exported::default()), &LeftOut::default()));
         for line in [
             "cellmesh_requests_received_total 10",
             "# TYPE cellmesh_inflight_requests gauge",
@@ -447,6 +458,7 @@ mod tests {
             "cellmesh_cell_faults_total{service=\"s\",kind=\"trap\"} 0",
             "cellmesh_config_last_reload_success 0",
             "cellmesh_traced_requests_total{outcome=\"dropped\"} 0",
+            "cellmesh_trace_records_left_out_total 0",
             "cellmesh_ring_rejected_frames_total{reason=\"overrun\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
@@ -465,7 +477,7 @@ mod tests {
         let dpu = Some(DpuStats::default());
         let dpa = Some(DpaStats { workers, ..DpaStats::default() });
         let lane = Counts { written: Some([batches; 2]), dpu, ..Counts::default() };
-        let text = text(&[Counts { dpa, ..lane.clone() }, lane], None, None);
+        let text = text(&[Counts { dpa, ..lane.clone() }, lane], None, (None, &LeftOut::default()));
         for line in [
             "cellmesh_ring_published_frames_total{ring=\"worker_sq\",kind=\"small\"} 6",
             "cellmesh_ring_published_frames_total{ring=\"worker_cq\",kind=\"bulk\"} 12",

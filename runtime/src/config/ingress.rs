@@ -44,7 +44,14 @@ pub(super) fn keys<T: DeserializeOwned + Default>(
     for (key, value) in table.entries().filter(|(key, _)| !others.contains(&&**key.get_ref())) {
         let line = source.line_of(key.span().start);
         let name = key.get_ref().to_string();
-        let one = toml::Table::from_iter([(name.clone(), plain(value.get_ref()))]);
+        let value = match plain(value.get_ref()) {
+            Ok(value) => value,
+            Err(Unfit { wrong, right }) => {
+                source.note(Some(line), table.path(&name), wrong, right);
+                continue;
+            }
+        };
+        let one = toml::Table::from_iter([(name.clone(), value)]);
         match T::deserialize(one.clone()) {
             Ok(_) => right.extend(one),
             Err(error) => {
@@ -55,31 +62,40 @@ pub(super) fn keys<T: DeserializeOwned + Default>(
     T::deserialize(right).unwrap_or_default()
 }
 
-/// A value without its place in the file.
-fn plain(value: &toml::de::DeValue<'_>) -> toml::Value {
+/// A value that fits no key, whatever it takes.
+struct Unfit {
+    wrong: String,
+    right: &'static str,
+}
+
+/// A value without its place in the file. Nothing becomes a text that is none in the file: no key would see the difference.
+fn plain(value: &toml::de::DeValue<'_>) -> Result<toml::Value, Unfit> {
     use toml::de::DeValue;
-    match value {
+    Ok(match value {
         DeValue::String(text) => toml::Value::String(text.to_string()),
-        DeValue::Integer(integer) => integer_value(integer),
+        DeValue::Integer(integer) => {
+            let number = i64::from_str_radix(integer.as_str(), integer.radix());
+            number.map(toml::Value::Integer).map_err(|_| too_large(integer.as_str()))?
+        }
         DeValue::Float(float) => {
-            float.as_str().parse().map_or_else(|_| text(float.as_str()), toml::Value::Float)
+            float.as_str().parse().map(toml::Value::Float).map_err(|_| too_large(float.as_str()))?
         }
         DeValue::Boolean(flag) => toml::Value::Boolean(*flag),
-        DeValue::Datetime(datetime) => toml::Value::Datetime(*datetime),
-        DeValue::Array(array) => toml::Value::Array(array.iter().map(|item| plain(item.get_ref())).collect()),
-        DeValue::Table(table) => toml::Value::Table(plain_table(table)),
-    }
+        DeValue::Datetime(datetime) => {
+            let wrong = format!("the date {datetime} does not fit");
+            return Err(Unfit { wrong, right: "write text in quotes: no key takes a date" });
+        }
+        DeValue::Array(array) => {
+            toml::Value::Array(array.iter().map(|item| plain(item.get_ref())).collect::<Result<_, _>>()?)
+        }
+        DeValue::Table(table) => toml::Value::Table(plain_table(table)?),
+    })
 }
 
-fn plain_table(table: &DeTable<'_>) -> toml::Table {
-    table.iter().map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref()))).collect()
+fn plain_table(table: &DeTable<'_>) -> Result<toml::Table, Unfit> {
+    table.iter().map(|(key, value)| Ok((key.get_ref().to_string(), plain(value.get_ref())?))).collect()
 }
 
-fn integer_value(integer: &toml::de::DeInteger<'_>) -> toml::Value {
-    i64::from_str_radix(integer.as_str(), integer.radix())
-        .map_or_else(|_| text(integer.as_str()), toml::Value::Integer)
-}
-
-fn text(text: &str) -> toml::Value {
-    toml::Value::String(text.to_owned())
+fn too_large(number: &str) -> Unfit {
+    Unfit { wrong: format!("{number} does not fit"), right: "must be a number of at most 64 bits" }
 }

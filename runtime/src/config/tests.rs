@@ -65,6 +65,39 @@ fn manifest_settings_are_taken() {
     assert_eq!(app.services[0].instances_max, 7);
 }
 
+/// Where a text is wanted nothing else is taken for one: no date, and no number that is too large to be one.
+#[test]
+fn texts_are_texts() {
+    let cell = "[[cell]]\ncomponent = \"hello.wasm\"\nservices = [\"hello\"]\n";
+    for (table, key) in [
+        ("dpu.egress", "ca"),
+        ("trace", "endpoint"),
+        ("service.hello.jwt", "jwks"),
+        ("service.hello.jwt", "issuer"),
+        ("service.hello.headers.add", "x-day"),
+        ("dpu.egress", "http2"),
+        ("dpu.tls", "certificate"),
+        ("registry", "ca"),
+        ("runtime", "cache_dir"),
+    ] {
+        for value in ["1979-05-27", "07:32:00", "99999999999999999999", "1", "[1979-05-27]"] {
+            let text = format!("{cell}[{table}]\n{key} = {value}\n");
+            let problems = read("app.toml", &text).expect_err(&text).join("\n");
+            let section = table.split('.').next().expect("it has a name");
+            assert!(
+                problems.contains(&format!("FILE:4: {section}"))
+                    || problems.contains(&format!("FILE:5: {table}")),
+                "{text}: {problems}"
+            );
+        }
+    }
+    let problems = read("app.toml", &format!("{cell}[dpu.egress]\nca = 1979-05-27\n")).expect_err("a date");
+    assert_eq!(
+        problems,
+        ["FILE:4: dpu.egress: the date 1979-05-27 does not fit; write text in quotes: no key takes a date"]
+    );
+}
+
 /// All problems come at once, each with line, key, what is wrong and what would be right.
 #[test]
 fn every_problem_is_listed() {

@@ -147,6 +147,36 @@ async fn refused_text_is_tried_again() {
     assert!(process.reload.refused.is_none());
 }
 
+/// A file that is refused is shown as that until it is taken over, also when keys of what is in force change meanwhile: these are
+/// taken over alone, and the file is tried again at once.
+#[tokio::test]
+async fn file_is_shown_as_refused_until_it_is_not() {
+    let mut process = Process::new();
+    let keys = include_str!("../../../daemons/dpu/src/policy/jwt/testdata/jwks.json");
+    let write = |process: &Process, name: &str, text: &str| {
+        std::fs::write(process.folder.path().join(name), text).expect("a file in a temporary folder");
+    };
+    let is_refused = |process: &Process| process.reload.reloads.is_refused();
+    write(&process, "keys.json", keys);
+    let in_force = format!("{APP}[service.back.jwt]\njwks = \"keys.json\"\n");
+    process.read(&in_force).await.expect("taken over");
+    assert!(!is_refused(&process));
+    let wrong = in_force.replace("entry = \"front\"", "entry = \"back\"").replace("keys.json", "others.json");
+    assert!(process.read(&wrong).await.is_none() && is_refused(&process));
+    let next = process.reload.refused.as_ref().expect("it is tried again").next;
+
+    write(&process, "keys.json", &keys.replacen("\"keys\"", "\"x\": 1, \"keys\"", 1));
+    let settings = process.taken(async |reload| reload.look_at_keys().await).await.expect("other keys");
+    assert_eq!(settings.routes.entry().0, 0, "what is in force, with its other keys");
+    assert!(is_refused(&process), "the file still is");
+    let refused = process.reload.refused.as_ref().expect("it is tried again");
+    assert!(refused.text.as_ref() == Some(&wrong) && refused.next < next, "it may be right now");
+
+    write(&process, "others.json", keys);
+    let settings = process.try_again().await.expect("taken over");
+    assert!(settings.routes.entry().0 == 1 && !is_refused(&process));
+}
+
 /// What is still wrong is not told again; what is wrong instead is. Waits grow up to a bound.
 #[test]
 fn refusals_are_told_once() {

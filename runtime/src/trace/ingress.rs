@@ -8,17 +8,17 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cellmesh_dpu::Dpu;
 use cellmesh_dpu::origin::REQUEST_ID;
-use cellmesh_dpu::spans::{Span, Spans};
+use cellmesh_dpu::spans::{Sampling, Span, Spans};
 use cellmesh_dpu::trace_context::{Ids, Parent, Traceparent};
 use cellmesh_shm::clock::Nanos;
 
+use super::choice::{Choice, Outcome};
 use super::export::{Outbox, Outgoing};
-use super::record::{IngressRecord, Why, text, unix_now};
-use super::{Sampler, TraceSettings};
+use super::record::{IngressRecord, text, unix_now};
+use super::{LeftOut, TraceSettings};
 
 /// What it takes to tell of the requests of a lane. Unlike who tells, it can be sent there.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct IngressParts {
     pub settings: TraceSettings,
     /// Where to. None: nowhere.
     pub(crate) outbox: Option<Outbox>,
+    /// What is not told of.
+    pub(crate) left_out: LeftOut,
 }
 
 /// Of one lane.
@@ -35,9 +37,8 @@ struct Ingress(RefCell<State>);
 
 #[derive(Debug)]
 struct State {
-    sampler: Sampler,
+    choice: Choice,
     random: fastrand::Rng,
-    slow: Duration,
     outbox: Outbox,
 }
 
@@ -50,30 +51,27 @@ impl IngressParts {
     }
 
     fn spans(self) -> Option<Rc<dyn Spans>> {
-        let Self { settings, outbox } = self;
-        let state = State {
-            sampler: Sampler::new(settings.share, settings.sample_per_second_min),
-            random: fastrand::Rng::new(),
-            slow: settings.slow,
-            outbox: outbox?,
-        };
+        let Self { settings, outbox, left_out } = self;
+        let choice = Choice::new(&settings, left_out);
+        let state = State { choice, random: fastrand::Rng::new(), outbox: outbox? };
         Some(Rc::new(Ingress(RefCell::new(state))))
     }
 }
 
 impl Spans for Ingress {
-    fn begin(&self, parent: Option<Parent>) -> Traceparent {
+    fn begin(&self, parent: Option<Parent>) -> (Traceparent, Sampling) {
         let state = &mut *self.0.borrow_mut();
         let random = state.random.u64(..);
-        let samples = |sampler: &mut Sampler| sampler.samples(Nanos::now(), random);
-        let sampled = parent.map_or_else(|| samples(&mut state.sampler), |parent| parent.sampled);
+        let sampling = state.choice.begin(parent, Nanos::now(), random);
         let Ids { trace_id, span_id } = Ids::below(parent, &mut state.random);
-        Traceparent { trace_id, span_id, sampled }
+        (Traceparent { trace_id, span_id, sampled: sampling != Sampling::No }, sampling)
     }
 
     fn end(&self, span: &Span<'_>) {
-        let state = self.0.borrow();
-        let Some(why) = Why::of(span.status, span.took > state.slow, span.own.sampled) else { return };
+        let state = &mut *self.0.borrow_mut();
+        let Span { sampling, status, is_shed, took, .. } = *span;
+        let outcome = Outcome { sampling, status, is_shed, took };
+        let Some(why) = state.choice.end(&outcome, Nanos::now()) else { return };
         let Traceparent { trace_id, span_id, .. } = span.own;
         state.outbox.send(Outgoing::Ingress(Arc::new(IngressRecord {
             ids: Ids { trace_id, span_id },
@@ -92,6 +90,8 @@ impl Spans for Ingress {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use cellmesh_shm::head::HeaderLines;
 
     use super::*;
@@ -111,14 +111,15 @@ mod tests {
             let (outbox, _exporter) =
                 Exporter::new(&Otlp::parse("http://127.0.0.1:4318").expect("an address"));
             let settings = TraceSettings { share, sample_per_second_min: 0, ..TraceSettings::default() };
-            let spans =
-                IngressParts { settings, outbox: Some(outbox) }.spans().expect("there is a collector");
-            let own = spans.begin(parent);
+            let left_out = LeftOut::default();
+            let parts = IngressParts { settings, outbox: Some(outbox), left_out };
+            let spans = parts.spans().expect("there is a collector");
+            let (own, _) = spans.begin(parent);
             assert_eq!(own.sampled, sampled, "{share} of {parent:?}");
             assert!(own.span_id != 9 && (own.trace_id == 7) == parent.is_some());
         }
-        let settings = TraceSettings::default();
-        assert!(IngressParts { settings, outbox: None }.spans().is_none(), "nobody is told");
+        let (settings, left_out) = (TraceSettings::default(), LeftOut::default());
+        assert!(IngressParts { settings, outbox: None, left_out }.spans().is_none(), "nobody is told");
     }
 
     /// Sampled, in error, given up, slow: these are sent, and no others.
@@ -136,13 +137,25 @@ mod tests {
         ] {
             let (outbox, mut exporter) =
                 Exporter::new(&Otlp::parse("http://127.0.0.1:4318").expect("an address"));
-            let parts = IngressParts { settings: TraceSettings::default(), outbox: Some(outbox) };
+            let (settings, left_out) = (TraceSettings::default(), LeftOut::default());
+            let parts = IngressParts { settings, outbox: Some(outbox), left_out };
             let spans = parts.spans().expect("there is a collector");
-            let own = spans.begin(Some(Parent { sampled, ..PARENT }));
+            let (own, sampling) = spans.begin(Some(Parent { sampled, ..PARENT }));
             let headers = HeaderLines(b"x-request-id: r\n");
             let (method, target) = (&b"GET"[..], &b"/a?b"[..]);
-            let parent = Some(PARENT.span_id);
-            spans.end(&Span { own, parent, service: &service, method, target, headers, status, took });
+            let (parent, service, is_shed) = (Some(PARENT.span_id), &service, false);
+            spans.end(&Span {
+                own,
+                sampling,
+                parent,
+                service,
+                method,
+                target,
+                headers,
+                status,
+                is_shed,
+                took,
+            });
             match exporter.next_waiting() {
                 Some(Outgoing::Ingress(record)) => {
                     assert!(is_sent, "{status:?} {took:?} {sampled}");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cellmesh_dpu::origin::TRACEPARENT;
+use cellmesh_dpu::spans::Sampling;
 use cellmesh_dpu::trace_context::{Ids, Traceparent};
 use cellmesh_graph::{BuiltRequests, StepIndex, StepResult};
 use cellmesh_shm::clock::Nanos;
@@ -40,7 +41,7 @@ pub enum SpanKind {
 pub struct Trace {
     /// Where it is in a trace; none of a request that nobody looks at from outside.
     pub(super) ids: Option<Ids>,
-    pub(super) is_sampled: bool,
+    pub(super) sampling: Sampling,
     /// Header lines that name it in the log, where its own do not: of the first request of a trace.
     pub(super) naming_lines: Option<Bytes>,
     /// Whether anything is noted at all.
@@ -134,7 +135,7 @@ impl Trace {
         let is_kept = self.spans.len() < SPANS_MAX;
         let (trace_id, span_id) =
             (ids.trace_id, if is_kept { ids.part(self.spans.len()) } else { ids.span_id });
-        let value = Traceparent { trace_id, span_id, sampled: self.is_sampled };
+        let value = Traceparent { trace_id, span_id, sampled: self.sampling != Sampling::No };
         Some(format!("{TRACEPARENT}: {value}\n").into())
     }
 

@@ -11,17 +11,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cellmesh_dpu::origin::{REQUEST_ID, TRACEPARENT};
+use cellmesh_dpu::spans::Sampling;
 use cellmesh_dpu::trace_context::{Ids, Parent, Traceparent};
 use cellmesh_graph::{Plan, StepIndex};
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 
+use super::choice::{Choice, Outcome};
 use super::export::{Outbox, Outgoing};
 use super::noted::{SPANS_MAX, Span, SpanKind, Trace};
 use super::record::{GraphRecord, PlanShape, RecordId, RequestRecord, SpanRecord, Why, text, unix_now};
 use super::recording::{Recording, Tape};
-use super::{IngressParts, Sampler, TraceSettings};
+use super::{IngressParts, LeftOut, TraceSettings};
 
 /// Buffers that wait to be used again, and the most parts that such a one holds.
 const SPARE_MAX: usize = 64;
@@ -57,19 +59,22 @@ pub struct RecorderParts {
     pub settings: TraceSettings,
     /// Where what is kept is sent, too.
     pub(crate) outbox: Option<Outbox>,
+    /// What is not kept because there is too much of it.
+    pub(crate) left_out: LeftOut,
 }
 
 impl RecorderParts {
     /// Of a lane whose requests are sent to no collector.
     #[must_use]
     pub fn new(lane: u16, settings: TraceSettings) -> Self {
-        Self { lane, settings, outbox: None }
+        Self { lane, settings, outbox: None, left_out: LeftOut::default() }
     }
 
     /// For the network side of the same lane.
     #[must_use]
     pub fn ingress(&self) -> IngressParts {
-        IngressParts { settings: self.settings.clone(), outbox: self.outbox.clone() }
+        let (outbox, left_out) = (self.outbox.clone(), self.left_out.clone());
+        IngressParts { settings: self.settings.clone(), outbox, left_out }
     }
 }
 
@@ -91,7 +96,7 @@ pub struct Recorder(Rc<RefCell<State>>);
 struct State {
     lane: u16,
     settings: TraceSettings,
-    sampler: Sampler,
+    choice: Choice,
     random: fastrand::Rng,
     spare: Vec<Vec<Span>>,
     kept: u64,
@@ -105,10 +110,10 @@ impl Recorder {
     /// One that has kept nothing yet.
     #[must_use]
     pub fn new(parts: RecorderParts) -> Self {
-        let RecorderParts { lane, settings, outbox } = parts;
+        let RecorderParts { lane, settings, outbox, left_out } = parts;
         Self(Rc::new(RefCell::new(State {
             lane,
-            sampler: Sampler::new(settings.share, settings.sample_per_second_min),
+            choice: Choice::new(&settings, left_out),
             settings,
             random: fastrand::Rng::new(),
             spare: Vec::new(),
@@ -136,24 +141,15 @@ impl Recorder {
         }
         let parent = parent_of(message);
         let random = state.random.u64(..);
-        let is_sampled = parent.map_or_else(|| state.sampler.samples(now, random), |parent| parent.sampled);
+        let sampling = state.choice.begin(parent, now, random);
+        let is_sampled = sampling != Sampling::No;
         let is_seen = is_sampled || state.outbox.is_some();
         let ids = is_seen.then(|| Ids::below(parent, &mut state.random));
         let spans = state.spare.pop().unwrap_or_default();
         let tape = state.settings.record_bytes_max.and_then(|bytes_max| Tape::of(message, bytes_max));
         let tape = tape.map(Box::new);
         let naming_lines = ids.filter(|_| parent.is_none()).map(|ids| naming_lines(message, ids, is_sampled));
-        Trace {
-            ids,
-            is_sampled,
-            naming_lines,
-            is_on: true,
-            spans,
-            graph: None,
-            left_out: 0,
-            error: None,
-            tape,
-        }
+        Trace { ids, sampling, naming_lines, is_on: true, spans, graph: None, left_out: 0, error: None, tape }
     }
 
     /// A request of which something was noted has ended: it is kept, or forgotten. `name_of`: names of services.
@@ -164,7 +160,7 @@ impl Recorder {
         name_of: impl Fn(ServiceId) -> Option<Box<str>>,
     ) {
         let state = &mut *self.0.borrow_mut();
-        if let Some(why) = state.why(&trace, ended) {
+        if let Some(why) = state.choice.end(&outcome(&trace, ended), ended.now) {
             let tape = trace.tape.take();
             let record = state.record(&trace, ended, why, name_of);
             let finish =
@@ -178,11 +174,6 @@ impl Recorder {
 impl State {
     fn is_on(&self) -> bool {
         self.settings.kept_max > 0 || self.outbox.is_some()
-    }
-
-    fn why(&self, trace: &Trace, ended: &Ended<'_>) -> Option<Why> {
-        let is_slow = ended.now.saturating_since(ended.arrived) > self.settings.slow;
-        Why::of(ended.status, is_slow, trace.is_sampled)
     }
 
     fn record(
@@ -251,6 +242,17 @@ impl State {
             spans.clear();
             self.spare.push(spans);
         }
+    }
+}
+
+/// A request in error whose handler did not even begin was shed.
+fn outcome(trace: &Trace, ended: &Ended<'_>) -> Outcome {
+    let is_error = ended.status.is_none_or(|status| status >= 500);
+    Outcome {
+        sampling: trace.sampling,
+        status: ended.status,
+        is_shed: is_error && trace.spans.is_empty() && ended.running.is_empty(),
+        took: ended.now.saturating_since(ended.arrived),
     }
 }
 
@@ -422,6 +424,26 @@ mod tests {
         assert_eq!(recorded, [true, false]);
     }
 
+    /// Requests whose handler nobody could run take no sample of those that are served, whoever decides it.
+    #[test]
+    fn shed_requests_take_no_samples() {
+        let recorder = recorder(TraceSettings { sample_per_second_min: 1, ..TraceSettings::default() });
+        let message = message("");
+        let now = Nanos(100_000_000_000);
+        for _ in 0..10 {
+            let mut trace = recorder.begin(&message, now);
+            assert_eq!(trace.sampling, Sampling::Guaranteed);
+            trace.failed(|| "too many wait".into());
+            end(&recorder, trace, &message, 500, None);
+        }
+        for sampling in [Sampling::Guaranteed, Sampling::Guaranteed, Sampling::No] {
+            let mut trace = recorder.begin(&message, now);
+            assert_eq!(trace.sampling, sampling);
+            trace.guest_call(None, &timing(), (500, Some("it failed")));
+            end(&recorder, trace, &message, 500, None);
+        }
+    }
+
     /// With a collector callees are told the trace of a request that nobody samples too, and that nobody does.
     #[test]
     fn callees_are_told_whether_a_request_is_sampled() {
@@ -429,7 +451,8 @@ mod tests {
         for (share, flags) in [(0, "-00\n"), (1000, "-01\n")] {
             let (outbox, _exporter) = Exporter::new(&otlp);
             let settings = TraceSettings { share, sample_per_second_min: 0, ..TraceSettings::default() };
-            let recorder = Recorder::new(RecorderParts { lane: 0, settings, outbox: Some(outbox) });
+            let recorder =
+                Recorder::new(RecorderParts { outbox: Some(outbox), ..RecorderParts::new(0, settings) });
             let header = recorder.begin(&message(""), Nanos(0)).header_of_next_call().expect("a collector");
             assert!(header.ends_with(flags.as_bytes()), "{header:?}");
         }

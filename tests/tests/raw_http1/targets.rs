@@ -96,7 +96,7 @@ fn long() -> [Case; 8] {
         closes("line of 17 KiB", head(line(17_408))),
         closes("many lines of 17 KiB together", head(line(1024).repeat(17))),
         fits("99 lines", head(line(6).repeat(98))),
-        closes("100 lines and one that is added", head(line(6).repeat(99))),
+        fits("100 lines and one that is added", head(line(6).repeat(99))),
         closes("101 lines", head(line(6).repeat(100))),
     ]
 }

@@ -30,7 +30,7 @@ pub(super) fn of_cell(dpu: &Dpu, message: &ResponseMessage) -> Result<Vec<u8>, S
         return Err(format!("status {}: must be from 200 to 599", message.status));
     }
     let lines = HeaderLines(&message.head);
-    lines.check(HeadLimits::default()).map_err(|error| error.to_string())?;
+    lines.check(HeadLimits::with_added()).map_err(|error| error.to_string())?;
     let mut headers = BTreeMap::new();
     for (name, value) in lines.iter().filter(|(name, _)| goes_back(name)) {
         join(headers.entry(name).or_default(), value);

@@ -124,6 +124,9 @@ fn head(
     let method = Method::from_bytes(object.method.as_deref().unwrap_or("GET").as_bytes());
     let method = method.map_err(|_| bad(&"method: must be an HTTP method, such as GET"))?;
     let lines = object.headers.as_ref().map_or(&[][..], |headers| &headers.0);
+    if lines.len() > usize::from(received.settings().config.header_lines_max) {
+        return Err(Refusal::HeadTooLarge);
+    }
     let head = HeadWriter::new(method.as_str(), target, received.settings().config.forwarded)?;
     let mut head = head.told_to(received.spans());
     if !lines.iter().any(|(name, _)| name == HOST) {

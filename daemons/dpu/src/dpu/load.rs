@@ -18,7 +18,7 @@ use crate::histogram::Histogram;
 use crate::origin::Origin;
 use crate::request_id::RequestIds;
 use crate::routes::{Route, Routes};
-use crate::spans::Spans;
+use crate::spans::{Ended, Spans};
 use crate::units::ByteSize;
 
 /// Counters of one lane.
@@ -150,6 +150,8 @@ enum End {
     },
     Refused {
         status: u16,
+        /// No cell or host had it.
+        is_shed: bool,
     },
 }
 
@@ -264,9 +266,9 @@ impl Received {
         self.end = End::Answered { status };
     }
 
-    /// The mesh answered.
-    pub(crate) fn refused(&mut self, status: u16) {
-        self.end = End::Refused { status };
+    /// The mesh answered. `is_shed`: before a cell or a host had the request.
+    pub(crate) fn refused(&mut self, status: u16, is_shed: bool) {
+        self.end = End::Refused { status, is_shed };
     }
 }
 
@@ -274,13 +276,14 @@ impl Received {
     /// Tells who wants to hear of it.
     fn tell(&self, place: usize, took: Duration) {
         let (Some(begun), Some(spans)) = (self.head.begun, self.spans()) else { return };
-        let status = match self.end {
-            End::Abandoned => None,
-            End::Answered { status } | End::Refused { status } => Some(status),
+        let (status, is_shed) = match self.end {
+            End::Abandoned => (None, false),
+            End::Answered { status } => (Some(status), false),
+            End::Refused { status, is_shed } => (Some(status), is_shed),
         };
         let Some(service) = self.settings.routes.services().get(place) else { return };
         let Head { bytes, method_len, target_len, .. } = &self.head;
-        spans.end(&begun.ended(bytes, (*method_len, *target_len), service, status, took));
+        spans.end(&begun.ended(bytes, (*method_len, *target_len), service, Ended { status, is_shed, took }));
     }
 }
 

@@ -40,7 +40,7 @@ impl Dpu {
             Ok((call, permit)) => Ok(Request { call, permit, received }),
             Err(refusal) => {
                 let fault = refusal.fault();
-                received.refused(fault.status());
+                received.refused(fault.status(), refusal.is_shed());
                 Err(fault)
             }
         }
@@ -79,7 +79,7 @@ impl Future for Request {
             if message.fault == Fault::None {
                 self.received.answered(message.status);
             } else {
-                self.received.refused(message.fault.status());
+                self.received.refused(message.fault.status(), message.fault.is_shed());
             }
         }
         answer

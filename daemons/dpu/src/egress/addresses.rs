@@ -26,8 +26,11 @@ const SERVE_FOR: Duration = Duration::from_secs(60);
 /// Addresses of one host that are used: more are passed over.
 const ADDRESSES_MAX: usize = 64;
 
-/// Hosts that are known: a cell has a say in the port of a service, and could name them all.
-const HOSTS_MAX: usize = 256;
+/// Hosts of one service that are known: a cell has a say in the port of a service, and could name them all.
+const HOSTS_OF_SERVICE_MAX: usize = 16;
+
+/// Hosts that are known, of all services together.
+pub(super) const HOSTS_MAX: usize = 256;
 
 /// Hosts by their authority, with what a connection to each address is made with.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ impl<C> Default for Hosts<C> {
 /// One host, and how its addresses have done.
 #[derive(Debug)]
 struct Host<C> {
+    /// Whose host it is.
+    service: Box<str>,
     members: Vec<(SocketAddr, C)>,
     outliers: Outliers<SocketAddr>,
     /// Calls that were made to it.
@@ -66,20 +71,21 @@ impl<C: Clone> Hosts<C> {
         is_old
     }
 
-    /// These are the addresses of a host from now on.
+    /// These are the addresses of a service's host from now on.
     ///
     /// - `connect`: what connections to a new one are made with.
     pub(super) fn found(
         &mut self,
-        host: &str,
+        (service, host): (&str, &str),
         rule: OutlierRule,
         addresses: &[SocketAddr],
         now: Nanos,
         connect: impl Fn(SocketAddr) -> C,
     ) {
         if self.0.get(host).is_none_or(|known| known.outliers.rule() != rule) {
-            self.make_room();
-            self.0.insert(host.to_owned(), Host::new(rule, now));
+            self.0.remove(host);
+            self.make_room(service);
+            self.0.insert(host.to_owned(), Host::new(service, rule, now));
         }
         if let Some(known) = self.0.get_mut(host) {
             known.replace(&addresses[..addresses.len().min(ADDRESSES_MAX)], now, connect);
@@ -116,12 +122,21 @@ impl<C: Clone> Hosts<C> {
         self.0.values_mut().map(ejected).sum()
     }
 
-    /// Forgets the host that was not called for the longest time if there are too many.
-    fn make_room(&mut self) {
-        if self.0.len() < HOSTS_MAX {
+    /// Forgets a host if there are too many: of the service, one of its own; of all, one of a service that has the most, so that
+    /// none is driven out by another with more. Of these the one that was not called for the longest time.
+    fn make_room(&mut self, service: &str) {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        self.0.values().for_each(|known| *counts.entry(&known.service).or_default() += 1);
+        let most = counts.values().copied().max().unwrap_or_default();
+        let is_full = counts.get(service).is_some_and(|count| *count >= HOSTS_OF_SERVICE_MAX);
+        if !is_full && self.0.len() < HOSTS_MAX {
             return;
         }
-        let oldest = self.0.iter().min_by_key(|(_, known)| known.used).map(|(host, _)| host.clone());
+        let may_go = |known: &Host<C>| {
+            if is_full { *known.service == *service } else { counts.get(&*known.service) == Some(&most) }
+        };
+        let candidates = self.0.iter().filter(|(_, known)| may_go(known));
+        let oldest = candidates.min_by_key(|(_, known)| known.used).map(|(host, _)| host.clone());
         if let Some(oldest) = oldest {
             self.0.remove(&oldest);
         }
@@ -129,8 +144,9 @@ impl<C: Clone> Hosts<C> {
 }
 
 impl<C: Clone> Host<C> {
-    fn new(rule: OutlierRule, now: Nanos) -> Self {
+    fn new(service: &str, rule: OutlierRule, now: Nanos) -> Self {
         Self {
+            service: service.into(),
             members: Vec::new(),
             outliers: Outliers::new(rule, &[]),
             turns: 0,
@@ -184,6 +200,9 @@ mod tests {
         share_max: 50,
     };
 
+    /// A service, and its host.
+    const BACK: (&str, &str) = ("back", "back");
+
     fn address(number: u16) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, 1], 1 + number))
     }
@@ -196,7 +215,7 @@ mod tests {
     fn hosts(count: u16) -> Hosts<()> {
         let mut hosts = Hosts::default();
         let addresses: Vec<SocketAddr> = (0..count).map(address).collect();
-        hosts.found("back", RULE, &addresses, at(1), |_| ());
+        hosts.found(BACK, RULE, &addresses, at(1), |_| ());
         hosts
     }
 
@@ -225,7 +244,7 @@ mod tests {
         assert_eq!([5, 6, 6].map(|now| hosts.wants_lookup("back", RULE, at(now))), [false, true, false]);
         let other = OutlierRule { failures_max: 1, ..RULE };
         assert!(hosts.wants_lookup("back", other, at(6)));
-        hosts.found("back", other, &[address(0), address(1)], at(6), |_| ());
+        hosts.found(BACK, other, &[address(0), address(1)], at(6), |_| ());
         assert!(hosts.note("back", address(0), true, at(6)).is_some());
     }
 
@@ -235,21 +254,47 @@ mod tests {
         let mut hosts = hosts(2);
         assert!(hosts.wants_lookup("back", RULE, at(60)));
         assert_eq!([60, 61].map(|now| hosts.turn("back", RULE, at(now)).len()), [2, 0]);
-        hosts.found("back", RULE, &[address(1)], at(61), |_| ());
+        hosts.found(BACK, RULE, &[address(1)], at(61), |_| ());
         assert_eq!(hosts.turn("back", RULE, at(62)).len(), 1);
     }
 
-    /// However many hosts are named, few are kept, and of each few addresses.
+    /// However many hosts are named, few are kept, and of each few addresses. A service that names many drives out its own.
     #[test]
     fn what_is_kept_is_bounded() {
         let mut hosts = hosts(200);
         assert_eq!(hosts.turn("back", RULE, at(1)).len(), ADDRESSES_MAX);
-        for port in 1..=HOSTS_MAX {
-            hosts.found(&format!("back:{port}"), RULE, &[address(0)], at(2), |_| ());
+        hosts.found(("other", "other"), RULE, &[address(0)], at(1), |_| ());
+        for port in 1..=1000 {
+            hosts.found(("back", &format!("back:{port}")), RULE, &[address(0)], at(2), |_| ());
         }
-        assert_eq!(hosts.0.len(), HOSTS_MAX);
+        assert_eq!(hosts.0.len(), HOSTS_OF_SERVICE_MAX + 1);
         assert!(hosts.turn("back", RULE, at(3)).is_empty(), "it was not called for the longest time");
-        assert_eq!(hosts.turn("back:1", RULE, at(3)).len(), 1);
+        assert_eq!(
+            (hosts.turn("back:1000", RULE, at(3)).len(), hosts.turn("other", RULE, at(3)).len()),
+            (1, 1)
+        );
+    }
+
+    /// Where there is no room for all, services with many hosts give way to those with few, whoever was called last; then those that
+    /// were called last stay.
+    #[test]
+    fn services_with_few_hosts_keep_them() {
+        let mut hosts = Hosts::default();
+        let mut found = |service: &str, host: &str, seconds| {
+            hosts.found((service, host), RULE, &[address(0)], at(seconds), |_| ());
+            assert!(hosts.0.len() <= HOSTS_MAX);
+            hosts.0.keys().filter(|known| known.starts_with("many")).count()
+        };
+        for number in 0..HOSTS_MAX - HOSTS_OF_SERVICE_MAX {
+            found(&format!("few-{number}"), &format!("few-{number}"), 1);
+        }
+        let of_many = (1..=HOSTS_OF_SERVICE_MAX).map(|port| found("many", &format!("many:{port}"), 2)).last();
+        assert_eq!(of_many, Some(HOSTS_OF_SERVICE_MAX));
+        let of_many =
+            (1..HOSTS_OF_SERVICE_MAX).map(|n| found(&format!("late-{n}"), &format!("late-{n}"), 3)).last();
+        assert_eq!(of_many, Some(1));
+        assert_eq!(found("last", "last", 4), 1, "one of those that were not called since");
+        assert_eq!(hosts.turn("late-1", RULE, at(5)).len(), 1);
     }
 
     #[derive(Debug, Clone)]
@@ -294,13 +339,13 @@ mod tests {
                     Event::Late { number, has_failed } => fail(&mut hosts, &mut out, address(number), has_failed, now),
                     Event::Pass { seconds } => {
                         now = now.saturating_add(Duration::from_secs(seconds));
-                        hosts.found("back", RULE, &all, now, |_| ());
+                        hosts.found(BACK, RULE, &all, now, |_| ());
                     }
                     Event::Found { numbers } => {
                         all = numbers.into_iter().map(address).collect();
                         all.sort_unstable();
                         all.dedup();
-                        hosts.found("back", RULE, &all, now, |_| ());
+                        hosts.found(BACK, RULE, &all, now, |_| ());
                         // Some may be back, for want of others.
                         let left: Vec<SocketAddr> = hosts.turn("back", RULE, now).into_iter().map(|(left, ())| left).collect();
                         out.retain(|address, _| all.contains(address) && !left.contains(address));

@@ -107,6 +107,14 @@ impl Connector {
         Self { rules: Arc::clone(&self.rules), to: Some(address) }
     }
 
+    /// As long as it lives the resolver answers nobody.
+    #[cfg(test)]
+    pub(super) fn hold_lookups(&self) -> tokio::sync::OwnedSemaphorePermit {
+        let lookups = Arc::clone(&self.rules.lookups);
+        let all = u32::try_from(LOOKUPS_MAX).expect("they are few");
+        lookups.try_acquire_many_owned(all).expect("none is under way")
+    }
+
     /// Where a host may be called in cleartext; at least one.
     pub(super) async fn addresses(&self, host: Authority<'_>) -> Result<Vec<SocketAddr>, ConnectError> {
         let limit = self.rules.connect_timeout;

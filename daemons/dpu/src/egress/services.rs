@@ -2,8 +2,13 @@
 //!
 //! - Without a rule for outliers a new connection goes to the first address that takes it, and calls go over whichever there
 //!   are. With one calls go to the addresses in turn, but for those that are ejected (`addresses.rs`).
+//! - An address that has not answered when its request's deadline is there has failed, whoever notices it first: this side, or who
+//!   waited for the answer and gives the call up. A call that is given up before that says nothing of its address.
+//! - A host is looked up in a task of its own, once for all calls that wait for it: they wait as long as they have time, and what is
+//!   found serves the next ones.
 //! - An address that takes no connection has been sent nothing: the call goes to the next one. It counts as a failure.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,9 +19,11 @@ use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use cellmesh_shm::outlier::{Ejection, OutlierRule};
 use http::{HeaderValue, Request, Uri};
 use http_body_util::Full;
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use super::addresses::HOSTS_MAX;
 use super::connect::ConnectError;
 use super::hosts::Authority;
 use super::{Callee, Connections, EgressClients, Failure, HOPS_MAX, HttpClient, client, request};
@@ -28,6 +35,8 @@ use crate::policy::retry::Outcome;
 /// Where a service is off this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Way {
+    /// The service.
+    service: String,
     /// Its name, with a port where one was named.
     host: String,
     /// When one of its addresses is left out.
@@ -45,12 +54,13 @@ impl EgressClients {
     pub(crate) fn way_to_service(&self, service: &str, named: Option<Authority<'_>>) -> Option<Way> {
         let is_mapped = |host: &str| self.config.hosts.keys().any(|known| known.eq_ignore_ascii_case(host));
         let rule = self.config.outliers.get(service).copied();
+        let way = |host| Way { service: service.to_owned(), host, rule };
         if let Some(named) = named.filter(|named| is_mapped(named.host)) {
-            return Some(Way { host: named.to_string(), rule });
+            return Some(way(named.to_string()));
         }
         let port = named.and_then(|named| named.port);
         let host = Authority { host: service, port }.to_string();
-        (is_mapped(service) || self.config.services_elsewhere).then_some(Way { host, rule })
+        (is_mapped(service) || self.config.services_elsewhere).then(|| way(host))
     }
 
     /// `ejected`: called when an address of the service is ejected.
@@ -70,23 +80,18 @@ impl EgressClients {
             return self.exchange(client, to_node(host, message)?, host, deadline, Callee::Node).await;
         };
         let late = || Failure::TimedOut { host: host.to_owned(), limit: self.config.try_timeout.0 };
-        let turn = timeout(deadline.saturating_since(Nanos::now()), self.turn(host, rule)).await;
+        let turn = timeout(deadline.saturating_since(Nanos::now()), self.turn(way, rule)).await;
         let mut last = Err(late());
         for (address, client) in turn.unwrap_or_else(|_| Err(late()))? {
             let had = deadline.saturating_since(Nanos::now());
             if had.is_zero() {
                 return last;
             }
-            last = self.exchange(&client, to_node(host, message)?, host, deadline, Callee::Node).await;
-            if self.says_nothing(&last, had) {
-                return last;
-            }
-            let (has_failed, now) = (verdict(&last) == Verdict::Failure, Nanos::now());
-            if let Some(ejection) = self.connections.hosts.borrow_mut().note(host, address, has_failed, now) {
-                tell(host, ejection);
-                ejected();
-            }
-            if !was_sent_nothing(&last) {
+            let request = to_node(host, message)?;
+            let asked =
+                Asked { clients: self, host, address, deadline, had, ejected: &ejected, is_over: false };
+            last = self.exchange(&client, request, host, deadline, Callee::Node).await;
+            if !asked.over(&last) || !was_sent_nothing(&last) {
                 return last;
             }
         }
@@ -96,7 +101,12 @@ impl EgressClients {
     /// Whether an outcome is nobody's failure: as a circuit would judge it, or because there was little time for it.
     fn says_nothing(&self, exchanged: &Exchanged, had: Duration) -> bool {
         let is_late = matches!(exchanged, Err(Failure::TimedOut { .. }));
-        verdict(exchanged) == Verdict::Nothing || (is_late && had < self.config.try_timeout.0 / 2)
+        verdict(exchanged) == Verdict::Nothing || (is_late && !self.had_enough(had))
+    }
+
+    /// Whether an address that has not answered in this time has failed.
+    fn had_enough(&self, had: Duration) -> bool {
+        had >= self.config.try_timeout.0 / 2
     }
 
     /// Addresses of services that are ejected.
@@ -106,25 +116,24 @@ impl EgressClients {
 
     /// Where to call a service, in the order in which to try; at least one. Looks it up if that was not done lately: those that
     /// are known are used meanwhile.
-    async fn turn(&self, host: &str, rule: OutlierRule) -> Result<Vec<(SocketAddr, HttpClient)>, Failure> {
-        let connections = &self.connections;
+    async fn turn(&self, way: &Way, rule: OutlierRule) -> Result<Vec<(SocketAddr, HttpClient)>, Failure> {
+        let (connections, host) = (&self.connections, &*way.host);
         let wants_lookup = connections.hosts.borrow_mut().wants_lookup(host, rule, Nanos::now());
         let turn = connections.hosts.borrow_mut().turn(host, rule, Nanos::now());
         let lookup = LookUp {
             connections: Rc::clone(connections),
             config: self.config.clone(),
-            host: host.to_owned(),
+            way: way.clone(),
             rule,
             http2: self.is_http2(host),
         };
         if !turn.is_empty() {
             if wants_lookup {
-                // It ends by itself: a lookup is bounded in time.
-                drop(spawn_local(lookup.run()));
+                drop(lookup.begin());
             }
             return Ok(turn);
         }
-        let problem = lookup.run().await.err().unwrap_or(ConnectError::NoHost);
+        let problem = lookup.ended().await.unwrap_or(ConnectError::NoHost);
         let turn = connections.hosts.borrow_mut().turn(host, rule, Nanos::now());
         if turn.is_empty() { Err(Failure::Connect(problem)) } else { Ok(turn) }
     }
@@ -134,22 +143,103 @@ impl EgressClients {
     }
 }
 
+/// An address that was asked, from then until it is known what that says of it.
+struct Asked<'a, E: Fn()> {
+    clients: &'a EgressClients,
+    host: &'a str,
+    address: SocketAddr,
+    /// Until when it had to answer, and how long that was.
+    deadline: Nanos,
+    had: Duration,
+    ejected: &'a E,
+    is_over: bool,
+}
+
+impl<E: Fn()> Asked<'_, E> {
+    /// It has an outcome. Whether that says something of the address.
+    fn over(mut self, exchanged: &Exchanged) -> bool {
+        self.is_over = true;
+        if self.clients.says_nothing(exchanged, self.had) {
+            return false;
+        }
+        self.note(verdict(exchanged) == Verdict::Failure);
+        true
+    }
+
+    fn note(&self, has_failed: bool) {
+        let Self { host, address, .. } = *self;
+        let noted = self.clients.connections.hosts.borrow_mut().note(host, address, has_failed, Nanos::now());
+        if let Some(ejection) = noted {
+            tell(host, ejection);
+            (self.ejected)();
+        }
+    }
+}
+
+impl<E: Fn()> Drop for Asked<'_, E> {
+    /// Who waited for the answer gave it up. At the deadline, which the DPA keeps too and often sees first, that is a failure.
+    fn drop(&mut self) {
+        let is_late = !self.is_over && self.deadline <= Nanos::now();
+        if is_late && self.clients.had_enough(self.had) {
+            self.note(true);
+        }
+    }
+}
+
+/// Lookups that are under way, by host. The end of one is told to all who wait for it, with why nothing was found.
+pub(super) type LookUps = HashMap<String, watch::Receiver<Option<ConnectError>>>;
+
 /// Looks for the addresses of a host. Those that were found before serve for a while if none are.
 struct LookUp {
     connections: Rc<Connections>,
     config: EgressConfig,
-    host: String,
+    way: Way,
     rule: OutlierRule,
     http2: bool,
 }
 
 impl LookUp {
+    /// Waits for its end, or that of the same one that is under way already. What went wrong, if something did.
+    async fn ended(self) -> Option<ConnectError> {
+        let mut ended = match self.begin() {
+            Ok(ended) => ended,
+            Err(too_many) => return too_many.run().await.err(),
+        };
+        // It says nothing before its end, and the sender is gone then.
+        while ended.changed().await.is_ok() {}
+        ended.borrow().as_ref().map(ConnectError::again)
+    }
+
+    /// Runs it in a task that ends by itself, since a lookup is bounded in time; unless it is under way already.
+    /// # Errors
+    /// Too many are under way.
+    fn begin(self) -> Result<watch::Receiver<Option<ConnectError>>, Box<Self>> {
+        let connections = Rc::clone(&self.connections);
+        let mut under_way = connections.looking.borrow_mut();
+        // One whose task was ended tells nobody anything.
+        if let Some(known) = under_way.get(&self.way.host).filter(|known| known.has_changed().is_ok()) {
+            return Ok(known.clone());
+        }
+        if under_way.len() >= HOSTS_MAX {
+            return Err(Box::new(self));
+        }
+        let (said, ended) = watch::channel(None);
+        under_way.insert(self.way.host.clone(), ended.clone());
+        drop(spawn_local(async move {
+            let (connections, host) = (Rc::clone(&self.connections), self.way.host.clone());
+            let problem = self.run().await.err();
+            connections.looking.borrow_mut().remove(&host);
+            said.send_replace(problem);
+        }));
+        Ok(ended)
+    }
+
     async fn run(self) -> Result<(), ConnectError> {
-        let Self { connections, config, host, rule, http2 } = self;
+        let Self { connections, config, way: Way { service, host, .. }, rule, http2 } = self;
         let authority = Authority::parse(&host).unwrap_or(Authority { host: &host, port: None });
         let found = connections.connector.addresses(authority).await?;
         let connect = |address| client(&config, connections.connector.to(address), http2);
-        connections.hosts.borrow_mut().found(&host, rule, &found, Nanos::now(), connect);
+        connections.hosts.borrow_mut().found((&service, &host), rule, &found, Nanos::now(), connect);
         Ok(())
     }
 }
@@ -185,9 +275,45 @@ fn tell(host: &str, ejection: Ejection<SocketAddr>) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use cellmesh_shm::ids::ServiceId;
     use cellmesh_shm::message::Fault;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::sleep;
 
     use super::*;
+    use crate::units::TimeSpan;
+
+    /// Longer than anything takes that is not stuck.
+    const HANG: Duration = Duration::from_secs(20);
+
+    const RULE: OutlierRule = OutlierRule {
+        failures_max: 1,
+        ejection: Duration::from_secs(600),
+        ejection_max: Duration::from_secs(600),
+        share_max: 50,
+    };
+
+    /// Runs `test` where a lane runs.
+    fn on_lane(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async { timeout(HANG, test).await.expect("stuck") });
+    }
+
+    /// A request that has so much time.
+    fn request_within(time: Duration) -> RequestMessage {
+        RequestMessage {
+            service: ServiceId(0),
+            deadline: Nanos::now().saturating_add(time),
+            hops: 0,
+            method_len: 3,
+            target_len: 1,
+            head: Bytes::from_static(b"GET/"),
+            body: Bytes::new(),
+        }
+    }
 
     fn host(config: EgressConfig, named: Option<&str>) -> Option<String> {
         let clients = EgressClients::new(&config, 0);
@@ -225,5 +351,110 @@ mod tests {
         let unanswered = ConnectError::TimedOut { host: "back".into(), limit: usual };
         assert!(was_sent_nothing(&Err(Failure::Connect(unanswered))));
         assert!(!was_sent_nothing(&late()) && !was_sent_nothing(&answered(503)));
+    }
+
+    /// A call that was sent to an address that never answers, and that is given up: whether that ejects the address.
+    async fn is_ejected_when_given_up(try_timeout: Duration, had: Duration, at_deadline: bool) -> bool {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let other = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addresses = [&silent, &other].map(|listener| listener.local_addr().expect("bound").to_string());
+        let addresses = serde_json::from_value(serde_json::json!(addresses)).expect("addresses");
+        let config = EgressConfig {
+            hosts: [("back".to_owned(), addresses)].into(),
+            outliers: [("back".to_owned(), RULE)].into(),
+            try_timeout: TimeSpan(try_timeout),
+            ..EgressConfig::default()
+        };
+        let clients = EgressClients::new(&config, 0);
+        let way = clients.way_to_service("back", None).expect("it is mapped");
+        let (message, ejections) = (request_within(had), Cell::new(0));
+        let ejected = || ejections.set(ejections.get() + 1);
+        let mut call = Box::pin(clients.try_service(&way, &message, ejected));
+        let seen = async {
+            let (mut stream, _) = silent.accept().await.expect("a connection");
+            stream.read_u8().await.expect("a request");
+            stream
+        };
+        tokio::select! {
+            _stream = seen => {}
+            _ = &mut call => {}
+        }
+        if at_deadline {
+            // Without letting the call see it: somebody else does first.
+            std::thread::sleep(message.deadline.saturating_since(Nanos::now()));
+        }
+        drop(call);
+        assert_eq!(clients.ejected(Nanos::now()), ejections.get());
+        ejections.get() == 1
+    }
+
+    /// A call that is given up at its deadline says that its address has not answered; one whose client has gone before that, or
+    /// that had little time, says nothing.
+    #[test]
+    fn silent_addresses_have_failed_at_the_deadline() {
+        let ms = Duration::from_millis;
+        on_lane(async {
+            assert!(is_ejected_when_given_up(ms(1500), ms(1000), true).await, "at its deadline");
+            assert!(!is_ejected_when_given_up(ms(60_000), ms(30_001), false).await, "before it");
+            assert!(!is_ejected_when_given_up(ms(60_000), ms(200), true).await, "it had little time");
+        });
+    }
+
+    /// A call waits for a lookup as long as it has time. The lookup goes on, once for all that wait for it, and those that come
+    /// later use what it finds.
+    #[test]
+    fn lookups_outlast_calls_that_have_no_time() {
+        on_lane(async {
+            let server = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let host = server.local_addr().expect("bound").to_string();
+            let config = EgressConfig {
+                allow: vec![host.parse().expect("a pattern")],
+                connect_timeout: TimeSpan(HANG * 2),
+                ..EgressConfig::default()
+            };
+            let clients = EgressClients::new(&config, 1024);
+            let way = Way { service: "back".to_owned(), host: host.clone(), rule: Some(RULE) };
+            let resolver = clients.connections.connector.hold_lookups();
+            for _ in 0..3 {
+                let message = request_within(Duration::from_millis(10));
+                let late = clients.try_service(&way, &message, || {}).await;
+                assert!(matches!(late, Err(Failure::TimedOut { .. })), "{late:?}");
+                assert_eq!(clients.connections.looking.borrow().len(), 1);
+            }
+            drop(resolver);
+            while clients.connections.hosts.borrow_mut().turn(&host, RULE, Nanos::now()).is_empty() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            assert!(clients.connections.looking.borrow().is_empty());
+            // Nobody is looked up any more: it is known.
+            let _resolver = clients.connections.connector.hold_lookups();
+            let message = request_within(HANG);
+            let serving = async {
+                let (mut stream, _) = server.accept().await.expect("a connection");
+                stream.read_u8().await.expect("a request");
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("sent");
+                stream
+            };
+            let (answer, _stream) = tokio::join!(clients.try_service(&way, &message, || {}), serving);
+            assert_eq!(answer.expect("an answer").status, 204);
+        });
+    }
+
+    /// All that wait for a lookup are told why it found nothing.
+    #[test]
+    fn failed_lookups_are_told_to_all_who_wait() {
+        on_lane(async {
+            let clients = EgressClients::new(&EgressConfig::default(), 0);
+            // Looked up, and found to be where no cell may call.
+            let way = Way { service: "back".to_owned(), host: "127.0.0.1:9".to_owned(), rule: Some(RULE) };
+            let (one, other) = (request_within(HANG), request_within(HANG));
+            let (one, other) = tokio::join!(
+                clients.try_service(&way, &one, || {}),
+                clients.try_service(&way, &other, || {})
+            );
+            for told in [one, other] {
+                assert!(matches!(told, Err(Failure::Connect(ConnectError::Inward { .. }))), "{told:?}");
+            }
+        });
     }
 }

@@ -42,7 +42,7 @@ fn written(message: &ResponseMessage, status: StatusCode, body: ReplyBody) -> Re
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let lines = HeaderLines(&message.head);
-    lines.check(HeadLimits::default()).map_err(|error| error.to_string())?;
+    lines.check(HeadLimits::with_added()).map_err(|error| error.to_string())?;
     for (name, value) in lines.iter().filter(|(name, _)| goes_back(name)) {
         let shared = HeaderValue::from_maybe_shared(message.head.slice_ref(value));
         let value = shared.map_err(|_| format!("the value of header \"{name}\" is not allowed"))?;

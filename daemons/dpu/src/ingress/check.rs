@@ -102,6 +102,13 @@ fn refuse_excess(received: &Received, parts: &Parts) -> Result<(), Refusal> {
     if target(parts).len() > limit.as_len() {
         return Err(Refusal::TargetTooLong { limit });
     }
+    // The cookies of HTTP/2 go on as one line.
+    let lines_max = usize::from(received.settings().config.header_lines_max);
+    let lines = parts.headers.len();
+    if lines > lines_max && lines - parts.headers.get_all(COOKIE).iter().count().saturating_sub(1) > lines_max
+    {
+        return Err(Refusal::HeadTooLarge);
+    }
     Ok(())
 }
 

@@ -180,7 +180,7 @@ async fn serve_request(
         }
         Err(refusal) => {
             let answer = answer::of_refusal(&dpu, &received, &refusal, &parts);
-            received.refused(answer.status().as_u16());
+            received.refused(answer.status().as_u16(), refusal.is_shed());
             answer
         }
     };

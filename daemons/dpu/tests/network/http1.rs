@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use cellmesh_dpu::DpuConfig;
 use cellmesh_dpu::config::ForwardedRule;
-use cellmesh_dpu::spans::{Span, Spans};
+use cellmesh_dpu::spans::{Sampling, Span, Spans};
 use cellmesh_dpu::trace_context::{Parent, Traceparent};
 
 use serde_json::Value;
@@ -289,22 +289,58 @@ fn requests_go_on_below_our_part_of_their_trace() {
     });
 }
 
+/// What a client's vendors say of a trace goes on only with the trace that it is said of.
+#[test]
+fn tracestate_goes_on_with_its_traceparent_only() {
+    const GOOD: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+    const STATE: &str = "tracestate: a=b\r\n";
+    check(async |node: Node| {
+        let mut client = Raw::connect(node.addr).await;
+        for is_told in [false, true] {
+            if is_told {
+                node.dpu.tell_spans(Rc::new(Told::default()));
+            }
+            for (lines, state) in [
+                (format!("{GOOD}{STATE}x: 1\r\n"), Some("a=b")),
+                (format!("{STATE}x: 1\r\n{GOOD}"), Some("a=b")),
+                (format!("{STATE}x: 1\r\ntraceparent: 00-abc-1\r\n"), None),
+                (
+                    format!("{STATE}x: 1\r\n{}", GOOD.to_uppercase().replace("TRACEPARENT", "traceparent")),
+                    None,
+                ),
+                (format!("x: 1\r\n{STATE}{STATE}"), None),
+                (format!("{GOOD}{GOOD}x: 1\r\n{STATE}"), None),
+            ] {
+                client.send(format!("GET /hello HTTP/1.1\r\nhost: s0\r\n{lines}\r\n")).await;
+                assert_eq!(client.reply().await.status, 200);
+                let seen = node.last_seen();
+                assert_eq!(
+                    (seen.header("tracestate"), seen.header("x")),
+                    (state, Some("1")),
+                    "{lines} {seen:?}"
+                );
+                assert_eq!((&*seen.method, &*seen.target), ("GET", "/hello"));
+            }
+        }
+    });
+}
+
 /// What it was, its span, its parent's, and its status.
 type Ended = (String, u64, Option<u64>, Option<u16>);
 
 /// Gives the spans of requests the numbers from 1.
 #[derive(Default)]
-struct Told {
+pub(crate) struct Told {
     begun: Cell<u64>,
     ended: RefCell<Vec<Ended>>,
 }
 
 impl Spans for Told {
-    fn begin(&self, parent: Option<Parent>) -> Traceparent {
+    fn begin(&self, parent: Option<Parent>) -> (Traceparent, Sampling) {
         self.begun.set(self.begun.get() + 1);
         let trace_id = parent.map_or(u128::from(self.begun.get()), |parent| parent.trace_id);
         let sampled = parent.is_some_and(|parent| parent.sampled);
-        Traceparent { trace_id, span_id: self.begun.get(), sampled }
+        (Traceparent { trace_id, span_id: self.begun.get(), sampled }, Sampling::No)
     }
 
     fn end(&self, span: &Span<'_>) {

@@ -1,7 +1,12 @@
+use std::rc::Rc;
+
 use cellmesh_dpu::DpuConfig;
+use cellmesh_dpu::config::ForwardedRule;
+use cellmesh_dpu::policy::{HeaderRules, ServicePolicy};
 use cellmesh_dpu::units::{ByteSize, TimeSpan};
 
 use crate::client::Raw;
+use crate::http1::Told;
 use crate::node::{Node, check_with};
 
 fn small() -> DpuConfig {
@@ -54,8 +59,7 @@ fn head_limits_hold() {
     check_with(DpuConfig::default(), async |node: Node| {
         let lines = |count: usize| (0..count).map(|n| format!("x-{n}: y\r\n")).collect::<String>();
         for (status, target, lines) in [
-            (200, "/hello".to_owned(), lines(98)), // with host and x-request-id: 100
-            (431, "/hello".to_owned(), lines(99)),
+            (200, "/hello".to_owned(), lines(99)), // with host: 100, and then x-request-id
             (431, "/hello".to_owned(), lines(100)),
             (431, "/hello".to_owned(), format!("x: {}\r\n", "y".repeat(17 * 1024))),
             (431, "/hello".to_owned(), format!("x: {}\r\n", "y".repeat(1024 * 1024))),
@@ -68,6 +72,36 @@ fn head_limits_hold() {
             assert_eq!(reply.status, status, "{} bytes of target, {} of lines", target.len(), lines.len());
         }
         assert_eq!(node.seen_count(), 2);
+    });
+}
+
+/// What is added on the way takes nothing of what clients may send: as many lines as docs say pass with all of it, over HTTP and
+/// as an object; one more does not.
+#[test]
+fn lines_added_here_are_not_the_clients() {
+    let headers =
+        HeaderRules { add: [("x-policy".to_owned(), "1".to_owned())].into(), ..HeaderRules::default() };
+    let policy = ServicePolicy { headers, ..ServicePolicy::default() };
+    let services = [("s0".to_owned(), policy)].into();
+    let config = DpuConfig { forwarded: ForwardedRule::Append, services, ..DpuConfig::default() };
+    check_with(config, async |node: Node| {
+        node.dpu.tell_spans(Rc::new(Told::default()));
+        for (count, status) in [(100, 200), (101, 431)] {
+            let lines: String = (1..count).map(|n| format!("x-{n}: y\r\n")).collect();
+            let mut client = Raw::connect(node.addr).await;
+            client.send(format!("GET /hello HTTP/1.1\r\nhost: s0\r\n{lines}\r\n")).await;
+            assert_eq!(client.reply().await.status, status, "{count} lines");
+            let headers: serde_json::Map<_, _> = (0..count).map(|n| (format!("x-{n}"), "y".into())).collect();
+            let object = serde_json::json!({ "path": "/hello", "headers": headers }).to_string();
+            let answer = Raw::connect(node.addr).await.json(&object).await;
+            assert_eq!(answer["status"], status, "{count} headers of an object");
+        }
+        let seen = node.last_seen();
+        for added in
+            ["host", "x-request-id", "traceparent", "x-forwarded-for", "x-forwarded-proto", "x-policy"]
+        {
+            assert!(seen.header(added).is_some(), "{added} in {seen:?}");
+        }
     });
 }
 

@@ -246,7 +246,10 @@ impl Worker {
     }
 
     fn on_request(&mut self, slot: SlotId, message: RequestMessage) {
-        message.headers().check(cellmesh_shm::head::HeadLimits::default()).expect("the DPU sends good heads");
+        message
+            .headers()
+            .check(cellmesh_shm::head::HeadLimits::with_added())
+            .expect("the DPU sends good heads");
         self.seen.push(seen(&message));
         match script(&message) {
             Some(answer) => self.port.respond(slot, answer),

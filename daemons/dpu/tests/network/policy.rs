@@ -200,18 +200,6 @@ fn headers_are_added_and_removed() {
     });
 }
 
-/// A head that is full has no room for more: the client is told, and no cell is sent what it was promised not to get.
-#[test]
-fn added_headers_must_fit() {
-    check_policy(r#"{"headers": {"add": {"x-team": "a"}}}"#, async |node: Node| {
-        let lines: String = (0..97).map(|n| format!("x-{n}: y\r\n")).collect();
-        // With host, x-request-id and x-team: 100.
-        assert_eq!(Raw::connect(node.addr).await.ask("s1", "/hello", &lines).await.status, 200);
-        let reply = Raw::connect(node.addr).await.ask("s1", "/hello", &format!("{lines}x: y\r\n")).await;
-        assert_eq!((reply.status, node.seen_count()), (431, 1));
-    });
-}
-
 /// All requests of a service go to another, whoever asks, and that one's own policy is not asked.
 #[test]
 fn split_sends_requests_to_another_service() {

@@ -27,25 +27,28 @@ use cellmesh_shm::profile::RingProfile;
 use cellmesh_shm::ring::Payload;
 use clap::{Args, ValueEnum};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::handover;
 use super::inline::answer_frames;
 use super::tcp::Loopback;
-use crate::turns::{Rounds, Series, median_ratio, quantile, spread, take_turns};
+use crate::turns::{Series, median_ratio, quantile, spread};
 
 const SERVICE: ServiceId = ServiceId(0);
 const BODY_BYTES: u32 = 64;
 const BODY: [u8; BODY_BYTES as usize] = [7; BODY_BYTES as usize];
 
 /// Messages there and back in one turn of either side.
-const TRIPS: u32 = 2000;
+const TRIPS: u32 = 5000;
 /// Messages of a turn under load, and how many of them are on the way at once.
 const LOADED: usize = 200_000;
 const WINDOWS: [usize; 4] = [1, 16, 64, 112];
 
-/// Longer than any wait for a bell, and than any pause of a busy machine.
+/// Longer than any wait for a bell, and than any pause of a busy machine. The engine's is longer: whichever side's bell is lost,
+/// it is the worker's wait that ends by it, and is counted.
 const BACKSTOP: Duration = Duration::from_secs(2);
+const ENGINE_BACKSTOP: Duration = Duration::from_secs(10);
 
 /// What a side does that has nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -102,20 +105,43 @@ fn trips(report: &mut String, rounds: usize) -> Result<()> {
     let mut slept = Slept::default();
     for placement in PLACEMENTS {
         pin(placement.cpus[0])?;
-        let mut worker = Worker::beside(placement)?;
-        let mut tcp = Loopback::placed(BODY.len(), placement.cpus[1], placement.wait == Wait::Polling)?;
-        let mut rings = || worker.round_trip();
-        let mut loopback = || tcp.round_trip();
-        let rounds = Rounds { rounds, calls_per_turn: TRIPS };
-        let series = take_turns(rounds, &mut [&mut rings, &mut loopback])?;
+        let mut series = [Series::new(), Series::new()];
+        for round in 0..=rounds {
+            // The far side of either lives for its own turn only: a poller takes all that its processor has.
+            let figures = [ring_trips(placement, &mut slept)?, tcp_trips(placement)?];
+            if round > 0 {
+                series.iter_mut().zip(figures).for_each(|(series, figure)| series.push(figure));
+            }
+        }
         let ratio = median_ratio(&series[0], &series[1]);
         let Placement { name, goal, .. } = placement;
         let (rings, loopback) = (spread(&series[0]), spread(&series[1]));
         writeln!(report, "| {name} | {rings} | {loopback} | {ratio:.2} | <= {goal} |")?;
-        slept.add(worker.slept);
     }
     writeln!(report, "\n{} sleeps of the worker; {} ended by the backstop.\n", slept.times, slept.lost)?;
     Ok(())
+}
+
+/// ns for one message there and back.
+fn ring_trips(placement: Placement, slept: &mut Slept) -> Result<f64> {
+    let mut worker = Worker::beside(placement)?;
+    let figure = per_trip(|| worker.round_trip())?;
+    slept.add(worker.slept);
+    Ok(figure)
+}
+
+/// The same over TCP loopback.
+fn tcp_trips(placement: Placement) -> Result<f64> {
+    let mut tcp = Loopback::placed(BODY.len(), placement.cpus[1], placement.wait == Wait::Polling)?;
+    per_trip(|| tcp.round_trip())
+}
+
+fn per_trip(mut trip: impl FnMut() -> Result<()>) -> Result<f64> {
+    // The first ones wait for the far side to start.
+    (0..TRIPS / 10).try_for_each(|_| trip())?;
+    let start = Instant::now();
+    (0..TRIPS).try_for_each(|_| trip())?;
+    Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(TRIPS))
 }
 
 /// As many as go, with some on the way at once.
@@ -173,9 +199,9 @@ impl Bell {
     }
 
     /// Whether it rang; if not, the backstop has ended the wait.
-    fn wait(&self) -> Result<bool> {
+    fn wait(&self, backstop: Duration) -> Result<bool> {
         let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }];
-        let backstop = BACKSTOP.try_into()?;
+        let backstop = backstop.try_into()?;
         Ok(epoll::wait(&self.0, &mut events[..], Some(&backstop))? > 0)
     }
 }
@@ -267,7 +293,7 @@ impl Worker {
         self.link.sleep.announce(false)?;
         if !self.link.rx.refresh()? {
             self.slept.times += 1;
-            self.slept.lost += u64::from(!self.bell.wait()?);
+            self.slept.lost += u64::from(!self.bell.wait(BACKSTOP)?);
         }
         self.link.sleep.wake();
         Ok(())
@@ -294,8 +320,9 @@ struct Engine {
 }
 
 impl EnginePeer {
-    /// Serves until it is killed, or its worker has gone.
+    /// Serves until it is killed, as it is when its worker ends, or its worker has gone.
     pub(crate) fn serve(&self) -> Result<()> {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
         pin(self.cpu)?;
         let mut engine = Engine::attached(&self.socket)?;
         let bell = Bell::of(engine.dpa.wait_fd(engine.worker).context("a worker")?)?;
@@ -309,7 +336,7 @@ impl EnginePeer {
             }
             engine.dpa.announce_sleep();
             if !engine.pump()? {
-                bell.wait()?;
+                bell.wait(ENGINE_BACKSTOP)?;
             }
             engine.dpa.wake();
         }

@@ -55,6 +55,11 @@ pub const ELSEWHERE: ServiceId = ServiceId(u16::MAX);
 /// Calls between nodes that one request may lead to, one after another. Source: the DPA's own default for a node.
 const HOPS_MAX: u8 = 16;
 
+/// Lines of an answer beside those that [`HeadLimits::with_added`] is about: of a single connection, and its date.
+const FRAMING_LINES: usize = 16;
+/// The same limit as HTTP/2 counts: 32 bytes more for each line. Source: RFC 9113, 6.5.2.
+const HEADER_LIST_BYTES_MAX: u32 = 32 << 10;
+
 /// A silent HTTP/2 peer is asked whether it is still there: every call to its host would go to it otherwise. One that config
 /// names always, as a neighbour in the mesh; one that chose HTTP/2 over TLS, which may be anybody's, only while it owes answers.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
@@ -264,7 +269,7 @@ impl EgressClients {
             head.extend_from_slice(value.as_bytes());
             head.extend_from_slice(b"\n");
         }
-        HeaderLines(&head).check(HeadLimits::default()).map_err(|why| bad(why.to_string()))?;
+        HeaderLines(&head).check(HeadLimits::with_added()).map_err(|why| bad(why.to_string()))?;
         let limit = self.body_bytes_max;
         let body = Limited::new(body, limit).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
@@ -359,6 +364,8 @@ fn pinging_client(
         .timer(TokioTimer::new())
         .pool_idle_timeout(config.idle_timeout.0)
         .pool_max_idle_per_host(config.idle_connections_max as usize)
+        .http1_max_headers(HeadLimits::with_added().lines_max + FRAMING_LINES)
+        .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
         .http2_only(http2)
         .http2_keep_alive_interval(interval)
         .http2_keep_alive_timeout(PING_TIMEOUT)

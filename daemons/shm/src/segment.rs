@@ -209,10 +209,9 @@ impl Mapping {
 
     #[inline]
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: `first` is the start of `memory`, a live mapping (or allocation) of at least `words` words, which the
-        // caller of `Mapping::of` made sure of;
-        // it is aligned to a page (or is words). It is unmapped when the last clone is dropped, and the result
-        // borrows `self`. `AtomicU64` takes every bit pattern; the file is sealed against shrinking, so each page
+        // SAFETY: `first` is the start of `memory`, a live mapping (or allocation) of at least `words` words, which
+        // the caller of `Mapping::of` made sure of; it is aligned to a page (or is words). It is unmapped when the
+        // last clone is dropped, and the result borrows `self`. `AtomicU64` takes every bit pattern; the file is sealed against shrinking, so each page
         // stays backed; and no `&mut` to these bytes exists in any process.
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.words) }
     }
@@ -311,6 +310,7 @@ mod in_memfd {
     /// [`SegmentError::System`] if the kernel refuses, for example for want of memory or descriptors.
     pub fn pair(bytes: usize) -> Result<(Writable, Readable), SegmentError> {
         let fd = create(bytes)?;
+        rustix::fs::fcntl_add_seals(&fd, SIZE_SEALS).map_err(|errno| refused("sealing", bytes, errno))?;
         let both = mapping(map_writable(fd.as_fd(), bytes)?, bytes);
         Ok((Writable(both.clone()), Readable(both)))
     }

@@ -97,5 +97,8 @@ fn plain_table(table: &DeTable<'_>) -> Result<toml::Table, Unfit> {
 }
 
 fn too_large(number: &str) -> Unfit {
-    Unfit { wrong: format!("{number} does not fit"), right: "must be a number of at most 64 bits" }
+    Unfit {
+        wrong: format!("{number} does not fit"),
+        right: "must be a number of at most 64 bits, or text in quotes",
+    }
 }

@@ -16,7 +16,7 @@ use super::record::Why;
 use super::tokens::Tokens;
 use super::{Sampler, TraceSettings};
 
-/// Records that a lane makes each second of requests that were slow, in error or shed; after a quiet second so many at once.
+/// Records that a lane makes each second of requests that were slow or in error, and as many of those that were shed; after a quiet second so many at once.
 /// More than a person looks through.
 const NOTABLE_PER_SECOND_MAX: u32 = 100;
 
@@ -42,7 +42,9 @@ impl LeftOut {
 pub(super) struct Choice {
     sampler: Sampler,
     slow: Duration,
+    /// Of those that were served, and of those that were not: a flood of either leaves the other's.
     notable: Option<Tokens>,
+    shed: Option<Tokens>,
     left_out: LeftOut,
 }
 
@@ -60,8 +62,8 @@ pub(super) struct Outcome {
 impl Choice {
     pub(super) fn new(settings: &TraceSettings, left_out: LeftOut) -> Self {
         let sampler = Sampler::new(settings.share, settings.sample_per_second_min);
-        let notable = Tokens::per_second(NOTABLE_PER_SECOND_MAX);
-        Self { sampler, slow: settings.slow, notable, left_out }
+        let [notable, shed] = [NOTABLE_PER_SECOND_MAX; 2].map(Tokens::per_second);
+        Self { sampler, slow: settings.slow, notable, shed, left_out }
     }
 
     /// Whether a request that comes `now` is sampled: as its caller says, if it has one that says so. `random`: uniform over all
@@ -86,7 +88,8 @@ impl Choice {
         };
         let why = Why::of(status, took > self.slow, is_sampled)?;
         let is_free = is_sampled && !is_shed;
-        if is_free || self.notable.as_mut().is_some_and(|tokens| tokens.take(now)) {
+        let tokens = if is_shed { &mut self.shed } else { &mut self.notable };
+        if is_free || tokens.as_mut().is_some_and(|tokens| tokens.take(now)) {
             return Some(why);
         }
         self.left_out.add_one();
@@ -131,6 +134,14 @@ mod tests {
             let served = outcome(Sampling::Caller, 200, false);
             assert_eq!(choice.end(&served, later), Some(Why::Sampled), "beside {flood:?}");
         }
+    }
+
+    /// A flood of shed requests leaves room for the errors of served ones.
+    #[test]
+    fn shed_requests_leave_room_for_errors() {
+        let (mut choice, _) = choice();
+        (0..1000).for_each(|_| _ = choice.end(&outcome(Sampling::No, 503, true), NOW));
+        assert!(choice.end(&outcome(Sampling::No, 500, false), NOW).is_some());
     }
 
     /// Requests that are sampled and served are none of these, not even those in error.

@@ -100,7 +100,7 @@ pub(super) fn message(
         )));
     }
     HeaderLines(&outgoing.headers)
-        .check(HeadLimits::default())
+        .check(HeadLimits::with_added())
         .map_err(|why| bad(format!("bad header: {why}")))?;
     let headers = with_traceparent(outgoing.headers, traceparent);
     Ok(compose(service, &target, outgoing.method, headers, outgoing.body, cause))

@@ -72,14 +72,14 @@ pub(crate) fn finish(response: ResponseMessage, request: &RequestMessage) -> Res
         let text = format!("the cell answered with status {}: must be from 200 to 599", response.status);
         return error(500, "cell-contract", &text, None);
     }
-    if let Err(why) = HeaderLines(&response.head).check(HeadLimits::default()) {
+    if let Err(why) = HeaderLines(&response.head).check(HeadLimits::with_added()) {
         return error(500, "cell-contract", &format!("the cell answered with a bad header: {why}"), None);
     }
     ResponseMessage { head: finish_head(response.head, request.headers()), ..response }
 }
 
 /// Header lines of a message that a cell made, without those of a single connection, with the tracing headers of
-/// `request` that it does not have itself.
+/// `request` that it does not have itself, as far as [`HeadLimits::with_added`] has room for them.
 ///
 /// - cost: no copy when nothing has to be dropped or added.
 pub(super) fn finish_head(head: Bytes, request: HeaderLines<'_>) -> Bytes {
@@ -93,10 +93,15 @@ pub(super) fn finish_head(head: Bytes, request: HeaderLines<'_>) -> Bytes {
             .for_each(|(name, value)| push(&mut kept, name, value));
         out = Some(kept);
     }
+    let limits = HeadLimits::with_added();
+    let mut count = lines.bytes().count();
     for (name, value) in request.bytes().filter(|(name, _)| is_tracing(name)) {
-        if lines.get(name).is_none() {
+        let so_far = out.as_ref().map_or(head.len(), BytesMut::len);
+        let fits = count < limits.lines_max && so_far + line_len(name, value) <= limits.bytes_max;
+        if fits && lines.get(name).is_none() {
             let out = out.get_or_insert_with(|| copied(&head));
             push(out, name, value);
+            count += 1;
         }
     }
     match out {
@@ -117,6 +122,11 @@ fn copied(head: &[u8]) -> BytesMut {
 /// The length is ours to say; the rest belongs to one connection.
 fn is_dropped(name: &[u8]) -> bool {
     is_hop_by_hop(name) || name == b"content-length"
+}
+
+/// Bytes that [`push`] appends.
+fn line_len(name: &[u8], value: &[u8]) -> usize {
+    name.len() + b": ".len() + value.len() + b"\n".len()
 }
 
 fn push(out: &mut BytesMut, name: &[u8], value: &[u8]) {

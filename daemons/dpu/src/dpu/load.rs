@@ -277,7 +277,7 @@ impl Received {
     fn tell(&self, place: usize, took: Duration) {
         let (Some(begun), Some(spans)) = (self.head.begun, self.spans()) else { return };
         let (status, is_shed) = match self.end {
-            End::Abandoned => (None, false),
+            End::Abandoned => (None, !self.dispatched),
             End::Answered { status } => (Some(status), false),
             End::Refused { status, is_shed } => (Some(status), is_shed),
         };

@@ -79,8 +79,9 @@ impl EgressClients {
             let client = if self.is_http2(host) { &self.connections.http2 } else { &self.connections.http1 };
             return self.exchange(client, to_node(host, message)?, host, deadline, Callee::Node).await;
         };
-        let late = || Failure::TimedOut { host: host.to_owned(), limit: self.config.try_timeout.0 };
-        let turn = timeout(deadline.saturating_since(Nanos::now()), self.turn(way, rule)).await;
+        let limit = deadline.saturating_since(Nanos::now());
+        let late = || Failure::TimedOut { host: host.to_owned(), limit };
+        let turn = timeout(limit, self.turn(way, rule)).await;
         let mut last = Err(late());
         for (address, client) in turn.unwrap_or_else(|_| Err(late()))? {
             let had = deadline.saturating_since(Nanos::now());
@@ -120,7 +121,7 @@ impl EgressClients {
         let (connections, host) = (&self.connections, &*way.host);
         let wants_lookup = connections.hosts.borrow_mut().wants_lookup(host, rule, Nanos::now());
         let turn = connections.hosts.borrow_mut().turn(host, rule, Nanos::now());
-        let lookup = LookUp {
+        let lookup = || LookUp {
             connections: Rc::clone(connections),
             config: self.config.clone(),
             way: way.clone(),
@@ -129,13 +130,23 @@ impl EgressClients {
         };
         if !turn.is_empty() {
             if wants_lookup {
-                drop(lookup.begin());
+                drop(lookup().begin());
             }
             return Ok(turn);
         }
-        let problem = lookup.ended().await.unwrap_or(ConnectError::NoHost);
-        let turn = connections.hosts.borrow_mut().turn(host, rule, Nanos::now());
-        if turn.is_empty() { Err(Failure::Connect(problem)) } else { Ok(turn) }
+        let problem = lookup().ended().await;
+        let turn = || connections.hosts.borrow_mut().turn(host, rule, Nanos::now());
+        let found = turn();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        if let Some(problem) = problem {
+            return Err(Failure::Connect(problem));
+        }
+        // It was found, and forgotten for other hosts before this call had its turn.
+        lookup().run().await.map_err(Failure::Connect)?;
+        let found = turn();
+        if found.is_empty() { Err(Failure::Connect(ConnectError::NoHost)) } else { Ok(found) }
     }
 
     fn is_http2(&self, host: &str) -> bool {
@@ -437,6 +448,39 @@ mod tests {
             };
             let (answer, _stream) = tokio::join!(clients.try_service(&way, &message, || {}), serving);
             assert_eq!(answer.expect("an answer").status, 204);
+        });
+    }
+
+    /// Hosts of one service that are found all at once, more than are kept: each call finds its own.
+    #[test]
+    fn calls_to_more_hosts_than_are_kept_find_theirs() {
+        on_lane(async {
+            let server = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = server.local_addr().expect("bound").to_string();
+            let config = EgressConfig {
+                hosts: [("back".to_owned(), serde_json::from_value(address.into()).expect("an address"))]
+                    .into(),
+                ..EgressConfig::default()
+            };
+            let clients = Rc::new(EgressClients::new(&config, 1024));
+            let _serving = spawn_local(async move {
+                while let Ok((mut stream, _)) = server.accept().await {
+                    spawn_local(async move {
+                        stream.read_u8().await.expect("a request");
+                        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("sent");
+                        sleep(HANG).await;
+                    });
+                }
+            });
+            let call = |port| {
+                let clients = Rc::clone(&clients);
+                let way = Way { service: "back".to_owned(), host: format!("back:{port}"), rule: Some(RULE) };
+                spawn_local(async move { clients.try_service(&way, &request_within(HANG), || {}).await })
+            };
+            for answer in (1..=40).map(call).collect::<Vec<_>>() {
+                let answer = answer.await.expect("it does not panic");
+                assert_eq!(answer.expect("an answer").status, 204);
+            }
         });
     }
 

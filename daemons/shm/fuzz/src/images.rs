@@ -1,6 +1,5 @@
 //! Images of a segment, and the two consumers that read them.
 
-
 use cellmesh_shm::frame::{FrameHeader, FrameKind, FrameLimits, RingName};
 use cellmesh_shm::layout::{RingPlace, segment_bytes};
 use cellmesh_shm::link::LinkRx;

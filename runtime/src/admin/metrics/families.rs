@@ -58,7 +58,7 @@ families! {
         CONFIG_RELOADS: Counter "config_reloads_total" ["outcome"] "Times that config was read again, by outcome.";
         CONFIG_LAST_RELOAD: Gauge "config_last_reload_success" [] "Whether the file was right when it was read last: 1 or 0.";
         TRACES_EXPORTED: Counter "traced_requests_total" ["outcome"] "Requests that were to be sent to the collector of traces, as cells and as the network side had them, by outcome: sent, failed, dropped for want of room.";
-        TRACES_LEFT_OUT: Counter "trace_records_left_out_total" [] "Requests that were slow, in error or shed and that no record was made of, because there were more than 100 in a second on a lane.";
+        TRACES_LEFT_OUT: Counter "trace_records_left_out_total" [] "Records that were not made of requests that were slow, in error or shed, by the cells' side or the network's, because there were more than 100 of a kind in a second on a lane.";
         PROCESS_CPU: Counter "process_cpu_seconds_total" [] "Processor time of all threads, from the kernel's own accounting.";
         PROCESS_MEMORY: Gauge "process_resident_memory_bytes" [] "Resident memory.";
         PROCESS_DESCRIPTORS: Gauge "process_open_fds" [] "Open file descriptors.";

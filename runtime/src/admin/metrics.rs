@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cellmesh_dpa::DpaStats;
+use cellmesh_dpa::{DpaHost, DpaStats, WorkerCount};
 use cellmesh_dpu::policy::breaker::BreakerState;
 use cellmesh_dpu::policy::{PolicyStats, TryCounts};
 use cellmesh_dpu::{Dpu, DpuStats, Histogram, Route, ServiceStats};
@@ -38,6 +38,8 @@ pub struct Counts {
     pub policies: Vec<PolicyStats>,
     /// Of its DPA, if it can be asked.
     pub dpa: Option<DpaStats>,
+    /// Of the workers of each service that are other processes.
+    pub workers: Vec<(String, WorkerCount)>,
     /// Of the cells on it, by service.
     pub cells: Vec<(Arc<str>, CellStats)>,
     /// What its worker has written into the rings to the DPA, if it has one: small, bulk.
@@ -58,6 +60,12 @@ impl Counts {
 }
 
 impl Counts {
+    /// What this DPA knows.
+    #[must_use]
+    pub fn of_host(host: &DpaHost) -> Self {
+        Self { dpa: Some(host.stats()), workers: host.workers(), ..Self::default() }
+    }
+
     /// What this worker's lane knows.
     #[must_use]
     pub fn of_worker(meters: &Meters) -> Self {
@@ -133,6 +141,7 @@ pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>, exported: Option
         of_dpas(&mut text, &dpas);
         state_of_dpas(&mut text, &dpas);
     }
+    of_workers(&mut text, lanes);
     of_rings(&mut text, lanes);
     text.into_string()
 }
@@ -347,6 +356,15 @@ fn state_of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     sum(&f::RING_PARKED, |dpa| dpa.parked_now as u64);
 }
 
+/// Who serves each service, where workers are other processes.
+fn of_workers(text: &mut Text, lanes: &[Counts]) {
+    let workers = by_name(
+        lanes.iter().flat_map(|lane| &lane.workers).map(|(service, count)| (service.as_str(), count)),
+    );
+    sums(text, &f::SERVICE_WORKERS, &workers, |count| count.attached as u64);
+    sums(text, &f::SERVICE_EJECTED, &workers, |count| count.ejected as u64);
+}
+
 /// The two rings of one direction.
 const RING_KINDS: [&str; 2] = ["small", "bulk"];
 
@@ -420,6 +438,7 @@ mod tests {
             services: vec![service],
             policies: vec![policy],
             dpa,
+            workers: vec![("s".into(), WorkerCount { attached: 3, ejected: 1 })],
             cells,
             written: None,
         };
@@ -432,6 +451,8 @@ mod tests {
             "# TYPE cellmesh_inflight_requests gauge",
             "cellmesh_inflight_requests 2",
             "cellmesh_ring_frames_total 7",
+            "cellmesh_service_workers{service=\"s\"} 6",
+            "cellmesh_service_workers_ejected{service=\"s\"} 2",
             "cellmesh_policy_refused_total{service=\"s\",reason=\"in-flight\"} 4",
             "cellmesh_policy_inflight_requests{service=\"s\"} 2",
             "cellmesh_service_requests_received_total{service=\"s\"} 4",

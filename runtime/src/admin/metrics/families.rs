@@ -137,6 +137,8 @@ families! {
         REDISPATCHED: Counter "redispatched_total" [] "Requests sent to another worker than the first.";
         LATE_RESPONSES: Counter "late_responses_total" [] "Responses for no live request, dropped.";
         ENDPOINTS: Gauge "endpoints" [] "Lanes of workers and DPUs that are attached.";
+        SERVICE_WORKERS: Gauge "service_workers" ["service"] "Lanes of workers that serve a service, where workers are other processes.";
+        SERVICE_EJECTED: Gauge "service_workers_ejected" ["service"] "Of these, ejected as outliers.";
         EVICTIONS: Counter "worker_evictions_total" ["reason"] "Endpoints that were closed, by reason.";
         EJECTIONS: Counter "outlier_ejections_total" [] "Times that a worker was ejected as an outlier.";
         EJECTED: Gauge "outliers_ejected" [] "Workers that are ejected as outliers.";

@@ -134,7 +134,7 @@ check_rendered() {
 case ${1:-} in
     manifests) check_manifests "${2:+$(absolute "$2")}" ;;
     rules) check_rules ;;
-    queries) "$PYTHON" check/queries.py "${@:2}" ;;
+    queries) "$PYTHON" check/queries.py "$(absolute "$2")" "$(absolute "$3")" ;;
     pods) check_pods "${@:2}" ;;
     rendered) check_rendered "${@:2}" ;;
     *)

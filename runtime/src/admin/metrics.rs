@@ -432,14 +432,13 @@ mod tests {
             cpu: Duration::from_millis(250),
             ..CellStats::default()
         };
-        let cells = vec![("s".into(), cell)];
         let lane = Counts {
             dpu: Some(dpu),
             services: vec![service],
             policies: vec![policy],
             dpa,
             workers: vec![("s".into(), WorkerCount { attached: 3, ejected: 1 })],
-            cells,
+            cells: vec![("s".into(), cell)],
             written: None,
         };
         let reloads = Reloads::default();

@@ -194,6 +194,22 @@ mod tests {
         assert!(found == page(), "docs/metrics.md is not of this list: write it with CELLMESH_WRITE_DOCS=1");
     }
 
+    /// Operators see each: Grafana's dashboard has it in a panel.
+    #[test]
+    fn each_is_in_a_panel() {
+        let dashboard = include_str!("../../../../deploy/kustomize/monitoring/dashboard.json");
+        let dashboard: serde_json::Value = serde_json::from_str(dashboard).expect("JSON");
+        let panels = dashboard["panels"].as_array().expect("panels").iter();
+        let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+        let queries: Vec<&str> = targets.map(|target| target["expr"].as_str().expect("a query")).collect();
+        for family in ALL.iter().flat_map(|(_, families)| families.iter()) {
+            let name = format!("{}{}", family.prefix(), family.name);
+            let parts: &[&str] = if family.kind == Kind::Histogram { &["_bucket", "_sum"] } else { &[""] };
+            let begins = |query: &&str| parts.iter().any(|part| query.contains(&format!("{name}{part}{{")));
+            assert!(queries.iter().any(begins), "no panel has {name}");
+        }
+    }
+
     /// Each has its own name, and one that says what it is.
     #[test]
     fn names_follow_the_conventions() {

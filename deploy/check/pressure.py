@@ -95,17 +95,30 @@ class Pressure:
         say(f"    front meanwhile: {front['answers']}, none right for {front['longest_gap_s']:.2f} s")
         return len(dead), kills, hungry["answers"], front["answers"]
 
-    def say_memory(self):
+    def daemons(self):
         for pod in self.layout.pods:
             for container in pod.about.containers:
                 if "worker" not in f"{pod.about.name}{container}":
-                    status = pathlib.Path(f"/proc/{pod.pid(container)}/status").read_text().splitlines()
-                    most = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
-                    say(f"  {pod.about.name}/{container}: {most} MiB at most, of {DAEMON_LIMIT}")
+                    yield f"{pod.about.name}/{container}", pathlib.Path(f"/proc/{pod.pid(container)}")
+
+    def held(self):
+        """Of each daemon: descriptors, and segments that it has mapped."""
+        count = lambda proc: (len(list((proc / "fd").iterdir())), (proc / "maps").read_text().count("/memfd:"))
+        return {name: count(proc) for name, proc in self.daemons()}
+
+    def check_held(self, before):
+        """What was killed has left nothing in those that live."""
+        eventually(f"descriptors and segments as before ({before})", lambda: self.held() == before)
+        say(f"  descriptors and segments as before the first kill: {before}")
+        for name, proc in self.daemons():
+            status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+            now, most = (int(status[key].split()[0]) // 1024 for key in ("VmRSS", "VmHWM"))
+            say(f"  {name}: {now} MiB resident, {most} MiB at most, of {DAEMON_LIMIT}")
 
     def check(self):
         deaths, _, answers, _ = self.phase("what fits", 1)
         assert deaths == 0 and set(answers) == {"200"}, "one client at a time was to fit"
+        held = self.held()
         deaths, kills, answers, front = self.phase("four times as much", 16)
         assert 0 < deaths <= kills, "the worker was to run into its limit"
         assert set(front) == {"200"}, f"another service noticed: {front}"
@@ -113,7 +126,7 @@ class Pressure:
         deaths, kills, answers, front = self.phase("more than the node takes", 1400)
         assert 0 < deaths <= kills and answers.get("503 overloaded", 0) > 0, "requests were to be shed"
         self.recover()
-        self.say_memory()
+        self.check_held(held)
 
     def recover(self):
         """Without anybody's help, as soon as there is less to do."""

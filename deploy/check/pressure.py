@@ -18,10 +18,9 @@ import time
 
 import yaml
 
-from pods import Client, Layout, USER, eventually, pod_of, run, say
+from pods import CROWD, Client, Layout, USER, eventually, pod_of, run, say
 from restricted import containers_of
 
-CROWD = pathlib.Path(__file__).with_name("crowd.py")
 TARGET = "/api/v1"
 DAEMON_LIMIT = "128Mi"
 # A cell is compiled in the container of its worker, which takes more than it is given here.

@@ -6,8 +6,10 @@
 //! SBOM of cargo-cyclonedx -------+
 //! ```
 //!
-//! - The same commit, compiler and CA certificates give the same image: files have fixed modes, times are zero, and no path of the
-//!   machine that builds gets into the program or the SBOM; nor does the name of the folder that its registry's mirror has.
+//! - The same commit, compiler and CA certificates are meant to give the same image: files have fixed modes, times are zero, and no
+//!   path of the machine that builds gets into the program or the SBOM; nor does the name of the folder that its registry's mirror has.
+//! - FIXME: in another place (checkout, `CARGO_HOME`) the program differs in the order of its functions, since packages generate code
+//!   that names where it came from; and cells are built without other names for paths.
 //! - musl would be linked statically too, but is no first tier of wasmtime.
 //! - Not here: what the image is made of and how it is started (`deploy/Containerfile`), pushing and signing it.
 
@@ -113,6 +115,8 @@ fn build(workspace: &Workspace, remaps: &[Remap]) -> Result<PathBuf> {
     // Flags for the program alone: what runs while it is built is for another target, and stays dynamic.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", rust_flags.join("\u{1f}"));
     cargo.env(format!("CFLAGS_{variable}"), c_flags.join(" "));
+    // C code of the allocator has date and time in it.
+    cargo.env("SOURCE_DATE_EPOCH", "0");
     // Symbols stay, for the names in a backtrace; line tables would double the image.
     cargo.env("CARGO_PROFILE_DIST_DEBUG", "false");
     command::run(&mut cargo)?;

@@ -3,10 +3,12 @@
 #
 #   deploy/check.sh manifests [PROGRAM]     kubectl or kustomize, Python with check/requirements.txt; checkov if there is one.
 #                                           With cellmesh as PROGRAM also what it renders
+#   deploy/check.sh written PROGRAM         Python with check/requirements.txt: of the above what it renders alone. CI does this
 #   deploy/check.sh rules                   promtool, Python
 #   deploy/check.sh queries PROGRAM CELLS   prometheus, promtool, Python: cellmesh, and the folder with its cells
 #   deploy/check.sh pods [OVERLAY...]       root, podman with the image in its storage, nsenter, Python
 #   deploy/check.sh rendered PROGRAM [MODE...]   the same, for the pods that cellmesh renders
+#   deploy/check.sh pressure PROGRAM [MODE...]   the same tools: more load than memory, in the placements pod and node
 #
 # PYTHON and CHECKOV name other programs than python3 and checkov. NODE_FOLDER is one where npm has installed
 # @kubernetes-models/prometheus-operator: the operator's kinds are checked too then.
@@ -19,6 +21,8 @@ CHECKOV=${CHECKOV:-checkov}
 # The oldest one with sidecar containers switched on, one in the middle, and the newest one that there are schemas for.
 KUBERNETES_VERSIONS=(1.29 1.33 1.37)
 OVERLAYS=(solo pod node)
+# Those where a worker has a container of its own.
+APART=(pod node)
 
 # A path as whoever called means it.
 absolute() {
@@ -45,7 +49,9 @@ render() {
     local mode file
     for mode in "${OVERLAYS[@]}"; do
         "$1" k8s kustomize/base/app.toml --mode "$mode" >"$out/rendered-$mode.yaml"
-        "$PYTHON" check/agreement.py "$out/$mode.yaml" "$out/rendered-$mode.yaml"
+        if [[ -f $out/$mode.yaml ]]; then
+            "$PYTHON" check/agreement.py "$out/$mode.yaml" "$out/rendered-$mode.yaml"
+        fi
         "$1" k8s ../examples/chain.json --mode "$mode" >"$out/rendered-chain-$mode.yaml"
         for file in "rendered-$mode" "rendered-chain-$mode"; do
             "$PYTHON" check/restricted.py <"$out/$file.yaml"
@@ -55,8 +61,33 @@ render() {
     done
 }
 
+# Of what is in `files`.
+validate() {
+    local version file
+    for version in "${KUBERNETES_VERSIONS[@]}"; do
+        for file in "${files[@]}"; do
+            # Strict: unknown keys are errors. What it only warns of (a kind that this version does not have) is one too.
+            if ! "$PYTHON" -m kubernetes_validate --strict -k "$version" "$out/$file.yaml" >"$out/said" 2>&1 ||
+                grep -q WARN "$out/said"; then
+                cat "$out/said"
+                return 1
+            fi
+        done
+        echo "kubernetes-validate --strict: valid for Kubernetes $version"
+    done
+}
+
+check_written() {
+    local files=()
+    out=$(mktemp -d)
+    trap 'rm -rf "$out"' EXIT
+    "$PYTHON" check/restricted.py --self-test
+    render "$1"
+    validate
+}
+
 check_manifests() {
-    local overlay version file
+    local overlay file
     local check=$PWD/check
     local files=("${OVERLAYS[@]}")
     out=$(mktemp -d)
@@ -77,17 +108,9 @@ check_manifests() {
     echo "== monitoring"
     build kustomize/monitoring >"$out/monitoring.yaml"
     without_custom <"$out/monitoring.yaml" >"$out/dashboard.yaml"
-    for version in "${KUBERNETES_VERSIONS[@]}"; do
-        for file in "${files[@]}" dashboard; do
-            # Strict: unknown keys are errors. What it only warns of (a kind that this version does not have) is one too.
-            if ! "$PYTHON" -m kubernetes_validate --strict -k "$version" "$out/$file.yaml" >"$out/said" 2>&1 ||
-                grep -q WARN "$out/said"; then
-                cat "$out/said"
-                return 1
-            fi
-        done
-        echo "kubernetes-validate --strict: valid for Kubernetes $version"
-    done
+    files+=(dashboard)
+    validate
+    unset 'files[-1]'
     if [[ -n ${NODE_FOLDER:-} ]]; then
         only_custom <"$out/monitoring.yaml" >"$out/operator.json"
         (cd "$NODE_FOLDER" && node "$check/operator.mjs" "$out/operator.json")
@@ -131,12 +154,24 @@ check_rendered() {
     done
 }
 
+check_pressure() {
+    local mode program
+    program=$(absolute "$1")
+    shift
+    for mode in "${@:-${APART[@]}}"; do
+        echo "== pressure, $mode"
+        "$program" k8s check/pressure.json --mode "$mode" | "$PYTHON" check/pressure.py
+    done
+}
+
 case ${1:-} in
     manifests) check_manifests "${2:+$(absolute "$2")}" ;;
+    written) check_written "$(absolute "$2")" ;;
     rules) check_rules ;;
-    queries) "$PYTHON" check/queries.py "${@:2}" ;;
+    queries) "$PYTHON" check/queries.py "$(absolute "$2")" "$(absolute "$3")" ;;
     pods) check_pods "${@:2}" ;;
     rendered) check_rendered "${@:2}" ;;
+    pressure) check_pressure "${@:2}" ;;
     *)
         sed -n '2,/^set/p' check.sh | sed '$d; s/^# \{0,1\}//'
         exit 2

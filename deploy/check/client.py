@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A client that asks all the time until its standard input has a line, and then says as JSON what came of it.
 
-    client.py PORT fresh|kept       a new connection for each request; or one that is kept until the server says otherwise
+    client.py PORT fresh|kept [TARGET [SERVICE]]    a new connection for each request; or one that is kept until the server says
+                                                    otherwise
 """
 
 import collections
@@ -14,15 +15,16 @@ import time
 PAUSE_SECONDS = 0.005
 
 
-def ask(connection):
-    connection.request("GET", "/?item=tea")
+def ask(connection, target, headers):
+    connection.request("GET", target, headers=headers)
     answer = connection.getresponse()
     answer.read()
     name = answer.getheader("x-cellmesh-error")
     return f"{answer.status} {name}" if name else str(answer.status), answer.will_close
 
 
-def main(port, mode):
+def main(port, mode, target="/?item=tea", service=None):
+    headers = {"x-cellmesh-service": service} if service else {}
     answers, closed, longest, last = collections.Counter(), 0, 0.0, None
     right = time.monotonic()
     connection, is_used = None, False
@@ -30,7 +32,7 @@ def main(port, mode):
         if connection is None:
             connection, is_used = http.client.HTTPConnection("127.0.0.1", port, timeout=20), False
         try:
-            last, closes = ask(connection)
+            last, closes = ask(connection, target, headers)
             is_used = True
         except (http.client.HTTPException, OSError) as error:
             # A connection on which nothing was answered yet may not have been accepted either: the request is safe to repeat.
@@ -48,4 +50,4 @@ def main(port, mode):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), *sys.argv[2:])

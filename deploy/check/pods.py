@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the pods of an overlay with podman and plays the kubelet's part: probes, requests, kills, the order of the end.
+"""Runs the pods of an overlay with podman and plays the kubelet's part: probes, requests, kills, restarts, a rollout, the order of the end.
 
     kubectl kustomize OVERLAY | pods.py        as root, with podman, nsenter, and the image in podman's storage
 
@@ -27,6 +27,8 @@ from restricted import containers_of, pod_of
 
 PATIENCE_SECONDS = 120
 CLIENT = pathlib.Path(__file__).with_name("client.py")
+CROWD = CLIENT.with_name("crowd.py")
+CROWD_COUNT = 8
 USER = 65532
 
 
@@ -64,6 +66,7 @@ class Rewritten:
         # The order of the start; the end comes the other way round.
         spec["containers"] = sidecars + spec["containers"]
         self.containers = [c["name"] for c in spec["containers"]]
+        self.entrance = next((c["name"] for c in spec["containers"] if any(p["name"] == "http" for p in c["ports"])), None)
         self.probes, self.ports = {}, {}
         for container in spec["containers"]:
             numbers = {p["name"]: p["containerPort"] for p in container.pop("ports")}
@@ -89,7 +92,7 @@ class Rewritten:
 
 class Pod:
     def __init__(self, rewritten, config, folder):
-        self.about = rewritten
+        self.about, self.config, self.folder = rewritten, config, folder
         self.file = folder / f"{rewritten.name}.yaml"
         self.file.write_text(yaml.safe_dump_all([config, rewritten.pod]))
 
@@ -99,6 +102,12 @@ class Pod:
 
     def down(self):
         subprocess.run(["podman", "play", "kube", "--down", str(self.file)], capture_output=True)
+
+    def successor(self):
+        """Another one of the same workload, as a rollout makes it."""
+        about = copy.deepcopy(self.about)
+        about.name = about.pod["metadata"]["name"] = f"{about.name}-next"
+        return Pod(about, self.config, self.folder)
 
     def inspect(self, container):
         return json.loads(run("podman", "inspect", f"{self.about.name}-{container}"))[0]
@@ -151,8 +160,8 @@ class Pod:
 class Client:
     """Asks all the time, in the pod's network; says what came of it."""
 
-    def __init__(self, pod, port, mode):
-        self.process = subprocess.Popen(pod.inside(sys.executable, CLIENT, port, mode),
+    def __init__(self, pod, port, *args, program=CLIENT):
+        self.process = subprocess.Popen(pod.inside(sys.executable, program, port, *args),
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def end(self):
@@ -216,9 +225,77 @@ class Layout:
         took = time.monotonic() - start
         time.sleep(0.5)
         counts = client.end()
-        assert counts["last"] == "200", counts
+        # Only who has the client's connection can cut it.
+        has_clients = pod is self.entrance and container == pod.about.entrance
+        assert counts["last"] == "200" and (has_clients or "cut" not in counts["answers"]), counts
         say(f"  kill -9 of {pod.about.name}/{container}: all ready again after {took:.1f} s; answers {counts['answers']}, "
             f"none right for {counts['longest_gap_s']:.2f} s")
+
+    def restart_each(self):
+        for pod in self.pods:
+            for container in pod.about.containers:
+                self.restart(pod, container)
+
+    def restart(self, pod, container):
+        """A graceful one in its place. While it is away nobody answers for it, but nothing that was in flight is lost.
+
+        Told by a signal: `podman restart` of a pod's only container is at odds with podman's own end of such a pod."""
+        before = pod.pid(container)
+        client = Client(self.entrance, self.http, "fresh")
+        time.sleep(0.5)
+        start = time.monotonic()
+        os.kill(before, signal.SIGTERM)
+        eventually("a new process", lambda: pod.pid(container) not in (0, before))
+        eventually("ready again", lambda: all(p.is_ready() for p in self.pods))
+        took = time.monotonic() - start
+        time.sleep(0.5)
+        counts = client.end()
+        lost = {answer: n for answer, n in counts["answers"].items() if answer == "cut" or answer.startswith("502")}
+        assert counts["last"] == "200" and not lost, counts
+        say(f"  restart of {pod.about.name}/{container}: all ready again after {took:.1f} s; answers {counts['answers']}, "
+            f"none right for {counts['longest_gap_s']:.2f} s")
+
+    def kill_one_of_two(self):
+        """Of pods that have a twin: what is in flight on the one that dies may fail, and nothing else."""
+        for pod in self.pods:
+            if pod is self.entrance:
+                continue
+            twin = pod.successor().start()
+            eventually(f"{twin.about.name} is ready", twin.is_ready)
+            crowd = Client(self.entrance, self.http, "/?item=tea", "offers", CROWD_COUNT, program=CROWD)
+            time.sleep(1)
+            [container] = pod.about.containers
+            before = pod.pid(container)
+            os.kill(before, signal.SIGKILL)
+            eventually("a new process", lambda: pod.pid(container) not in (0, before))
+            eventually("ready again", pod.is_ready)
+            time.sleep(1)
+            counts = crowd.end()
+            failed = {answer: n for answer, n in counts["answers"].items() if answer != "200"}
+            # `egress`: the call of a cell was on it.
+            assert failed.keys() <= {"502 worker-lost", "502 egress"} and sum(failed.values()) <= CROWD_COUNT, counts
+            run("podman", "stop", "-t", twin.about.grace, f"{twin.about.name}-{container}")
+            twin.down()
+            say(f"  kill -9 of {pod.about.name} beside its twin, {CROWD_COUNT} clients: answers {counts['answers']}, slowest {counts['slowest_s']:.2f} s")
+
+    def roll_workers(self):
+        """As a Deployment that may have one pod more: the new one is ready before the old one ends. Only of pods that no client asks:
+        to lead clients from pod to pod takes a Service."""
+        for index, pod in enumerate(self.pods):
+            if pod is self.entrance:
+                continue
+            client = Client(self.entrance, self.http, "kept")
+            time.sleep(0.5)
+            new = pod.successor().start()
+            eventually(f"{new.about.name} is ready", new.is_ready)
+            for container in reversed(pod.about.containers):
+                run("podman", "stop", "-t", pod.about.grace, f"{pod.about.name}-{container}")
+            time.sleep(0.5)
+            counts = client.end()
+            assert set(counts["answers"]) == {"200"}, counts
+            say(f"  rollout of {pod.about.name}: answers {counts['answers']}, none right for {counts['longest_gap_s']:.2f} s")
+            pod.down()
+            self.pods[index] = new
 
     def end_gracefully(self):
         """As the kubelet does: containers, then sidecars from the last to the first, each when the one before has ended."""
@@ -264,6 +341,9 @@ def main():
         layout.start()
         layout.ask()
         layout.kill_each()
+        layout.restart_each()
+        layout.kill_one_of_two()
+        layout.roll_workers()
         layout.ask()
         layout.end_gracefully()
     finally:

@@ -6,6 +6,7 @@
 Needs prometheus and promtool. An alert's query is asked without its threshold, since nothing is wrong here.
 """
 
+import http.server
 import json
 import pathlib
 import re
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -51,27 +53,58 @@ def wait_for(what, url, seconds=60):
         time.sleep(0.2)
 
 
+class Collector(http.server.ThreadingHTTPServer):
+    """Takes traces and forgets them: what became of them is counted only where there is a collector."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), self.Answer)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def end(self):
+        self.shutdown()
+        self.server_close()
+
+
 class Node:
     """The shipped config, as `cellmesh node` and a worker for each service."""
 
-    def __init__(self, program, cells, folder):
+    def __init__(self, program, cells, folder, collector):
         text = (KUSTOMIZE / "base/app.toml").read_text()
         for path, here in (("/cells/", f"{cells}/"), ("/run/cellmesh", f"{folder}/run"),
                            ("/var/cache/cellmesh/cells", f"{folder}/cache")):
             text = text.replace(f'"{path}', f'"{here}')
         config = folder / "app.toml"
         # A cell that fails when it is told to: some series begin with the first failure.
-        config.write_text(text + f'[[cell]]\ncomponent = "{cells}/unruly.wasm"\nservices = ["unruly"]\n')
+        text += f'[[cell]]\ncomponent = "{cells}/unruly.wasm"\nservices = ["unruly"]\n'
+        config.write_text(text + f'[trace]\nendpoint = "http://127.0.0.1:{collector.server_port}"\n')
         self.http, self.admin = free_port(), free_port()
         # Where Prometheus finds each process: the name of its pod, and its port.
         self.targets = {"cellmesh-node": self.admin}
-        start = lambda *args: subprocess.Popen([program, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.log = open(folder / "log", "w+")
+        start = lambda *args: subprocess.Popen([program, *args], stdout=self.log, stderr=self.log)
         self.processes = [start("node", config, "--listen", f"127.0.0.1:{self.http}", "--admin", f"127.0.0.1:{self.admin}")]
         for service, socket in (("offers", "offers/dpa.sock"), ("hello", "hello/dpa.sock"), ("unruly", "dpa.sock")):
             socket, admin = folder / "run" / socket, free_port()
             self.targets[f"worker-{service}"] = admin
             self.processes.append(start("worker", config, "--service", service, "--socket", socket, "--admin", f"127.0.0.1:{admin}"))
-        wait_for("the node", f"http://127.0.0.1:{self.admin}/readyz")
+
+    def wait(self):
+        try:
+            wait_for("the node", f"http://127.0.0.1:{self.admin}/readyz")
+        except SystemExit:
+            self.log.seek(0)
+            print(self.log.read())
+            raise
 
     def ask(self, service, path):
         return get(f"http://127.0.0.1:{self.http}{path}", {"x-cellmesh-service": service})
@@ -176,8 +209,11 @@ def main(program, cells):
         folder = pathlib.Path(folder)
         running = []
         try:
-            node = Node(program, pathlib.Path(cells).resolve(), folder)
+            collector = Collector()
+            running.append(collector)
+            node = Node(program, pathlib.Path(cells).resolve(), folder, collector)
             running.append(node)
+            node.wait()
             prometheus = Prometheus(folder, node.targets)
             running.append(prometheus)
             return check(node, prometheus)

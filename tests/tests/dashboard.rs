@@ -69,6 +69,40 @@ fn page_shows_cells_and_calls() {
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 
+/// A node whose cells are other processes shows what it knows: services, who serves them, what clients got. What it cannot know
+/// it does not show, and says where that is.
+#[test]
+fn node_shows_services_and_workers() {
+    let Some(browser) = Browser::start() else { return };
+    let admin = nobody();
+    let run = Run::app(&format!("[admin]\nlisten = \"{admin}\"\n{APP}"));
+    let node = run.workers(&[&["front"]]).start();
+    browser.open(&format!("http://{admin}/"));
+    let column = |service: &str, column: u32| {
+        text(&format!("#services tr[data-key={service}] td:nth-child({column})"))
+    };
+    browser.until("workers of one", &format!("/^[1-9]/.test({})", column("front", 2)));
+    browser.until("none of the other", &format!("{} === '✕ none'", column("back", 2)));
+    for _ in 0..3 {
+        assert_eq!(node.get("front", "/").status, 200);
+    }
+    assert_eq!(node.get("back", "/").status, 503);
+    browser.until("why it is refused", &format!("{}.includes('no-worker')", text("#services-faults")));
+    for (service, requests) in [("front", "3"), ("back", "1")] {
+        browser.until("the count of requests", &format!("{} === '{requests}'", column(service, 10)));
+    }
+    browser.until("what fails", &format!("{}.includes('100 % fail')", text("#slow li[data-key=back]")));
+    browser.until(
+        "the other processes",
+        &format!("!document.querySelector('#others').hidden && {}.includes('--admin')", text("#others")),
+    );
+    let hidden = "return [...document.querySelectorAll('section[data-of=cells]')].map((one) => one.hidden)";
+    assert_eq!(browser.script(hidden), json!([true, true]), "cells and requests");
+    node.kill_worker(0);
+    browser.until("the loss of a worker", &format!("{} === '✕ none'", column("front", 2)));
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
 /// Of a request that failed one sees where: in the list, in the waterfall, in words. What a client says is text, never markup.
 #[test]
 fn failed_request_names_its_step() {

@@ -6,12 +6,15 @@
 //! SBOM of cargo-cyclonedx -------+
 //! ```
 //!
-//! - The same commit, compiler and CA certificates give the same image: files have fixed modes, times are zero, and no path of the
-//!   machine that builds gets into the program or the SBOM.
+//! - The same commit, compiler and CA certificates are meant to give the same image: files have fixed modes, times are zero, and no
+//!   path of the machine that builds gets into the program or the SBOM; nor does the name of the folder that its registry's mirror has.
+//! - That holds for one place (checkout, `CARGO_HOME`). In another the program differs in the order of its functions, since packages generate
+//!   code that names where it came from, and cells hold the paths of their packages.
 //! - musl would be linked statically too, but is no first tier of wasmtime.
 //! - Not here: what the image is made of and how it is started (`deploy/Containerfile`), pushing and signing it.
 
 use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -46,7 +49,7 @@ pub(crate) struct Options {
     /// Name and tag [default: cellmesh, with the version of the workspace].
     #[arg(long)]
     tag: Option<String>,
-    /// Where the source is, for the image's labels [default: the remote `origin`].
+    /// Where the source is, for the image's labels [default: `repository` of the package, or the remote `origin` over HTTPS].
     #[arg(long)]
     source: Option<String>,
     /// A program that was built before, statically linked, instead of building one.
@@ -56,11 +59,18 @@ pub(crate) struct Options {
 
 /// Stages the context and builds the image, or says how to where buildah is not installed.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let program = match &options.program {
-        Some(program) => program.clone(),
-        None => build(workspace)?,
+    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let (program, bytes) = match &options.program {
+        Some(program) => (program.clone(), read(program)?),
+        None => {
+            let remaps = remapped(workspace)?;
+            let program = build(workspace, &remaps)?;
+            let bytes = read(&program)?;
+            let leaked = leaked(&bytes, &remaps);
+            ensure!(leaked.is_empty(), "{} holds paths of this machine: {leaked:?}", program.display());
+            (program, bytes)
+        }
     };
-    let bytes = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
     ensure!(
         interpreter(&bytes)?.is_none(),
         "{} needs shared libraries, which the image does not have: build it with `-C target-feature=+crt-static`",
@@ -88,40 +98,76 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 }
 
 /// The program as it is shipped, without a shared library.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
+fn build(workspace: &Workspace, remaps: &[Remap]) -> Result<PathBuf> {
     let host = Toolchain::active(workspace)?.host;
     ensure!(host.ends_with("-linux-gnu"), "{host} cannot link glibc statically: build on Linux with glibc");
     let variable = host.replace('-', "_");
-    let remaps = remapped(workspace)?;
     let rust_flags = ["-Ctarget-feature=+crt-static".to_owned()]
         .into_iter()
-        .chain(remaps.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())))
+        .chain(remaps.iter().map(|Remap { from, to }| format!("--remap-path-prefix={}={to}", from.display())))
         .collect::<Vec<_>>();
     let c_flags = remaps
         .iter()
-        .map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()))
+        .map(|Remap { from, to }| format!("-ffile-prefix-map={}={to}", from.display()))
         .collect::<Vec<_>>();
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--locked", "--profile", "dist", "--package", "cellmesh", "--target", &host]);
     // Flags for the program alone: what runs while it is built is for another target, and stays dynamic.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", rust_flags.join("\u{1f}"));
     cargo.env(format!("CFLAGS_{variable}"), c_flags.join(" "));
+    // C code of the allocator has date and time in it.
+    cargo.env("SOURCE_DATE_EPOCH", "0");
     // Symbols stay, for the names in a backtrace; line tables would double the image.
     cargo.env("CARGO_PROFILE_DIST_DEBUG", "false");
     command::run(&mut cargo)?;
     Ok(workspace.target.join(host).join("dist/cellmesh"))
 }
 
-/// What paths of this machine are called in the program.
-fn remapped(workspace: &Workspace) -> Result<Vec<(PathBuf, &'static str)>> {
+/// What a path of this machine is called in the program.
+#[derive(Debug)]
+struct Remap {
+    from: PathBuf,
+    to: &'static str,
+}
+
+/// What paths of this machine are called in the program. Fetches the packages: only then there is a folder for them.
+fn remapped(workspace: &Workspace) -> Result<Vec<Remap>> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(home?.join(".cargo")));
-    Ok(vec![
-        (cargo_home.context("neither HOME nor CARGO_HOME is set")?, "/cargo"),
-        // Of two that fit, the last one holds.
-        (workspace.root.clone(), "/cellmesh"),
-        (workspace.target.clone(), "/cellmesh/target"),
-    ])
+    let cargo_home = cargo_home.context("neither HOME nor CARGO_HOME is set")?;
+    command::run(workspace.cargo().args(["fetch", "--locked"]))?;
+    let sources = cargo_home.join("registry/src");
+    let mut remaps = vec![Remap { from: cargo_home, to: "/cargo" }];
+    // Of two that fit, the last one holds. A registry's folder is named after its mirror: the same package, other names.
+    remaps.extend(folders(&sources)?.into_iter().map(|from| Remap { from, to: "/cargo/registry" }));
+    remaps.push(Remap { from: workspace.root.clone(), to: "/cellmesh" });
+    remaps.push(Remap { from: workspace.target.clone(), to: "/cellmesh/target" });
+    Ok(remaps)
+}
+
+/// What is in a folder, in the order of the names. Nothing if it is not there: packages may be vendored.
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Paths that should have another name in the program, but are in it.
+fn leaked(program: &[u8], remaps: &[Remap]) -> Vec<PathBuf> {
+    // What is also part of a new name cannot be told from it.
+    let is_told = |from: &Path| !remaps.iter().any(|remap| remap.to.contains(&*from.to_string_lossy()));
+    let found = |from: &Path| memchr::memmem::find(program, from.as_os_str().as_bytes()).is_some();
+    // The name of a registry's folder, wherever that was said to be.
+    let names = remaps
+        .iter()
+        .filter(|remap| remap.to == "/cargo/registry")
+        .filter_map(|remap| remap.from.file_name());
+    let all = remaps.iter().map(|remap| remap.from.clone()).chain(names.map(PathBuf::from));
+    all.filter(|from| is_told(from) && found(from)).collect()
 }
 
 /// Makes the context anew: `rootfs` is what the image has.
@@ -212,7 +258,8 @@ struct Labels {
     version: &'static str,
     revision: String,
     created: String,
-    source: String,
+    /// None if nothing says it: an empty label would be wrong.
+    source: Option<String>,
 }
 
 impl Labels {
@@ -224,12 +271,12 @@ impl Labels {
         };
         let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
         let commit = git(&["rev-parse", "HEAD"])?;
-        let source = match source {
-            Some(source) => source.to_owned(),
+        let source = match source.map(str::to_owned).or(repository(workspace)?) {
+            Some(source) => Some(source),
             None if git(&["remote"])?.lines().any(|name| name == "origin") => {
-                git(&["remote", "get-url", "origin"])?
+                Some(git(&["remote", "get-url", "origin"])?).filter(|origin| is_public(origin))
             }
-            None => String::new(),
+            None => None,
         };
         Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -241,11 +288,22 @@ impl Labels {
 
     fn arguments(&self, tag: &str) -> Vec<String> {
         let Self { version, revision, created, source } = self;
-        let values =
-            [("VERSION", *version), ("REVISION", revision), ("CREATED", created), ("SOURCE", source)];
+        let values = [("VERSION", *version), ("REVISION", revision), ("CREATED", created)];
         let arguments = values.map(|(name, value)| format!("--build-arg={name}={value}"));
-        [format!("--tag={tag}")].into_iter().chain(arguments).collect()
+        let source = source.iter().map(|source| format!("--label=org.opencontainers.image.source={source}"));
+        [format!("--tag={tag}")].into_iter().chain(arguments).chain(source).collect()
     }
+}
+
+/// Where the manifest says that the source is.
+fn repository(workspace: &Workspace) -> Result<Option<String>> {
+    let packages = Metadata::of(&workspace.root.join("Cargo.toml"))?.packages;
+    Ok(packages.into_iter().find(|package| package.name == "cellmesh").and_then(|package| package.repository))
+}
+
+/// Whether others can read this address of a repository, and nobody's token is in it.
+fn is_public(url: &str) -> bool {
+    url.strip_prefix("https://").is_some_and(|rest| !rest.contains('@'))
 }
 
 /// The dynamic linker that a program asks for: none if it needs no shared library.
@@ -306,7 +364,7 @@ mod tests {
             version: "1.2.3",
             revision: "abc".into(),
             created: "2026-01-02T03:04:05Z".into(),
-            source: String::new(),
+            source: None,
         };
         let arguments = labels.arguments("cellmesh:1.2.3");
         let containerfile = include_str!("../../deploy/Containerfile");
@@ -315,5 +373,38 @@ mod tests {
             assert!(containerfile.contains(&format!("ARG {name}")), "{name}");
         }
         assert_eq!(arguments[0], "--tag=cellmesh:1.2.3");
+        let is_source = |argument: &String| argument.contains("image.source");
+        assert!(!arguments.iter().any(is_source) && !containerfile.contains("image.source"), "{arguments:?}");
+        let known = Labels { source: Some("https://example.com/cellmesh".into()), ..labels };
+        let source = "--label=org.opencontainers.image.source=https://example.com/cellmesh";
+        assert!(known.arguments("t").iter().any(|argument| argument == source));
+    }
+
+    /// A label is read by everybody: neither tokens nor folders of this machine get there.
+    #[test]
+    fn source_is_an_address_for_everybody() {
+        assert!(is_public("https://example.com/cellmesh.git"));
+        for url in ["https://me:token@example.com/cellmesh", "/srv/cellmesh", "git@example.com:cellmesh", ""]
+        {
+            assert!(!is_public(url), "{url}");
+        }
+    }
+
+    /// Paths that were not replaced are found, new names are not taken for them, and a registry's folder is known by its name alone.
+    #[test]
+    fn leaked_paths_are_found() {
+        let remap = |from: &str, to| Remap { from: from.into(), to };
+        let remaps = [
+            remap("/home/me/.cargo", "/cargo"),
+            remap("/home/me/.cargo/registry/src/mirror-1f2e", "/cargo/registry"),
+            remap("/cellmesh", "/cellmesh"),
+        ];
+        let leaked = |program: &str| leaked(program.as_bytes(), &remaps);
+        assert_eq!(
+            leaked("panicked at /cargo/registry/h2-0.4.20/src/lib.rs of /cellmesh/runtime"),
+            Vec::<PathBuf>::new()
+        );
+        assert_eq!(leaked("\0/home/me/.cargo/git/x.rs\0"), [PathBuf::from("/home/me/.cargo")]);
+        assert_eq!(leaked("/cargo/registry/src/mirror-1f2e/h2"), [PathBuf::from("mirror-1f2e")]);
     }
 }

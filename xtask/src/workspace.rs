@@ -58,6 +58,8 @@ pub(crate) struct Metadata {
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) manifest_path: PathBuf,
+    /// Where its source is, if it says so.
+    pub(crate) repository: Option<String>,
     pub(crate) dependencies: Vec<Dependency>,
 }
 

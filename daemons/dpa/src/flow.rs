@@ -12,6 +12,8 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
 use cellmesh_shm::outlier::{Ejection, OutlierRule, Outliers};
 
+use crate::stats::WorkerCount;
+
 /// All services that were ever served, by number.
 #[derive(Debug)]
 pub(crate) struct FlowTable {
@@ -151,6 +153,13 @@ impl FlowTable {
     /// When [`FlowTable::readmit`] has something to do.
     pub(crate) fn next_readmission(&self) -> Option<Nanos> {
         Some(self.next_readmission).filter(|next| *next < Nanos::MAX)
+    }
+
+    /// Who serves this service.
+    pub(crate) fn workers(&self, service: ServiceId) -> WorkerCount {
+        let Some(service) = self.services.get(usize::from(service.0)) else { return WorkerCount::default() };
+        let ejected = service.outliers.as_ref().map_or(0, |outliers| outliers.ejected());
+        WorkerCount { attached: service.workers.len() + ejected, ejected }
     }
 
     /// Workers that are ejected, of all services together.
@@ -365,6 +374,7 @@ mod tests {
         flows.set_rule(S, Some(rule));
         fail(&mut flows, 0, Nanos(0));
         assert_eq!((chosen(&mut flows), flows.ejected()), (vec![1, 2], 1));
+        assert_eq!(flows.workers(S), WorkerCount { attached: 3, ejected: 1 });
         flows.set_rule(S, Some(rule));
         flows.readmit(Nanos(0).saturating_add(rule.ejection - std::time::Duration::from_nanos(1)));
         assert_eq!(chosen(&mut flows), [1, 2]);
@@ -381,5 +391,7 @@ mod tests {
         assert_eq!(chosen(&mut flows), [2], "it is the last one");
         flows.add_worker(EndpointId(7), &[S]);
         assert_eq!(chosen(&mut flows), [2, 7]);
+        assert_eq!(flows.workers(S), WorkerCount { attached: 2, ejected: 0 });
+        assert_eq!(flows.workers(ServiceId(99)), WorkerCount::default(), "nobody ever served it");
     }
 }

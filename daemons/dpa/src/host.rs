@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::reactor::{BellWatch, watch};
-use crate::{Closed, Dpa, DpaConfig, DpaError, DpaStats};
+use crate::{Closed, Dpa, DpaConfig, DpaError, DpaStats, WorkerCount};
 
 mod offences;
 
@@ -218,6 +218,14 @@ impl DpaHost {
         let dpa = self.0.dpa.borrow();
         let numbered = (0..=u16::MAX).map(ServiceId).zip(&self.0.services);
         numbered.filter(|(id, _)| !dpa.is_served(*id)).map(|(_, name)| name.clone()).collect()
+    }
+
+    /// How many lanes of workers serve each service, by name. Cost: as [`DpaHost::unserved`].
+    #[must_use]
+    pub fn workers(&self) -> Vec<(String, WorkerCount)> {
+        let dpa = self.0.dpa.borrow();
+        let numbered = (0..=u16::MAX).map(ServiceId).zip(&self.0.services);
+        numbered.map(|(id, name)| (name.clone(), dpa.workers(id))).collect()
     }
 
     /// See [`Dpa::stats`].

@@ -44,7 +44,7 @@ mod testing;
 pub use cellmesh_shm::progress::Progress;
 pub use config::DpaConfig;
 pub use host::{Admission, DpaHost};
-pub use stats::{DpaStats, RingStats};
+pub use stats::{DpaStats, RingStats, WorkerCount};
 
 use custody::Custody;
 use endpoint::{Inlet, Outlet, Role};
@@ -281,6 +281,12 @@ impl Dpa {
     #[must_use]
     pub fn is_served(&self, service: ServiceId) -> bool {
         self.flows.is_served(service)
+    }
+
+    /// How many lanes of workers serve this service.
+    #[must_use]
+    pub fn workers(&self, service: ServiceId) -> WorkerCount {
+        self.flows.workers(service)
     }
 
     /// Requests in custody now. Cost: a subtraction.

@@ -67,6 +67,15 @@ pub struct DpaStats {
     pub sidecars: RingStats,
 }
 
+/// How many lanes of workers serve a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WorkerCount {
+    /// All that are attached.
+    pub attached: usize,
+    /// Of these, ejected as outliers.
+    pub ejected: usize,
+}
+
 /// What is counted of the rings of all endpoints of a role. Of each pair: small rings, then bulk rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RingStats {

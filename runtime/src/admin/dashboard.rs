@@ -27,8 +27,10 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/request.js", JS, include_str!("dashboard/request.js")),
     ("/requests.js", JS, include_str!("dashboard/requests.js")),
     ("/samples.js", JS, include_str!("dashboard/samples.js")),
+    ("/services.js", JS, include_str!("dashboard/services.js")),
     ("/slow.js", JS, include_str!("dashboard/slow.js")),
     ("/summary.js", JS, include_str!("dashboard/summary.js")),
+    ("/table.js", JS, include_str!("dashboard/table.js")),
     ("/topology.js", JS, include_str!("dashboard/topology.js")),
     ("/waterfall.js", JS, include_str!("dashboard/waterfall.js")),
 ];

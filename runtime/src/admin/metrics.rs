@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cellmesh_dpa::DpaStats;
+use cellmesh_dpa::{DpaHost, DpaStats, WorkerCount};
 use cellmesh_dpu::policy::breaker::BreakerState;
 use cellmesh_dpu::policy::{PolicyStats, TryCounts};
 use cellmesh_dpu::{Dpu, DpuStats, Histogram, Route, ServiceStats};
@@ -38,6 +38,8 @@ pub struct Counts {
     pub policies: Vec<PolicyStats>,
     /// Of its DPA, if it can be asked.
     pub dpa: Option<DpaStats>,
+    /// Of the workers of each service that are other processes.
+    pub workers: Vec<(String, WorkerCount)>,
     /// Of the cells on it, by service.
     pub cells: Vec<(Arc<str>, CellStats)>,
     /// What its worker has written into the rings to the DPA, if it has one: small, bulk.
@@ -58,6 +60,12 @@ impl Counts {
 }
 
 impl Counts {
+    /// What this DPA knows.
+    #[must_use]
+    pub fn of_host(host: &DpaHost) -> Self {
+        Self { dpa: Some(host.stats()), workers: host.workers(), ..Self::default() }
+    }
+
     /// What this worker's lane knows.
     #[must_use]
     pub fn of_worker(meters: &Meters) -> Self {
@@ -144,6 +152,7 @@ pub(super) fn text(
         of_dpas(&mut text, &dpas);
         state_of_dpas(&mut text, &dpas);
     }
+    of_workers(&mut text, lanes);
     of_rings(&mut text, lanes);
     text.into_string()
 }
@@ -358,6 +367,15 @@ fn state_of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     sum(&f::RING_PARKED, |dpa| dpa.parked_now as u64);
 }
 
+/// Who serves each service, where workers are other processes.
+fn of_workers(text: &mut Text, lanes: &[Counts]) {
+    let workers = by_name(
+        lanes.iter().flat_map(|lane| &lane.workers).map(|(service, count)| (service.as_str(), count)),
+    );
+    sums(text, &f::SERVICE_WORKERS, &workers, |count| count.attached as u64);
+    sums(text, &f::SERVICE_EJECTED, &workers, |count| count.ejected as u64);
+}
+
 /// The two rings of one direction.
 const RING_KINDS: [&str; 2] = ["small", "bulk"];
 
@@ -404,9 +422,8 @@ mod tests {
 
     use super::*;
 
-    /// Lanes are added up, and every family says what it is.
-    #[test]
-    fn lanes_are_summed() {
+    /// What one lane says.
+    fn counts_of_lane() -> Counts {
         let dpu = DpuStats { received: 5, answered: 3, refused: 1, in_flight: 1, ..DpuStats::default() };
         let tries = Some(TryCounts { retries: 4, circuit: BreakerState::Open, ..TryCounts::default() });
         let policy =
@@ -425,15 +442,21 @@ mod tests {
             cpu: Duration::from_millis(250),
             ..CellStats::default()
         };
-        let cells = vec![("s".into(), cell)];
-        let lane = Counts {
+        Counts {
             dpu: Some(dpu),
             services: vec![service],
             policies: vec![policy],
             dpa,
-            cells,
+            workers: vec![("s".into(), WorkerCount { attached: 3, ejected: 1 })],
+            cells: vec![("s".into(), cell)],
             written: None,
-        };
+        }
+    }
+
+    /// Lanes are added up, and every family says what it is.
+    #[test]
+    fn lanes_are_summed() {
+        let lane = counts_of_lane();
         let reloads = Reloads::default();
         reloads.refused();
         let lanes = [Counts { dpa: None, ..lane.clone() }, lane];
@@ -443,6 +466,8 @@ mod tests {
             "# TYPE cellmesh_inflight_requests gauge",
             "cellmesh_inflight_requests 2",
             "cellmesh_ring_frames_total 7",
+            "cellmesh_service_workers{service=\"s\"} 6",
+            "cellmesh_service_workers_ejected{service=\"s\"} 2",
             "cellmesh_policy_refused_total{service=\"s\",reason=\"in-flight\"} 4",
             "cellmesh_policy_inflight_requests{service=\"s\"} 2",
             "cellmesh_service_requests_received_total{service=\"s\"} 4",

@@ -1,11 +1,13 @@
-//! `/v1/state`: what the metrics say of cells and of who calls whom, as one JSON object, for people's eyes.
+//! `/v1/state`: what the metrics say of cells, of services and of who calls whom, as one JSON object, for people's eyes.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cellmesh_dpa::DpaStats;
+use cellmesh_dpa::{DpaStats, RingStats, WorkerCount};
 use cellmesh_dpu::histogram::{BOUNDS, Histogram};
-use cellmesh_dpu::{DpuConfig, DpuStats};
+use cellmesh_dpu::policy::breaker::BreakerState;
+use cellmesh_dpu::{DpuConfig, DpuStats, ServiceStats};
+use cellmesh_shm::message::Fault;
 use serde_json::{Value, json};
 
 use super::metrics::{self, Counts};
@@ -33,8 +35,11 @@ pub(super) fn json(about: &About, health: &Health, lanes: &[Counts]) -> String {
             "descriptors": process.descriptors,
         },
         "histogram_bounds_seconds": BOUNDS.map(|bound| bound.as_secs_f64()),
+        "hosts_cells": about.pool.is_some(),
         "cells": cells.iter().map(|(service, cell)| of_cell(service, cell)).collect::<Vec<_>>(),
         "edges": edges(lanes, &cells),
+        "services": services(about, lanes),
+        "custody": custody(lanes),
         "gauges": gauges(about, lanes, &cells),
     })
     .to_string()
@@ -69,6 +74,65 @@ fn of_calls(kind: CallKind, calls: &CallStats) -> Value {
         "queue": histogram(&calls.queue),
         "run": histogram(&calls.run),
     })
+}
+
+/// A service as the network side and the DPA see it.
+#[derive(Default)]
+struct OfService {
+    /// What clients had of it, if this process has clients.
+    clients: Option<ServiceStats>,
+    /// Who serves it, if workers are other processes.
+    workers: Option<WorkerCount>,
+    /// Lanes that leave it alone, if a policy may.
+    circuits_open: Option<u64>,
+}
+
+/// All services that this process leads to, by what is known of each.
+fn services(about: &About, lanes: &[Counts]) -> Vec<Value> {
+    let mut services: BTreeMap<&str, OfService> = BTreeMap::new();
+    for stats in lanes.iter().flat_map(|lane| &lane.services) {
+        services.entry(&stats.service).or_default().clients.get_or_insert_default().add(stats);
+    }
+    for (service, count) in lanes.iter().flat_map(|lane| &lane.workers) {
+        let workers = services.entry(service).or_default().workers.get_or_insert_default();
+        workers.attached += count.attached;
+        workers.ejected += count.ejected;
+    }
+    for policy in lanes.iter().flat_map(|lane| &lane.policies) {
+        if let Some(tries) = &policy.tries {
+            let open = services.entry(&policy.service).or_default().circuits_open.get_or_insert_default();
+            *open += u64::from(tries.circuit != BreakerState::Closed);
+        }
+    }
+    services.iter().map(|(name, service)| of_service(about, name, service)).collect()
+}
+
+fn of_service(about: &About, name: &str, service: &OfService) -> Value {
+    json!({
+        "service": name,
+        "elsewhere": about.dpu.egress.leads_to(name),
+        "clients": service.clients.as_ref().map(|stats| json!({
+            "requests": stats.received,
+            "answered": stats.answered,
+            "failed": stats.failed,
+            "refused": stats.refused,
+            "abandoned": stats.abandoned,
+            "in_flight": stats.in_flight,
+            "duration": histogram(&stats.durations),
+        })),
+        "workers": service.workers.map(|count| json!({ "attached": count.attached, "ejected": count.ejected })),
+        "circuits_open": service.circuits_open,
+    })
+}
+
+/// What became of requests between endpoints, in a process with a DPA.
+fn custody(lanes: &[Counts]) -> Option<Value> {
+    let dpas: Vec<DpaStats> = lanes.iter().filter_map(|lane| lane.dpa).collect();
+    let sum = |of: &dyn Fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
+    let faults = Fault::ALL.into_iter().filter(|fault| *fault != Fault::None);
+    let faults: BTreeMap<&str, u64> =
+        faults.map(|fault| (fault.code(), sum(&|dpa| dpa.faulted_for(fault)))).collect();
+    (!dpas.is_empty()).then(|| json!({ "requests": sum(&|dpa| dpa.received), "faults": faults }))
 }
 
 /// Who calls whom: clients (null) by what the DPU routed, cells by what they sent.
@@ -128,7 +192,7 @@ fn gauges(about: &About, lanes: &[Counts], cells: &Cells<'_>) -> Vec<Value> {
     gauges
 }
 
-fn of_dpus(config: &DpuConfig, dpus: &[DpuStats]) -> [Value; 5] {
+fn of_dpus(config: &DpuConfig, dpus: &[DpuStats]) -> [Value; 6] {
     let lanes = dpus.len() as u64;
     let sum = |of: fn(&DpuStats) -> u64| dpus.iter().map(of).sum::<u64>();
     let connections_max = u64::from(config.connections_max);
@@ -156,24 +220,49 @@ fn of_dpus(config: &DpuConfig, dpus: &[DpuStats]) -> [Value; 5] {
             "",
             "Calls to hosts elsewhere, not answered.",
         ),
+        gauge(
+            "addresses left out",
+            sum(|dpu| dpu.egress_ejected as u64),
+            None,
+            "",
+            "Addresses off this node that only failed of late.",
+        ),
     ]
 }
 
-fn of_dpas(slots_max: u64, dpas: &[DpaStats]) -> [Value; 3] {
+fn of_dpas(slots_max: u64, dpas: &[DpaStats]) -> [Value; 6] {
     let sum = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
     let (live, parked) = (sum(|dpa| dpa.live.into()), sum(|dpa| dpa.parked_now as u64));
-    let endpoints = sum(|dpa| dpa.endpoints as u64);
+    let (endpoints, ejected) = (sum(|dpa| dpa.endpoints as u64), sum(|dpa| dpa.ejected_now as u64));
+    let waiting = |of: fn(&RingStats) -> [u64; 2]| {
+        dpas.iter().flat_map(|dpa| [of(&dpa.workers), of(&dpa.sidecars)]).flatten().sum::<u64>()
+    };
+    let to_endpoints = waiting(|rings| rings.to_waiting);
+    let from_endpoints = waiting(|rings| rings.from_waiting);
     [
         gauge("custody slots", live, Some(slots_max), "", "Requests in flight in the DPA."),
         gauge("frames that wait for a ring", parked, None, "", "Their ring is full: back-pressure."),
+        gauge(
+            "waiting for endpoints",
+            to_endpoints,
+            None,
+            "bytes",
+            "In rings that workers and sidecars have to read.",
+        ),
+        gauge(
+            "waiting for the DPA",
+            from_endpoints,
+            None,
+            "bytes",
+            "In rings that workers and sidecars have written.",
+        ),
         gauge("endpoints", endpoints, None, "", "Lanes of workers and sidecars that are attached."),
+        gauge("workers left out", ejected, None, "", "Workers that only failed of late."),
     ]
 }
 
 #[cfg(test)]
 mod tests {
-    use cellmesh_dpu::ServiceStats;
-
     use super::*;
 
     /// To a client a request has failed if the mesh refused it, and if a cell answered so.

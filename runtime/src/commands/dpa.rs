@@ -41,7 +41,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
             let host = parts.host()?;
             let mut modules = DpaLane { host: host.clone(), idle: Rc::default(), readiness };
             let counted = host.clone();
-            let counts = move || Counts { dpa: Some(counted.stats()), ..Counts::default() };
+            let counts = move || Counts::of_host(&counted);
             tokio::task::spawn_local(asked.answer(counts, None));
             let idle = Rc::clone(&modules.idle);
             let drain = async move {

@@ -47,7 +47,11 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
                 served_by.set_outlier_rules(&settings.outliers);
             }));
             let counted = dpu.clone();
-            let counts = move || Counts { dpa: Some(host.stats()), ..Counts::of_dpu(&counted) };
+            let counts = move || Counts {
+                workers: host.workers(),
+                dpa: Some(host.stats()),
+                ..Counts::of_dpu(&counted)
+            };
             tokio::task::spawn_local(asked.answer(counts, None));
             lane::run(&mut modules, spin, orders.until_drained(dpu)).await
         })

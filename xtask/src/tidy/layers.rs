@@ -113,6 +113,7 @@ mod tests {
         Package {
             name: "it".to_owned(),
             manifest_path: manifest.into(),
+            repository: None,
             dependencies: dependencies.iter().map(dependency).collect(),
         }
     }

@@ -83,6 +83,20 @@ pub struct ServiceStats {
     pub durations: Histogram,
 }
 
+impl ServiceStats {
+    /// Counts all that another lane has counted of the same service.
+    pub fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.routes.iter_mut().zip(other.routes).for_each(|(sum, more)| *sum += more);
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.refused += other.refused;
+        self.abandoned += other.abandoned;
+        self.in_flight += other.in_flight;
+        self.durations.add(&other.durations);
+    }
+}
+
 impl Load {
     pub(super) fn new(services: usize) -> Self {
         Self { services: (0..services).map(|_| OfService::default()).collect(), ..Self::default() }

@@ -1,12 +1,9 @@
-// The table of cells: one row for each service that runs here, sorted by any column.
+// The table of cells: one row for each service that runs here.
 
-import { byId, html, keyed, setText, svg } from "./dom.js";
-import { bytes, count, plural, quantile, rate, share } from "./format.js";
+import { bytes, count, quantile, rate, share } from "./format.js";
+import { ServiceTable } from "./table.js";
 
-const ROWS_MAX = 400;
-const SPARK = { width: 64, height: 18 };
-
-/** What is in a column: its text, what it is sorted by, and whether more of it comes first. */
+/** See table.js. */
 const COLUMNS = [
   { name: "Service", text: (cell) => cell.service, by: (cell) => cell.service, ascending: true },
   { name: "Requests/s", text: (cell) => rate(cell.rate), by: (cell) => cell.rate ?? -1, spark: "rate" },
@@ -21,100 +18,10 @@ const COLUMNS = [
   { name: "Faults", title: "since the start", text: (cell) => count(cell.faults), by: (cell) => cell.faults, bad: (cell) => cell.newFaults.length > 0 },
   { name: "Requests", title: "since the start", text: (cell) => count(cell.total), by: (cell) => cell.total },
 ];
+/** The slowest first. */
+const SORTED = 3;
 
-/** The table, and how it is sorted. */
-export class Cells {
-  #onService;
-  #column = 3;
-  #ascending = false;
-  #shown = null;
-
-  constructor(onService) {
-    this.#onService = onService;
-    byId("cells-head").append(...COLUMNS.map((column, index) => this.#heading(column, index)));
-  }
-
-  /** Shows what is known now. */
-  show(view, history) {
-    this.#shown = { view, history };
-    const { by } = COLUMNS[this.#column];
-    const sign = this.#ascending ? 1 : -1;
-    const rows = [...view.cells].sort((a, b) => sign * compare(by(a), by(b)) || compare(a.service, b.service));
-    keyed(byId("cells"), rows.slice(0, ROWS_MAX), (cell) => cell.service, (cell) => this.#row(cell), (row, cell) => updateRow(row, cell, history));
-    setText(byId("cells-note"), note(rows.length));
-    this.#markSorted();
-  }
-
-  #heading(column, index) {
-    const button = html("button", { type: "button", title: column.title }, column.name);
-    button.addEventListener("click", () => this.#sort(index));
-    return html("th", { scope: "col", class: index > 0 ? "number" : null }, button);
-  }
-
-  #sort(index) {
-    this.#ascending = index === this.#column ? !this.#ascending : Boolean(COLUMNS[index].ascending);
-    this.#column = index;
-    if (this.#shown === null) {
-      this.#markSorted();
-    } else {
-      this.show(this.#shown.view, this.#shown.history);
-    }
-  }
-
-  #markSorted() {
-    for (const [index, heading] of [...byId("cells-head").children].entries()) {
-      if (index === this.#column) {
-        heading.setAttribute("aria-sort", this.#ascending ? "ascending" : "descending");
-      } else {
-        heading.removeAttribute("aria-sort");
-      }
-    }
-  }
-
-  #row(cell) {
-    const button = html("button", { type: "button", class: "plain", title: "show its requests" }, cell.service);
-    button.addEventListener("click", () => this.#onService(cell.service));
-    const numbers = COLUMNS.slice(1).map((column) =>
-      html("td", { class: "number" }, column.spark ? spark() : null, html("span")));
-    return html("tr", {}, html("th", { scope: "row" }, button), ...numbers);
-  }
-}
-
-function compare(a, b) {
-  return a < b ? -1 : a > b ? 1 : 0;
-}
-
-function note(rows) {
-  if (rows === 0) {
-    return "No cell runs in this process. Cells of a split node are at the admin ports of its workers (--admin).";
-  }
-  return rows > ROWS_MAX ? `${plural(rows - ROWS_MAX, "more row")} are left out.` : "";
-}
-
-function updateRow(row, cell, history) {
-  COLUMNS.forEach((column, index) => {
-    if (index > 0) {
-      const place = row.children[index];
-      const bad = column.bad?.(cell) ?? false;
-      place.classList.toggle("bad", bad);
-      setText(place.lastElementChild, (bad ? "✕ " : "") + column.text(cell));
-      if (column.spark) {
-        drawSpark(place.firstElementChild, history.of(cell.service)?.[column.spark] ?? []);
-      }
-    }
-  });
-}
-
-/** A line without axes: the shape of the last minute, beside the figure. */
-function spark() {
-  return svg("svg", { class: "spark", width: SPARK.width, height: SPARK.height, viewBox: `0 0 ${SPARK.width} ${SPARK.height}`, "aria-hidden": "true" }, svg("path"));
-}
-
-function drawSpark(node, points) {
-  const known = points.map((value, index) => ({ value, index })).filter(({ value }) => value !== null);
-  const top = Math.max(...known.map(({ value }) => value), Number.MIN_VALUE);
-  const x = (index) => ((index + 60 - points.length) * SPARK.width) / 60;
-  const y = (value) => SPARK.height - 2 - (value / top) * (SPARK.height - 4);
-  const d = known.map(({ value, index }, at) => `${at === 0 ? "M" : "L"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-  node.firstElementChild.setAttribute("d", d);
+/** Makes the table; `onService` shows the requests of one. */
+export function cellTable(onService) {
+  return new ServiceTable("cells", COLUMNS, SORTED, onService);
 }

@@ -4,7 +4,7 @@
 // - What was seen last stays on the page while the port is silent, and the page says how old it is.
 // - Only what a reader has to know at once goes to the live region: silence, restart, readiness.
 
-import { Cells } from "./cells.js";
+import { cellTable } from "./cells.js";
 import { byId, setText } from "./dom.js";
 import { clock, duration } from "./format.js";
 import { showGauges } from "./gauges.js";
@@ -12,15 +12,18 @@ import { ask, Poll } from "./poll.js";
 import { followAddress } from "./request.js";
 import { Requests } from "./requests.js";
 import { History, Samples } from "./samples.js";
+import { Services } from "./services.js";
 import { showSlow } from "./slow.js";
 import { showSummary } from "./summary.js";
 import { showTopology } from "./topology.js";
 
 const samples = new Samples();
-const history = new History();
+const cellHistory = new History((view) => view.cells);
+const serviceHistory = new History((view) => view.services);
 const requests = new Requests();
 const chooseService = (service) => requests.choose(service);
-const cells = new Cells(chooseService);
+const cells = cellTable(chooseService);
+const services = new Services();
 let seenMs = null;
 let wasReady = null;
 
@@ -28,10 +31,12 @@ async function turn() {
   const [state, kept] = await Promise.all([ask("/v1/state"), ask("/v1/requests")]);
   const restarted = samples.add(state, performance.now() / 1000);
   if (restarted) {
-    history.clear();
+    cellHistory.clear();
+    serviceHistory.clear();
   }
   const view = samples.view();
-  history.add(view);
+  cellHistory.add(view);
+  serviceHistory.add(view);
   show(view, kept);
   endSilence();
   tellReadiness(state);
@@ -42,12 +47,23 @@ async function turn() {
 }
 
 function show(view, kept) {
+  showWhatIsHere(view.state);
   showSummary(view);
   showTopology(view, chooseService);
   showSlow(view);
-  cells.show(view, history);
+  services.show(view, serviceHistory);
+  cells.show(view.cells, "No cell runs here yet.", cellHistory);
   requests.show(kept, view.cells.map((cell) => cell.service));
   showGauges(view);
+}
+
+/** A process shows what it has: cells and their requests, calls, services. */
+function showWhatIsHere({ hosts_cells: hasCells, services: known }) {
+  const hasClients = known.some((service) => service.clients !== null);
+  const here = { cells: hasCells, calls: hasCells || hasClients, services: known.length > 0, others: !hasCells };
+  for (const node of document.querySelectorAll("[data-of]")) {
+    node.hidden = !here[node.dataset.of];
+  }
 }
 
 function silence(error, pauseMs) {

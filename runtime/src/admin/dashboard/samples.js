@@ -40,21 +40,27 @@ export class Samples {
     const span = { now, before, seconds: now.uptime_seconds - before.uptime_seconds };
     const edges = edgesOf(span);
     const cells = cellsOf(span, edges);
-    return { state: now, seconds: span.seconds, cells, edges, total: totalOf(span, cells, edges) };
+    const total = totalOf(span, cells, edges);
+    return { state: now, seconds: span.seconds, cells, edges, services: servicesOf(span), faults: faultsOf(span), total };
   }
 }
 
-/** Rate and p99 of each service over the last minute, for small lines. */
+/** Rate and p99 of each cell, or of what else `rowsOf` takes of a view, over the last minute, for small lines. */
 export class History {
+  #rowsOf;
   #lines = new Map();
+
+  constructor(rowsOf) {
+    this.#rowsOf = rowsOf;
+  }
 
   add(view) {
     const next = new Map();
-    for (const cell of view.cells) {
-      const line = this.#lines.get(cell.service) ?? { rate: [], p99: [] };
-      push(line.rate, cell.rate);
-      push(line.p99, cell.p99?.seconds ?? null);
-      next.set(cell.service, line);
+    for (const one of this.#rowsOf(view)) {
+      const line = this.#lines.get(one.service) ?? { rate: [], p99: [] };
+      push(line.rate, one.rate);
+      push(line.p99, one.p99?.seconds ?? null);
+      next.set(one.service, line);
     }
     this.#lines = next;
   }
@@ -150,7 +156,47 @@ function edgesOf({ now, before, seconds }) {
   });
 }
 
-/** Of what clients asked for; in a process that no client reaches, of all that its cells were asked. */
+/** Services as clients and the DPA see them. */
+function servicesOf({ now, before, seconds }) {
+  const old = new Map((before.services ?? []).map((service) => [service.service, service]));
+  const here = new Set(now.cells.map((cell) => cell.service));
+  return (now.services ?? []).map((service) => {
+    const about = { service: service.service, workers: service.workers, elsewhere: service.elsewhere, circuitsOpen: service.circuits_open };
+    const clients = clientsOf(service.clients, old.get(service.service)?.clients, now.histogram_bounds_seconds, seconds);
+    return { ...about, isHere: here.has(service.service), ...clients };
+  });
+}
+
+/** What clients had of a service. Where none can come, nothing is known. */
+function clientsOf(now, was, bounds, seconds) {
+  if (!now) {
+    return { total: null, rate: null, errorRate: null, errorShare: null, failedShare: null, refusedRate: null, inFlight: null, p50: null, p99: null, mean: null };
+  }
+  const since = (name) => now[name] - (was?.[name] ?? 0);
+  const took = difference(now.duration, was?.duration);
+  const [failed, refused, answered] = [since("failed"), since("refused"), since("answered")];
+  return {
+    total: now.requests,
+    rate: perSecond(since("requests"), seconds),
+    errorRate: perSecond(failed + refused, seconds),
+    errorShare: answered + refused > 0 ? (failed + refused) / (answered + refused) : null,
+    failedShare: answered > 0 ? failed / answered : null,
+    refusedRate: perSecond(refused, seconds),
+    inFlight: now.in_flight,
+    p50: quantile(took, bounds, 0.5),
+    p99: quantile(took, bounds, 0.99),
+    mean: took.count > 0 ? took.sum / took.count : null,
+  };
+}
+
+/** What the DPA has answered itself, most first. */
+function faultsOf({ now, before, seconds }) {
+  const since = ([fault, number]) => ({ fault, rate: perSecond(number - (before.custody?.faults[fault] ?? 0), seconds) });
+  const rates = Object.entries(now.custody?.faults ?? {}).map(since);
+  return rates.filter((one) => one.rate > 0).sort((a, b) => b.rate - a.rate);
+}
+
+/** Of what clients asked for; in a process that no client reaches, of all that its cells were asked; where no cells are, of all that the DPA took. */
 function totalOf({ now, before, seconds }, cells, edges) {
   const entries = edges.filter((edge) => edge.from === null);
   const asked = entries.length > 0 ? entries : cells;
@@ -158,14 +204,38 @@ function totalOf({ now, before, seconds }, cells, edges) {
     ? sumOf(entries.map((edge) => edge.took))
     : differenceOfAll(now.cells, before.cells);
   const sum = (name) => (seconds > 0 ? asked.reduce((all, one) => all + one[name], 0) : null);
-  const [cpu, cpuBefore] = [now.process?.cpu_seconds ?? null, before.process?.cpu_seconds ?? null];
+  const cpu = cpuOf(now, before, seconds);
+  if (edges.length === 0 && now.hosts_cells === false && !hasClients(now)) {
+    return { ...ofCustody(now, before, seconds), cpuCores: cpu };
+  }
   return {
-    ofClients: entries.length > 0,
+    whose: entries.length > 0 || hasClients(now) ? "of clients" : "of all cells",
     rate: sum("rate"),
     errorRate: sum("errorRate"),
     p50: quantile(durations, now.histogram_bounds_seconds, 0.5),
     p99: quantile(durations, now.histogram_bounds_seconds, 0.99),
-    cpuCores: cpu === null || cpuBefore === null ? null : perSecond(cpu - cpuBefore, seconds),
+    cpuCores: cpu,
+  };
+}
+
+function hasClients(state) {
+  return (state.services ?? []).some((service) => service.clients !== null);
+}
+
+function cpuOf(now, before, seconds) {
+  const [cpu, cpuBefore] = [now.process?.cpu_seconds ?? null, before.process?.cpu_seconds ?? null];
+  return cpu === null || cpuBefore === null ? null : perSecond(cpu - cpuBefore, seconds);
+}
+
+/** How long they took the DPA does not know. */
+function ofCustody(now, before, seconds) {
+  const faults = ({ custody }) => Object.values(custody?.faults ?? {}).reduce((sum, number) => sum + number, 0);
+  return {
+    whose: "through the DPA",
+    rate: perSecond((now.custody?.requests ?? 0) - (before.custody?.requests ?? 0), seconds),
+    errorRate: perSecond(faults(now) - faults(before), seconds),
+    p50: null,
+    p99: null,
   };
 }
 

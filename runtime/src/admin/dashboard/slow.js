@@ -13,10 +13,12 @@ const VERBS = { run: "its own code", queue: "waiting for a free instance", idle:
 
 /** Shows it. */
 export function showSlow(view) {
-  const ranked = rank(view.cells);
+  // Where no cells are, what clients see of services; where their time goes is known to workers.
+  const ranked = rank(view.state.hosts_cells ? view.cells : view.services);
   keyed(byId("slow"), ranked, (cell) => cell.service, makeItem, updateItem);
-  byId("slow-legend").hidden = ranked.length === 0;
-  setText(byId("slow-note"), ranked.length > 0 ? "Mean time of one request over the last seconds, by where it went." : nothing(view));
+  const hasParts = view.state.hosts_cells && ranked.length > 0;
+  byId("slow-legend").hidden = !hasParts;
+  setText(byId("slow-note"), hasParts ? "Mean time of one request over the last seconds, by where it went." : nothing(view, ranked));
 }
 
 /** Those that fail, worst first, and then the slowest. */
@@ -28,9 +30,9 @@ function rank(cells) {
   return [...failing.slice(0, PARTS_MAX), ...others, ...failing.slice(PARTS_MAX)].slice(0, SHOWN_MAX);
 }
 
-function nothing({ state, seconds }) {
-  if (state.cells.length === 0) {
-    return "No cell runs in this process: look at the admin port of a worker.";
+function nothing({ state, seconds }, ranked) {
+  if (!state.hosts_cells && ranked.length > 0) {
+    return "As clients see it. Where the time goes is at the admin ports of the workers of a service.";
   }
   return seconds > 0 ? "Nothing was asked in the last seconds." : "";
 }
@@ -50,17 +52,19 @@ function updateItem(item, cell) {
 }
 
 function showParts(bar, cell) {
-  const all = cell.parts.reduce((sum, part) => sum + part.seconds, 0);
+  const parts = cell.parts ?? [];
+  const all = parts.reduce((sum, part) => sum + part.seconds, 0);
   const key = (part) => `${part.kind} ${part.callee ?? ""}`;
-  keyed(bar, cell.parts, key, (part) => html("span", { class: `part ${part.kind}` }), (node, part) => {
+  bar.hidden = parts.length === 0;
+  keyed(bar, parts, key, (part) => html("span", { class: `part ${part.kind}` }), (node, part) => {
     node.style.width = `${(100 * part.seconds) / all}%`;
   });
 }
 
 function why(cell) {
-  const parts = cell.parts.slice(0, PARTS_MAX).map((part) => `${duration(part.seconds)} ${VERBS[part.kind]}${part.callee ?? ""}`);
-  const time = parts.length > 0 ? [`mean ${duration(cell.mean)}: ${parts.join(", ")}`] : [];
+  const parts = (cell.parts ?? []).slice(0, PARTS_MAX).map((part) => `${duration(part.seconds)} ${VERBS[part.kind]}${part.callee ?? ""}`);
+  const time = cell.mean === null ? [] : [`mean ${duration(cell.mean)}${parts.length > 0 ? ": " : ""}${parts.join(", ")}`];
   const errors = cell.errorRate > 0 ? [`${rate(cell.errorRate)} answered with an error`] : [];
-  const faults = cell.newFaults.map(([kind, number]) => `${number} × ${kind}`);
+  const faults = (cell.newFaults ?? []).map(([kind, number]) => `${number} × ${kind}`);
   return [...time, ...errors, ...faults].join("; ");
 }

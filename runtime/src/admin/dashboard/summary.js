@@ -22,7 +22,7 @@ function showReadiness(state) {
 }
 
 function tilesOf({ state, total, seconds }) {
-  const whose = total.ofClients ? "of clients" : "of all cells";
+  const { whose } = total;
   const span = seconds > 0 ? `last ${Math.round(seconds)} s` : "from the second answer on";
   return [
     { name: "Requests", value: rate(total.rate), note: `${whose}, ${span}` },

@@ -138,6 +138,8 @@ families! {
         REDISPATCHED: Counter "redispatched_total" [] "Requests sent to another worker than the first.";
         LATE_RESPONSES: Counter "late_responses_total" [] "Responses for no live request, dropped.";
         ENDPOINTS: Gauge "endpoints" [] "Lanes of workers and DPUs that are attached.";
+        SERVICE_WORKERS: Gauge "service_workers" ["service"] "Lanes of workers that serve a service, where workers are other processes.";
+        SERVICE_EJECTED: Gauge "service_workers_ejected" ["service"] "Of these, ejected as outliers.";
         EVICTIONS: Counter "worker_evictions_total" ["reason"] "Endpoints that were closed, by reason.";
         EJECTIONS: Counter "outlier_ejections_total" [] "Times that a worker was ejected as an outlier.";
         EJECTED: Gauge "outliers_ejected" [] "Workers that are ejected as outliers.";
@@ -191,6 +193,22 @@ mod tests {
         }
         let found = std::fs::read_to_string(path).expect("docs/metrics.md");
         assert!(found == page(), "docs/metrics.md is not of this list: write it with CELLMESH_WRITE_DOCS=1");
+    }
+
+    /// Operators see each: Grafana's dashboard has it in a panel.
+    #[test]
+    fn each_is_in_a_panel() {
+        let dashboard = include_str!("../../../../deploy/kustomize/monitoring/dashboard.json");
+        let dashboard: serde_json::Value = serde_json::from_str(dashboard).expect("JSON");
+        let panels = dashboard["panels"].as_array().expect("panels").iter();
+        let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+        let queries: Vec<&str> = targets.map(|target| target["expr"].as_str().expect("a query")).collect();
+        for family in ALL.iter().flat_map(|(_, families)| families.iter()) {
+            let name = format!("{}{}", family.prefix(), family.name);
+            let parts: &[&str] = if family.kind == Kind::Histogram { &["_bucket", "_sum"] } else { &[""] };
+            let begins = |query: &&str| parts.iter().any(|part| query.contains(&format!("{name}{part}{{")));
+            assert!(queries.iter().any(begins), "no panel has {name}");
+        }
     }
 
     /// Each has its own name, and one that says what it is.

@@ -214,20 +214,27 @@ class Layout:
             for container in pod.about.containers:
                 self.kill(pod, container)
 
-    def kill(self, pod, container):
+    def replace(self, pod, container, sent):
+        """Sends a signal to a container's process beside a client, and waits until all are ready again. What the client got,
+        and the seconds that it took."""
         before = pod.pid(container)
         client = Client(self.entrance, self.http, "fresh")
         time.sleep(0.5)
         start = time.monotonic()
-        os.kill(before, signal.SIGKILL)
+        os.kill(before, sent)
         eventually("a new process", lambda: pod.pid(container) not in (0, before))
         eventually("ready again", lambda: all(p.is_ready() for p in self.pods))
         took = time.monotonic() - start
         time.sleep(0.5)
         counts = client.end()
+        assert counts["last"] == "200", counts
+        return counts, took
+
+    def kill(self, pod, container):
+        counts, took = self.replace(pod, container, signal.SIGKILL)
         # Only who has the client's connection can cut it.
         has_clients = pod is self.entrance and container == pod.about.entrance
-        assert counts["last"] == "200" and (has_clients or "cut" not in counts["answers"]), counts
+        assert has_clients or "cut" not in counts["answers"], counts
         say(f"  kill -9 of {pod.about.name}/{container}: all ready again after {took:.1f} s; answers {counts['answers']}, "
             f"none right for {counts['longest_gap_s']:.2f} s")
 
@@ -240,18 +247,9 @@ class Layout:
         """A graceful one in its place. While it is away nobody answers for it, but nothing that was in flight is lost.
 
         Told by a signal: `podman restart` of a pod's only container is at odds with podman's own end of such a pod."""
-        before = pod.pid(container)
-        client = Client(self.entrance, self.http, "fresh")
-        time.sleep(0.5)
-        start = time.monotonic()
-        os.kill(before, signal.SIGTERM)
-        eventually("a new process", lambda: pod.pid(container) not in (0, before))
-        eventually("ready again", lambda: all(p.is_ready() for p in self.pods))
-        took = time.monotonic() - start
-        time.sleep(0.5)
-        counts = client.end()
+        counts, took = self.replace(pod, container, signal.SIGTERM)
         lost = {answer: n for answer, n in counts["answers"].items() if answer == "cut" or answer.startswith("502")}
-        assert counts["last"] == "200" and not lost, counts
+        assert not lost, counts
         say(f"  restart of {pod.about.name}/{container}: all ready again after {took:.1f} s; answers {counts['answers']}, "
             f"none right for {counts['longest_gap_s']:.2f} s")
 

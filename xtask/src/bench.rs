@@ -15,12 +15,12 @@ const OF_PARTS: [&str; 2] = ["contract", "transport"];
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<ExitCode> {
     let compiler = wasip2::compiler(workspace)?;
     let guests = workspace.target.join("bench-guests");
-    cells::build_folder(workspace, &compiler, &workspace.root.join("bench/guests"), &guests)?;
+    cells::build_folder(workspace, &compiler, &workspace.root.join("bench/guests"), &guests, &[])?;
     let mut build = workspace.cargo();
     build.args(["build", "--release", "--package", "cellmesh-bench"]);
     if needs_runtime(args) {
         let cells = workspace.root.join("cells");
-        cells::build_folder(workspace, &compiler, &cells, &workspace.cells())?;
+        cells::build_folder(workspace, &compiler, &cells, &workspace.cells(), &[])?;
         build.args(["--package", "cellmesh"]);
     }
     command::run(&mut build)?;

@@ -21,11 +21,12 @@ use crate::workspace::Workspace;
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let compiler = wasip2::compiler(workspace)?;
     let out = workspace.cells();
-    build_folder(workspace, &compiler, &workspace.root.join("cells"), &out)?;
+    build_folder(workspace, &compiler, &workspace.root.join("cells"), &out, &[])?;
     Ok(out)
 }
 
-/// Builds the workspace in `folder`, release profile, and puts its components into `out`.
+/// Builds the workspace in `folder`, release profile, and puts its components into `out`. `rust_flags` are added to those of the
+/// folder's config.
 ///
 /// A second run costs what cargo takes to see that nothing changed; components that did not change
 /// keep their time stamps.
@@ -34,8 +35,14 @@ pub(crate) fn build_folder(
     compiler: &Compiler,
     folder: &Path,
     out: &Path,
+    rust_flags: &[String],
 ) -> Result<()> {
     let mut cargo = compiler.cargo(workspace, folder, "build")?;
+    if !rust_flags.is_empty() {
+        // A list of strings is the same in JSON and in TOML.
+        let flags = serde_json::to_string(rust_flags).context("flags are text")?;
+        cargo.arg("--config").arg(format!("target.{}.rustflags={flags}", wasip2::TARGET));
+    }
     cargo
         .args(["--workspace", "--release", "--message-format=json-render-diagnostics"])
         .env("CARGO_TARGET_DIR", workspace.target.join("wasm"));

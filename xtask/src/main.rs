@@ -5,7 +5,7 @@
 //! test --+
 //! demo --+--> cells --> wasip2       a compiler for cells, found or installed
 //! bench -+
-//! image -+
+//! image --> dist --> cells          the same bytes in every checkout
 //! ```
 //!
 //! The logic of building and testing is here, not in shell scripts, so that it is the same on every
@@ -24,8 +24,11 @@ mod cells;
 mod check;
 mod command;
 mod demo;
+mod dist;
 mod fuzz;
 mod image;
+mod place;
+mod remap;
 mod suites;
 mod summary;
 mod tidy;
@@ -66,6 +69,9 @@ enum Task {
     Tidy,
     /// Builds the container image from a program without shared libraries; `target/image` is its context.
     Image(image::Options),
+    /// Builds what is shipped, in the place where that gives the same bytes on every machine.
+    #[command(hide = true)]
+    Dist { parts: dist::Parts },
     /// Builds everything and runs a benchmark; `cargo xtask bench -- --help` lists them.
     Bench {
         /// Passed on to the benchmark program.
@@ -85,6 +91,10 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<ExitCode> {
+    // Started inside: the checkout is not where this program was built from.
+    if let Task::Dist { parts } = task {
+        return dist::build_here(&place::workspace(), parts).map(|()| ExitCode::SUCCESS);
+    }
     let workspace = Workspace::find()?;
     match task {
         Task::Cells => cells::build(&workspace).map(|_| ExitCode::SUCCESS),
@@ -93,6 +103,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Chaos => suites::chaos(&workspace),
         Task::Check => check::run(&workspace),
         Task::Tidy => tidy::run(&workspace),
+        Task::Dist { .. } => unreachable!("done above"),
         Task::Image(options) => image::run(&workspace, &options),
         Task::Bench { args } => bench::run(&workspace, &args),
     }

@@ -13,13 +13,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Says what is run, runs it with our output and input, and fails if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    echo(command);
-    run_quietly(command)
-}
-
-/// As [`run`], for what says itself what it does.
-pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot start `{}`", line(command)))?;
+    let status = status(command)?;
     if !status.success() {
         bail!("`{}` failed ({status})", line(command));
     }

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::workspace::Workspace;
 use crate::{command, remap};
@@ -66,7 +66,12 @@ pub(crate) fn run(workspace: &Workspace, target: &Path, arguments: &[&str]) -> R
     let own = std::env::current_exe().context("this program has no path")?;
     let outside: [PathBuf; 4] = [workspace.root.clone(), cargo_home, target.to_path_buf(), own];
     unshare.args(["sh", "-c", ENTER, "place"]).args(outside).arg(COVERED).args(arguments);
-    command::run_quietly(unshare.env("CARGO_HOME", CARGO_HOME))?;
+    let status = unshare.env("CARGO_HOME", CARGO_HOME).status().context("cannot start unshare")?;
+    ensure!(
+        status.success(),
+        "`cargo xtask {}`, with all in {COVERED}, failed: see above",
+        arguments.join(" ")
+    );
     Ok(true)
 }
 

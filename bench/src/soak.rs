@@ -7,9 +7,12 @@
 //!
 //! - The mix: a cell that answers at once, one that calls two others side by side, one that answers 20 KB, and one that traps.
 //! - The last minute is compared with the second: the first warms up.
+//! - The search overloads the server that is looked at afterwards. So what a peak takes and is kept (instances, and the mappings of
+//!   their memories) is there from the start, and a pause of the machine in some minute does not look like a leak.
 
 use std::fmt::Write as _;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
@@ -45,6 +48,10 @@ const LESS: f64 = 0.85;
 /// Slower than this at the 99th percentile: the rate is beyond the capacity.
 const KEPT_UP_MS: f64 = 50.0;
 
+/// How often and how far apart it is asked whether all clients have left.
+const LEFT_TRIES: usize = 50;
+const LEFT_PAUSE: Duration = Duration::from_millis(200);
+
 /// What a look at the server finds.
 struct Minute {
     latency: Latency,
@@ -57,16 +64,23 @@ struct Minute {
 /// Runs everything; returns the report, in Markdown.
 pub(crate) fn run(options: &Options) -> Result<String> {
     ensure!(options.minutes >= 3, "--minutes: at least three");
-    let capacity = capacity(&serving()?)?;
-    // Another one: what the search did to the first is not to be seen.
     let server = serving()?;
+    let capacity = capacity(&server)?;
+    let failed_before = failed(&server)?;
     let rate = capacity * options.share;
     let minutes: Vec<Minute> =
         (0..options.minutes).map(|_| minute(&server, rate, options.seconds)).collect::<Result<_>>()?;
-    let failed = server.metric("cellmesh_cell_responses_total{service=\"unruly\",code=\"5xx\"}")?;
-    let trapped = server.metric("cellmesh_cell_faults_total{service=\"unruly\",kind=\"trap\"}")?;
+    let [failed, trapped] = failed(&server)?;
+    let [failed, trapped] = [failed - failed_before[0], trapped - failed_before[1]];
     ensure!(failed == trapped, "{failed} answers of 5xx, but {trapped} traps");
     report(options, capacity, rate, trapped, &minutes)
+}
+
+/// Answers of 5xx so far, and traps.
+fn failed(server: &Server) -> Result<[u64; 2]> {
+    let failed = server.metric("cellmesh_cell_responses_total{service=\"unruly\",code=\"5xx\"}")?;
+    let trapped = server.metric("cellmesh_cell_faults_total{service=\"unruly\",kind=\"trap\"}")?;
+    Ok([failed, trapped])
 }
 
 /// The highest rate of the mix, of those tried, that the server keeps up with, in requests per second.
@@ -113,6 +127,7 @@ fn minute(server: &Server, rate: f64, seconds: u64) -> Result<Minute> {
     for load in ended {
         latencies.push(load.map_err(|_| anyhow!("a load panicked"))??);
     }
+    until_left(server)?;
     Ok(Minute {
         latency: *latencies.first().context("the mix is not empty")?,
         resident_bytes: server.resident_bytes()?,
@@ -120,6 +135,19 @@ fn minute(server: &Server, rate: f64, seconds: u64) -> Result<Minute> {
         threads: server.count_of("task")?,
         mappings: server.mappings()?,
     })
+}
+
+/// Waits until no connection of the load is left: the server sees their ends a little later than the load does.
+fn until_left(server: &Server) -> Result<()> {
+    for _ in 0..LEFT_TRIES {
+        let open = server.metric("cellmesh_connections_open")?;
+        // Also of the connection that asks.
+        std::thread::sleep(LEFT_PAUSE);
+        if open == 0 {
+            return Ok(());
+        }
+    }
+    bail!("the server keeps connections whose clients have left")
 }
 
 fn report(options: &Options, capacity: f64, rate: f64, faults: u64, minutes: &[Minute]) -> Result<String> {

@@ -19,6 +19,27 @@ fn bytes_round_trip() {
     }
 }
 
+/// Bytes of every length around two lines, from and to every place in a word: as they went in, and nothing beside them is touched.
+#[test]
+fn lines_and_their_rest_round_trip() {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let (ours, theirs) = pair(4096).expect("memory for a page");
+    let (to, relayed) = pair(4096).expect("memory for a page");
+    for (len, from, at) in (0..=136).flat_map(|len| (0..8).map(move |from| (len, from, 1 + from))) {
+        store_bytes(ours.words(), &[0xee; 512]);
+        let part = &bytes[from..from + len];
+        let used = store_bytes(&ours.words()[at..], part);
+        store_words(to.words(), theirs.words().part(0, 64));
+        for words in [theirs.words(), relayed.words()] {
+            let mut out = vec![0xaa; from];
+            words.part(at, used).append_to(len, &mut out);
+            assert_eq!((&out[..from], &out[from..]), (&[0xaa; 8][..from], part), "{len} from {from}");
+            let beside = [words.get(at - 1), words.get(at + used)];
+            assert_eq!(beside, [u64::from_ne_bytes([0xee; 8]); 2], "{len} from {from}");
+        }
+    }
+}
+
 /// The part of the last word that is not used is zero, whatever was there before.
 #[test]
 fn unused_end_of_word_is_cleared() {

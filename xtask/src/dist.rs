@@ -57,7 +57,9 @@ pub(crate) fn build(workspace: &Workspace, parts: Parts) -> Result<Dist> {
         Parts::WithoutProgram => "without-program",
     };
     if !place::run(workspace, &apart.target, &["dist", which])? {
-        eprintln!("no mount namespaces for this user: what is built depends on the path of the checkout");
+        eprintln!(
+            "there is no place for it that is the same everywhere: what is built depends on the path of the checkout"
+        );
         build_here(&apart, parts)?;
     }
     Dist::of(&apart, parts)

@@ -51,12 +51,14 @@ pub(crate) fn workspace() -> Workspace {
     Workspace { root: SOURCE.into(), target: TARGET.into() }
 }
 
-/// Runs this program with other arguments inside, with what is in `target` kept. `false` if there can be no place here.
+/// Runs this program with other arguments inside, with what is in `target` kept. `false` if there can be no place here: without
+/// mount namespaces, or with a toolchain in what they would cover.
 ///
 /// # Errors
 /// When there is one, and the program failed in it.
 pub(crate) fn run(workspace: &Workspace, target: &Path, arguments: &[&str]) -> Result<bool> {
-    let Some(mut unshare) = unshare() else {
+    let is_covered = std::env::var_os("CARGO").is_some_and(|cargo| Path::new(&cargo).starts_with(COVERED));
+    let Some(mut unshare) = unshare().filter(|_| !is_covered) else {
         return Ok(false);
     };
     let cargo_home = remap::cargo_home()?;

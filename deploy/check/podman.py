@@ -86,22 +86,23 @@ class Rewritten:
         spec["restartPolicy"] = "Always"
         self.pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
-    def keep_apart(self):
-        """An emptyDir of podman's is one for all pods that have a volume of that name."""
-        spec = self.pod["spec"]
+    def apart(self):
+        """An emptyDir of podman's is one for all pods that have a volume of that name: here each pod has its own."""
+        pod = copy.deepcopy(self.pod)
+        spec = pod["spec"]
         own = {volume["name"] for volume in spec["volumes"] if "emptyDir" in volume}
         for named in [*spec["volumes"], *(mount for container in spec["containers"] for mount in container["volumeMounts"])]:
             if named["name"] in own:
                 named["name"] = f"{self.name}-{named['name']}"
+        return pod
 
 
 class Pod:
     def __init__(self, rewritten, config, folder):
         self.about, self.config, self.folder = rewritten, config, folder
         self.infra = None
-        rewritten.keep_apart()
         self.file = folder / f"{rewritten.name}.yaml"
-        self.file.write_text(yaml.safe_dump_all([config, rewritten.pod]))
+        self.file.write_text(yaml.safe_dump_all([config, rewritten.apart()]))
 
     def start(self):
         run("podman", "play", "kube", "--network", "none", self.file)

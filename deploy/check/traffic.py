@@ -15,6 +15,7 @@ counted too.
 import asyncio
 import collections
 import functools
+import itertools
 import json
 import random
 import socket
@@ -31,6 +32,10 @@ TICK_SECONDS = 0.004
 KEPT_COUNT, H2_COUNT, SELDOM_COUNT = 32, 4, 16
 SELDOM_SECONDS = 8
 STREAMS_MAX = 50
+# Connections of one request each, at a time: the node takes so many of one address.
+FRESH_MAX = 200
+# The oldest requests, of which some may have waited for too long.
+LOOK_COUNT = 100
 RIGHT = "200"
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -41,7 +46,7 @@ END_HEADERS = 4
 class Request:
     def __init__(self, number, kind):
         self.number, self.kind, self.start = number, kind, time.monotonic()
-        self.ended, self.connection = False, None
+        self.sent, self.ended, self.connection = None, False, None
 
     @property
     def path(self):
@@ -115,7 +120,7 @@ class Http1(Connection):
     request = None
 
     def send(self, request):
-        self.request, request.connection = request, self
+        self.request, request.connection, request.sent = request, self, time.monotonic()
         self.transport.write(b"GET %b HTTP/1.1\r\nhost: shop\r\n\r\n" % request.path)
 
     def data_received(self, data):
@@ -158,6 +163,8 @@ class Http2(Connection):
     def __init__(self, seen):
         super().__init__(seen)
         self.streams, self.next_id, self.decoder = {}, 1, hpack.Decoder()
+        # What waits for a stream to end.
+        self.waiting = collections.deque()
 
     def frame(self, kind, flags, stream, payload=b""):
         self.transport.write(len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload)
@@ -170,6 +177,10 @@ class Http2(Connection):
         self.frame(WINDOW_UPDATE, 0, 0, (2**31 - 1 - 65535).to_bytes(4, "big"))
 
     def send(self, request):
+        if len(self.streams) == STREAMS_MAX:
+            self.waiting.append(request)
+            return
+        request.sent = time.monotonic()
         stream, self.next_id = self.next_id, self.next_id + 2
         self.streams[stream] = Stream(request)
         # GET, http; authority and path are literals that nobody has to remember.
@@ -218,12 +229,16 @@ class Http2(Connection):
 
     def settle(self, number, outcome):
         stream = self.streams.pop(number)
-        if stream.request.ended:
-            return
-        if outcome:
+        if outcome and not stream.request.ended:
             self.seen.settle(stream.request, outcome)
-        else:
+        elif not stream.request.ended:
             self.seen.answer(stream.request, stream.status, stream.error, stream.body)
+        self.send_waiting()
+
+    def send_waiting(self):
+        waiting, self.waiting = self.waiting, collections.deque()
+        for request in waiting:
+            self.send(request) if self.takes_more() else self.again(request)
 
     def go(self, last):
         """Streams after the last were not looked at: they are no requests yet, and are sent elsewhere (RFC 9113, 6.8)."""
@@ -233,12 +248,14 @@ class Http2(Connection):
         for number in [number for number in self.streams if number > last]:
             self.seen.moved += 1
             self.again(self.streams.pop(number).request)
+        self.send_waiting()
 
     def connection_lost(self, _error):
         self.is_usable = False
         for stream in self.streams.values():
             self.lost(stream.request, is_begun=stream.status is not None)
         self.streams.clear()
+        self.send_waiting()
 
 
 class Clients:
@@ -247,7 +264,7 @@ class Clients:
         self.endpoints, self.turn, self.stop = [], 0, False
         self.free, self.waiting = collections.deque([None] * KEPT_COUNT), collections.deque()
         self.h2, self.h2_turn = [None] * H2_COUNT, 0
-        self.tasks = set()
+        self.fresh, self.tasks = asyncio.Semaphore(FRESH_MAX), set()
 
     def do(self, coroutine):
         task = asyncio.create_task(coroutine)
@@ -282,12 +299,18 @@ class Clients:
     def begin(self):
         kind = self.seen.started % 20
         if kind == 0:
-            self.do(self.ask(self.seen.begin("fresh"), None, Http1.close))
+            self.do(self.ask_fresh(self.seen.begin("fresh")))
         elif kind < 10:
             self.ask_h2(self.seen.begin("http2"))
         else:
             self.waiting.append(self.seen.begin("kept"))
             self.serve_waiting()
+
+    async def ask_fresh(self, request):
+        async with self.fresh:
+            ended = asyncio.get_running_loop().create_future()
+            await self.ask(request, None, functools.partial(self.returned, ended))
+            (await ended).close()
 
     def serve_waiting(self):
         while self.waiting and self.free:
@@ -314,11 +337,9 @@ class Clients:
         place = self.h2[self.h2_turn]
         if isinstance(place, list):
             place.append(request)
-        elif place and place.takes_more() and len(place.streams) < STREAMS_MAX:
+        elif place and place.takes_more():
             place.send(request)
         else:
-            if place:
-                place.is_usable = False
             self.h2[self.h2_turn] = [request]
             self.do(self.connect_h2(self.h2_turn))
 
@@ -352,10 +373,11 @@ class Clients:
             future.set_result(connection)
 
     def give_up(self):
-        """On those that have waited for too long."""
-        for request in list(self.seen.open.values()):
-            if time.monotonic() - request.start < PATIENCE_SECONDS:
-                return
+        """On those that have waited for too long since they were sent."""
+        now = time.monotonic()
+        for request in list(itertools.islice(self.seen.open.values(), LOOK_COUNT)):
+            if request.sent is None or now - request.sent < PATIENCE_SECONDS:
+                continue
             self.seen.settle(request, "hung")
             if request.connection:
                 request.connection.close()

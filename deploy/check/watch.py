@@ -88,7 +88,7 @@ class Process:
         """Descriptors, mappings and segments of shared memory, and KiB resident."""
         maps = (self.proc / "maps").read_text()
         status = dict(line.split(":", 1) for line in (self.proc / "status").read_text().splitlines())
-        return {"descriptors": len(os.listdir(self.proc / "fd")), "mappings": maps.count("\n"), "segments": maps.count("/memfd:"),
+        return {"descriptors": len(os.listdir(self.proc / "fd")), "mappings": maps.count("\n"), "segments": maps.count("/memfd:cellmesh-segment"),
                 "KiB": int(status["VmRSS"].split()[0])}
 
     def files(self):

@@ -52,9 +52,9 @@ def eventually(what, test, seconds=PATIENCE_SECONDS):
 class Rewritten:
     """A workload as a Pod that podman runs, and what the kubelet would know of it."""
 
-    def __init__(self, manifest, claims, folder):
+    def __init__(self, manifest, claims, folder, node):
         metadata, spec = copy.deepcopy(pod_of(manifest))
-        self.kind, self.workload = manifest["kind"], manifest["metadata"]["name"]
+        self.kind, self.workload = manifest["kind"], manifest["metadata"]["name"] + node
         self.name, self.generation = self.workload, 1
         self.namespace = manifest["metadata"]["namespace"]
         self.grace = spec["terminationGracePeriodSeconds"]
@@ -193,11 +193,14 @@ class Client:
 
 
 class Layout:
-    def __init__(self, manifests, folder):
+    """Pods of a node. `node`: what names have at their end, of any node but the first."""
+
+    def __init__(self, manifests, folder, node=""):
+        self.manifests = manifests
         claims = {(v["spec"]["claimRef"]["namespace"], v["spec"]["claimRef"]["name"]): v["spec"]["local"]["path"]
                   for v in manifests if v["kind"] == "PersistentVolume"}
         configs = {m["metadata"]["namespace"]: m for m in manifests if m["kind"] == "ConfigMap" and "app.toml" in m["data"]}
-        workloads = [Rewritten(m, claims, folder) for m in manifests if pod_of(m)]
+        workloads = [Rewritten(m, claims, folder, node) for m in manifests if pod_of(m)]
         # The daemon of a node makes the folders of the sockets, which a kubelet waits for before it starts a worker.
         workloads.sort(key=lambda workload: workload.kind != "DaemonSet")
         self.folder = folder
@@ -207,6 +210,16 @@ class Layout:
         self.entrance = next(pod for pod in self.pods if "http" in pod.about.ports)
         self.http = self.entrance.about.ports["http"]
         self.runtime = tomllib.loads(next(iter(configs.values()))["data"]["app.toml"])["runtime"]
+
+    def another_node(self):
+        folder = self.folder / "another"
+        folder.mkdir()
+        other = Layout(self.manifests, folder, "-another")
+        self.others += other.pods
+        return other
+
+    def is_ready(self):
+        return all(pod.is_ready() for pod in self.pods)
 
     def prepare_node(self):
         """cellmesh.tmpfiles.conf, by hand."""

@@ -38,6 +38,12 @@ GROWTH_KIB = 4096
 MORE_MAX = {"descriptors": 0, "segments": 0, "mappings": 16}
 
 
+EXPLAINED = f"""`deploy/check.sh pods`: pods of the shipped overlays, run with podman, beside an open load: {KILL_RATE} requests a second during kills and
+restarts, {ROLLOUT_RATE} during rollouts, each with a number that has to come back. Each request had exactly one outcome; none hung, and no
+answer came that nobody had asked for (the check fails otherwise). In columns with two figures the first is the median, the one in brackets
+the most. How long a container was away is podman's time; from the new process, which is seen within some ms, it is ours."""
+
+
 class Deeds:
     """What was done to one container, how often, and what came of it."""
 
@@ -75,9 +81,6 @@ class Check:
         return {f"{pod.about.name}/{container}": Process(pod.pid(container))
                 for pod in self.layout.pods for container in pod.about.containers}
 
-    def all_ready(self):
-        return all(pod.is_ready() for pod in self.layout.pods)
-
     def is_right(self):
         return self.layout.entrance.get(self.layout.http, "/?item=tea")[0] == 200
 
@@ -93,7 +96,7 @@ class Check:
         since = time.monotonic()
         os.kill(reborn.before, sent)
         begun = reborn.wait(RESTART_SECONDS)
-        eventually("ready again", self.all_ready)
+        eventually("ready again", self.layout.is_ready)
         ready = time.monotonic()
         # A circuit that has opened meanwhile stays open for a while.
         eventually("answers are right again", self.is_right, RIGHT_SECONDS)
@@ -189,11 +192,13 @@ class Check:
     # Rollouts.
 
     def roll(self):
-        for index, pod in enumerate(self.layout.pods):
+        for index, pod in enumerate(list(self.layout.pods)):
             if pod is not self.layout.entrance:
                 self.roll_workers(index)
             elif pod.about.kind == "Deployment":
                 self.roll_entrance(index)
+            else:
+                self.roll_daemons()
 
     def roll_entrance(self, index):
         """As a Deployment of two pods that may have one more: when the new one is ready, the oldest is told to end; clients go on coming
@@ -218,6 +223,32 @@ class Check:
         [self.layout.pods[index]] = running
         self.layout.entrance = running[0]
 
+    def roll_daemons(self):
+        """As a DaemonSet of two nodes: the old one ends, then the new one begins, while the Service has the other node."""
+        nodes = [self.layout, self.layout.another_node()]
+        nodes[1].start()
+        traffic = Traffic(ROLLOUT_RATE, self.layout.http).lead([node.entrance for node in nodes])
+        time.sleep(SETTLE_SECONDS)
+        for turn, lag in zip(range(self.counts.rollouts), itertools.cycle(LAG_SECONDS)):
+            self.replace_daemon(traffic, nodes[turn % 2], nodes[1 - turn % 2], lag)
+            traffic.lead([node.entrance for node in nodes])
+        time.sleep(SETTLE_SECONDS)
+        self.report_rollout(f"rollout of {self.layout.entrance.about.workload}, the daemons of two nodes in turn", traffic.end())
+        for pod in nodes[1].pods:
+            end_pod(pod)
+            pod.down()
+
+    def replace_daemon(self, traffic, node, other, lag):
+        old, leaving = node.entrance, Leaving()
+        leaving.begin(old)
+        time.sleep(lag)
+        traffic.lead([other.entrance])
+        leaving.wait()
+        new = old.successor()
+        self.layout.others.append(new)
+        node.pods[node.pods.index(old)] = node.entrance = new.start()
+        eventually(f"{new.about.name} and its workers are ready", node.is_ready)
+
     def start_next(self, running):
         # Down again, whatever comes of it.
         new = running[-1].successor()
@@ -240,7 +271,7 @@ class Check:
 
     def report_rollout(self, what, seen):
         self.note(f"  {what}, {self.counts.rollouts} times: {seen.report['started']} requests ({seen.by_kind()}), answers "
-                  f"{dict(seen.answers)}, slowest {seen.report['slowest_s']:.2f} s, {seen.report['told_to_go']} times told to go elsewhere, "
+                  f"{dict(seen.answers)}, slowest answer {seen.report['slowest_s']:.2f} s, {seen.report['told_to_go']} times told to go elsewhere, "
                   f"{seen.report['moved']} streams sent again")
         if seen.wrong:
             self.failures.append(f"{what}: {seen.wrong}, of these {seen.errors[:10]}")
@@ -275,14 +306,24 @@ class Check:
         assert not wrong, wrong
 
     def write(self, file, name):
+        counts = self.counts
+        circuits = "; `--without-circuits`" if counts.without_circuits else ""
+        heading = "" if file.exists() else f"# Pods\n\n{machine()}\n\n{EXPLAINED}\n\n"
         with file.open("a") as out:
-            print(f"## {name}\n\n| done, times | requests | answers | none right for, s | from the new process to a right answer, s | "
+            print(f"{heading}## {name}\n\n{counts.kills} kills, {counts.restarts} restarts, {counts.rollouts} rollouts{circuits}\n\n| done, times | requests | answers | none right for, s | from the new process to a right answer, s | "
                   "all ready again, s | slowest answer, s |\n|---|---|---|---|---|---|---|", file=out)
             for row in self.rows:
                 answers = ", ".join(f"{n} {answer}" for answer, n in row.answers.most_common() if n)
                 figures = [median_and_most(seconds).removesuffix(" s") for seconds in (row.gaps, row.own, row.ready)]
                 print(f"| {row.what}, {len(row.ready)} | {row.requests} | {answers} | {' | '.join(figures)} | {row.slowest:.2f} |", file=out)
             print("", *(f"- {line}" for line in self.lines), "", sep="\n", file=out)
+
+
+def machine():
+    """What it ran on."""
+    model = next(line.split(":", 1)[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
+    tools = [run(tool, "--version").splitlines()[0] for tool in ("podman", "runc")]
+    return f"{model}, {os.cpu_count()} cores, Linux {os.uname().release}; {', '.join(tools)}"
 
 
 def end_pod(pod):

@@ -46,7 +46,7 @@ END_HEADERS = 4
 class Request:
     def __init__(self, number, kind):
         self.number, self.kind, self.start = number, kind, time.monotonic()
-        self.sent, self.ended, self.connection = None, False, None
+        self.sent, self.ended, self.connection, self.to = None, False, None, None
 
     @property
     def path(self):
@@ -77,11 +77,12 @@ class Seen:
         del self.open[request.number]
         now = time.monotonic()
         self.answers[request.kind][outcome] += 1
-        self.slowest = max(self.slowest, now - request.start)
+        # Since it was sent: before that it waited for a connection of this busy client.
+        self.slowest = max(self.slowest, now - (request.sent or now))
         if outcome == RIGHT:
             self.right_ms[int(now * 1000)] = None
         else:
-            self.errors.append((request.start, now, f"{request.kind}: {outcome}"))
+            self.errors.append((request.start, now, f"{request.kind}: {outcome}", request.to))
 
     def answer(self, request, status, error, body):
         if status == RIGHT and body != request.body:
@@ -121,6 +122,7 @@ class Http1(Connection):
 
     def send(self, request):
         self.request, request.connection, request.sent = request, self, time.monotonic()
+        request.to = self.to
         self.transport.write(b"GET %b HTTP/1.1\r\nhost: shop\r\n\r\n" % request.path)
 
     def data_received(self, data):
@@ -180,7 +182,7 @@ class Http2(Connection):
         if len(self.streams) == STREAMS_MAX:
             self.waiting.append(request)
             return
-        request.sent = time.monotonic()
+        request.sent, request.to = time.monotonic(), self.to
         stream, self.next_id = self.next_id, self.next_id + 2
         self.streams[stream] = Stream(request)
         # GET, http; authority and path are literals that nobody has to remember.
@@ -279,7 +281,7 @@ class Clients:
     async def connect(self, connection):
         """To the next endpoint; false if it takes none."""
         self.turn += 1
-        _, pid, port = self.endpoints[self.turn % len(self.endpoints)]
+        connection.to, pid, port = self.endpoints[self.turn % len(self.endpoints)]
         try:
             with network_of(pid):
                 end = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

@@ -6,11 +6,12 @@
 #   deploy/check.sh written PROGRAM         Python with check/requirements.txt: of the above what it renders alone. CI does this
 #   deploy/check.sh rules                   promtool, Python
 #   deploy/check.sh queries PROGRAM CELLS   prometheus, promtool, Python: cellmesh, and the folder with its cells
-#   deploy/check.sh pods [OVERLAY...]       root, podman with the image in its storage, nsenter, Python
+#   deploy/check.sh pods [OVERLAY...]       root, podman with the image in its storage, nsenter, Python with check/requirements.txt
 #   deploy/check.sh rendered PROGRAM [MODE...]   the same, for the pods that cellmesh renders
 #   deploy/check.sh pressure PROGRAM [MODE...]   the same tools: more load than memory, in the placements pod and node
 #
-# PYTHON and CHECKOV name other programs than python3 and checkov. NODE_FOLDER is one where npm has installed
+# PYTHON and CHECKOV name other programs than python3 and checkov. PODS_OPTIONS is for check/pods.py: "--kills 40 --rollouts 20", for
+# example. NODE_FOLDER is one where npm has installed
 # @kubernetes-models/prometheus-operator: the operator's kinds are checked too then.
 set -euo pipefail
 FROM=$PWD
@@ -140,7 +141,7 @@ check_pods() {
     local overlay
     for overlay in "${@:-${OVERLAYS[@]}}"; do
         echo "== $overlay"
-        build "kustomize/overlays/$overlay" | "$PYTHON" check/pods.py
+        build "kustomize/overlays/$overlay" | "$PYTHON" check/pods.py --name "$overlay" ${PODS_OPTIONS:-}
     done
 }
 
@@ -150,7 +151,7 @@ check_rendered() {
     shift
     for mode in "${@:-${OVERLAYS[@]}}"; do
         echo "== rendered, $mode"
-        "$program" k8s kustomize/base/app.toml --mode "$mode" | "$PYTHON" check/pods.py
+        "$program" k8s kustomize/base/app.toml --mode "$mode" | "$PYTHON" check/pods.py --name "$mode, rendered" ${PODS_OPTIONS:-}
     done
 }
 

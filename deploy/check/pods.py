@@ -1,324 +1,303 @@
 #!/usr/bin/env python3
-"""Runs the pods of an overlay with podman and plays the kubelet's part: probes, requests, kills, restarts, a rollout, the order of the end.
+"""Runs the pods of an overlay with podman, with the kubelet's part played: kills, restarts, rollouts, the order of the end, each under load.
 
-    kubectl kustomize OVERLAY | pods.py        as root, with podman, nsenter, and the image in podman's storage
+    kubectl kustomize OVERLAY | pods.py [--kills N] [--restarts N] [--rollouts N] [--report FILE]
 
-What podman cannot do with the shipped objects is rewritten, and nothing else (`Rewritten`): probes are asked from here, and native
-sidecars, DaemonSets and `local` PersistentVolumes become what podman knows. No network is needed: each pod has one of its own, and
-clients come in through it.
+as root, with podman, nsenter, and the image in podman's storage; Python with requirements.txt. N times each container is killed and
+restarted, and each workload rolled out. FILE gets what was counted, as Markdown, behind what it has.
 """
 
-import copy
-import json
+import argparse
+import collections
+import itertools
 import os
 import pathlib
+import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import tomllib
 
 import yaml
 
-from restricted import containers_of, pod_of
+from podman import Client, Layout, eventually, run, say
+from watch import Process, Reborn, Traffic, median_and_most
 
-PATIENCE_SECONDS = 120
-CLIENT = pathlib.Path(__file__).with_name("client.py")
-CROWD = CLIENT.with_name("crowd.py")
-CROWD_COUNT = 8
-USER = 65532
-
-
-def run(*args, **options):
-    done = subprocess.run([str(arg) for arg in args], text=True, capture_output=True, **options)
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, args))}: {done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def say(text):
-    print(text, flush=True)
+# Requests a second. Traffic, pods and podman share the processors: during kills podman takes most of one.
+KILL_RATE, ROLLOUT_RATE = 1000, 2000
+SETTLE_SECONDS = 0.7
+RESTART_SECONDS = RIGHT_SECONDS = 60
+HELD_SECONDS = 20
+# What those who send clients to pods may take to hear that one ends: less than `drain_delay`.
+LAG_SECONDS = (0, 1.5, 3, 4.5)
+# An allocator keeps what the most requests at once have needed, which one kill more may raise.
+GROWTH_KIB = 4096
+# More than after the first kills. A lane makes the instance of a cell when it needs one, which is a few mappings.
+MORE_MAX = {"descriptors": 0, "segments": 0, "mappings": 16}
 
 
-def eventually(what, test, seconds=PATIENCE_SECONDS):
-    """The first true value of `test`, and how long it took."""
-    start = time.monotonic()
-    while not (found := test()):
-        if time.monotonic() - start > seconds:
-            sys.exit(f"{what}: not within {seconds} s")
-        time.sleep(0.05)
-    return found, time.monotonic() - start
+EXPLAINED = f"""`deploy/check.sh pods`: pods of the shipped overlays, run with podman, beside an open load: {KILL_RATE} requests a second during kills and
+restarts, {ROLLOUT_RATE} during rollouts, each with a number that has to come back. Each request had exactly one outcome; none hung, and no
+answer came that nobody had asked for (the check fails otherwise). In columns with two figures the first is the median, the one in brackets
+the most. How long a container was away is podman's time; from the new process, which is seen within some ms, it is ours."""
 
 
-class Rewritten:
-    """A workload as a Pod that podman runs, and what the kubelet would know of it."""
+class Deeds:
+    """What was done to one container, how often, and what came of it."""
 
-    def __init__(self, manifest, claims, folder):
-        metadata, spec = copy.deepcopy(pod_of(manifest))
-        self.kind, self.name = manifest["kind"], manifest["metadata"]["name"]
-        self.namespace = manifest["metadata"]["namespace"]
-        self.grace = spec["terminationGracePeriodSeconds"]
-        sidecars = spec.pop("initContainers", [])
-        assert all(c.pop("restartPolicy") == "Always" for c in sidecars), "an init container that ends"
-        # The order of the start; the end comes the other way round.
-        spec["containers"] = sidecars + spec["containers"]
-        self.containers = [c["name"] for c in spec["containers"]]
-        self.entrance = next((c["name"] for c in spec["containers"] if any(p["name"] == "http" for p in c["ports"])), None)
-        self.probes, self.ports = {}, {}
-        for container in spec["containers"]:
-            numbers = {p["name"]: p["containerPort"] for p in container.pop("ports")}
-            self.ports.update(numbers)
-            self.probes[container["name"]] = {
-                kind: (numbers[probe["httpGet"]["port"]], probe["httpGet"]["path"])
-                for kind in ("startupProbe", "livenessProbe", "readinessProbe")
-                if (probe := container.pop(kind, None))}
-            container["imagePullPolicy"] = "Never"
-        for volume in spec["volumes"]:
-            claim = volume.pop("persistentVolumeClaim", None)
-            if claim:
-                path = claims[self.namespace, claim["claimName"]]
-                volume["hostPath"] = {"path": path, "type": "Directory"}
-            if "hostPath" in volume:
-                volume["hostPath"]["path"] = volume["hostPath"]["path"].replace("/run/cellmesh", f"{folder}/run", 1)
-        for field in ("topologySpreadConstraints", "nodeSelector", "serviceAccountName", "terminationGracePeriodSeconds"):
-            spec.pop(field, None)
-        metadata["name"] = self.name
-        spec["restartPolicy"] = "Always"
-        self.pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    def __init__(self, what):
+        self.what, self.requests, self.answers = what, 0, collections.Counter()
+        self.gaps, self.ready, self.own = [], [], []
+        self.slowest = 0.0
+
+    def add(self, seen, rounds):
+        self.requests += seen.report["started"]
+        self.answers.update(seen.answers)
+        self.slowest = max(self.slowest, seen.report["slowest_s"])
+        for since, begun, ready, right in rounds:
+            self.gaps.append(seen.longest_gap(since, right + SETTLE_SECONDS / 2))
+            self.ready.append(ready - since)
+            self.own.append(seen.first_right(begun) or float("inf"))
+
+    def say(self):
+        say(f"  {self.what}, {len(self.ready)} times: {self.requests} requests, {dict(self.answers)}")
+        say(f"    none right for {median_and_most(self.gaps)}; from the new process to the first right answer "
+            f"{median_and_most(self.own)}; all ready again after {median_and_most(self.ready)}")
 
 
-class Pod:
-    def __init__(self, rewritten, config, folder):
-        self.about, self.config, self.folder = rewritten, config, folder
-        self.file = folder / f"{rewritten.name}.yaml"
-        self.file.write_text(yaml.safe_dump_all([config, rewritten.pod]))
+class Check:
+    def __init__(self, layout, counts):
+        self.layout, self.counts = layout, counts
+        # Of rollouts: the others are told at once.
+        self.failures = []
+        self.rows, self.lines = [], []
 
-    def start(self):
-        run("podman", "play", "kube", "--network", "none", self.file)
-        return self
+    def traffic(self, rate):
+        return Traffic(rate, self.layout.http).lead([self.layout.entrance])
 
-    def down(self):
-        subprocess.run(["podman", "play", "kube", "--down", str(self.file)], capture_output=True)
+    def processes(self):
+        return {f"{pod.about.name}/{container}": Process(pod.pid(container))
+                for pod in self.layout.pods for container in pod.about.containers}
 
-    def successor(self):
-        """Another one of the same workload, as a rollout makes it."""
-        about = copy.deepcopy(self.about)
-        about.name = about.pod["metadata"]["name"] = f"{about.name}-next"
-        return Pod(about, self.config, self.folder)
+    def is_right(self):
+        return self.layout.entrance.get(self.layout.http, "/?item=tea")[0] == 200
 
-    def inspect(self, container):
-        return json.loads(run("podman", "inspect", f"{self.about.name}-{container}"))[0]
+    def each(self):
+        return [(pod, container) for pod in self.layout.pods for container in pod.about.containers]
 
-    def pid(self, container):
-        return self.inspect(container)["State"]["Pid"]
+    # Kills and restarts in place.
 
-    def inside(self, *args):
-        """A command of this machine in the network of the pod."""
-        infra = json.loads(run("podman", "pod", "inspect", self.about.name))["InfraContainerID"]
-        pid = run("podman", "inspect", "-f", "{{.State.Pid}}", infra).strip()
-        return ["nsenter", f"--net=/proc/{pid}/ns/net", *map(str, args)]
+    def round(self, pod, container, sent):
+        """Sends a signal to a container's process, and waits until all are ready and right again. When that was, when the new process
+        began, when all were ready, and when an answer was right."""
+        reborn = Reborn(pod, container)
+        since = time.monotonic()
+        os.kill(reborn.before, sent)
+        begun = reborn.wait(RESTART_SECONDS)
+        eventually("ready again", self.layout.is_ready)
+        ready = time.monotonic()
+        # A circuit that has opened meanwhile stays open for a while.
+        eventually("answers are right again", self.is_right, RIGHT_SECONDS)
+        right = time.monotonic()
+        time.sleep(SETTLE_SECONDS)
+        return since, begun, ready, right
 
-    def get(self, port, path):
-        script = ("import sys,urllib.request as r,urllib.error as e\n"
-                  "try:\n a=r.urlopen(sys.argv[1],timeout=6); print(a.status,a.read().decode())\n"
-                  "except e.HTTPError as x: print(x.code,x.read().decode())\n"
-                  "except OSError as x: print(0,x)\n")
-        text = run(*self.inside(sys.executable, "-c", script, f"http://127.0.0.1:{port}{path}"))
-        status, _, body = text.partition(" ")
-        return int(status), body.strip()
-
-    def probe(self, container, kind="readinessProbe"):
-        port, path = self.about.probes[container][kind]
-        return self.get(port, path)
-
-    def is_ready(self):
-        return all(self.probe(container)[0] == 200 for container in self.about.containers)
-
-    def check_confinement(self):
-        """What securityContext promises, read from the processes."""
-        for container in self.about.containers:
-            pid = self.pid(container)
-            status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
-            root = next(line.split() for line in pathlib.Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
-                        if line.split()[4] == "/")
-            wrong = [what for what, holds in {
-                f"user {USER}": status["Uid"].split() == [str(USER)] * 4,
-                "no capability": int(status["CapBnd"], 16) == 0,
-                "no new privileges": status["NoNewPrivs"] == "1",
-                "seccomp": status["Seccomp"] == "2",
-                "read-only root": "ro" in root[5].split(","),
-            }.items() if not holds]
-            if wrong:
-                sys.exit(f"{self.about.name}/{container}: not confined: {wrong}")
-            memory = int(status["VmRSS"].split()[0]) // 1024
-            say(f"  {self.about.name}/{container}: user {USER}, read-only root, no capability, seccomp; {memory} MiB resident")
-
-
-class Client:
-    """Asks all the time, in the pod's network; says what came of it."""
-
-    def __init__(self, pod, port, *args, program=CLIENT):
-        self.process = subprocess.Popen(pod.inside(sys.executable, program, port, *args),
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def end(self):
-        out, _ = self.process.communicate("\n", timeout=60)
-        return json.loads(out)
-
-
-class Layout:
-    def __init__(self, manifests, folder):
-        claims = {(v["spec"]["claimRef"]["namespace"], v["spec"]["claimRef"]["name"]): v["spec"]["local"]["path"]
-                  for v in manifests if v["kind"] == "PersistentVolume"}
-        configs = {m["metadata"]["namespace"]: m for m in manifests if m["kind"] == "ConfigMap" and "app.toml" in m["data"]}
-        workloads = [Rewritten(m, claims, folder) for m in manifests if pod_of(m)]
-        # The daemon of a node makes the folders of the sockets, which a kubelet waits for before it starts a worker.
-        workloads.sort(key=lambda workload: workload.kind != "DaemonSet")
-        self.folder = folder
-        self.pods = [Pod(w, configs[w.namespace], folder) for w in workloads]
-        self.entrance = next(pod for pod in self.pods if "http" in pod.about.ports)
-        self.http = self.entrance.about.ports["http"]
-        self.runtime = tomllib.loads(next(iter(configs.values()))["data"]["app.toml"])["runtime"]
-
-    def prepare_node(self):
-        """cellmesh.tmpfiles.conf, by hand."""
-        run_folder = self.folder / "run"
-        run_folder.mkdir(mode=0o755)
-        os.chown(run_folder, USER, USER)
-        os.chmod(self.folder, 0o755)
-
-    def start(self):
-        self.prepare_node()
-        for pod in self.pods:
-            pod.start()
-            if pod.about.kind == "DaemonSet":
-                (status, body), _ = eventually("the daemon answers", lambda: (a := pod.probe("node"))[0] and a)
-                say(f"  before there are workers, the daemon's /readyz: {status} {body}")
-        start = time.monotonic()
-        for pod in self.pods:
-            eventually(f"{pod.about.name} is ready", pod.is_ready)
-        say(f"  ready {time.monotonic() - start:.1f} s after the last pod was started, cells compiled")
-        for pod in self.pods:
-            pod.check_confinement()
-
-    def ask(self):
-        offer = self.entrance.get(self.http, "/?item=tea")
-        assert offer[0] == 200 and '"stock":"hello"' in offer[1], offer
-        say(f"  GET /?item=tea: {offer[0]} {offer[1]}")
+    def rounds(self, deeds, pod, container, sent, count):
+        traffic = self.traffic(KILL_RATE)
+        time.sleep(SETTLE_SECONDS)
+        rounds = [self.round(pod, container, sent) for _ in range(count)]
+        seen = traffic.end()
+        deeds.add(seen, rounds)
+        return seen
 
     def kill_each(self):
-        for pod in self.pods:
-            for container in pod.about.containers:
-                self.kill(pod, container)
+        for pod, container in self.each():
+            deeds = Deeds(f"kill -9 of {pod.about.name}/{container}")
+            # Some to begin with: a process that has not met it yet has touched little of its memory.
+            first = min(self.counts.kills, max(1, self.counts.kills // 4))
+            counts = [first, self.counts.kills - first] if first < self.counts.kills else [first]
+            self.rounds(deeds, pod, container, signal.SIGKILL, counts[0])
+            time.sleep(SETTLE_SECONDS)
+            held = self.held_by_others(pod, container)
+            if counts[1:]:
+                self.rounds(deeds, pod, container, signal.SIGKILL, counts[1])
+            self.check_kill(deeds, pod, container)
+            deeds.say()
+            if counts[1:]:
+                self.check_held(deeds.what, first, held)
+            self.rows.append(deeds)
 
-    def replace(self, pod, container, sent):
-        """Sends a signal to a container's process beside a client, and waits until all are ready again. What the client got,
-        and the seconds that it took."""
-        before = pod.pid(container)
-        client = Client(self.entrance, self.http, "fresh")
-        time.sleep(0.5)
-        start = time.monotonic()
-        os.kill(before, sent)
-        eventually("a new process", lambda: pod.pid(container) not in (0, before))
-        eventually("ready again", lambda: all(p.is_ready() for p in self.pods))
-        took = time.monotonic() - start
-        time.sleep(0.5)
-        counts = client.end()
-        assert counts["last"] == "200", counts
-        return counts, took
-
-    def kill(self, pod, container):
-        counts, took = self.replace(pod, container, signal.SIGKILL)
+    def check_kill(self, deeds, pod, container):
         # Only who has the client's connection can cut it.
-        has_clients = pod is self.entrance and container == pod.about.entrance
-        assert has_clients or "cut" not in counts["answers"], counts
-        say(f"  kill -9 of {pod.about.name}/{container}: all ready again after {took:.1f} s; answers {counts['answers']}, "
-            f"none right for {counts['longest_gap_s']:.2f} s")
+        has_clients = pod is self.layout.entrance and container == pod.about.entrance
+        torn = {"cut", "truncated", "not connected"} & {answer for answer, n in deeds.answers.items() if n}
+        assert has_clients or not torn, deeds.answers
+        assert not deeds.answers["200 with another body"], deeds.answers
+
+    def held_by_others(self, pod, container):
+        name = f"{pod.about.name}/{container}"
+        return {who: (process, process.held(), process.files()) for who, process in self.processes().items() if who != name}
+
+    def check_held(self, what, first, before):
+        """What was killed has left nothing with those that live, nor in their folders."""
+        grown = []
+        for who, (process, held, files) in before.items():
+            as_before = lambda: all((now := process.held())[place] <= held[place] + more for place, more in MORE_MAX.items()) and now
+            now, _ = eventually(f"{who} holds as much as before ({held}; {process.held()})", as_before, HELD_SECONDS)
+            assert process.files() == files, f"{who}: {files} before, {process.files()} now"
+            grown.append((who, held, now))
+        if grown:
+            text = "; ".join(f"{who} mappings {held['mappings']} to {now['mappings']}, KiB {held['KiB']} to {now['KiB']} "
+                             f"({(now['KiB'] / held['KiB'] - 1) * 100:+.1f} %)" for who, held, now in grown)
+            self.note(f"    {what}, from the first {first} to the last: others hold no more descriptors, segments and files; {text}")
+        for who, held, now in grown:
+            assert now["KiB"] <= held["KiB"] + GROWTH_KIB, f"{who} has grown: {held} to {now}"
+
+    def note(self, text):
+        self.lines.append(text.strip())
+        say(text)
 
     def restart_each(self):
-        for pod in self.pods:
-            for container in pod.about.containers:
-                self.restart(pod, container)
-
-    def restart(self, pod, container):
         """A graceful one in its place. While it is away nobody answers for it, but nothing that was in flight is lost.
 
         Told by a signal: `podman restart` of a pod's only container is at odds with podman's own end of such a pod."""
-        counts, took = self.replace(pod, container, signal.SIGTERM)
-        lost = {answer: n for answer, n in counts["answers"].items() if answer == "cut" or answer.startswith("502")}
-        assert not lost, counts
-        say(f"  restart of {pod.about.name}/{container}: all ready again after {took:.1f} s; answers {counts['answers']}, "
-            f"none right for {counts['longest_gap_s']:.2f} s")
+        for pod, container in self.each():
+            deeds = Deeds(f"restart of {pod.about.name}/{container}")
+            for _ in range(self.counts.restarts):
+                self.rounds(deeds, pod, container, signal.SIGTERM, 1)
+            lost = {answer: n for answer, n in deeds.answers.items() if n and (answer in ("cut", "truncated") or answer.startswith("502"))}
+            deeds.say()
+            self.rows.append(deeds)
+            assert not lost, lost
 
     def kill_one_of_two(self):
         """Of pods that have a twin: what is in flight on the one that dies may fail, and nothing else."""
-        for pod in self.pods:
-            if pod is self.entrance:
+        for pod in self.layout.pods:
+            if pod is self.layout.entrance:
                 continue
             twin = pod.successor().start()
             eventually(f"{twin.about.name} is ready", twin.is_ready)
-            crowd = Client(self.entrance, self.http, "/?item=tea", "offers", CROWD_COUNT, program=CROWD)
-            time.sleep(1)
+            deeds = Deeds(f"kill -9 of {pod.about.name} beside its twin")
             [container] = pod.about.containers
-            before = pod.pid(container)
-            os.kill(before, signal.SIGKILL)
-            eventually("a new process", lambda: pod.pid(container) not in (0, before))
-            eventually("ready again", pod.is_ready)
-            time.sleep(1)
-            counts = crowd.end()
-            failed = {answer: n for answer, n in counts["answers"].items() if answer != "200"}
+            seen = self.rounds(deeds, pod, container, signal.SIGKILL, self.counts.kills)
+            deeds.say()
+            self.rows.append(deeds)
             # `egress`: the call of a cell was on it.
-            assert failed.keys() <= {"502 worker-lost", "502 egress"} and sum(failed.values()) <= CROWD_COUNT, counts
-            run("podman", "stop", "-t", twin.about.grace, f"{twin.about.name}-{container}")
+            assert seen.wrong.keys() <= {"502 worker-lost", "502 egress"}, seen.wrong
+            end_pod(twin)
             twin.down()
-            say(f"  kill -9 of {pod.about.name} beside its twin, {CROWD_COUNT} clients: answers {counts['answers']}, slowest {counts['slowest_s']:.2f} s")
 
-    def roll_workers(self):
-        """As a Deployment that may have one pod more: the new one is ready before the old one ends. Only of pods that no client asks:
-        to lead clients from pod to pod takes a Service."""
-        for index, pod in enumerate(self.pods):
-            if pod is self.entrance:
-                continue
-            client = Client(self.entrance, self.http, "kept")
-            time.sleep(0.5)
-            new = pod.successor().start()
-            eventually(f"{new.about.name} is ready", new.is_ready)
-            for container in reversed(pod.about.containers):
-                run("podman", "stop", "-t", pod.about.grace, f"{pod.about.name}-{container}")
-            time.sleep(0.5)
-            counts = client.end()
-            assert set(counts["answers"]) == {"200"}, counts
-            say(f"  rollout of {pod.about.name}: answers {counts['answers']}, none right for {counts['longest_gap_s']:.2f} s")
+    # Rollouts.
+
+    def roll(self):
+        for index, pod in enumerate(list(self.layout.pods)):
+            if pod is not self.layout.entrance:
+                self.roll_workers(index)
+            elif pod.about.kind == "Deployment":
+                self.roll_entrance(index)
+            else:
+                self.roll_daemons()
+
+    def roll_entrance(self, index):
+        """As a Deployment of two pods that may have one more: when the new one is ready, the oldest is told to end; clients go on coming
+        to it until their Service has heard of that."""
+        running, leaving = [self.layout.entrance], Leaving()
+        running.append(self.start_next(running))
+        traffic = Traffic(ROLLOUT_RATE, self.layout.http).lead(running)
+        for lag in itertools.islice(itertools.cycle(LAG_SECONDS), self.counts.rollouts):
+            running.append(self.start_next(running))
+            traffic.lead(running)
+            old = running.pop(0)
+            leaving.begin(old)
+            time.sleep(lag)
+            traffic.lead(running)
+            leaving.wait_for_entrance(old)
+        time.sleep(SETTLE_SECONDS)
+        self.report_rollout(f"rollout of {self.layout.entrance.about.workload}, its pods replaced one by one", traffic.end())
+        leaving.wait()
+        extra = running.pop(0)
+        end_pod(extra)
+        extra.down()
+        [self.layout.pods[index]] = running
+        self.layout.entrance = running[0]
+
+    def roll_daemons(self):
+        """As a DaemonSet of two nodes: the old one ends, then the new one begins, while the Service has the other node."""
+        nodes = [self.layout, self.layout.another_node()]
+        nodes[1].start()
+        traffic = Traffic(ROLLOUT_RATE, self.layout.http).lead([node.entrance for node in nodes])
+        time.sleep(SETTLE_SECONDS)
+        for turn, lag in zip(range(self.counts.rollouts), itertools.cycle(LAG_SECONDS)):
+            self.replace_daemon(traffic, nodes[turn % 2], nodes[1 - turn % 2], lag)
+            traffic.lead([node.entrance for node in nodes])
+        time.sleep(SETTLE_SECONDS)
+        self.report_rollout(f"rollout of {self.layout.entrance.about.workload}, the daemons of two nodes in turn", traffic.end())
+        for pod in nodes[1].pods:
+            end_pod(pod)
             pod.down()
-            self.pods[index] = new
+
+    def replace_daemon(self, traffic, node, other, lag):
+        old, leaving = node.entrance, Leaving()
+        leaving.begin(old)
+        time.sleep(lag)
+        traffic.lead([other.entrance])
+        leaving.wait()
+        new = old.successor()
+        self.layout.others.append(new)
+        node.pods[node.pods.index(old)] = node.entrance = new.start()
+        eventually(f"{new.about.name} and its workers are ready", node.is_ready)
+
+    def start_next(self, running):
+        # Down again, whatever comes of it.
+        new = running[-1].successor()
+        self.layout.others.append(new)
+        new.start()
+        eventually(f"{new.about.name} is ready", new.is_ready)
+        return new
+
+    def roll_workers(self, index):
+        """The same of pods that no client asks."""
+        traffic = self.traffic(ROLLOUT_RATE)
+        time.sleep(SETTLE_SECONDS)
+        for _ in range(self.counts.rollouts):
+            old = self.layout.pods[index]
+            self.layout.pods[index] = self.start_next([old])
+            end_pod(old)
+            old.down()
+        time.sleep(SETTLE_SECONDS)
+        self.report_rollout(f"rollout of {self.layout.pods[index].about.workload}", traffic.end())
+
+    def report_rollout(self, what, seen):
+        self.note(f"  {what}, {self.counts.rollouts} times: {seen.report['started']} requests ({seen.by_kind()}), answers "
+                  f"{dict(seen.answers)}, slowest answer {seen.report['slowest_s']:.2f} s, {seen.report['told_to_go']} times told to go elsewhere, "
+                  f"{seen.report['moved']} streams sent again")
+        if seen.wrong:
+            self.failures.append(f"{what}: {seen.wrong}, of these {seen.errors[:10]}")
+
+    # The end.
 
     def end_gracefully(self):
         """As the kubelet does: containers, then sidecars from the last to the first, each when the one before has ended."""
-        client = Client(self.entrance, self.http, "kept")
+        layout = self.layout
+        client = Client(layout.entrance, layout.http, "kept")
         time.sleep(0.5)
-        start = time.monotonic()
         # A rollout of the workers' pods takes the ingress last; within a pod the order is that of the containers.
-        pods = sorted(self.pods, key=lambda pod: pod is not self.entrance)
-        for pod in pods:
-            for container in reversed(pod.about.containers):
-                pid = pod.pid(container)
-                threading.Thread(target=run, args=("podman", "stop", "-t", pod.about.grace, f"{pod.about.name}-{container}")).start()
-                if pod is self.entrance and container == pod.about.containers[-1]:
-                    time.sleep(1)
-                    status, body = pod.probe(container)
-                    say(f"  after SIGTERM /readyz of {container} says {status} {body}")
-                    assert status == 503
-                eventually(f"{container} ends", lambda: not pathlib.Path(f"/proc/{pid}").exists())
-                eventually("podman notices", lambda: pod.inspect(container)["State"]["Status"] == "exited")
-                status = pod.inspect(container)["State"]["ExitCode"]
-                assert status == 0, f"{container} ended with status {status}"
+        for pod in sorted(layout.pods, key=lambda pod: pod is not layout.entrance):
+            ending = threading.Thread(target=end_pod, args=(pod,))
+            start = time.monotonic()
+            ending.start()
+            if pod is layout.entrance:
+                time.sleep(1)
+                status, body = pod.probe(pod.about.entrance)
+                say(f"  after SIGTERM /readyz of {pod.about.entrance} says {status} {body}")
+                assert status == 503
+            ending.join()
             took = time.monotonic() - start
+            check_ended(pod)
             assert took < pod.about.grace, f"{took:.1f} s: longer than terminationGracePeriodSeconds"
             say(f"  {pod.about.name}: all ended with status 0 in {took:.1f} of {pod.about.grace} s")
-            start = time.monotonic()
         counts = client.end()
         # This client stays when a balancer would long have sent it elsewhere: after drain_delay it may be refused.
         expected = ("200", "503 draining", "not connected")
@@ -326,24 +305,108 @@ class Layout:
         say(f"  meanwhile on kept connections: {counts['answers']}, told to close {counts['closed']} times")
         assert not wrong, wrong
 
-    def down(self):
-        for pod in self.pods:
+    def write(self, file, name):
+        counts = self.counts
+        circuits = "; `--without-circuits`" if counts.without_circuits else ""
+        heading = "" if file.exists() else f"# Pods\n\n{machine()}\n\n{EXPLAINED}\n\n"
+        with file.open("a") as out:
+            print(f"{heading}## {name}\n\n{counts.kills} kills, {counts.restarts} restarts, {counts.rollouts} rollouts{circuits}\n\n| done, times | requests | answers | none right for, s | from the new process to a right answer, s | "
+                  "all ready again, s | slowest answer, s |\n|---|---|---|---|---|---|---|", file=out)
+            for row in self.rows:
+                answers = ", ".join(f"{n} {answer}" for answer, n in row.answers.most_common() if n)
+                figures = [median_and_most(seconds).removesuffix(" s") for seconds in (row.gaps, row.own, row.ready)]
+                print(f"| {row.what}, {len(row.ready)} | {row.requests} | {answers} | {' | '.join(figures)} | {row.slowest:.2f} |", file=out)
+            print("", *(f"- {line}" for line in self.lines), "", sep="\n", file=out)
+
+
+def machine():
+    """What it ran on."""
+    model = next(line.split(":", 1)[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
+    tools = [run(tool, "--version").splitlines()[0] for tool in ("podman", "runc")]
+    return f"{model}, {os.cpu_count()} cores, Linux {os.uname().release}; {', '.join(tools)}"
+
+
+def end_pod(pod):
+    """As the kubelet: SIGTERM to one container after the other."""
+    for container in reversed(pod.about.containers):
+        run("podman", "stop", "-t", pod.about.grace, f"{pod.about.name}-{container}")
+
+
+def check_ended(pod):
+    for container in pod.about.containers:
+        status = pod.inspect(container)["State"]["ExitCode"]
+        assert status == 0, f"{pod.about.name}/{container} ended with status {status}"
+
+
+class Leaving:
+    """Pods that have been told to end, while others take over."""
+
+    def __init__(self):
+        self.threads, self.failures = [], []
+
+    def begin(self, pod):
+        thread = threading.Thread(target=self.see_off, args=(pod,))
+        thread.start()
+        self.threads.append(thread)
+
+    def see_off(self, pod):
+        try:
+            end_pod(pod)
+            check_ended(pod)
             pod.down()
+        # `run` ends the thread only.
+        except (SystemExit, AssertionError) as failure:
+            self.failures.append(failure)
+
+    def wait_for_entrance(self, pod):
+        """Until nobody listens there any more: in `pod` the other containers end after it."""
+        eventually(f"{pod.about.name} serves nobody", lambda: pod.probe(pod.about.entrance)[0] == 0)
+
+    def wait(self):
+        for thread in self.threads:
+            thread.join()
+        assert not self.failures, self.failures
+
+
+def remove_circuits(manifests):
+    for manifest in manifests:
+        if manifest["kind"] == "ConfigMap" and "app.toml" in manifest["data"]:
+            text = manifest["data"]["app.toml"]
+            manifest["data"]["app.toml"] = re.sub(r"\[service\.[^]]*\.breaker\]\n([^[\n]+\n)*", "", text)
+
+
+def options():
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--restarts", type=int, default=1)
+    parser.add_argument("--rollouts", type=int, default=3)
+    parser.add_argument("--without-circuits", action="store_true", help="no breakers: they leave a service alone for longer than it is away")
+    parser.add_argument("--report", type=pathlib.Path)
+    parser.add_argument("--name", default="pods")
+    return parser.parse_args()
 
 
 def main():
+    counts = options()
     manifests = [m for m in yaml.safe_load_all(sys.stdin) if m]
+    if counts.without_circuits:
+        remove_circuits(manifests)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cellmesh-pods-"))
     layout = Layout(manifests, folder)
+    check = Check(layout, counts)
     try:
         layout.start()
         layout.ask()
-        layout.kill_each()
-        layout.restart_each()
-        layout.kill_one_of_two()
-        layout.roll_workers()
+        check.kill_each()
+        check.restart_each()
+        check.kill_one_of_two()
+        check.roll()
         layout.ask()
-        layout.end_gracefully()
+        check.end_gracefully()
+        if counts.report:
+            check.write(counts.report, counts.name)
+        if check.failures:
+            sys.exit("\n".join(check.failures))
     finally:
         layout.down()
         shutil.rmtree(folder, ignore_errors=True)

@@ -18,8 +18,8 @@ import time
 
 import yaml
 
-from pods import CROWD, Client, Layout, USER, eventually, pod_of, run, say
-from restricted import containers_of
+from podman import CROWD, Client, Layout, USER, eventually, run, say
+from restricted import containers_of, pod_of
 
 TARGET = "/api/v1"
 DAEMON_LIMIT = "128Mi"

@@ -76,8 +76,8 @@ fn requests_in_flight_are_finished() {
     }
 }
 
-/// A request that is new while others are finished gets 503 and its connection is closed, on a connection that was
-/// there before and on a new one.
+/// A request over a new connection gets 503 while others are finished, and its connection is closed. One over a connection that
+/// was there before is served if it comes before the end of that; there is no 503.
 #[test]
 fn new_requests_are_refused_while_draining() {
     let node = node("10m");
@@ -97,7 +97,7 @@ fn new_requests_are_refused_while_draining() {
     kept.send_some("GET / HTTP/1.1\r\nhost: s0\r\n\r\n");
     let answer = kept.rest();
     assert!(
-        answer.is_empty() || answer.starts_with(b"HTTP/1.1 503 "),
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 200 "),
         "{:?}",
         String::from_utf8_lossy(&answer)
     );

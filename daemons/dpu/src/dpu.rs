@@ -251,7 +251,8 @@ impl Dpu {
         self.0.calls.borrow().next_expiry().map(|expiry| expiry.saturating_add(DEADLINE_GRACE))
     }
 
-    /// Refuses new requests, lets those in flight finish, closes connections as they fall idle.
+    /// Refuses requests over new connections, lets those in flight finish, closes connections as they fall idle. What comes over
+    /// one that was there before is served until its client has been told: it was sent before that.
     /// Ready when no connection is left; the caller bounds the wait. The drain goes on if this is dropped.
     pub fn drain(&self) -> impl Future<Output = ()> + use<> {
         self.0.connections.begin_drain();

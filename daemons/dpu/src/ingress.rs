@@ -68,6 +68,7 @@ pub(crate) async fn serve(dpu: Dpu, tcp: TcpStream, client: IpAddr, tls: Option<
     };
     let Some(stream) = stream else { return };
     let mut io = ClientIo::new(stream, client, &settings.config);
+    io.standing().set_in_time(connection.is_in_time());
     match sniff::protocol(&mut io, &connection, &settings.config, until).await {
         None => {}
         // Boxed: a connection that has said nothing yet has no room for them.

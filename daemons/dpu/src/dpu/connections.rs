@@ -98,13 +98,20 @@ pub(crate) struct Connection {
     place: usize,
     /// It was not there yet when clients were told to go.
     is_late: bool,
+    /// It was there before a drain.
+    is_in_time: bool,
 }
 
 impl Connection {
     pub(super) fn new(dpu: Dpu) -> Self {
         let place = dpu.0.connections.enter();
-        let is_late = dpu.is_retiring();
-        Self { dpu, place, is_late }
+        let (is_late, is_in_time) = (dpu.is_retiring(), !dpu.is_draining());
+        Self { dpu, place, is_late, is_in_time }
+    }
+
+    /// Whether it was there before a drain: its requests are served until its client has been told to go.
+    pub(crate) fn is_in_time(&self) -> bool {
+        self.is_in_time
     }
 
     /// Waits for what the client is to say first; in a drain not for long. `None`: it did not come in time.

@@ -211,9 +211,9 @@ impl Received {
     }
 
     /// Whether this request may begin. Asked once, before its body is read: what began before a drain
-    /// is finished in it.
-    pub(crate) fn admit(&self) -> Result<(), Refusal> {
-        if self.dpu.is_draining() {
+    /// is finished in it. `is_in_time`: it came over a connection from before, whose client may not know yet.
+    pub(crate) fn admit(&self, is_in_time: bool) -> Result<(), Refusal> {
+        if self.dpu.is_draining() && !is_in_time {
             return Err(Refusal::Draining);
         }
         self.check_room()

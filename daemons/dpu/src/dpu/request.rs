@@ -48,7 +48,7 @@ impl Dpu {
 
     fn send(&self, received: &mut Received, mut message: RequestMessage) -> Result<(Call, Permit), Refusal> {
         received.routed(message.service, None, &head_of(&message));
-        received.admit()?;
+        received.admit(false)?;
         let now = Nanos::now();
         let mut permit = received.settings().policies.admit(message.service, (&message).into(), now)?;
         message.deadline = permit.deadline(now, message.deadline);

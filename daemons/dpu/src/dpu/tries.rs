@@ -113,7 +113,7 @@ impl Dpu {
         let mut retries = 0;
         let mut last = None;
         loop {
-            let admitted = tries.borrow_mut().admit(Nanos::now());
+            let admitted = tries.borrow_mut().admit_message(message, Nanos::now());
             let leave = match admitted {
                 Ok(pass) => Leave::new(tries, pass),
                 Err(after) => return last.unwrap_or_else(|| Err(circuit_open(asked, after))),

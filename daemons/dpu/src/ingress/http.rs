@@ -195,7 +195,7 @@ async fn answer(
     parts: &mut Parts,
     body: Incoming,
 ) -> Result<Answer, Refusal> {
-    received.admit()?;
+    received.admit(standing.is_in_time())?;
     let check::Checked { service, route, hops, head } = check::check(received, parts, standing)?;
     received.routed(service, Some(route), &head);
     let (mut permit, deadline) = received.settings().admit(service, &head)?;

@@ -42,6 +42,8 @@ pub(crate) struct Standing {
     begun: Cell<u64>,
     /// A request was read whose end can be seen in two places.
     ambiguous: Cell<bool>,
+    /// The connection was there before a drain.
+    in_time: Cell<bool>,
     /// Who is at the other end.
     peer: Peer,
 }
@@ -56,6 +58,15 @@ impl Standing {
 
     pub(crate) fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    pub(crate) fn set_in_time(&self, is_in_time: bool) {
+        self.in_time.set(is_in_time);
+    }
+
+    /// Whether the connection was there before a drain.
+    pub(crate) fn is_in_time(&self) -> bool {
+        self.in_time.get()
     }
 
     pub(crate) fn is_ambiguous(&self) -> bool {

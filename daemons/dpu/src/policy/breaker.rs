@@ -10,6 +10,8 @@
 //!
 //! - A call that is let through gets a `Pass`, which comes back with what the call came to.
 //! - While it is open, nothing else closes it than the one call that asks: answers of calls from before say nothing of now.
+//! - What that call causes goes through beside it: a service that calls itself could not answer it otherwise, and would be left
+//!   alone for ever. A call is known by the id of the request that it belongs to.
 //! - Pure: time is passed in. Source: Nygard, "Release It!"; the failure accrual of Linkerd.
 
 use std::time::Duration;
@@ -55,6 +57,8 @@ pub(crate) struct Breaker {
     state: State,
     /// Times that the state has changed: a pass of an earlier state is told by it.
     turn: u64,
+    /// The id of the request of the call that asks, or asked last.
+    asking: Option<Box<[u8]>>,
     openings: u64,
 }
 
@@ -98,9 +102,12 @@ pub(crate) enum Verdict {
     Nothing,
 }
 
+/// Of a pass that says nothing: no state is reached so late.
+const NO_TURN: u64 = u64::MAX;
+
 impl Breaker {
     pub(crate) fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, state: State::Closed { failures: 0 }, turn: 0, openings: 0 }
+        Self { policy, state: State::Closed { failures: 0 }, turn: 0, asking: None, openings: 0 }
     }
 
     /// Leave for a call, or how long to wait before the next is worth a try.
@@ -115,6 +122,26 @@ impl Breaker {
             }
         }
         Ok(Pass { turn: self.turn })
+    }
+
+    /// As [`Breaker::admit`], for a call of the request with the id that `id` looks up; `is_caused`: a cell makes it.
+    pub(crate) fn admit_of<'m>(
+        &mut self,
+        now: Nanos,
+        is_caused: bool,
+        id: impl FnOnce() -> Option<&'m [u8]>,
+    ) -> Result<Pass, Duration> {
+        if matches!(self.state, State::Closed { .. }) {
+            return self.admit(now);
+        }
+        let id = id();
+        let is_asking = is_caused && id.is_some() && id == self.asking.as_deref();
+        if is_asking && matches!(self.state, State::HalfOpen { .. }) {
+            return Ok(Pass { turn: NO_TURN });
+        }
+        let pass = self.admit(now)?;
+        self.asking = id.map(Into::into);
+        Ok(pass)
     }
 
     /// The call of `pass` has ended.
@@ -250,6 +277,23 @@ mod tests {
         let mut breaker = opened();
         call(&mut breaker, Verdict::Nothing, 100).expect("the time is over");
         call(&mut breaker, Verdict::Success, 100).expect("nobody has asked");
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    /// A service that calls itself can answer the call that asks: what belongs to it goes through, and decides nothing.
+    #[test]
+    fn what_the_asking_call_causes_goes_through() {
+        let mut breaker = opened();
+        let id = |id: &'static str| move || Some(id.as_bytes());
+        assert_eq!(breaker.admit_of(at_ms(50), true, id("a")), Err(50 * MS));
+        let pass = breaker.admit_of(at_ms(100), false, id("a")).expect("the time is over");
+        assert_eq!(breaker.admit_of(at_ms(100), false, id("a")), Err(100 * MS));
+        assert_eq!(breaker.admit_of(at_ms(100), true, id("b")), Err(100 * MS));
+        assert_eq!(breaker.admit_of(at_ms(100), true, || None), Err(100 * MS));
+        let caused = breaker.admit_of(at_ms(100), true, id("a")).expect("a part of what asks");
+        breaker.settle(&caused, Verdict::Failure, at_ms(100));
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        breaker.settle(&pass, Verdict::Success, at_ms(101));
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 

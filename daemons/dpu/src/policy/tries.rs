@@ -20,6 +20,7 @@ use super::breaker::{Breaker, BreakerState, Pass, Verdict};
 use super::budget::Budget;
 use super::hedge::{HedgePolicy, Latencies};
 use super::retry::{Retries, Tried};
+use crate::origin::REQUEST_ID;
 
 /// The tries of one service on one lane.
 #[derive(Debug)]
@@ -98,6 +99,12 @@ impl Tries {
     /// Leave for a call, or how long the circuit stays open. The pass comes back by [`Tries::settle`].
     pub(crate) fn admit(&mut self, now: Nanos) -> Result<Pass, Duration> {
         self.breaker.as_mut().map_or(Ok(Pass::default()), |breaker| breaker.admit(now))
+    }
+
+    /// As [`Tries::admit`], for a call that sends `message`.
+    pub(crate) fn admit_message(&mut self, message: &RequestMessage, now: Nanos) -> Result<Pass, Duration> {
+        let Some(breaker) = &mut self.breaker else { return Ok(Pass::default()) };
+        breaker.admit_of(now, message.hops > 0, || message.headers().get(REQUEST_ID))
     }
 
     /// A call has ended.

@@ -69,6 +69,22 @@ fn request_reaches_its_service() {
     });
 }
 
+/// What was on its way when a drain began was sent by a client that could not know: it is served.
+#[test]
+fn request_that_crosses_the_goaway_is_served() {
+    check(async |node: Node| {
+        let (mut client, connection) = connect(&node).await;
+        assert_eq!(send(&mut client, request("http://s0/hello", "")).await.status(), 200);
+        soon("ready", client.ready()).await.expect("open");
+        let crossing = client.send_request(request("http://s0/hello", ""));
+        let drained = spawn_local(node.dpu.drain());
+        assert_eq!(soon("answer", crossing).await.expect("an answer").status(), 200);
+        drop(client);
+        soon("drain", drained).await.expect("no panic");
+        soon("end", connection).await.expect("no panic");
+    });
+}
+
 /// Streams do not wait for each other.
 #[test]
 fn streams_are_independent() {

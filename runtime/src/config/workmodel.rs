@@ -148,8 +148,9 @@ fn grpc_note(model: &Model) -> Option<String> {
         .filter(|(_, entry)| entry.get("request_method").and_then(Value::as_str) == Some("grpc"))
         .map(|(name, _)| name.as_str())
         .collect();
-    (!grpc.is_empty())
-        .then(|| format!("request_method grpc ({}): served and called as REST through the mesh", grpc.join(", ")))
+    (!grpc.is_empty()).then(|| {
+        format!("request_method grpc ({}): served and called as REST through the mesh", grpc.join(", "))
+    })
 }
 
 /// The muBench cell: in the folder that was named, or near the program.

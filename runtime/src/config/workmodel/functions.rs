@@ -117,7 +117,9 @@ pub(super) fn tables<'v>(function: &str, parameters: &'v Value) -> Vec<Parameter
         let (Kind::Object(known), Some(given)) = (kind, given.get(*name)?.as_object()) else { return None };
         Some((format!(".{name}"), given, names(known).collect()))
     });
-    std::iter::once((String::new(), given, names(known).chain([FUNCTION_ID]).collect())).chain(inner).collect()
+    std::iter::once((String::new(), given, names(known).chain([FUNCTION_ID]).collect()))
+        .chain(inner)
+        .collect()
 }
 
 impl Kind {

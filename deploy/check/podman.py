@@ -73,6 +73,9 @@ class Rewritten:
                 for kind in ("startupProbe", "livenessProbe", "readinessProbe")
                 if (probe := container.pop(kind, None))}
             container["imagePullPolicy"] = "Never"
+            for variable in container.get("env", []):
+                if variable.pop("valueFrom", None):
+                    variable["value"] = self.name  # podman knows no namespaces and no nodes
         for volume in spec["volumes"]:
             claim = volume.pop("persistentVolumeClaim", None)
             if claim:

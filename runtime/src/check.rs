@@ -33,6 +33,7 @@ const ERRORS: u8 = 1;
 pub fn run(app: &App, options: &Check) -> u8 {
     let mut report = Report::default();
     let part = options.part;
+    report.extend(app.notes.iter().map(|note| Finding::warning(note, "")));
     if part.has_cells() {
         let services = part.services(app);
         report.extend(cache::look(&app.runtime.cache_dir));

@@ -17,7 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cellmesh_dpa::{Dpa, DpaConfig, DpaHost, DpaStats};
+use cellmesh_dpa::{Closed, Dpa, DpaConfig, DpaHost, DpaStats};
 use cellmesh_dpu::config::EgressConfig;
 use cellmesh_dpu::{Dpu, DpuConfig, Routes, ServiceName};
 use cellmesh_graph::Limits;
@@ -209,7 +209,11 @@ impl Modules for Cohosted {
         let mut progress = self.dpu.pump(now);
         progress |= self.dpa.borrow_mut().pump(now);
         progress |= self.worker.pump(now)?;
-        progress |= self.dpa.borrow_mut().pump(now);
+        let mut dpa = self.dpa.borrow_mut();
+        progress |= dpa.pump(now);
+        while let Some(Closed { endpoint, rule, .. }) = dpa.take_closed() {
+            tracing::warn!(endpoint = endpoint.0, rule, "endpoint closed");
+        }
         Ok(progress)
     }
 

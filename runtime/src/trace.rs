@@ -23,6 +23,7 @@ mod otlp;
 mod record;
 mod recorder;
 mod recording;
+mod resource;
 mod sampler;
 mod settings;
 mod tokens;
@@ -39,5 +40,6 @@ pub use record::{
 pub use recorder::{Ended, Kept, Recorder, RecorderParts};
 pub(crate) use recording::Sent;
 pub use recording::{Course, FORM, Message, Recording, StepCourse, StepDeed};
+pub use resource::Resource;
 pub use sampler::Sampler;
 pub use settings::{Otlp, TraceConfig, TraceSettings};

@@ -261,6 +261,9 @@ fn figures_are_computed() {
 
     let edges = "[['a', 'b'], ['b', 'c'], ['c', 'a'], ['a', 'c'], ['c', 'c'], ['c', 'd']]";
     let layers = format!("the.layersOf(['a', 'b', 'c', 'd'], {edges}.map(([from, to]) => ({{from, to}})))");
-    assert_eq!(computed("layers.js", &layers), json!([["a"], ["b"], ["c"], ["d"]]));
+    let named = "layers.map((layer) => layer.filter((id) => typeof id === 'string'))";
+    assert_eq!(computed("layers.js", &format!("{layers}.{named}")), json!([["a"], ["b"], ["c"], ["d"]]));
+    let lanes = "ways.map((way) => way.length - 2)";
+    assert_eq!(computed("layers.js", &format!("{layers}.{lanes}")), json!([0, 0, 1, 1, 0, 0]));
     assert_eq!(browser.console(), Vec::<String>::new());
 }

@@ -51,6 +51,13 @@ fn dead_worker_costs_what_was_on_it() {
     let node = two_workers("");
     assert_eq!(lost(&answers_to_four(&node, "GET")), 2);
     assert_eq!(node.get("bad", "/").status, 200);
+    for message in ["attached", "detached"] {
+        let is_told = |line: &Value| {
+            let text = line["message"].as_str().unwrap_or_default();
+            text.starts_with(message) && line["services"].as_str().is_some_and(|names| names.contains("bad"))
+        };
+        let _ = node.log().wait_for("whose worker it was", is_told);
+    }
 }
 
 /// Where config allows it, a request that may be done twice goes to another worker; one that may not is lost.

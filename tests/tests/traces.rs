@@ -231,29 +231,73 @@ fn trace_of_the_caller_is_carried_on() {
 
 /// A collector that takes OTLP over HTTP, as its own types read it.
 #[derive(Clone, Default)]
-struct Collected(Arc<Mutex<Vec<(String, Span)>>>);
+struct Collected {
+    spans: Arc<Mutex<Vec<(String, Span)>>>,
+    /// Attributes of all resources.
+    resources: Arc<Mutex<Vec<(String, String)>>>,
+}
 
 impl Collected {
     /// Takes one message.
     fn take(&self, body: &[u8]) {
         let message: ExportTraceServiceRequest = serde_json::from_slice(body).expect("OTLP in JSON");
         for resource in message.resource_spans {
-            let attributes = resource.resource.expect("a resource").attributes;
-            let name = attributes.iter().find(|known| known.key == "service.name").expect("a name");
-            let name = name.value.as_ref().and_then(|value| value.value.as_ref());
-            let Some(any_value::Value::StringValue(name)) = name else { panic!("{name:?}") };
+            let attributes = resource.resource.expect("a resource").attributes.into_iter();
+            let attributes: Vec<(String, String)> = attributes
+                .map(|known| match known.value.and_then(|value| value.value) {
+                    Some(any_value::Value::StringValue(value)) => (known.key, value),
+                    other => panic!("{}: {other:?}", known.key),
+                })
+                .collect();
+            let (_, name) = attributes.iter().find(|(key, _)| key == "service.name").expect("a name");
             let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            self.0.lock().expect("no panic under it").extend(spans.map(|span| (name.clone(), span)));
+            let spans = spans.map(|span| (name.clone(), span));
+            self.spans.lock().expect("no panic under it").extend(spans);
+            self.resources.lock().expect("no panic under it").extend(attributes);
         }
     }
 
     fn all(&self) -> Vec<(String, Span)> {
-        self.0.lock().expect("no panic under it").clone()
+        self.spans.lock().expect("no panic under it").clone()
+    }
+
+    fn has(&self, key: &str, value: &str) -> bool {
+        let resources = self.resources.lock().expect("no panic under it");
+        resources.iter().any(|(known, found)| known == key && (found == value || value.is_empty()))
     }
 
     fn named(&self, service: &str, name: &str) -> Option<Span> {
         let all = self.all();
         all.into_iter().find(|(of, span)| of == service && span.name == name).map(|(_, span)| span)
+    }
+}
+
+/// Spans are of the resource that the environment names; a name for all of them has that of their service beside it.
+#[test]
+fn environment_names_the_resource() {
+    let collected = Collected::default();
+    let taken = collected.clone();
+    let collector = Upstream::start(move |_: &str, body: &[u8], stream: &mut std::net::TcpStream| {
+        taken.take(body);
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{{}}").is_ok()
+    });
+    let app = "[[cell]]\ncomponent = \"{cells}/hello.wasm\"\nservices = [\"hello\"]\n";
+    let node = Run::app(app)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", collector.address()))
+        .env("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=cellmesh-0,team=a%20b")
+        .env("OTEL_SERVICE_NAME", "shop")
+        .env("OTEL_TRACES_SAMPLER", "always_on")
+        .start();
+    assert_eq!(node.get("hello", "/").status, 200);
+    until("a span", || collected.named("shop", "GET hello").is_some());
+    for (key, value) in [
+        ("k8s.pod.name", "cellmesh-0"),
+        ("team", "a b"),
+        ("cellmesh.service", "hello"),
+        ("service.version", env!("CARGO_PKG_VERSION")),
+        ("service.instance.id", ""),
+    ] {
+        until(key, || collected.has(key, value));
     }
 }
 

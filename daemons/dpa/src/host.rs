@@ -79,6 +79,8 @@ struct Shared {
 /// A process that is attached.
 #[derive(Debug, Default)]
 struct Peer {
+    /// What it serves, for logs; nothing if it is a sidecar.
+    services: String,
     endpoints: RefCell<Vec<EndpointId>>,
     /// The DPA has closed one of its endpoints.
     expelled: Notify,
@@ -167,7 +169,9 @@ impl DpaHost {
         self.0.bells.remove(closed.endpoint);
         if let Some(peer) = self.0.peers.borrow_mut().remove(&closed.endpoint) {
             peer.endpoints.borrow_mut().retain(|other| *other != closed.endpoint);
-            peer.offended.set(peer.offended.get() || !closed.slow);
+            let Closed { endpoint, rule, slow } = closed;
+            tracing::warn!(endpoint = endpoint.0, services = peer.services, rule, "endpoint closed");
+            peer.offended.set(peer.offended.get() || !slow);
             peer.expelled.notify_one();
         }
     }
@@ -274,13 +278,15 @@ impl DpaHost {
             Ok(Err(why)) => return tracing::warn!(%why, "a process was not attached"),
             Err(_) => return tracing::warn!("a process was not attached: it did not say hello in time"),
         };
-        tracing::info!(peer = process.name, pid = process.pid, uid = process.uid, "attached");
+        let Process { name, pid, uid, .. } = &process;
+        let services = peer.services.as_str();
+        tracing::info!(peer = name, services, pid, uid, "attached");
         let why = self.until_ended(&channel, &peer).await;
         let lost = self.detach(&peer);
         if peer.offended.get() {
             door.offences.note(origin, Instant::now());
         }
-        tracing::info!(peer = process.name, pid = process.pid, lost, "detached: {why}");
+        tracing::info!(peer = name, services, pid, lost, "detached: {why}");
     }
 
     /// Hello, links, welcome. An error was told to the peer already.
@@ -317,7 +323,7 @@ impl DpaHost {
     ) -> Result<(Rc<Peer>, Welcome, Vec<LinkFds>), String> {
         let services = self.admitted_services(hello, admission)?;
         let profile = hello.profile.unwrap_or(self.0.config.profile);
-        let peer = Rc::new(Peer::default());
+        let peer = Rc::new(Peer { services: hello.services.join(", "), ..Peer::default() });
         let mut links = Vec::new();
         for _ in 0..hello.lanes {
             match self.attach(hello.role, &services, profile, &peer) {

@@ -159,7 +159,7 @@ impl Dpa {
         true
     }
 
-    /// Closes an endpoint that broke a rule.
+    /// Closes an endpoint that broke a rule. Whoever knows whose it is takes that and says so: [`Dpa::take_closed`].
     #[cold]
     pub(crate) fn expel(&mut self, endpoint: EndpointId, violation: Violation) {
         match violation {
@@ -170,7 +170,6 @@ impl Dpa {
             }
             Violation::Stalled(_) | Violation::Withheld(_) => self.stats.stalled += 1,
         }
-        tracing::warn!(endpoint = endpoint.0, rule = %violation, "endpoint closed");
         self.remove(endpoint);
         let slow = matches!(violation, Violation::Stalled(_) | Violation::Withheld(_));
         self.closed.push_back(Closed { endpoint, rule: violation.to_string(), slow });

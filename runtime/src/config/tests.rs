@@ -241,6 +241,37 @@ fn work_model_parameters_are_checked() {
     assert_eq!(problems.len(), 13, "{problems:#?}");
 }
 
+/// A key that is nearly a known one is a mistake, at every depth; others are muBench's or the user's, and told once.
+#[test]
+fn work_model_keys_are_checked() {
+    let problems = read(
+        "w.json",
+        r#"{"s0": {"cpu-requets": "500m", "internal_servce": {}, "external_services": [{"service": [], "services": []}],
+            "internal_service": {"loader": {"sleep_stres": {}, "sleep_stress": {"sleep_tiem": 1}}},
+            "alternative_behaviors": {"b": {"external_service": []}}}}"#,
+    )
+    .expect_err("full of slips");
+    for part in [
+        "s0.cpu-requets: unknown key; did you mean cpu-requests?",
+        "s0.internal_servce: unknown key; did you mean internal_service?",
+        "s0.external_services[0].service: unknown key; did you mean services?",
+        "s0.internal_service.loader.sleep_stres: unknown key; did you mean sleep_stress?",
+        "s0.internal_service.loader.sleep_stress.sleep_tiem: unknown key; did you mean sleep_time?",
+        "s0.alternative_behaviors.b.external_service: unknown key; did you mean external_services?",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{part:?} is not in {problems:#?}");
+    }
+    assert_eq!(problems.len(), 6, "{problems:#?}");
+    let app = read(
+        "w.json",
+        r#"{"s0": {"url": "x", "workers": 4, "teastore_ref": "web", "internal_service": {"loader": {"function_id": "f1"}}},
+            "s1": {"teastore_ref": "auth", "internal_service": {"loader": {"colour": 1}}}}"#,
+    );
+    let notes = app.expect("others' keys are no mistake").notes;
+    let told = "keys that mean nothing here and are passed over: s1.internal_service.loader.colour, s0.teastore_ref (1 more)";
+    assert_eq!(notes, [told]);
+}
+
 /// A value of the wrong type is told once, not also as missing.
 #[test]
 fn wrong_types_are_told_once() {

@@ -2,6 +2,7 @@
 //! of the model as config; what is checked here is what the cell and its callees rely on.
 //!
 //! Keys for its deployment (`replicas`, `cpu-requests`, ...) are for `cellmesh k8s` (`deploy.rs`) and mean nothing to what runs.
+//! Keys of others are passed over; one that is nearly one of ours is refused (`workmodel/keys.rs`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use cellmesh_dpu::config::DpuConfig;
 use cellmesh_dpu::routes::ServiceName;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::app::{App, NodeSettings, Origin, RuntimeSettings, ServiceSpec};
 use super::deploy::{self, Deploy};
@@ -21,6 +22,9 @@ use crate::host::{CellLimits, CellSetup, Grants, Scratch};
 use crate::trace::TraceSettings;
 
 mod functions;
+mod keys;
+
+use keys::Strangers;
 
 /// Where a service answers unless its entry says otherwise. Source: muBench's default.
 const PATH_DEFAULT: &str = "/api/v1";
@@ -32,7 +36,7 @@ const CELL_FILE: &str = "mubench.wasm";
 pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App, Problems> {
     let model = parse(path, text).map_err(Problems::one)?;
     let names = model.0.iter().map(|(name, _)| name.clone()).collect();
-    let mut check = Check { path, names, problems: Problems::default(), deploy: BTreeMap::new() };
+    let mut check = Check::new(path, names);
     for (index, (name, entry)) in model.0.iter().enumerate() {
         check.service(index, name, entry);
         check.deploy(name, entry);
@@ -43,7 +47,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
             cell_file(overrides).map_err(|error| check.problems.0.push(error)).unwrap_or_default()
         }
     };
-    let (names, deploy) = (check.names, check.deploy);
+    let (names, deploy, strangers) = (check.names, check.deploy, check.strangers);
     check.problems.or(|| App {
         name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         entry: names.iter().position(|name| name == "s0").unwrap_or(0),
@@ -57,7 +61,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         runtime: RuntimeSettings::default(),
         trace: TraceSettings::default(),
         deploy,
-        notes: grpc_note(&model),
+        notes: grpc_note(&model).into_iter().chain(strangers.note()).collect(),
         origin: Origin::default(),
     })
 }
@@ -138,16 +142,15 @@ fn path_of(entry: &Value) -> &str {
     entry.get("path").and_then(Value::as_str).unwrap_or(PATH_DEFAULT)
 }
 
-fn grpc_note(model: &Model) -> Vec<String> {
+fn grpc_note(model: &Model) -> Option<String> {
     let entries = model.0.iter();
     let grpc: Vec<&str> = entries
         .filter(|(_, entry)| entry.get("request_method").and_then(Value::as_str) == Some("grpc"))
         .map(|(name, _)| name.as_str())
         .collect();
-    if grpc.is_empty() {
-        return Vec::new();
-    }
-    vec![format!("request_method grpc ({}): served and called as REST through the mesh", grpc.join(", "))]
+    (!grpc.is_empty()).then(|| {
+        format!("request_method grpc ({}): served and called as REST through the mesh", grpc.join(", "))
+    })
 }
 
 /// The muBench cell: in the folder that was named, or near the program.
@@ -180,11 +183,34 @@ struct Check<'a> {
     names: Vec<String>,
     problems: Problems,
     deploy: BTreeMap<String, Deploy>,
+    strangers: Strangers,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn new(path: &'a Path, names: Vec<String>) -> Self {
+        Self {
+            path,
+            names,
+            problems: Problems::default(),
+            deploy: BTreeMap::new(),
+            strangers: Strangers::default(),
+        }
+    }
+
     fn note(&mut self, key: String, wrong: impl Into<String>, right: impl Into<String>) {
         self.problems.0.push(Problem::at(self.path, key, wrong, right));
+    }
+
+    /// Keys that are not known: a mistake, or somebody else's.
+    fn keys(&mut self, at: &str, table: &Map<String, Value>, known: &[&'static str]) {
+        for name in table.keys().filter(|name| !known.contains(&name.as_str())) {
+            match keys::meant(name, known) {
+                Some(meant) => {
+                    self.note(format!("{at}.{name}"), "unknown key", format!("did you mean {meant}?"))
+                }
+                None => self.strangers.add(at, name),
+            }
+        }
     }
 
     /// Host names do not know upper and lower case.
@@ -210,6 +236,7 @@ impl Check<'_> {
                 "write {\"external_services\": [], \"internal_service\": {}}",
             );
         };
+        self.keys(name, entry, &keys::OF_SERVICE);
         if let Some(path) = entry.get("path")
             && !path.as_str().is_some_and(|path| path.starts_with('/') && !path.contains(char::is_whitespace))
         {
@@ -237,6 +264,9 @@ impl Check<'_> {
             return self.note(key, "is not an object", "write {\"<bid>\": {\"external_services\": [...]}}");
         };
         for (id, behavior) in behaviors {
+            if let Some(behavior) = behavior.as_object() {
+                self.keys(&format!("{key}.{id}"), behavior, &keys::OF_BEHAVIOR);
+            }
             self.groups(&format!("{key}.{id}.external_services"), behavior.get("external_services"));
             for name in ["internal_services", "internal_service"] {
                 self.functions(&format!("{key}.{id}.{name}"), behavior.get(name));
@@ -259,6 +289,9 @@ impl Check<'_> {
     }
 
     fn group(&mut self, key: &str, group: &Value) {
+        if let Some(group) = group.as_object() {
+            self.keys(key, group, &keys::OF_GROUP);
+        }
         match group.get("services").and_then(Value::as_array) {
             None => self.note(format!("{key}.services"), "is not a list", "write a list of service names"),
             Some(services) => {
@@ -295,8 +328,12 @@ impl Check<'_> {
             None => {}
             Some(Value::Object(functions)) => {
                 for (function, parameters) in functions {
+                    let at = format!("{key}.{function}");
                     for wrong in functions::check(function, parameters) {
-                        self.note(format!("{key}.{function}{}", wrong.at), wrong.wrong, wrong.right);
+                        self.note(format!("{at}{}", wrong.at), wrong.wrong, wrong.right);
+                    }
+                    for (inner, table, known) in functions::tables(function, parameters) {
+                        self.keys(&format!("{at}{inner}"), table, &known);
                     }
                 }
             }

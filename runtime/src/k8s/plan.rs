@@ -327,6 +327,18 @@ impl Check<'_> {
                 calling.join(", ")
             ));
         }
+        self.collector();
+    }
+
+    /// Spans would find no way out, and nobody would miss them.
+    fn collector(&mut self) {
+        if let Some(otlp) = &self.app.trace.otlp {
+            self.notes.push(format!(
+                "trace.endpoint: {} needs a NetworkPolicy of its own, for all pods; only DNS is open{}",
+                otlp.place(),
+                if self.options.mode == Mode::Node { ", and not for workers" } else { "" }
+            ));
+        }
     }
 
     fn without_meaning(&mut self, said: &[(&str, Deploy)]) {

@@ -301,11 +301,26 @@ impl<'a> Container<'a> {
         if self.is_sidecar {
             container["restartPolicy"] = "Always".into();
         }
-        if let Some((name, value)) = self.env {
-            container["env"] = json!([{ "name": name, "value": value }]);
-        }
+        let own = self.env.map(|(name, value)| json!({ "name": name, "value": value }));
+        container["env"] = own.into_iter().chain(resource()).collect();
         container
     }
+}
+
+/// What traces say of where they come from. Names of Kubernetes need no escapes.
+fn resource() -> impl Iterator<Item = Value> {
+    const FIELDS: [(&str, &str); 3] = [
+        ("K8S_POD_NAME", "metadata.name"),
+        ("K8S_NAMESPACE_NAME", "metadata.namespace"),
+        ("K8S_NODE_NAME", "spec.nodeName"),
+    ];
+    let fields = FIELDS
+        .map(|(name, path)| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } }));
+    let list = json!({
+        "name": "OTEL_RESOURCE_ATTRIBUTES",
+        "value": "k8s.pod.name=$(K8S_POD_NAME),k8s.namespace.name=$(K8S_NAMESPACE_NAME),k8s.node.name=$(K8S_NODE_NAME)",
+    });
+    fields.into_iter().chain([list])
 }
 
 fn probe(path: &str, port: &str, period: u32, timeout: u32, failures: u32) -> Value {

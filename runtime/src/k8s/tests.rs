@@ -178,6 +178,26 @@ fn app_toml_keeps_what_the_manifests_do_not_need() {
     assert!(rendered.notes[0].contains("pods use the hello.wasm that is in"), "{:?}", rendered.notes);
 }
 
+/// A collector is reached by nobody until there is a policy for it, which is told; pods say where their spans come from.
+#[test]
+fn collector_needs_a_policy() {
+    let cell = "[[cell]]\ncomponent = \"/cells/hello.wasm\"\nservices = [\"hello\"]\n";
+    let text = format!("{cell}[trace]\nendpoint = \"http://collector.monitoring:4318\"\n");
+    for mode in ["solo", "pod", "node"] {
+        let rendered = app(&text, &format!("--mode {mode}"));
+        let told =
+            "trace.endpoint: http://collector.monitoring:4318/v1/traces needs a NetworkPolicy of its own";
+        assert!(rendered.notes.iter().any(|note| note.starts_with(told)), "{:?}", rendered.notes);
+    }
+    let silent = app(cell, "--mode solo");
+    assert!(!silent.notes.iter().any(|note| note.contains("trace.endpoint")), "{:?}", silent.notes);
+    let pod = silent.pod("Deployment", "cellmesh");
+    let env = pod["containers"][0]["env"].as_array().expect("variables");
+    assert_eq!(env[0]["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
+    let list = env[3]["value"].as_str().expect("text");
+    assert!(list.starts_with("k8s.pod.name=$(K8S_POD_NAME),"), "{list}");
+}
+
 /// `[service.NAME.deploy]` says what muBench's keys say, also over a work model that the file names.
 #[test]
 fn app_toml_asks_for_the_same() {

@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use super::otlp;
 use super::record::{IngressRecord, RequestRecord};
+use super::resource::Resource;
 use super::settings::Otlp;
 
 /// Requests that wait to be sent.
@@ -82,6 +83,7 @@ pub(crate) struct Outbox {
 pub struct Exporter {
     from: mpsc::Receiver<Outgoing>,
     otlp: Otlp,
+    resource: Resource,
     counts: Exported,
     /// The last message did not reach the collector, which was said.
     is_failing: bool,
@@ -110,7 +112,8 @@ impl Exporter {
     pub(crate) fn new(otlp: &Otlp) -> (Outbox, Self) {
         let (to, from) = mpsc::channel(WAITING_MAX);
         let counts = Exported::default();
-        let exporter = Self { from, otlp: otlp.clone(), counts: counts.clone(), is_failing: false };
+        let resource = otlp.resource.clone().of_this_process();
+        let exporter = Self { from, otlp: otlp.clone(), resource, counts: counts.clone(), is_failing: false };
         (Outbox { to, counts }, exporter)
     }
 
@@ -131,6 +134,9 @@ impl Exporter {
     /// # Errors
     /// When this system's CAs are needed and there are none.
     pub async fn run(mut self) -> anyhow::Result<()> {
+        if let Some(why) = &self.resource.malformed {
+            tracing::warn!("{why}");
+        }
         let client = client(&self.otlp).await?;
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while self.fill(&mut batch).await {
@@ -160,7 +166,7 @@ impl Exporter {
     }
 
     async fn send(&mut self, client: &HttpClient, batch: &[Outgoing]) {
-        let body = Bytes::from(otlp::message(batch));
+        let body = Bytes::from(otlp::message(batch, &self.resource));
         let mut pause = FIRST_PAUSE;
         for tries_left in (0..TRIES_MAX).rev() {
             let why = match timeout(TRY_TIMEOUT, post(client, &self.otlp, body.clone())).await {

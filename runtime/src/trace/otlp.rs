@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::export::Outgoing;
 use super::noted::SpanKind;
 use super::record::{GraphRecord, IngressRecord, RequestRecord, SpanRecord, Why};
+use super::resource::{Resource, SERVICE_NAME};
 
 /// `SpanKind` of OTLP.
 const INTERNAL: u8 = 1;
@@ -25,7 +26,9 @@ const ERROR: u8 = 2;
 const INGRESS: &str = "cellmesh-dpu";
 
 /// The message that tells a collector of these.
-pub(super) fn message(batch: &[Outgoing]) -> String {
+///
+/// - `common`: what all of them are said to be of.
+pub(super) fn message(batch: &[Outgoing], common: &Resource) -> String {
     let mut by_service: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for outgoing in batch {
         match outgoing {
@@ -41,11 +44,18 @@ pub(super) fn message(batch: &[Outgoing]) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let resources = by_service.into_iter().map(|(service, spans)| {
         json!({
-            "resource": { "attributes": attributes([("service.name", text(service))]) },
+            "resource": { "attributes": of_resource(service, common) },
             "scopeSpans": [{ "scope": { "name": "cellmesh", "version": version }, "spans": spans }],
         })
     });
     json!({ "resourceSpans": resources.collect::<Vec<_>>() }).to_string()
+}
+
+/// Spans have the name of their service, unless the environment has one for all; then that is beside it.
+fn of_resource(service: &str, common: &Resource) -> Vec<Value> {
+    let own = if common.get(SERVICE_NAME).is_some() { "cellmesh.service" } else { SERVICE_NAME };
+    let common = common.attributes.iter().map(|(name, value)| (name.as_str(), text(value)));
+    attributes(std::iter::once((own, text(service))).chain(common))
 }
 
 /// What is told of a request wherever it was served.

@@ -6,6 +6,8 @@ use cellmesh_dpu::config::ConfigError;
 use cellmesh_dpu::units::{ByteSize, Ratio, TimeSpan};
 use serde::Deserialize;
 
+use super::resource::Resource;
+
 /// `[trace]` as a file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -127,6 +129,7 @@ impl TraceSettings {
             }
         }
         if let Some(otlp) = &mut self.otlp {
+            otlp.resource = Resource::of_environment(&variable);
             for name in ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"] {
                 if let Some(value) = set(name) {
                     otlp.headers = headers(&value)
@@ -174,6 +177,8 @@ pub struct Otlp {
     pub url: http::Uri,
     /// Sent with each message: names and values, often secrets.
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// What all spans are said to be of.
+    pub resource: Resource,
 }
 
 impl std::fmt::Debug for Otlp {
@@ -223,7 +228,7 @@ impl Otlp {
         if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(wrong());
         }
-        Ok(Self { url, headers: Vec::new() })
+        Ok(Self { url, headers: Vec::new(), resource: Resource::default() })
     }
 }
 

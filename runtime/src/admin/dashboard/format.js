@@ -64,6 +64,14 @@ export function shortened(text, lettersMax) {
   return letters.length <= lettersMax ? text : `${letters.slice(0, lettersMax - 1).join("")}…`;
 }
 
+/** The same, with its end: names often differ in nothing else. */
+export function shortenedInside(text, lettersMax) {
+  const letters = Array.from(text);
+  const tail = Math.floor((lettersMax - 1) / 2);
+  const head = lettersMax - 1 - tail;
+  return letters.length <= lettersMax ? text : `${letters.slice(0, head).join("")}…${letters.slice(-tail).join("")}`;
+}
+
 /** One thing, or several. */
 export function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;

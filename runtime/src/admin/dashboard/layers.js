@@ -1,14 +1,22 @@
 // Layers of a call graph: who calls is in an earlier layer than who is called.
 //
-// - Pure. Cycles are allowed: a call that closes one is left out of account, whatever it is.
+// - Pure. Cycles are allowed: a call that closes one leads back, whatever it is.
+// - A call over several layers has a lane in each of those between, which has a place among the names: its line goes around them.
 // - No recursion: a chain may be as long as there are services.
-// - Not here: places in pixels, and drawing (topology.js).
+// - Not here: places in pixels (places.js), and drawing (topology.js).
+//
+// Source: Sugiyama, Tagawa and Toda, "Methods for visual understanding of hierarchical system structures", 1981.
 
 /** Times that the layers are gone through to put callees beside their callers; more hardly move anything. */
 const SWEEPS = 4;
 
-/** Names in layers, from `names` and `edges` ({from, to}) between them; each layer in the order in which it is to be drawn. */
-export function layersOf(names, edges) {
+/**
+ * Names in layers, from `names` and `edges` ({from, to}) between them, each layer in the order in which it is to be drawn; and the
+ * way of each edge: its caller, the lanes between, its callee. Lanes are symbols.
+ *
+ * - `isBundled`: edges to the same callee share their lanes.
+ */
+export function layersOf(names, edges, isBundled = false) {
   const calls = new Map(names.map((name) => [name, []]));
   for (const { from, to } of edges) {
     if (from !== to) {
@@ -20,7 +28,34 @@ export function layersOf(names, edges) {
   for (const name of names) {
     (layers[depth.get(name)] ??= []).push(name);
   }
-  return ordered(layers, edges);
+  const lanes = lanesOf(layers);
+  const ways = edges.map((edge, index) => wayOf(edge, depth, (at, step) => lanes(at, isBundled ? [step, edge.to] : index)));
+  const links = ways.flatMap((way) => way.slice(1).map((to, index) => ({ from: way[index], to })));
+  return { layers: ordered(layers, links), ways };
+}
+
+/** Gives the lane of a key in a layer; a new one is put into the layer. */
+function lanesOf(layers) {
+  const known = new Map();
+  return (at, of) => {
+    const key = JSON.stringify([at, of]);
+    if (!known.has(key)) {
+      const lane = Symbol(key);
+      known.set(key, lane);
+      layers[at].push(lane);
+    }
+    return known.get(key);
+  };
+}
+
+function wayOf({ from, to }, depth, laneAt) {
+  const [start, end] = [depth.get(from), depth.get(to)];
+  const step = Math.sign(end - start);
+  const way = [from];
+  for (let at = start + step; step !== 0 && at !== end; at += step) {
+    way.push(laneAt(at, step));
+  }
+  return [...way, to];
 }
 
 /** Names in an order in which callers come first, as far as cycles allow it: depth first, last done first. */

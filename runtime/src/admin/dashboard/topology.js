@@ -3,27 +3,22 @@
 // - Callers left, callees right; on a narrow screen from top to bottom.
 // - A call that fails is red, dashed, and says so. Width is the rate.
 // - Bounded: the busiest services are drawn, and how many are left out is said.
-// - Not here: layers (layers.js), figures (samples.js).
+// - Not here: layers (layers.js), places (places.js), figures (samples.js).
 
 import { byId, drawing, html, keyed, setText, svg } from "./dom.js";
-import { count, plural, quantile, rate, share, shortened } from "./format.js";
+import { count, plural, quantile, rate, share, shortenedInside } from "./format.js";
 import { layersOf } from "./layers.js";
+import { NODE, placesOf } from "./places.js";
 
 const NODES_MAX = 40;
 /** Beyond it the labels would cover the picture: only calls that fail and the busiest have one. */
 const LABELS_MAX = 24;
 const ROWS_MAX = 200;
 const CLIENTS = "clients";
-/** Sizes in pixels; labels stand in the gaps. */
-const NODE = { width: 136, height: 44 };
-const LABEL = { width: 116, height: 30 };
 /** Smaller than this nobody reads it. */
 const SHRUNK_MIN = 0.7;
-const MARGIN = 14;
 const NARROW = 600;
 const NAME_LETTERS = 15;
-/** A layer that is longer than a screen: the others begin at the top too, where one looks first. */
-const CENTRED_MAX = 9;
 
 /** Shows both. */
 export function showTopology(view, onService) {
@@ -75,17 +70,17 @@ function picture(nodes, calls, widthMax, onService) {
   const narrow = widthMax < NARROW;
   const names = nodes.map((node) => node.id).sort();
   const ends = calls.map((call) => ({ from: idOf(call.from), to: call.to }));
-  const { places, width, height } = placesOf(layersOf(names, ends), narrow);
   const labels = new Set(labelled(calls));
-  const paths = calls.map((call) => pathOf(call, places, narrow));
-  spread(paths.filter((path) => labels.has(path.call)));
+  // Where not all can have a label the lines of one callee may be one.
+  const layers = layersOf(names, ends, calls.length > LABELS_MAX);
+  const { corners, paths, width, height } = placesOf(layers, (index) => labels.has(calls[index]), narrow);
   const title = `${plural(calls.length, "call path")} between ${plural(nodes.length, "service")}; the table below says the same.`;
   const root = drawing("topology", [0, 0, width, height], SHRUNK_MIN, title);
   root.append(
     svg("defs", {}, arrow("arrow"), arrow("arrow-bad")),
-    ...paths.map(drawCall),
-    ...nodes.map((node) => drawNode(node, places.get(node.id), onService)),
-    ...paths.filter((path) => labels.has(path.call)).map(drawLabel),
+    ...calls.map((call, index) => drawCall(call, paths[index].d)),
+    ...nodes.map((node) => drawNode(node, corners.get(node.id), onService)),
+    ...calls.flatMap((call, index) => (paths[index].label === null ? [] : [drawLabel(call, paths[index].label)])),
   );
   return root;
 }
@@ -96,79 +91,6 @@ function labelled(calls) {
   return calls.length <= LABELS_MAX ? calls : [...failing, ...calls].slice(0, LABELS_MAX);
 }
 
-// Places.
-
-function placesOf(layers, narrow) {
-  const [along, across] = narrow
-    ? [NODE.height + LABEL.height + 30, NODE.width + 16]
-    : [NODE.width + LABEL.width + 14, NODE.height + 28];
-  const longest = Math.max(1, ...layers.map((layer) => layer.length));
-  const places = new Map();
-  for (const [depth, layer] of layers.entries()) {
-    const first = longest > CENTRED_MAX ? 0 : ((longest - layer.length) * across) / 2;
-    for (const [index, name] of layer.entries()) {
-      const [x, y] = [MARGIN + depth * along, MARGIN + first + index * across];
-      places.set(name, narrow ? { x: y, y: x, depth } : { x, y, depth });
-    }
-  }
-  const long = 2 * MARGIN + (layers.length - 1) * along + (narrow ? NODE.height : NODE.width);
-  const wide = 2 * MARGIN + longest * across;
-  // Below is room for calls that lead back.
-  return narrow ? { places, width: wide, height: long + LABEL.height } : { places, width: long, height: wide + LABEL.height };
-}
-
-/** A curve from caller to callee, and where its label is. */
-function pathOf(call, places, narrow) {
-  const from = places.get(idOf(call.from));
-  const to = places.get(call.to);
-  const leadsBack = to.depth <= from.depth;
-  const curve = leadsBack ? curveBack(from, to) : curveForward(from, to, narrow);
-  const [a, b, c, d] = curve;
-  const at = pointOn(curve, leadsBack ? 0.5 : 0.5 / (to.depth - from.depth));
-  return { call, d: `M${a} C${b} ${c} ${d}`, label: { x: at[0], y: at[1] } };
-}
-
-function curveForward(from, to, narrow) {
-  if (narrow) {
-    const [x1, y1] = [from.x + NODE.width / 2, from.y + NODE.height];
-    const [x2, y2] = [to.x + NODE.width / 2, to.y - 4];
-    const bend = (y2 - y1) / 2;
-    return [[x1, y1], [x1, y1 + bend], [x2, y2 - bend], [x2, y2]];
-  }
-  const [x1, y1] = [from.x + NODE.width, from.y + NODE.height / 2];
-  const [x2, y2] = [to.x - 4, to.y + NODE.height / 2];
-  const bend = (x2 - x1) / 2;
-  return [[x1, y1], [x1 + bend, y1], [x2 - bend, y2], [x2, y2]];
-}
-
-/** From bottom to bottom, below what is between. */
-function curveBack(from, to) {
-  const [x1, y1] = [from.x + NODE.width * 0.35, from.y + NODE.height];
-  const [x2, y2] = [to.x + NODE.width * 0.65, to.y + NODE.height + 4];
-  const low = Math.max(y1, y2) + LABEL.height;
-  return [[x1, y1], [x1, low], [x2, low], [x2, y2]];
-}
-
-function pointOn([a, b, c, d], t) {
-  const mix = (index) =>
-    a[index] * (1 - t) ** 3 + 3 * b[index] * t * (1 - t) ** 2 + 3 * c[index] * t ** 2 * (1 - t) + d[index] * t ** 3;
-  return [mix(0), mix(1)];
-}
-
-/** Moves labels down until none covers another that was placed before. */
-function spread(paths) {
-  const placed = [];
-  for (const { label } of [...paths].sort((a, b) => a.label.y - b.label.y)) {
-    const near = placed.filter((other) => Math.abs(other.x - label.x) < LABEL.width).sort((a, b) => a.y - b.y);
-    for (const other of near) {
-      if (Math.abs(other.y - label.y) < LABEL.height) {
-        label.y = other.y + LABEL.height;
-      }
-    }
-    placed.push(label);
-  }
-}
-
 // Drawing.
 
 function arrow(id) {
@@ -176,18 +98,18 @@ function arrow(id) {
   return svg("marker", { id, class: id, viewBox: "0 0 8 8", refX: 6, refY: 4, markerWidth: 9, markerHeight: 9, markerUnits: "userSpaceOnUse", orient: "auto" }, head);
 }
 
-function drawCall({ call, d }) {
+function drawCall(call, d) {
   const bad = call.errorRate > 0;
   const width = 1.5 + Math.min(2 * Math.log10(1 + (call.rate ?? 0)), 6.5);
   const attributes = { class: bad ? "call bad" : call.rate > 0 ? "call" : "call idle", "data-from": idOf(call.from), "data-to": call.to };
   return svg("g", attributes, svg("path", { d, "stroke-width": width, "marker-end": `url(#${bad ? "arrow-bad" : "arrow"})` }));
 }
 
-function drawLabel({ call, label }) {
-  const place = { x: label.x, "text-anchor": "middle" };
+function drawLabel(call, { x, y }) {
+  const place = { x, "text-anchor": "middle" };
   const first = `${rate(call.rate)} · ${quantile(call.p99)}`;
-  const bad = call.errorRate > 0 ? svg("text", { ...place, y: label.y + 13, class: "bad-text" }, `✕ ${share(call.errorShare)} fail`) : null;
-  return svg("g", { class: "label" }, svg("text", { ...place, y: label.y }, first), bad);
+  const bad = call.errorRate > 0 ? svg("text", { ...place, y: y + 13, class: "bad-text" }, `✕ ${share(call.errorShare)} fail`) : null;
+  return svg("g", { class: "label" }, svg("text", { ...place, y }, first), bad);
 }
 
 function drawNode({ id, cell, load }, { x, y }, onService) {
@@ -201,7 +123,7 @@ function drawNode({ id, cell, load }, { x, y }, onService) {
     { class: classes, transform: `translate(${x} ${y})` },
     svg("title", {}, bad ? `${name}: ${share(cell.errorShare)} of its answers are errors` : name),
     svg("rect", { width: NODE.width, height: NODE.height, rx: isClients ? NODE.height / 2 : 6 }),
-    svg("text", { x: NODE.width / 2, y: 19, "text-anchor": "middle", class: "name" }, `${bad ? "✕ " : ""}${shortened(name, NAME_LETTERS)}`),
+    svg("text", { x: NODE.width / 2, y: 19, "text-anchor": "middle", class: "name" }, `${bad ? "✕ " : ""}${shortenedInside(name, NAME_LETTERS)}`),
     svg("text", { x: NODE.width / 2, y: 35, "text-anchor": "middle" }, second),
   );
   if (cell !== null) {

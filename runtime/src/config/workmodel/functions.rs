@@ -1,9 +1,10 @@
 //! The functions of the muBench cell and what their parameters must be: the cell reads them at its first request,
 //! and a model that it would refuse then is refused at the start.
 //!
-//! - A parameter that is not there takes its default; one that is not known here is passed over, as muBench does.
+//! - A parameter that is not there takes its default; one that is not known here is passed over, as muBench does, unless it is
+//!   nearly one that is.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What a parameter must be.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +100,26 @@ pub(super) fn check(function: &str, parameters: &Value) -> Vec<Wrong> {
         }),
     }
     found
+}
+
+/// A name that muBench's generators give to a function of a model. It means nothing when the function runs.
+const FUNCTION_ID: &str = "function_id";
+
+/// Path behind the function's name, what is there, and the keys that it may have.
+pub(super) type ParameterTable<'v> = (String, &'v Map<String, Value>, Vec<&'static str>);
+
+/// The tables of a function's parameters.
+pub(super) fn tables<'v>(function: &str, parameters: &'v Value) -> Vec<ParameterTable<'v>> {
+    let kind = FUNCTIONS.iter().find(|(name, _)| *name == function).map(|(_, kind)| *kind);
+    let (Some(Kind::Object(known)), Some(given)) = (kind, parameters.as_object()) else { return Vec::new() };
+    let names = |known: &'static [(&'static str, Kind)]| known.iter().map(|(name, _)| *name);
+    let inner = known.iter().filter_map(|(name, kind)| {
+        let (Kind::Object(known), Some(given)) = (kind, given.get(*name)?.as_object()) else { return None };
+        Some((format!(".{name}"), given, names(known).collect()))
+    });
+    std::iter::once((String::new(), given, names(known).chain([FUNCTION_ID]).collect()))
+        .chain(inner)
+        .collect()
 }
 
 impl Kind {

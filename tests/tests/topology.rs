@@ -1,0 +1,70 @@
+//! The dashboard's picture of who calls whom, in a real browser: nothing covers anything else.
+
+use cellmesh_tests::Run;
+use cellmesh_tests::browser::Browser;
+use cellmesh_tests::upstream::nobody;
+use serde_json::{Value, json};
+
+/// Calls that skip layers, that lead back, that go to the caller itself; names that are long and alike.
+const CALLS: &str = "[
+    [null, 'front', 60, 0], ['front', 'cache', 50, 0], ['front', 'db', 10, 0.5], ['cache', 'idle', 0, 0], ['idle', 'db', 0, 0],
+    ['db', 'front', 3, 0], ['db', 'db', 3, 0], [null, 'db', 2, 0.1], ['front', 'service-with-long-name-cart', 12.3, 0.25],
+    ['front', 'service-with-long-name-checkout', 12.3, 0.25], ['service-with-long-name-cart', 'db', 9, 1],
+    ['service-with-long-name-checkout', 'db', 9, 1]]";
+
+/// Shows `CALLS` and measures: lines inside of boxes that are not theirs, labels on boxes, labels on labels, names.
+const MEASURE: &str = "
+    const figure = (seconds) => ({seconds, beyond: false});
+    const edges = CALLS.map(([from, to, rate, errorShare]) =>
+        ({from, to, rate, total: rate, p50: figure(0.0123), p99: figure(0.0123), errorRate: rate * errorShare, errorShare}));
+    const names = new Set(edges.map((edge) => edge.to));
+    const cells = [...names].map((service) => ({service, rate: 12.3, p99: figure(0.0301), errorRate: 0, errorShare: 0}));
+    the.showTopology({edges, cells, state: {cells: []}, seconds: 10}, () => {});
+    const all = (selector) => [...document.querySelectorAll('#topology svg ' + selector)];
+    const box = (one) => one.getBoundingClientRect();
+    const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+    const nodes = all('.node').map((node) => ({name: node.querySelector('title').textContent, box: box(node.querySelector('rect'))}));
+    const labels = all('.label').map(box);
+    const crossed = all('.call').flatMap((call) => {
+        const path = call.querySelector('path');
+        const others = nodes.filter(({name}) => name !== call.dataset.to && name !== (call.dataset.from || 'clients'));
+        const at = (share) => path.getPointAtLength(share * path.getTotalLength()).matrixTransform(path.getScreenCTM());
+        const points = Array.from({length: 400}, (_, index) => at(index / 400));
+        const isIn = ({x, y}, {left, right, top, bottom}) => x > left && x < right && y > top && y < bottom;
+        return others.filter(({box}) => points.some((point) => isIn(point, box))).map(({name}) => [call.dataset.from, call.dataset.to, name]);
+    });
+    return {
+        crossed,
+        onBoxes: labels.filter((label) => nodes.some(({box}) => meets(label, box))).length,
+        onLabels: labels.filter((label, index) => labels.slice(index + 1).some((other) => meets(label, other))).length,
+        labels: labels.length,
+        names: all('.name').map((name) => name.textContent),
+    };";
+
+fn measured(browser: &Browser) -> Value {
+    let body = MEASURE.replace("CALLS", CALLS);
+    browser.script(&format!("return import('/topology.js').then((the) => {{ {body} }})"))
+}
+
+/// Lines go around the boxes between their ends, labels cover neither boxes nor each other, names that differ look different: on
+/// a wide screen and on a phone.
+#[test]
+fn nothing_covers_anything_else() {
+    let Some(browser) = Browser::start() else { return };
+    let admin = nobody();
+    let app = "[[cell]]\ncomponent = \"{cells}/hello.wasm\"\nservices = [\"hello\"]\n";
+    let _node = Run::app(&format!("[admin]\nlisten = \"{admin}\"\n{app}")).start();
+    browser.open(&format!("http://{admin}/"));
+    for is_phone in [false, true] {
+        if is_phone {
+            browser.be_phone(390, 844);
+        }
+        let found = measured(&browser);
+        assert_eq!(found["crossed"], json!([]), "phone: {is_phone}");
+        assert_eq!((&found["onBoxes"], &found["onLabels"]), (&json!(0), &json!(0)), "phone: {is_phone}");
+        assert_eq!(found["labels"], 12);
+        let names: Vec<&str> =
+            found["names"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        assert!(names.contains(&"service…me-cart") && names.contains(&"service…heckout"), "{names:?}");
+    }
+}

@@ -13,6 +13,7 @@
 
 mod cache;
 mod cells;
+mod collector;
 mod finding;
 mod folders;
 mod kernel;
@@ -45,6 +46,9 @@ pub fn run(app: &App, options: &Check) -> u8 {
         report.extend(app.dpu.tls.as_ref().map(tls::look).into_iter().flatten());
         report.extend(limits::of_clients(&app.dpu, part.lanes(app)));
     }
+    if part.has_traces() {
+        report.extend(app.trace.otlp.as_ref().map(collector::look).into_iter().flatten());
+    }
     report.extend(sockets::look(app, part));
     report.extend(limits::of_lanes(part.lanes(app)));
     report.extend(kernel::look());
@@ -60,6 +64,11 @@ impl CheckPart {
 
     fn has_clients(self) -> bool {
         matches!(self, Self::Run | Self::Node | Self::Dpu)
+    }
+
+    /// A DPA knows of no requests, only of frames.
+    fn has_traces(self) -> bool {
+        self.has_cells() || self.has_clients()
     }
 
     fn services(self, app: &App) -> Vec<&ServiceSpec> {

@@ -8,6 +8,7 @@
 mod app;
 mod changes;
 mod deploy;
+mod foreign;
 mod ingress;
 #[cfg(test)]
 mod keys;

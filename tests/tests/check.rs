@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cellmesh_shm::attach::AttachListener;
+use cellmesh_tests::upstream::nobody;
 use cellmesh_tests::{Ca, Ended, Run, cell, components};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
@@ -53,6 +54,31 @@ fn check_found(ended: &Ended, code: i32, parts: &[&str], sum: &str) {
 #[track_caller]
 fn check_error(run: Run, parts: &[&str]) {
     check_found(&run.check(), 1, &[&["error: ", "; remedy: "], parts].concat(), "1 error");
+}
+
+/// A collector that nobody is at loses traces, not requests.
+#[test]
+fn unreachable_collector_is_told() {
+    let away = Run::app(&format!("{HELLO}[trace]\nendpoint = \"http://{}\"\n", nobody()));
+    let parts =
+        ["warning: trace.endpoint = http://127.0.0.1:", "cannot be reached", "; remedy: start the collector"];
+    check_found(&away.check(), 0, &parts, "1 warning");
+}
+
+/// Keys of a work model that nobody knows are told; nothing is wrong with those of muBench.
+#[test]
+fn unknown_keys_of_a_work_model_are_told() {
+    let model = |keys: &str| Run::file("shop.json", &format!(r#"{{"s0": {{{keys}}}}}"#)).check();
+    let told = model(r#""teastore_ref": "web", "url": "s0.ns.svc", "workers": 4"#);
+    assert!(
+        told.stdout.contains("warning: keys that mean nothing here and are passed over: s0.teastore_ref"),
+        "{}",
+        told.stdout
+    );
+    assert_eq!(told.code, Some(0));
+    let refused = model(r#""cpu-requets": "500m""#);
+    assert!(refused.stderr.contains("did you mean cpu-requests?"), "{}", refused.stderr);
+    assert_eq!(refused.code, Some(2));
 }
 
 /// Everything is looked at, and all of it is right: the whole application, and each of its parts.

@@ -90,6 +90,22 @@ fn graph_is_written_in_all_forms() {
     assert!(svg.starts_with("<svg ") && svg.matches("<rect ").count() == 5, "{svg}");
 }
 
+/// A node without cells keeps no requests: whoever asks it is sent to the workers.
+#[test]
+fn node_sends_to_its_workers() {
+    let admin = nobody();
+    let node =
+        Run::app(&format!("[admin]\nlisten = \"{admin}\"\n{CELLS}")).workers(&[&["front", "back"]]).start();
+    assert_eq!(node.get("front", "/").status, 200);
+    let said = say(&["graph", &admin.to_string()]);
+    assert_eq!(said.code, Some(1));
+    let expected =
+        "is cellmesh node, which hosts no cells and keeps no requests: name the admin port of a worker";
+    assert!(said.stderr.contains(expected), "{}", said.stderr);
+    let top = say(&["top", &admin.to_string(), "--once", "--sort", "errors"]);
+    assert!(top.stdout.contains("CALLS "), "{}{}", top.stdout, top.stderr);
+}
+
 /// A request that is run again comes to the same, without its services; against another cell it is said what differs.
 #[test]
 fn recorded_request_is_run_again() {

@@ -294,7 +294,7 @@ impl<'t, 'i> Table<'t, 'i> {
 }
 
 /// What an unknown key was probably meant to be.
-fn nearest(name: &str, known: &[&'static str]) -> String {
+pub(super) fn nearest(name: &str, known: &[&str]) -> String {
     /// Names that share less than this (Jaro-Winkler, 0 to 1) are not worth suggesting.
     const ALIKE: f64 = 0.75;
     let best = known

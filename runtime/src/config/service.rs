@@ -11,12 +11,13 @@ use cellmesh_shm::outlier::OutlierRule;
 
 use super::app::ServiceSpec;
 use super::deploy::{self, Deploy};
+use super::foreign;
 use super::ingress;
 use super::manifest::{LONGEST, SHORTEST};
 use super::reader::{Source, Table};
 
 /// Keys of a policy that are not the network side's.
-pub(super) const OTHERS: [&str; 2] = ["deploy", "outlier"];
+const OTHERS: [&str; 2] = ["deploy", "outlier"];
 
 /// Where the files are that policies name.
 pub(super) struct Files<'a> {
@@ -107,7 +108,7 @@ fn load_keys(source: &mut Source<'_>, table: &Table<'_, '_>, jwt: &mut JwtPolicy
 }
 
 fn policy(source: &mut Source<'_>, table: &Table<'_, '_>) -> ServicePolicy {
-    let policy: ServicePolicy = ingress::keys(source, table, &OTHERS);
+    let policy: ServicePolicy = foreign::keys(source, table, &OTHERS);
     ingress::note(source, table, policy.validate());
     policy
 }

@@ -94,7 +94,9 @@ fn texts_are_texts() {
     let problems = read("app.toml", &format!("{cell}[dpu.egress]\nca = 1979-05-27\n")).expect_err("a date");
     assert_eq!(
         problems,
-        ["FILE:4: dpu.egress: the date 1979-05-27 does not fit; write text in quotes: no key takes a date"]
+        [
+            "FILE:5: dpu.egress.ca: the date 1979-05-27 does not fit; write text in quotes: no key takes a date"
+        ]
     );
 }
 
@@ -110,7 +112,7 @@ fn every_problem_is_listed() {
     for part in [
         "FILE:3: runtime.lane: unknown key; did you mean lanes?",
         "FILE:5: dpu.request_timeout: ",
-        "FILE:6: dpu.headers: unknown field `headers`",
+        "FILE:6: dpu.headers: unknown key; did you mean header",
         "cell[0].component: there is no file",
         "cell[0].services[0]: service name \"a b\": must be 1 to 63 letters",
         "cell[0].services[2]: x is served twice",
@@ -131,7 +133,7 @@ fn policies_are_read_by_service() {
     let problems = read("app.toml", &format!("{cell}{wrong}")).expect_err("mistakes");
     for part in [
         "FILE:5: service.hello.timeout: \"0ms\" does not fit; must be from \"1ms\" to \"24h\"",
-        "FILE:6: service.hello.timeouts: unknown field `timeouts`",
+        "FILE:6: service.hello.timeouts: unknown key; did you mean timeout?",
         "FILE:7: service.hello.split.hello: hello is no other service; name one of: hi",
         "FILE:7: service.hello.split.bye: ",
         "FILE:8: service.nobody: nobody is no service; name one of: hello, hi",
@@ -153,11 +155,34 @@ fn policies_of_tries_are_checked() {
                  [service.hi.retry]\nbackoff = \"1s\"\n[service.hi.breaker]\nfailure = 1\n";
     let problems = read("app.toml", &format!("{cell}{wrong}")).expect_err("mistakes");
     for part in [
-        "FILE:5: service.hello.retry: ",
+        "FILE:5: service.hello.retry.on: ",
         "or a status from 400 to 599",
         "FILE:6: service.hello.hedge.percentile: 100 does not fit; must be from 1 to 99",
         "FILE:7: service.hi.retry.backoff_max: \"250ms\" does not fit; must be at least retry.backoff",
-        "FILE:9: service.hi.breaker: unknown field `failure`",
+        "FILE:10: service.hi.breaker.failure: unknown key; did you mean failures_max?",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{part:?} is not in {problems:#?}");
+    }
+}
+
+/// All that is wrong in a table of another crate is told, each with its own key and line, however deep it is.
+#[test]
+fn every_problem_of_inner_tables_is_listed() {
+    let cell = "[[cell]]\ncomponent = \"hello.wasm\"\nservices = [\"hello\"]\n";
+    let wrong = "[service.hello.retry]\nretry_max = 3\non = [\"conect\"]\nbackoff = 1\n[service.hello]\ntimeuot = \"1s\"\n\
+                 hedge = { percentil = 9, budget_ratio = \"x\" }\n[trace]\nendpont = \"x\"\nslow = 5\n[service.hello.jwt]\n\
+                 jwks = \"hello.wasm\"\nrules = [{ path = \"/a\", claim = \"b\", values = [\"c\"], vlaues = 1 }]\n";
+    let problems = read("app.toml", &format!("{cell}{wrong}")).expect_err("mistakes");
+    for part in [
+        "FILE:5: service.hello.retry.retry_max: unknown key; did you mean retries_max?",
+        "FILE:6: service.hello.retry.on: ",
+        "FILE:7: service.hello.retry.backoff: ",
+        "FILE:9: service.hello.timeuot: unknown key; did you mean timeout?",
+        "FILE:10: service.hello.hedge.percentil: unknown key; did you mean percentile?",
+        "FILE:10: service.hello.hedge.budget_ratio: ",
+        "FILE:12: trace.endpont: unknown key; did you mean endpoint?",
+        "FILE:13: trace.slow: ",
+        "FILE:16: service.hello.jwt.rules[0].vlaues: unknown key; did you mean values?",
     ] {
         assert!(problems.iter().any(|problem| problem.contains(part)), "{part:?} is not in {problems:#?}");
     }

@@ -2,13 +2,13 @@
 
 use crate::trace::{TraceConfig, TraceSettings};
 
-use super::ingress;
 use super::reader::{Source, Table};
+use super::{foreign, ingress};
 
 /// Reads the section, if it is there.
 pub(super) fn read(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> TraceSettings {
     let Some(table) = root.table(source, "trace") else { return TraceSettings::default() };
-    let config: TraceConfig = ingress::keys(source, &table, &[]);
+    let config: TraceConfig = foreign::keys(source, &table, &[]);
     ingress::note(source, &table, config.validate());
     TraceSettings::of(&config)
 }

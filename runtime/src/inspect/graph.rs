@@ -93,6 +93,13 @@ struct Listed {
     steps: usize,
 }
 
+/// What `/v1/state` says of the process itself.
+#[derive(Debug, Deserialize)]
+struct Process {
+    command: String,
+    hosts_cells: bool,
+}
+
 /// A graph that is about to be written.
 #[derive(Debug)]
 struct Drawn {
@@ -157,10 +164,24 @@ async fn from_process(address: &str, id: Option<&str>) -> anyhow::Result<Drawn> 
         None => {
             let kept: Kept = port.get("/v1/requests").await?;
             let newest = kept.requests.into_iter().find(|request| request.steps > 0);
-            newest.context("no request with a graph is kept there yet: send one, then ask again")?.id
+            match newest {
+                Some(newest) => newest.id,
+                None => bail!(none_kept(address, &port.get("/v1/state").await?)),
+            }
         }
     };
     Drawn::of(port.get(&format!("/v1/requests/{id}")).await?)
+}
+
+/// Why there is no request with a graph.
+fn none_kept(address: &str, process: &Process) -> String {
+    if process.hosts_cells {
+        return "no request with a graph is kept there yet: send one, then ask again".into();
+    }
+    let command = clean(&process.command);
+    format!(
+        "{address} is cellmesh {command}, which hosts no cells and keeps no requests: name the admin port of a worker (--admin of cellmesh worker)"
+    )
 }
 
 fn from_file(file: &std::path::Path) -> anyhow::Result<Drawn> {

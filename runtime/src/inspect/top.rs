@@ -1,18 +1,23 @@
-//! `cellmesh top`: what a process does now, once a second: cells, who calls whom, and how full what is bounded is.
+//! `cellmesh top`: what a process does now, once a second: cells, who calls whom, what went wrong, and how full what is bounded is.
 //!
 //! - Everything is the difference of two looks at `/v1/state`.
-//! - On a terminal each look takes the place of the one before; elsewhere they come one behind the other.
+//! - On a terminal each look takes the place of the one before, and its tables have room there; elsewhere they come one behind the
+//!   other.
 
-use std::collections::HashMap;
+mod faults;
+mod table;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::AdminPort;
-use super::graph::{clean, time, title};
+use super::graph::{clean, title};
+use table::{Row, quantile, rate, write_table};
 
 /// Whom to look at.
 #[derive(Debug, Args)]
@@ -25,10 +30,28 @@ pub struct Options {
     /// Ends after the first look.
     #[arg(long)]
     pub once: bool,
-    /// Rows of each table.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub rows: u16,
+    /// Rows of each table [default: as many as the terminal has room for, else 20].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub rows: Option<u16>,
+    /// What comes first: the most of REQ/S and PER S (rate), of P99, or of 5XX/S and ERRORS/S (errors).
+    #[arg(long, value_enum, default_value_t = Sort::Rate)]
+    pub sort: Sort,
 }
+
+/// Which rows come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    /// The busiest.
+    Rate,
+    /// The slowest.
+    P99,
+    /// Those that fail most often.
+    Errors,
+}
+
+/// Rows of each table where there is no terminal, and the fewest where there is one.
+const ROWS_USUAL: usize = 20;
+const ROWS_LEAST: usize = 3;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -40,6 +63,8 @@ struct State {
     histogram_bounds_seconds: Vec<f64>,
     cells: Vec<Cell>,
     edges: Vec<Edge>,
+    services: Vec<faults::Service>,
+    custody: Option<faults::Custody>,
     gauges: Vec<Gauge>,
 }
 
@@ -57,6 +82,8 @@ struct Cell {
     in_flight: u64,
     answered: HashMap<String, u64>,
     duration: Histogram,
+    #[serde(default)]
+    faults: BTreeMap<String, u64>,
     instances_busy: u64,
 }
 
@@ -95,7 +122,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         loop {
             tokio::time::sleep(Duration::from_secs(options.interval)).await;
             let now: State = port.get("/v1/state").await?;
-            let page = page(&options.admin, &before, &now, options.rows.into());
+            let rows = options.rows.map_or_else(|| rows(&now), usize::from);
+            let page = page(&options.admin, &before, &now, (options.sort, rows));
             let clear = if takes_place { "\x1b[H\x1b[2J" } else { "" };
             let mut out = std::io::stdout();
             if out.write_all(format!("{clear}{page}").as_bytes()).and_then(|()| out.flush()).is_err()
@@ -109,8 +137,26 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     })
 }
 
+/// As many rows for each table as all of them have room for.
+fn rows(now: &State) -> usize {
+    let height = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_row.into());
+    if height == 0 { ROWS_USUAL } else { rows_of(height, now) }
+}
+
+fn rows_of(height: usize, now: &State) -> usize {
+    /// What a table has beside its rows: a head, how many are left out, and a line without anything.
+    const AROUND: usize = 3;
+    /// The head of the page, and where the cursor stands.
+    const OTHERS: usize = 4;
+    let tables = [now.cells.len(), now.edges.len(), faults::known(now).len()];
+    let tables = tables.into_iter().filter(|rows| *rows > 0).count();
+    let gauges = now.gauges.iter().filter(|gauge| gauge.value > 0).count();
+    let free = height.saturating_sub(OTHERS + gauges + AROUND * tables);
+    (free / tables.max(1)).max(ROWS_LEAST)
+}
+
 /// What happened between two looks.
-fn page(admin: &str, before: &State, now: &State, rows: usize) -> String {
+fn page(admin: &str, before: &State, now: &State, shown: (Sort, usize)) -> String {
     // A process that was started again counts anew.
     let fresh = State::default();
     let before = if now.uptime_seconds < before.uptime_seconds { &fresh } else { before };
@@ -130,8 +176,9 @@ fn page(admin: &str, before: &State, now: &State, rows: usize) -> String {
         clean(&now.command),
         now.uptime_seconds,
     );
-    cells(&mut out, before, now, seconds, rows);
-    edges(&mut out, before, now, seconds, rows);
+    cells(&mut out, before, now, seconds, shown);
+    edges(&mut out, before, now, seconds, shown);
+    faults::write(&mut out, before, now, seconds, shown.1);
     for gauge in now.gauges.iter().filter(|gauge| gauge.value > 0) {
         let show = |count| if gauge.unit == "bytes" { bytes(count) } else { count.to_string() };
         let of = gauge.max.map_or_else(String::new, |max| format!(" of {}", show(max)));
@@ -140,7 +187,7 @@ fn page(admin: &str, before: &State, now: &State, rows: usize) -> String {
     out
 }
 
-fn cells(out: &mut String, before: &State, now: &State, seconds: f64, rows: usize) {
+fn cells(out: &mut String, before: &State, now: &State, seconds: f64, shown: (Sort, usize)) {
     let known: HashMap<&str, &Cell> = before.cells.iter().map(|cell| (&*cell.service, cell)).collect();
     let mut table = Vec::new();
     for cell in &now.cells {
@@ -150,21 +197,22 @@ fn cells(out: &mut String, before: &State, now: &State, seconds: f64, rows: usiz
         let errors = failed(cell).saturating_sub(old.map_or(0, |old| failed(old)));
         let taken = since(&cell.duration, old.map(|old| &old.duration));
         let quantile = |share| quantile(&taken, &now.histogram_bounds_seconds, share);
-        let row = [
+        let p99 = quantile(0.99);
+        let texts = [
             clean(&cell.service),
             rate(requests, seconds),
             rate(errors, seconds),
-            quantile(0.5),
-            quantile(0.99),
+            quantile(0.5).to_string(),
+            p99.to_string(),
             cell.in_flight.to_string(),
             cell.instances_busy.to_string(),
         ];
-        table.push((requests, row));
+        table.push(Row { rate: requests, p99, errors, texts });
     }
-    write_table(out, ["CELL", "REQ/S", "5XX/S", "P50", "P99", "IN FLIGHT", "BUSY"], table, rows);
+    write_table(out, ["CELL", "REQ/S", "5XX/S", "P50", "P99", "IN FLIGHT", "BUSY"], table, shown);
 }
 
-fn edges(out: &mut String, before: &State, now: &State, seconds: f64, rows: usize) {
+fn edges(out: &mut String, before: &State, now: &State, seconds: f64, shown: (Sort, usize)) {
     let known: HashMap<(Option<&str>, &str), &Edge> =
         before.edges.iter().map(|edge| ((edge.from.as_deref(), &*edge.to), edge)).collect();
     let mut table = Vec::new();
@@ -175,72 +223,17 @@ fn edges(out: &mut String, before: &State, now: &State, seconds: f64, rows: usiz
         let taken = since(&edge.duration, old.map(|old| &old.duration));
         let quantile = |share| quantile(&taken, &now.histogram_bounds_seconds, share);
         let who = format!("{} -> {}", edge.from.as_deref().map_or("clients".into(), clean), clean(&edge.to));
-        let row = [who, rate(calls, seconds), rate(errors, seconds), quantile(0.5), quantile(0.99)];
-        table.push((calls, row));
+        let p99 = quantile(0.99);
+        let [median, slowest] = [quantile(0.5).to_string(), p99.to_string()];
+        let texts = [who, rate(calls, seconds), rate(errors, seconds), median, slowest];
+        table.push(Row { rate: calls, p99, errors, texts });
     }
-    write_table(out, ["CALLS", "PER S", "ERRORS/S", "P50", "P99"], table, rows);
-}
-
-/// The busiest first; nothing where there is nothing.
-fn write_table<const N: usize>(
-    out: &mut String,
-    head: [&str; N],
-    mut table: Vec<(u64, [String; N])>,
-    rows: usize,
-) {
-    if table.is_empty() {
-        return;
-    }
-    table.sort_by(|(busy, row), (other_busy, other)| other_busy.cmp(busy).then(row[0].cmp(&other[0])));
-    let left_out = table.len().saturating_sub(rows);
-    table.truncate(rows);
-    let lines = std::iter::once(head.map(str::to_owned)).chain(table.into_iter().map(|(_, row)| row));
-    let lines: Vec<[String; N]> = lines.collect();
-    let width =
-        |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; N] = std::array::from_fn(width);
-    for line in &lines {
-        let _ = write!(out, "{:<width$}", line[0], width = widths[0]);
-        for (value, width) in line.iter().zip(widths).skip(1) {
-            let _ = write!(out, "  {value:>width$}");
-        }
-        out.push('\n');
-    }
-    if left_out > 0 {
-        let _ = writeln!(out, "and {left_out} more");
-    }
-    out.push('\n');
+    write_table(out, ["CALLS", "PER S", "ERRORS/S", "P50", "P99"], table, shown);
 }
 
 fn since(now: &Histogram, before: Option<&Histogram>) -> Vec<u64> {
     let old = |place: usize| before.and_then(|before| before.buckets.get(place)).copied().unwrap_or_default();
     now.buckets.iter().enumerate().map(|(place, count)| count.saturating_sub(old(place))).collect()
-}
-
-/// The time that so large a share stayed below, linear inside a bucket; beyond the last bound that is said.
-///
-/// Source: `histogram_quantile` of Prometheus.
-fn quantile(buckets: &[u64], bounds: &[f64], share: f64) -> String {
-    let all = buckets.iter().copied().fold(0, u64::saturating_add);
-    if all == 0 {
-        return "-".into();
-    }
-    // Counts of a second or an hour are far below 2^53.
-    let wanted = all as f64 * share;
-    let (mut below, mut lower) = (0.0, 0.0);
-    for (count, bound) in buckets.iter().zip(bounds) {
-        let count = *count as f64;
-        if below + count >= wanted && count > 0.0 {
-            return time(lower + (bound - lower) * ((wanted - below) / count));
-        }
-        (below, lower) = (below + count, *bound);
-    }
-    format!("> {}", time(lower))
-}
-
-fn rate(count: u64, seconds: f64) -> String {
-    let rate = count as f64 / seconds;
-    if rate >= 100.0 || rate == 0.0 { format!("{rate:.0}") } else { format!("{rate:.1}") }
 }
 
 fn bytes(count: u64) -> String {
@@ -255,13 +248,15 @@ fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
 
+    const SHOWN: (Sort, usize) = (Sort::Rate, 20);
+
     fn state(uptime: u64, requests: u64, buckets: [u64; 3]) -> State {
         let text = format!(
             r#"{{"command": "run", "uptime_seconds": {uptime}, "missing": [],
                 "process": {{"cpu_seconds": {uptime}, "memory_bytes": 52428800, "descriptors": 9}},
                 "histogram_bounds_seconds": [0.001, 0.01],
                 "cells": [{{"service": "s0", "requests": {requests}, "in_flight": 2, "answered": {{"5xx": {uptime}}},
-                            "duration": {{"buckets": {buckets:?}}}, "instances_busy": 1}}],
+                            "duration": {{"buckets": {buckets:?}}}, "faults": {{"trap": {uptime}}}, "instances_busy": 1}}],
                 "edges": [{{"from": null, "to": "s0", "calls": {requests}, "errors": 0, "duration": {{"buckets": {buckets:?}}}}}],
                 "gauges": [{{"name": "connections", "value": 3, "max": 100, "unit": ""}},
                            {{"name": "idle", "value": 0, "max": null, "unit": ""}}]}}"#
@@ -272,7 +267,7 @@ mod tests {
     /// Rates and quantiles are of what happened between two looks.
     #[test]
     fn page_tells_what_happened_between_two_looks() {
-        let page = page("here:1", &state(10, 100, [50, 50, 0]), &state(12, 120, [60, 59, 1]), 20);
+        let page = page("here:1", &state(10, 100, [50, 50, 0]), &state(12, 120, [60, 59, 1]), SHOWN);
         let expected = "\
 cellmesh run at here:1: ready
 up 12 s   cpu 100 %   memory 50 MiB   descriptors 9
@@ -283,6 +278,9 @@ s0     10.0    1.0  1.0 ms  > 10.0 ms          2     1
 CALLS          PER S  ERRORS/S     P50        P99
 clients -> s0   10.0         0  1.0 ms  > 10.0 ms
 
+FAULTS    PER S  SO FAR
+s0: trap    1.0      12
+
 connections: 3 of 100
 ";
         assert_eq!(page, expected);
@@ -291,9 +289,43 @@ connections: 3 of 100
     /// A process that was started again is looked at from its start; one that does nothing says so.
     #[test]
     fn restart_counts_anew() {
-        let again = page("here:1", &state(10, 100, [50, 50, 0]), &state(1, 3, [3, 0, 0]), 20);
+        let again = page("here:1", &state(10, 100, [50, 50, 0]), &state(1, 3, [3, 0, 0]), SHOWN);
         assert!(again.contains("s0      3.0"), "{again}");
-        let idle = page("here:1", &state(10, 100, [50, 50, 0]), &state(11, 100, [50, 50, 0]), 20);
+        let idle = page("here:1", &state(10, 100, [50, 50, 0]), &state(11, 100, [50, 50, 0]), SHOWN);
         assert!(idle.contains("s0        0    1.0    -    -"), "{idle}");
+    }
+
+    /// Rows come in the order that was asked for, and as many as there is room for.
+    #[test]
+    fn rows_are_sorted_and_fit() {
+        let cell = |name: &str, requests: u64, failed: u64, buckets: [u64; 3]| {
+            format!(
+                r#"{{"service": "{name}", "requests": {requests}, "in_flight": 0, "answered": {{"5xx": {failed}}},
+                    "duration": {{"buckets": {buckets:?}}}, "instances_busy": 0}}"#
+            )
+        };
+        let cells = [
+            cell("busy", 90, 0, [90, 0, 0]),
+            cell("slow", 9, 1, [0, 0, 9]),
+            cell("failing", 5, 5, [0, 5, 0]),
+            cell("idle", 0, 0, [0, 0, 0]),
+        ];
+        let text = format!(
+            r#"{{"uptime_seconds": 1, "histogram_bounds_seconds": [0.001, 0.01], "cells": [{}]}}"#,
+            cells.join(", ")
+        );
+        let state: State = serde_json::from_str(&text).unwrap();
+        for (sort, order) in [
+            (Sort::Rate, ["busy", "slow", "failing", "idle"]),
+            (Sort::P99, ["slow", "failing", "busy", "idle"]),
+            (Sort::Errors, ["failing", "slow", "busy", "idle"]),
+        ] {
+            let page = page("here:1", &State::default(), &state, (sort, 20));
+            let places = order.map(|name| page.find(&format!("\n{name} ")).expect(name));
+            assert!(places.is_sorted(), "{sort:?}: {page}");
+        }
+        for (height, rows) in [(5, ROWS_LEAST), (24, 17), (60, 53)] {
+            assert_eq!(rows_of(height, &state), rows, "{height} lines");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use cellmesh_dpu::units::{ByteSize, TimeSpan};
 
 use super::super::problems::Problem;
-use super::super::{App, Overrides, Part, ingress, load, service};
+use super::super::{App, Overrides, Part, load};
 use super::*;
 
 /// What a table cannot do without, by its place, with values that are right.
@@ -78,7 +78,7 @@ fn place_of(problem: &Problem) -> String {
     place.strip_prefix("service.a").map_or_else(|| place.to_owned(), |rest| format!("service.NAME{rest}"))
 }
 
-/// What is wrong with a key, or with the table that it is in: what other crates read is told as a whole.
+/// What is wrong with a key, or with the table that it is in.
 fn wrong_with(path: &str, text: &str) -> Vec<String> {
     let problems = read(text).err().unwrap_or_default();
     let is_it =
@@ -96,19 +96,9 @@ fn known_to_reader(section: &Section) -> BTreeSet<String> {
     let text = file(section.path, Some(("zzzzzzzz", "1")));
     let problems = read(&text).expect_err(&text);
     let found = problems.iter().find(|problem| problem.to_string().contains("zzzzzzzz"));
-    let Problem { wrong, right, .. } = found.unwrap_or_else(|| panic!("{problems:?} of {text}"));
-    let mut known: BTreeSet<String> = match right.strip_prefix("known here: ") {
-        Some(known) => known.split(", ").map(str::to_owned).collect(),
-        // "unknown field `zzzzzzzz`, expected one of `a`, `b`"
-        None => wrong.split('`').skip(3).step_by(2).map(str::to_owned).collect(),
-    };
-    let others: &[&str] = match section.path {
-        "dpu" => &ingress::OTHERS,
-        "service.NAME" => &service::OTHERS,
-        _ => &[],
-    };
-    known.extend(others.iter().map(|other| (*other).to_owned()));
-    known
+    let Problem { right, .. } = found.unwrap_or_else(|| panic!("{problems:?} of {text}"));
+    let known = right.strip_prefix("known here: ").unwrap_or_else(|| panic!("{right:?} of {text}"));
+    known.split(", ").map(str::to_owned).collect()
 }
 
 /// The list has the keys that the readers know, table by table, and no others; and each of its tables.

@@ -1,13 +1,16 @@
 //! Graphs: from a plan to its response. The engine says what comes next; this file does it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cellmesh_dpu::ServiceName;
+use cellmesh_dpu::egress::ELSEWHERE;
 use cellmesh_dpu::origin::Origin;
 use cellmesh_graph::{
     Action, BuiltRequests, Engine, EngineError, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult,
 };
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::ids::CallId;
+use cellmesh_shm::ids::{CallId, ServiceId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
 use super::egress::{self, Outgoing, Waiter};
@@ -105,8 +108,8 @@ impl Worker {
         let message = match message {
             Ok(message) => message,
             Err(result) => {
-                request.trace.came(step, &result);
-                return tell(request, |engine| engine.on_answer(step, *result));
+                let span = request.trace.call(step, ELSEWHERE, self.now);
+                return self.not_sent(id, step, ELSEWHERE, span, *result);
             }
         };
         let may_repeat = self.retry_worker_lost && message.is_idempotent();
@@ -134,11 +137,25 @@ impl Worker {
             }
             Err(refused) => {
                 let result = egress::refused(refused.why, self.routes.name(service));
-                request.trace.answered(span, self.now, result.status, result.error.as_deref());
-                request.trace.came(step, &result);
-                tell(request, |engine| engine.on_answer(step, result));
+                self.not_sent(id, step, service, span, result);
             }
         }
+    }
+
+    /// A call that could not be sent is answered at once, and counts as one that was sent and failed.
+    fn not_sent(
+        &mut self,
+        id: RequestId,
+        step: StepIndex,
+        service: ServiceId,
+        span: Option<usize>,
+        result: StepResult,
+    ) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        let target = self.routes.name(service).map_or(ELSEWHERE_NAME, ServiceName::as_str);
+        let meter = &self.hosted[request.message.service].meter;
+        meter.called_other(target, request.step_id(step), Duration::ZERO, true);
+        came_to(request, step, span, self.now, result);
     }
 
     /// A call to another service has its outcome.
@@ -157,9 +174,7 @@ impl Worker {
             return self.advance(id);
         }
         let result = egress::answer(message, self.routes.name(service));
-        request.trace.answered(span, self.now, result.status, result.error.as_deref());
-        request.trace.came(step, &result);
-        tell(request, |engine| engine.on_answer(step, result));
+        came_to(request, step, span, self.now, result);
         self.advance(id);
     }
 
@@ -200,6 +215,13 @@ impl Worker {
         tell(request, what);
         self.advance(id);
     }
+}
+
+/// A call has its outcome, whoever it is of: noted, and told to the graph.
+fn came_to(request: &mut Request, step: StepIndex, span: Option<usize>, now: Nanos, result: StepResult) {
+    request.trace.answered(span, now, result.status, result.error.as_deref());
+    request.trace.came(step, &result);
+    tell(request, |engine| engine.on_answer(step, result));
 }
 
 fn tell(request: &mut Request, what: impl FnOnce(&mut Engine) -> Result<(), EngineError>) {

@@ -112,8 +112,8 @@ families! {
         STEP_DURATION: Histogram "step_duration_seconds" ["service", "kind", "step"] "Calls of a cell's functions, from when they were wanted to their end: handler, internal step, builder.";
         STEP_QUEUE: Histogram "step_queue_seconds" ["service", "kind", "step"] "Of it, until an instance was free.";
         STEP_RUN: Histogram "step_run_seconds" ["service", "kind", "step"] "Of it, on a thread. What is left was spent waiting for the pool, a clock or a file.";
-        STEP_EGRESS: Histogram "step_egress_seconds" ["service", "target", "step"] "Calls to other services, from sending to their answer; hosts that are none are elsewhere.";
-        STEP_EGRESS_ERRORS: Counter "step_egress_errors_total" ["service", "target", "step"] "Of them, those that were answered with 400 or more, or not at all.";
+        STEP_EGRESS: Histogram "step_egress_seconds" ["service", "target", "step"] "Calls to other services, from sending to their answer; hosts that are none are elsewhere, as is what a call names that could not be sent. One that was not sent took no time.";
+        STEP_EGRESS_ERRORS: Counter "step_egress_errors_total" ["service", "target", "step"] "Of them, those that were answered with 400 or more, or not at all, or that could not be sent.";
         CELL_FAULTS: Counter "cell_faults_total" ["service", "kind"] "Calls of a cell's functions that did not return, by reason.";
         CELL_INSTANCES_MADE: Counter "cell_instances_started_total" ["service"] "Instances that were made.";
         CELL_MEMORY: Gauge "cell_memory_bytes" ["service"] "Linear memory of the instances of a cell, busy or ready.";

@@ -279,6 +279,23 @@ fn answer_that_is_not_sent_counts_as_an_error() {
     assert_eq!(sample(cells, "cell_responses_total{service=\"front\",code=\"2xx\"}"), 0);
 }
 
+/// A service that refuses most of its requests is not the faster for it.
+#[test]
+fn refusals_are_no_latencies() {
+    let admin = nobody();
+    let app = format!("[admin]\nlisten = \"{admin}\"\n{APP}[service.front]\nin_flight_max = 1\n");
+    let node = Run::app(&app).lanes(1).start();
+    until_ready(admin);
+    let mut slow = node.start_get("front", "/do/sleep:300");
+    node.until_begun(1);
+    for _ in 0..3 {
+        assert_eq!(node.get("front", "/").status, 503);
+    }
+    assert_eq!(slow.reply().status, 200);
+    assert_eq!(sample(admin, "service_request_duration_seconds_count{service=\"front\"}"), 1);
+    assert_eq!(sample(admin, "service_request_duration_seconds_bucket{service=\"front\",le=\"0.1\"}"), 0);
+}
+
 /// The port says truly what it has: each path answers, with the kind of content that it says.
 #[test]
 fn openapi_is_true() {

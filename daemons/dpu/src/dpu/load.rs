@@ -54,7 +54,7 @@ pub(super) struct Outcomes {
     failed: Cell<u64>,
     pub(super) refused: Cell<u64>,
     pub(super) abandoned: Cell<u64>,
-    /// From their heads to their ends.
+    /// Of those that were answered: from their heads to their ends.
     durations: RefCell<Histogram>,
 }
 
@@ -79,7 +79,7 @@ pub struct ServiceStats {
     pub abandoned: u64,
     /// Routed to it and not ended.
     pub in_flight: u64,
-    /// Of those that ended, from when the head was read until the answer was there.
+    /// Of those that were answered, from when the head was read until the answer was there.
     pub durations: Histogram,
 }
 
@@ -111,11 +111,10 @@ impl Load {
 
 impl Outcomes {
     fn end(&self, end: End, took: Option<Duration>) {
-        if let Some(took) = took {
-            self.durations.borrow_mut().record(took);
-        }
-        if let End::Answered { status: 500.. } = end {
-            add(&self.failed, 1);
+        if let End::Answered { status } = end {
+            // A refusal takes no time: with those of a flood a service would look the faster the more it refuses.
+            took.iter().for_each(|took| self.durations.borrow_mut().record(*took));
+            add(&self.failed, u64::from(status >= 500));
         }
         add(
             match end {

@@ -76,7 +76,7 @@ families! {
         SERVICE_REFUSED: Counter "service_requests_refused_total" ["service"] "Of these, answered by the mesh with an error.";
         SERVICE_ABANDONED: Counter "service_requests_abandoned_total" ["service"] "Of these, whose client went away first.";
         SERVICE_IN_FLIGHT: Gauge "service_inflight_requests" ["service"] "Requests of clients routed to a service and not ended.";
-        SERVICE_DURATION: Histogram "service_request_duration_seconds" ["service"] "Requests of clients, from when they were routed until their answer was there.";
+        SERVICE_DURATION: Histogram "service_request_duration_seconds" ["service"] "Requests of clients that a cell or a host answered, from when they were routed until their answer was there. What was refused, for a missed deadline too, or abandoned is not in it.";
         CONNECTIONS_OPEN: Gauge "connections_open" [] "Connections of clients.";
         TLS_FAILURES: Counter "tls_handshake_failures_total" [] "TLS handshakes that clients began and that came to nothing.";
         REQUEST_BODY_BYTES: Gauge "request_body_bytes" [] "Bytes of request bodies held.";

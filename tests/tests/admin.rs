@@ -279,6 +279,21 @@ fn answer_that_is_not_sent_counts_as_an_error() {
     assert_eq!(sample(cells, "cell_responses_total{service=\"front\",code=\"2xx\"}"), 0);
 }
 
+/// What breaks the contract is counted and logged, whether it is the answer of a handler, of a step, or a graph.
+#[test]
+fn broken_contracts_are_counted() {
+    let (node, cells) = counted("");
+    let count = || sample(cells, "cell_faults_total{service=\"front\",kind=\"contract\"}");
+    let broken = node.get("front", "/do/status:0");
+    assert_eq!((broken.status, broken.header("x-cellmesh-error")), (500, Some("cell-contract")));
+    assert_eq!(count(), 1);
+    assert_eq!((node.get("front", "/step/status:0").status, count()), (500, 2));
+    assert_eq!((node.get("front", "/bad-graph/empty-id").status, count()), (500, 3));
+    let line = node.log().wait_for("the answer", |line| line["message"] == "the answer cannot be sent");
+    assert_eq!((&line["kind"], &line["cell"]), (&"contract".into(), &"front".into()));
+    assert!(line["reason"].as_str().is_some_and(|why| why.contains("status 0")), "{line}");
+}
+
 /// A service that refuses most of its requests is not the faster for it.
 #[test]
 fn refusals_are_no_latencies() {

@@ -17,7 +17,7 @@ use super::egress::{self, Outgoing, Waiter};
 use super::requests::{Request, RequestId};
 use super::{Worker, reply};
 use crate::call::Ticket;
-use crate::host::{GuestCall, Returned, ReturnedBody, StepCall, StepInput};
+use crate::host::{CellFault, GuestCall, Returned, ReturnedBody, StepCall, StepInput};
 
 /// What hosts that are no services of the application are called in metrics, all together.
 const ELSEWHERE_NAME: &str = "elsewhere";
@@ -27,7 +27,7 @@ impl Worker {
     pub(super) fn respond_directly(&mut self, ticket: Ticket, returned: Returned) {
         let Some(request) = self.requests.get(ticket.request) else { return };
         let response = reply::of_handler(returned, &request.message.body);
-        self.end(ticket.request, response);
+        self.end_with(ticket.request, response);
     }
 
     /// The handler answered with a graph.
@@ -41,6 +41,7 @@ impl Worker {
             }
             Err(error) => {
                 let service = self.service_name(ticket.service);
+                self.hosted[ticket.service].meter.faulted(&CellFault::Contract(error.to_string()));
                 if let Some(request) = self.requests.get_mut(ticket.request) {
                     let Origin { request_id, trace_id } = request.origin();
                     tracing::warn!(cell = %service, request_id, trace_id, reason = %error, "graph refused");

@@ -114,7 +114,7 @@ families! {
         STEP_RUN: Histogram "step_run_seconds" ["service", "kind", "step"] "Of it, on a thread. What is left was spent waiting for the pool, a clock or a file.";
         STEP_EGRESS: Histogram "step_egress_seconds" ["service", "target", "step"] "Calls to other services, from sending to their answer; hosts that are none are elsewhere, as is what a call names that could not be sent. One that was not sent took no time.";
         STEP_EGRESS_ERRORS: Counter "step_egress_errors_total" ["service", "target", "step"] "Of them, those that were answered with 400 or more, or not at all, or that could not be sent.";
-        CELL_FAULTS: Counter "cell_faults_total" ["service", "kind"] "Calls of a cell's functions that did not return, by reason.";
+        CELL_FAULTS: Counter "cell_faults_total" ["service", "kind"] "Calls of a cell's functions that did not return what can be used, by reason. contract: a graph or an answer that breaks a rule, too.";
         CELL_INSTANCES_MADE: Counter "cell_instances_started_total" ["service"] "Instances that were made.";
         CELL_MEMORY: Gauge "cell_memory_bytes" ["service"] "Linear memory of the instances of a cell, busy or ready.";
         CELL_CPU: Counter "cell_cpu_seconds_total" ["service"] "Processor time of calls of a cell's functions, with the making of their instances. On threads of the pool, and on a lane of calls of a service that usually take 100 us or more there, it is the kernel's own count; of shorter ones one in sixty-four is measured, and the others count with the share of their time that these had. No more than the kernel has counted of the lane.";

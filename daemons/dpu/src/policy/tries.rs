@@ -16,7 +16,7 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::RequestMessage;
 
 use super::ServicePolicy;
-use super::breaker::{Breaker, BreakerState, Pass, Verdict};
+use super::breaker::{Breaker, BreakerState, Pass, Turn, Verdict};
 use super::budget::Budget;
 use super::hedge::{HedgePolicy, Latencies};
 use super::retry::{Retries, Tried};
@@ -100,11 +100,9 @@ impl Tries {
         self.breaker.as_mut().map_or(Ok(Pass::default()), |breaker| breaker.admit(now))
     }
 
-    /// A call has ended.
-    pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Nanos) {
-        if let Some(breaker) = &mut self.breaker {
-            breaker.settle(pass, verdict, now);
-        }
+    /// A call has ended: the circuit may have turned with it.
+    pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Nanos) -> Option<Turn> {
+        self.breaker.as_mut()?.settle(pass, verdict, now)
     }
 
     /// When a call that begins now has to end.

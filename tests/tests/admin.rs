@@ -70,8 +70,12 @@ fn books_balance_at_any_time() {
     let balance = || {
         let text = ask(admin, "GET", "/metrics").ok().text().to_owned();
         let of = |name: &str| -> u64 {
-            let line = text.lines().find_map(|line| line.strip_prefix(&format!("cellmesh_{name} ")));
-            line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+            let prefix = format!("cellmesh_{name}");
+            let samples = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+            let values = samples.map(|sample| sample.rsplit(' ').next().expect("a value"));
+            let values: Vec<u64> = values.map(|value| value.parse().expect("a number")).collect();
+            assert!(!values.is_empty(), "no {name} in {text}");
+            values.iter().sum()
         };
         let ended =
             of("requests_answered_total") + of("requests_refused_total") + of("requests_abandoned_total");
@@ -292,6 +296,48 @@ fn broken_contracts_are_counted() {
     let line = node.log().wait_for("the answer", |line| line["message"] == "the answer cannot be sent");
     assert_eq!((&line["kind"], &line["cell"]), (&"contract".into(), &"front".into()));
     assert!(line["reason"].as_str().is_some_and(|why| why.contains("status 0")), "{line}");
+}
+
+/// What is refused says why: connections, heads that are none, requests of no service, and those of one.
+#[test]
+fn refusals_have_reasons() {
+    let admin = nobody();
+    let limits =
+        "connections_per_address_max = 3\nheader_read_timeout = \"200ms\"\nbody_bytes_max = \"1KiB\"";
+    let node = Run::app(&format!("[admin]\nlisten = \"{admin}\"\n{APP}[dpu]\n{limits}\n")).start();
+    until_ready(admin);
+    let said = |text: &str| {
+        let mut wire = node.connect();
+        wire.send(text);
+        wire.reply().status
+    };
+    assert_eq!(said("NO HTTP\r\n\r\n"), 400);
+    assert_eq!(said(&format!("GET / HTTP/1.1\r\nhost: front\r\n{}\r\n", "a: b\r\n".repeat(200))), 431);
+    assert_eq!(said("GET / HTTP/1.1\r\nhost: x\r\nx-cellmesh-service: nosuch\r\n\r\n"), 503);
+    assert_eq!(said("POST / HTTP/1.1\r\nhost: front\r\ncontent-length: 2000\r\n\r\n"), 413);
+    let mut slow = node.connect();
+    slow.send("GET / HT");
+    slow.expect_close();
+    until("all connections are closed", || sample(admin, "connections_open") == 0);
+    let [_first, _second, _third] = [node.connect(), node.connect(), node.connect()];
+    until("they are open", || sample(admin, "connections_open") == 3);
+    assert_eq!(node.connect().reply().status, 503);
+    for (name, count) in [
+        ("heads_refused_total{reason=\"malformed\"}", 1),
+        ("heads_refused_total{reason=\"too-large\"}", 1),
+        ("heads_refused_total{reason=\"too-slow\"}", 1),
+        ("requests_refused_total{reason=\"unknown-service\"}", 1),
+        ("requests_refused_total{reason=\"body-too-large\"}", 1),
+        ("requests_refused_total{reason=\"bad-request\"}", 0),
+        ("service_requests_refused_total{service=\"front\",reason=\"body-too-large\"}", 1),
+        ("connections_refused_total{reason=\"per-address-max\"}", 1),
+        ("connections_refused_total{reason=\"connections-max\"}", 0),
+    ] {
+        assert_eq!(sample(admin, name), count, "{name}");
+    }
+    let text = ask(admin, "GET", "/metrics").ok().text().to_owned();
+    let of_service = text.lines().filter(|line| line.starts_with("cellmesh_service_requests_refused_total{"));
+    assert_eq!(of_service.count(), 1, "only reasons that there were");
 }
 
 /// A service that refuses most of its requests is not the faster for it.

@@ -66,18 +66,20 @@ families! {
     "Clients: what the DPU took in" {
         REQUESTS_RECEIVED: Counter "requests_received_total" [] "Requests whose head was read.";
         REQUESTS_ANSWERED: Counter "requests_answered_total" [] "Requests answered by a cell or a host.";
-        REQUESTS_REFUSED: Counter "requests_refused_total" [] "Requests answered by the mesh with an error.";
+        REQUESTS_REFUSED: Counter "requests_refused_total" ["reason"] "Requests answered by the mesh with an error, by reason: the word that the answer has in x-cellmesh-error.";
         REQUESTS_ABANDONED: Counter "requests_abandoned_total" [] "Requests whose client went away first.";
         REQUESTS_IN_FLIGHT: Gauge "inflight_requests" [] "Requests received and not ended.";
         SERVICE_RECEIVED: Counter "service_requests_received_total" ["service"] "Requests of clients routed to a service.";
         ROUTE_REQUESTS: Counter "route_requests_total" ["service", "route"] "Requests of clients by what has led to the service: their host, the service that they name (x-cellmesh-service, target_service), the first segment of their path, or nothing of it, which leads to the entry.";
         SERVICE_ANSWERED: Counter "service_requests_answered_total" ["service"] "Of these, answered by a cell or a host.";
         SERVICE_FAILED: Counter "service_requests_failed_total" ["service"] "Of the answered, those with a status of 500 or more.";
-        SERVICE_REFUSED: Counter "service_requests_refused_total" ["service"] "Of these, answered by the mesh with an error.";
+        SERVICE_REFUSED: Counter "service_requests_refused_total" ["service", "reason"] "Of these, answered by the mesh with an error, by reason; reasons that there were.";
         SERVICE_ABANDONED: Counter "service_requests_abandoned_total" ["service"] "Of these, whose client went away first.";
         SERVICE_IN_FLIGHT: Gauge "service_inflight_requests" ["service"] "Requests of clients routed to a service and not ended.";
         SERVICE_DURATION: Histogram "service_request_duration_seconds" ["service"] "Requests of clients that a cell or a host answered, from when they were routed until their answer was there. What was refused, for a missed deadline too, or abandoned is not in it.";
         CONNECTIONS_OPEN: Gauge "connections_open" [] "Connections of clients.";
+        CONNECTIONS_REFUSED: Counter "connections_refused_total" ["reason"] "Connections that were not taken up, by reason: connections-max and per-address-max are bounds of config, accept is the kernel, mostly for want of descriptors, once for each try.";
+        HEADS_REFUSED: Counter "heads_refused_total" ["reason"] "Heads over HTTP/1 that no request came of, by reason: malformed (400), too-large (431), too-slow (cut). They are not among the requests received. What is refused over HTTP/2 before a request is one is not seen.";
         TLS_FAILURES: Counter "tls_handshake_failures_total" [] "TLS handshakes that clients began and that came to nothing.";
         REQUEST_BODY_BYTES: Gauge "request_body_bytes" [] "Bytes of request bodies held.";
         ANSWER_BODY_BYTES: Gauge "answer_body_bytes" [] "Bytes of answers that clients have not taken.";

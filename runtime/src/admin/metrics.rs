@@ -118,6 +118,9 @@ impl Reloads {
     }
 }
 
+/// Of what runs the cells. It does not say so itself: a test compares this with the lock file.
+const WASMTIME_VERSION: &str = "48.0.8";
+
 /// The text of a scrape.
 pub(super) fn text(
     lanes: &[Counts],
@@ -125,7 +128,7 @@ pub(super) fn text(
     (exported, left_out): (Option<&Exported>, &LeftOut),
 ) -> String {
     let mut text = Text::default();
-    text.family(&f::BUILD_INFO, [(&[env!("CARGO_PKG_VERSION")][..], 1)]);
+    text.family(&f::BUILD_INFO, [(&[env!("CARGO_PKG_VERSION"), WASMTIME_VERSION][..], 1)]);
     of_process(&mut text);
     if let Some(reloads) = reloads {
         reloads.write(&mut text);
@@ -166,6 +169,9 @@ fn of_process(text: &mut Text) {
     }
     if let Some(descriptors) = usage.descriptors {
         text.one(&f::PROCESS_DESCRIPTORS, descriptors);
+    }
+    if let Some(started) = usage.started {
+        text.one(&f::PROCESS_START, Seconds(started));
     }
 }
 
@@ -524,6 +530,13 @@ mod tests {
         assert!(text.contains("\nprocess_cpu_seconds_total ") && !text.contains("code=\"3xx\""), "{text}");
         let names = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(names("# HELP"), names("# TYPE"));
+    }
+
+    /// What is said of wasmtime is what is built in.
+    #[test]
+    fn version_of_wasmtime_is_true() {
+        let lock = include_str!("../../../Cargo.lock");
+        assert!(lock.contains(&format!("name = \"wasmtime\"\nversion = \"{WASMTIME_VERSION}\"\n")));
     }
 
     /// A ring is counted by who writes it, wherever that is; what waits in it is the DPA's look.

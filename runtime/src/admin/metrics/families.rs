@@ -54,7 +54,7 @@ macro_rules! families {
 
 families! {
     "The process" {
-        BUILD_INFO: Gauge "build_info" ["version"] "Constant 1; the version is in the label.";
+        BUILD_INFO: Gauge "build_info" ["version", "wasmtime"] "Constant 1; the versions of the program and of wasmtime are in the labels.";
         CONFIG_RELOADS: Counter "config_reloads_total" ["outcome"] "Times that config was read again, by outcome.";
         CONFIG_LAST_RELOAD: Gauge "config_last_reload_success" [] "Whether the file was right when it was read last: 1 or 0.";
         TRACES_EXPORTED: Counter "traced_requests_total" ["outcome"] "Requests that were to be sent to the collector of traces, as cells and as the network side had them, by outcome: sent, failed, dropped for want of room.";
@@ -62,6 +62,7 @@ families! {
         PROCESS_CPU: Counter "process_cpu_seconds_total" [] "Processor time of all threads, from the kernel's own accounting.";
         PROCESS_MEMORY: Gauge "process_resident_memory_bytes" [] "Resident memory.";
         PROCESS_DESCRIPTORS: Gauge "process_open_fds" [] "Open file descriptors.";
+        PROCESS_START: Gauge "process_start_time_seconds" [] "When the process began, in seconds since 1970.";
     }
     "Clients: what the DPU took in" {
         REQUESTS_RECEIVED: Counter "requests_received_total" [] "Requests whose head was read.";
@@ -221,7 +222,9 @@ mod tests {
             let Family { name, kind, help, .. } = family;
             assert!(all[index + 1..].iter().all(|other| other.name != *name), "{name} is there twice");
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
-            assert_eq!(name.ends_with("_seconds"), *kind == Kind::Histogram, "{name}");
+            // An instant, and the name that every process has for it.
+            let is_span = name.ends_with("_seconds") && !name.ends_with("_time_seconds");
+            assert_eq!(is_span, *kind == Kind::Histogram, "{name}");
             assert!(help.ends_with('.') && !help.contains(['"', '\\', '\n']), "{name}: {help}");
         }
     }

@@ -174,6 +174,8 @@ def alert_queries():
     rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"]["groups"][0]["rules"]
     for rule in rules:
         left = re.sub(r"\s*(==|>|<)\s*[\d.]+\s*$", "", rule["expr"])
+        # What it misses is there.
+        left = re.sub(r"^absent\((.*)\)$", r"\1", left)
         yield f"alert {rule['alert']}", left.replace("[5m]", "[10s]").replace("[10m]", "[10s]")
 
 

@@ -84,7 +84,7 @@ families! {
         TLS_FAILURES: Counter "tls_handshake_failures_total" [] "TLS handshakes that clients began and that came to nothing.";
         REQUEST_BODY_BYTES: Gauge "request_body_bytes" [] "Bytes of request bodies held.";
         ANSWER_BODY_BYTES: Gauge "answer_body_bytes" [] "Bytes of answers that clients have not taken.";
-        BAD_RESPONSES: Counter "bad_responses_total" [] "Answers of cells that HTTP cannot say.";
+        BAD_RESPONSES: Counter "bad_responses_total" [] "Answers that HTTP cannot say. A worker looks at what its cells answer first (cell_faults_total, contract), so what is counted here came from a host off the node, or from a worker that did not look.";
     }
     "Off the node" {
         CALLS_RELAYED: Counter "calls_relayed_total" [] "Calls of workers that the DPU made or passed on.";

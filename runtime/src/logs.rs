@@ -3,9 +3,12 @@
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::reload::Handle;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterFn, ParseError};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
 
 /// What is logged where nobody asks for something else.
 const DEFAULT: &str = "info";
@@ -53,21 +56,26 @@ pub fn start() {
     let filter = asked.as_deref().map_or_else(|| Ok(EnvFilter::new(DEFAULT)), filter);
     let (filter, wrong) =
         filter.map_or_else(|why| (EnvFilter::new(DEFAULT), Some(why)), |right| (right, None));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let log = tracing_subscriber::registry().with(filter).with(FilterFn::new(is_bounded));
     if std::io::stderr().is_terminal() {
-        let log = log.with_filter_reloading();
-        let handle = log.reload_handle();
-        log.init();
-        keep(handle);
+        log.with(lines).init();
     } else {
-        let log = log.json().flatten_event(true).with_filter_reloading();
-        let handle = log.reload_handle();
-        log.init();
-        keep(handle);
+        log.with(lines.json().flatten_event(true)).init();
     }
+    keep(handle);
     if let Some(why) = wrong {
         tracing::warn!("RUST_LOG: {why}; logging {DEFAULT}");
     }
+}
+
+/// Whether a line may be written whatever filter is set. What watches config files says each change in their folder in trace: where
+/// the log is a file there, each line would lead to the next.
+fn is_bounded(line: &Metadata<'_>) -> bool {
+    let target = line.target();
+    let is_of_watcher = target == "notify" || target.starts_with("notify::");
+    !is_of_watcher || *line.level() <= Level::INFO
 }
 
 /// Who starts a second log has failed before this: a process has one.

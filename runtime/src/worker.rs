@@ -413,8 +413,14 @@ impl Worker {
 
     /// Sends the response of a request and forgets it.
     fn end(&mut self, id: RequestId, response: ResponseMessage) {
-        let Some(request) = self.requests.remove(id) else { return };
-        let response = reply::finish(response, &request.message);
+        self.end_with(id, Ok(response));
+    }
+
+    /// The same of one that may have broken the contract.
+    fn end_with(&mut self, id: RequestId, response: Result<ResponseMessage, CellFault>) {
+        let Some(mut request) = self.requests.remove(id) else { return };
+        let response = response.and_then(|response| reply::finish(response, &request.message));
+        let response = response.unwrap_or_else(|fault| self.broken(&mut request, &fault));
         let is_carried = self.port.can_carry(&response);
         if !is_carried {
             let cell = self.service_name(request.message.service);
@@ -429,6 +435,18 @@ impl Worker {
         let told = request.trace.is_recorded().then(|| response.clone());
         self.port.respond(request.slot, response);
         self.record(request, Some(status), told.as_ref());
+    }
+
+    /// The answer of a request whose own nobody could be sent.
+    fn broken(&self, request: &mut Request, fault: &CellFault) -> ResponseMessage {
+        let service = request.message.service;
+        self.hosted[service].meter.faulted(fault);
+        let cell = self.service_name(service);
+        let Origin { request_id, trace_id } = request.origin();
+        let kind = fault.kind();
+        tracing::warn!(%cell, request_id, trace_id, kind, reason = %fault, "the answer cannot be sent");
+        request.trace.failed(|| fault.to_string());
+        reply::broken(fault)
     }
 
     /// Keeps what was noted of a request that has ended, if somebody will want to see it.

@@ -70,8 +70,12 @@ fn books_balance_at_any_time() {
     let balance = || {
         let text = ask(admin, "GET", "/metrics").ok().text().to_owned();
         let of = |name: &str| -> u64 {
-            let line = text.lines().find_map(|line| line.strip_prefix(&format!("cellmesh_{name} ")));
-            line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+            let prefix = format!("cellmesh_{name}");
+            let samples = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+            let values = samples.map(|sample| sample.rsplit(' ').next().expect("a value"));
+            let values: Vec<u64> = values.map(|value| value.parse().expect("a number")).collect();
+            assert!(!values.is_empty(), "no {name} in {text}");
+            values.iter().sum()
         };
         let ended =
             of("requests_answered_total") + of("requests_refused_total") + of("requests_abandoned_total");
@@ -277,6 +281,80 @@ fn answer_that_is_not_sent_counts_as_an_error() {
     assert_eq!(node.get("front", "/do/big:200000").status, 502);
     assert_eq!(sample(cells, "cell_responses_total{service=\"front\",code=\"5xx\"}"), 1);
     assert_eq!(sample(cells, "cell_responses_total{service=\"front\",code=\"2xx\"}"), 0);
+}
+
+/// What breaks the contract is counted and logged, whether it is the answer of a handler, of a step, or a graph.
+#[test]
+fn broken_contracts_are_counted() {
+    let (node, cells) = counted("");
+    let count = || sample(cells, "cell_faults_total{service=\"front\",kind=\"contract\"}");
+    let broken = node.get("front", "/do/status:0");
+    assert_eq!((broken.status, broken.header("x-cellmesh-error")), (500, Some("cell-contract")));
+    assert_eq!(count(), 1);
+    assert_eq!((node.get("front", "/step/status:0").status, count()), (500, 2));
+    assert_eq!((node.get("front", "/bad-graph/empty-id").status, count()), (500, 3));
+    let line = node.log().wait_for("the answer", |line| line["message"] == "the answer cannot be sent");
+    assert_eq!((&line["kind"], &line["cell"]), (&"contract".into(), &"front".into()));
+    assert!(line["reason"].as_str().is_some_and(|why| why.contains("status 0")), "{line}");
+}
+
+/// What is refused says why: connections, heads that are none, requests of no service, and those of one.
+#[test]
+fn refusals_have_reasons() {
+    let admin = nobody();
+    let limits =
+        "connections_per_address_max = 3\nheader_read_timeout = \"200ms\"\nbody_bytes_max = \"1KiB\"";
+    let node = Run::app(&format!("[admin]\nlisten = \"{admin}\"\n{APP}[dpu]\n{limits}\n")).start();
+    until_ready(admin);
+    let said = |text: &str| {
+        let mut wire = node.connect();
+        wire.send(text);
+        wire.reply().status
+    };
+    assert_eq!(said("NO HTTP\r\n\r\n"), 400);
+    assert_eq!(said(&format!("GET / HTTP/1.1\r\nhost: front\r\n{}\r\n", "a: b\r\n".repeat(200))), 431);
+    assert_eq!(said("GET / HTTP/1.1\r\nhost: x\r\nx-cellmesh-service: nosuch\r\n\r\n"), 503);
+    assert_eq!(said("POST / HTTP/1.1\r\nhost: front\r\ncontent-length: 2000\r\n\r\n"), 413);
+    let mut slow = node.connect();
+    slow.send("GET / HT");
+    slow.expect_close();
+    until("all connections are closed", || sample(admin, "connections_open") == 0);
+    let [_first, _second, _third] = [node.connect(), node.connect(), node.connect()];
+    until("they are open", || sample(admin, "connections_open") == 3);
+    assert_eq!(node.connect().reply().status, 503);
+    for (name, count) in [
+        ("heads_refused_total{reason=\"malformed\"}", 1),
+        ("heads_refused_total{reason=\"too-large\"}", 1),
+        ("heads_refused_total{reason=\"too-slow\"}", 1),
+        ("requests_refused_total{reason=\"unknown-service\"}", 1),
+        ("requests_refused_total{reason=\"body-too-large\"}", 1),
+        ("requests_refused_total{reason=\"bad-request\"}", 0),
+        ("service_requests_refused_total{service=\"front\",reason=\"body-too-large\"}", 1),
+        ("connections_refused_total{reason=\"per-address-max\"}", 1),
+        ("connections_refused_total{reason=\"connections-max\"}", 0),
+    ] {
+        assert_eq!(sample(admin, name), count, "{name}");
+    }
+    let text = ask(admin, "GET", "/metrics").ok().text().to_owned();
+    let of_service = text.lines().filter(|line| line.starts_with("cellmesh_service_requests_refused_total{"));
+    assert_eq!(of_service.count(), 1, "only reasons that there were");
+}
+
+/// A service that refuses most of its requests is not the faster for it.
+#[test]
+fn refusals_are_no_latencies() {
+    let admin = nobody();
+    let app = format!("[admin]\nlisten = \"{admin}\"\n{APP}[service.front]\nin_flight_max = 1\n");
+    let node = Run::app(&app).lanes(1).start();
+    until_ready(admin);
+    let mut slow = node.start_get("front", "/do/sleep:300");
+    node.until_begun(1);
+    for _ in 0..3 {
+        assert_eq!(node.get("front", "/").status, 503);
+    }
+    assert_eq!(slow.reply().status, 200);
+    assert_eq!(sample(admin, "service_request_duration_seconds_count{service=\"front\"}"), 1);
+    assert_eq!(sample(admin, "service_request_duration_seconds_bucket{service=\"front\",le=\"0.1\"}"), 0);
 }
 
 /// The port says truly what it has: each path answers, with the kind of content that it says.

@@ -158,6 +158,21 @@ fn changed_files_are_noticed() {
     node.until("the old entry", |node| entry(node) == "hello");
 }
 
+/// What watches the file writes no line for each change of its folder, whatever is logged: with the log there, each line would lead
+/// to the next.
+#[test]
+fn watching_is_not_logged_in_trace() {
+    let app = App::new(true);
+    let node = Run::app(&app.text()).env("RUST_LOG", "trace,notify::inotify=trace").start();
+    node.replace_app(&App { entry: "unruly", ..app }.text());
+    node.until("the new entry", |node| entry(node) == "unruly");
+    let lines = node.log().lines();
+    assert!(lines.iter().any(|line| line["level"] == "TRACE"), "all is logged");
+    let of_watcher =
+        |line: &&serde_json::Value| line["target"].as_str().is_some_and(|at| at.starts_with("notify"));
+    assert_eq!(lines.iter().find(of_watcher), None);
+}
+
 /// Cells may call what the file says now; those in workers when these are started again, which is told.
 #[test]
 fn egress_of_cells_changes() {

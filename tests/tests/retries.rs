@@ -202,6 +202,16 @@ fn circuit_opens_and_closes() {
     }
     assert_eq!(mesh.count("circuit_open"), 0);
     assert!(mesh.count("circuit_openings_total") > 0);
+    let told = |message: &str| {
+        let lines = mesh.node.log().lines();
+        let of_it = lines
+            .iter()
+            .filter(|line| line["message"].as_str().is_some_and(|told| told.starts_with(message)));
+        of_it.map(|line| line["service"].to_string()).collect::<Vec<_>>()
+    };
+    let [opened, closed] = ["the circuit opened", "the circuit closed"].map(told);
+    assert_eq!((opened.len(), closed.len()), (1, 1), "neither for each refusal nor for each call that asks");
+    assert!(opened == closed && opened[0].len() > 2, "{opened:?} and {closed:?}");
 }
 
 /// Of the addresses of `back`, which is not on this node, those that fail are left out for `ejection`.

@@ -112,6 +112,25 @@ fn request_is_told_step_by_step() {
     );
 }
 
+/// A call that is refused before it is sent is a step that ran and failed: it is told, it is why the request failed, and it is counted.
+#[test]
+fn calls_that_are_not_sent_are_told() {
+    let (node, admin) = start("");
+    let refused = node.get("front", "/order?url=http://nosuch/");
+    assert_eq!((refused.status, refused.header("x-cellmesh-error")), (503, Some("egress")));
+    until("the request is kept", || kept(admin).len() == 1);
+    let told = newest(admin, "front");
+    let call = part(&told, "call#0");
+    assert_eq!((&call["target"], &call["status"]), (&"elsewhere".into(), &503.into()));
+    assert!(call["error"].as_str().is_some_and(|why| why.contains("\"nosuch\"")), "{told}");
+    assert_eq!(told["request"]["error"], call["error"]);
+    assert_eq!(told["critical_path"], serde_json::json!(["call#0"]));
+    let labels = "{service=\"front\",target=\"elsewhere\",step=\"call\"}";
+    for name in ["step_egress_seconds_count", "step_egress_errors_total"] {
+        assert_eq!(sample(admin, &format!("{name}{labels}")), 1, "{name}");
+    }
+}
+
 /// What failed is kept whatever its share, and says which step it was; so is what nobody waited for to its end.
 #[test]
 fn errors_are_kept() {

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -65,10 +65,36 @@ struct LaneHandle {
     accepted: mpsc::Sender<Accepted>,
 }
 
+/// Connections that were not taken up. A cheap handle on the counters of one acceptor.
+#[derive(Debug, Clone, Default)]
+pub struct TurnedAway(Arc<[AtomicU64; TurnedAway::REASONS.len()]>);
+
+/// Places in [`TurnedAway::REASONS`].
+const CONNECTIONS_MAX: usize = 0;
+const PER_ADDRESS_MAX: usize = 1;
+const ACCEPT: usize = 2;
+
+impl TurnedAway {
+    /// Why, in one word for metrics each.
+    pub const REASONS: [&'static str; 3] = ["connections-max", "per-address-max", "accept"];
+
+    fn count(&self, reason: usize) {
+        // Relaxed, here and below: counters that nothing else depends on.
+        self.0[reason].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many so far, by the places of [`TurnedAway::REASONS`].
+    pub(crate) fn counts(&self) -> [u64; Self::REASONS.len()] {
+        self.0.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
 /// A lane's end of the acceptor. `Send`: made where the acceptor is made, used on the lane's thread.
 #[derive(Debug)]
 pub struct LaneIntake {
     accepted: mpsc::Receiver<Accepted>,
+    /// Of the first lane: what it tells for all.
+    turned_away: Option<TurnedAway>,
 }
 
 /// A connection on its way to its lane. Counts as open on that lane and of its client until it is dropped.
@@ -164,8 +190,11 @@ impl Acceptor {
     /// `connections_max` open, and of one client `connections_per_address_max`. The intakes are in the order of the lanes.
     #[must_use]
     pub fn new(listener: StdListener, lanes: usize, config: &DpuConfig) -> (Self, Vec<LaneIntake>) {
-        let (lanes, intakes) = (0..lanes.max(1)).map(|_| lane()).unzip();
-        let lanes = Lanes { lanes, clients: Clients::default(), caps: ConnectionCaps::new(config) };
+        let (lanes, mut intakes): (_, Vec<LaneIntake>) = (0..lanes.max(1)).map(|_| lane()).unzip();
+        let turned_away = TurnedAway::default();
+        intakes[0].turned_away = Some(turned_away.clone());
+        let caps = ConnectionCaps::new(config);
+        let lanes = Lanes { lanes, clients: Clients::default(), caps, turned_away };
         (Self { listener, tls: None, lanes }, intakes)
     }
 
@@ -214,6 +243,7 @@ struct Lanes {
     lanes: Vec<LaneHandle>,
     clients: Clients,
     caps: ConnectionCaps,
+    turned_away: TurnedAway,
 }
 
 impl Lanes {
@@ -230,6 +260,7 @@ impl Lanes {
                 }
                 Err(error) if is_of_client(&error) => {}
                 Err(error) => {
+                    self.turned_away.count(ACCEPT);
                     tracing::warn!(%error, "cannot accept connections; trying again in {back_off:?}");
                     tokio::time::sleep(back_off).await;
                     back_off = (back_off * 2).min(BACK_OFF_MOST);
@@ -242,9 +273,11 @@ impl Lanes {
         let speaks_tls = tls.is_some();
         let caps = &self.caps.0;
         if self.open() >= caps.connections.load(Ordering::Relaxed) {
+            self.turned_away.count(CONNECTIONS_MAX);
             return refuse(&stream, FULL, speaks_tls);
         }
         let Some(counted_client) = self.clients.open(client, caps.per_address.load(Ordering::Relaxed)) else {
+            self.turned_away.count(PER_ADDRESS_MAX);
             return refuse(&stream, ADDRESS_FULL, speaks_tls);
         };
         let Ok(stream) = stream.into_std() else { return };
@@ -264,7 +297,7 @@ impl Lanes {
 
 fn lane() -> (LaneHandle, LaneIntake) {
     let (sender, accepted) = mpsc::channel(WAITING_MAX);
-    (LaneHandle { open: Arc::default(), accepted: sender }, LaneIntake { accepted })
+    (LaneHandle { open: Arc::default(), accepted: sender }, LaneIntake { accepted, turned_away: None })
 }
 
 impl LaneIntake {
@@ -272,6 +305,7 @@ impl LaneIntake {
     /// The connections it spawned go on after it ends.
     pub fn serve(mut self, dpu: Dpu) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {
+            self.turned_away.take().into_iter().for_each(|counts| dpu.tell_turned_away(counts));
             while let Some(Accepted { stream, client, tls, counted }) = self.accepted.recv().await {
                 match TcpStream::from_std(stream) {
                     Ok(tcp) => {

@@ -63,7 +63,7 @@ async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusa
         }
         Err(refusal) => {
             let (status, answer) = answer::of_refusal(dpu, received, &refusal);
-            received.refused(status, refusal.is_shed());
+            received.refused(status, refusal.reason(), refusal.is_shed());
             answer
         }
     }

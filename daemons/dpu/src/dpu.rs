@@ -49,9 +49,11 @@ use self::load::{Load, add};
 pub use self::request::Request;
 pub(crate) use self::settings::Settings;
 use self::tasks::Tasks;
+use crate::acceptor::TurnedAway;
 use crate::config::DpuConfig;
 use crate::egress::Egress;
-use crate::faults::Refusal;
+use crate::faults::{Reason, Refusal};
+use crate::ingress::HeadProblem;
 use crate::policy::{Permit, PolicyStats};
 use crate::request_id::RequestIds;
 use crate::routes::Routes;
@@ -79,6 +81,8 @@ struct Shared {
     written: Cell<[Batches; 2]>,
     /// Who wants to hear of clients' requests.
     spans: RefCell<Option<Rc<dyn Spans>>>,
+    /// What the acceptor did not take up, if this is the lane that tells it.
+    turned_away: RefCell<TurnedAway>,
     /// Links that were let go, ever.
     links_lost: Cell<u64>,
     calls: RefCell<Calls>,
@@ -113,6 +117,8 @@ pub struct DpuStats {
     pub answered: u64,
     /// Answered by the mesh: errors of the client, of the mesh, or of a cell.
     pub refused: u64,
+    /// Of these, by why: the places of [`Reason::ALL`].
+    pub refused_for: [u64; Reason::ALL.len()],
     /// The client went away first.
     pub abandoned: u64,
     /// Received and not ended.
@@ -143,6 +149,10 @@ pub struct DpuStats {
     pub bad_responses: u64,
     /// TLS handshakes that a client began and that came to nothing.
     pub tls_failed: u64,
+    /// Heads that no request came of, by the places of [`HeadProblem::ALL`].
+    pub heads_refused: [u64; HeadProblem::ALL.len()],
+    /// Connections that were not taken up, by the places of [`TurnedAway::REASONS`]: of all lanes, told by one.
+    pub connections_refused: [u64; TurnedAway::REASONS.len()],
     /// What was written into the rings to the DPA: small, bulk.
     pub written: [Batches; 2],
 }
@@ -162,6 +172,7 @@ impl Dpu {
             link: RefCell::new(None),
             written: Cell::default(),
             spans: RefCell::default(),
+            turned_away: RefCell::default(),
             links_lost: Cell::default(),
             calls: RefCell::new(Calls::new()),
             work: Notify::new(),
@@ -292,7 +303,8 @@ impl Dpu {
         DpuStats {
             received: load.requests.received.get(),
             answered: load.requests.answered.get(),
-            refused: load.requests.refused.get(),
+            refused: load.requests.refused(),
+            refused_for: load.requests.refused_for(),
             abandoned: load.requests.abandoned.get(),
             in_flight: load.requests.in_flight(),
             dispatched: load.dispatched.get(),
@@ -308,6 +320,8 @@ impl Dpu {
             egress_ejected: self.settings().clients.ejected(Nanos::now()),
             bad_responses: load.bad_responses.get(),
             tls_failed: load.tls_failed.get(),
+            heads_refused: load.heads_refused.each_ref().map(Cell::get),
+            connections_refused: self.0.turned_away.borrow().counts(),
             written: self.written(),
         }
     }
@@ -343,6 +357,15 @@ impl Dpu {
 
     pub(crate) fn count_bad_response(&self) {
         add(&self.0.load.bad_responses, 1);
+    }
+
+    pub(crate) fn count_head(&self, problem: HeadProblem) {
+        add(&self.0.load.heads_refused[problem as usize], 1);
+    }
+
+    /// This lane tells what the acceptor did not take up.
+    pub(crate) fn tell_turned_away(&self, turned_away: TurnedAway) {
+        *self.0.turned_away.borrow_mut() = turned_away;
     }
 
     pub(crate) fn count_tls_failure(&self) {

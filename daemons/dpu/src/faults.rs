@@ -4,11 +4,14 @@
 //! [`Refusal`], and a refusal becomes a status, a code for the header `x-cellmesh-error` and a
 //! text here and nowhere else. HTTP and the JSON bridge only differ in how they write it down.
 
+mod reason;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use cellmesh_shm::message::{Fault, ResponseMessage};
 
+pub use self::reason::Reason;
 use crate::forward::ERROR_HEADER;
 use crate::policy::Denied;
 use crate::policy::jwt::TokenError;
@@ -55,8 +58,8 @@ pub(crate) enum Refusal {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) status: u16,
-    /// Value of `x-cellmesh-error`: for programs.
-    pub(crate) code: &'static str,
+    /// Its word is the value of `x-cellmesh-error`: for programs.
+    pub(crate) reason: Reason,
     /// For people. Names the service where one is to blame.
     pub(crate) text: String,
     /// Value of `retry-after`, where trying again can help.
@@ -82,7 +85,7 @@ impl Refused {
 
     /// As an answer to a call of a cell.
     pub(crate) fn message(&self) -> ResponseMessage {
-        let mut head = format!("content-type: application/json\n{ERROR_HEADER}: {}\n", self.code);
+        let mut head = format!("content-type: application/json\n{ERROR_HEADER}: {}\n", self.reason.word());
         for (name, value) in self.advice() {
             head.push_str(&format!("{name}: {value}\n"));
         }
@@ -91,42 +94,59 @@ impl Refused {
 }
 
 impl Refusal {
-    /// Status, code and text.
+    /// Status, reason and text.
     pub(crate) fn describe(&self) -> Refused {
+        let refused = |status, text: &str| refused(status, self.reason(), text.to_owned());
         match self {
-            Self::BadRequest(why) => refused(400, "bad-request", why.clone()).closing(),
+            Self::BadRequest(why) => refused(400, why).closing(),
             Self::BodyTooLarge { limit } => {
-                refused(413, "body-too-large", format!("the body is longer than {limit}")).closing()
+                refused(413, &format!("the body is longer than {limit}")).closing()
             }
-            Self::HeadTooLarge => {
-                refused(431, "head-too-large", "the headers are too many or too long".to_owned()).closing()
-            }
-            Self::TargetTooLong { limit } => {
-                refused(414, "target-too-long", format!("path and query are longer than {limit}"))
-            }
-            Self::BodyTooSlow => {
-                refused(408, "body-too-slow", "the body did not arrive in time".to_owned()).closing()
-            }
-            Self::NotImplemented(what) => {
-                refused(501, "not-implemented", format!("{what} is not supported")).closing()
-            }
-            Self::UnknownService(unknown) => refused(503, "unknown-service", unknown.to_string()),
-            Self::Overloaded(what) => refused(503, "overloaded", format!("too many {what}")).retrying(),
-            Self::Draining => {
-                refused(503, "draining", "this server is stopping".to_owned()).retrying().closing()
-            }
-            Self::Detached => {
-                refused(503, "detached", "this server is not attached to its node".to_owned()).retrying()
-            }
+            Self::HeadTooLarge => refused(431, "the headers are too many or too long").closing(),
+            Self::TargetTooLong { limit } => refused(414, &format!("path and query are longer than {limit}")),
+            Self::BodyTooSlow => refused(408, "the body did not arrive in time").closing(),
+            Self::NotImplemented(what) => refused(501, &format!("{what} is not supported")).closing(),
+            Self::UnknownService(unknown) => refused(503, &unknown.to_string()),
+            Self::Overloaded(what) => refused(503, &format!("too many {what}")).retrying(),
+            Self::Draining => refused(503, "this server is stopping").retrying().closing(),
+            Self::Detached => refused(503, "this server is not attached to its node").retrying(),
             Self::Denied { denied, service } => of_policy(denied, service),
             Self::CircuitOpen { service, after } => circuit_open(service, *after),
             Self::Mesh { fault, service } => of_mesh(*fault, service),
-            Self::BadResponse { service, why } => refused(
-                502,
-                "bad-response",
-                format!("service \"{service}\" answered what cannot be sent: {why}"),
-            ),
+            Self::BadResponse { service, why } => {
+                refused(502, &format!("service \"{service}\" answered what cannot be sent: {why}"))
+            }
         }
+    }
+
+    /// Which of all reasons it is.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::BadRequest(_) => Reason::BadRequest,
+            Self::BodyTooLarge { .. } => Reason::BodyTooLarge,
+            Self::HeadTooLarge => Reason::HeadTooLarge,
+            Self::TargetTooLong { .. } => Reason::TargetTooLong,
+            Self::BodyTooSlow => Reason::BodyTooSlow,
+            Self::NotImplemented(_) => Reason::NotImplemented,
+            Self::UnknownService(_) => Reason::UnknownService,
+            Self::Overloaded(_) => Reason::Overloaded,
+            Self::Draining => Reason::Draining,
+            Self::Detached => Reason::Detached,
+            Self::Denied { denied, .. } => of_denied(denied),
+            Self::CircuitOpen { .. } => Reason::CircuitOpen,
+            Self::Mesh { fault, .. } => Reason::of(*fault),
+            Self::BadResponse { .. } => Reason::BadResponse,
+        }
+    }
+}
+
+fn of_denied(denied: &Denied) -> Reason {
+    match denied {
+        Denied::Rate { .. } => Reason::RateLimited,
+        Denied::InFlight => Reason::Overloaded,
+        Denied::Token(TokenError::Missing) => Reason::TokenMissing,
+        Denied::Token(TokenError::Invalid(_)) => Reason::TokenInvalid,
+        Denied::Token(TokenError::Claim { .. }) => Reason::TokenClaim,
     }
 }
 
@@ -156,8 +176,8 @@ impl Refusal {
     }
 }
 
-fn refused(status: u16, code: &'static str, text: String) -> Refused {
-    Refused { status, code, text, retry_after_s: None, authenticate: None, close: false }
+fn refused(status: u16, reason: Reason, text: String) -> Refused {
+    Refused { status, reason, text, retry_after_s: None, authenticate: None, close: false }
 }
 
 impl Refused {
@@ -175,10 +195,10 @@ fn of_policy(denied: &Denied, service: &str) -> Refused {
         Denied::Token(error) => of_token(error, service),
         Denied::Rate { wait } => Refused {
             retry_after_s: Some(whole_seconds(*wait)),
-            ..refused(429, "rate-limited", format!("requests of service \"{service}\" come too fast"))
+            ..refused(429, Reason::RateLimited, format!("requests of service \"{service}\" come too fast"))
         },
         Denied::InFlight => {
-            refused(503, "overloaded", format!("too many requests of service \"{service}\" in flight"))
+            refused(503, Reason::Overloaded, format!("too many requests of service \"{service}\" in flight"))
                 .retrying()
         }
     }
@@ -188,18 +208,18 @@ fn of_token(error: &TokenError, service: &str) -> Refused {
     let (refused, says) = match error {
         TokenError::Missing => {
             let text = format!("service \"{service}\" wants a token: authorization: Bearer TOKEN");
-            (refused(401, "token-missing", text), "Bearer".to_owned())
+            (refused(401, Reason::TokenMissing, text), "Bearer".to_owned())
         }
         TokenError::Invalid(why) => {
             let text = format!("service \"{service}\" does not take this token: {why}");
             let says = format!("Bearer error=\"invalid_token\", error_description=\"{why}\"");
-            (refused(401, "token-invalid", text), says)
+            (refused(401, Reason::TokenInvalid, text), says)
         }
         TokenError::Claim { claim } => {
             let text = format!(
                 "service \"{service}\" wants another value of the token's claim {claim} for this path"
             );
-            (refused(403, "token-claim", text), "Bearer error=\"insufficient_scope\"".to_owned())
+            (refused(403, Reason::TokenClaim, text), "Bearer error=\"insufficient_scope\"".to_owned())
         }
     };
     Refused { authenticate: Some(says), ..refused }
@@ -207,7 +227,7 @@ fn of_token(error: &TokenError, service: &str) -> Refused {
 
 fn circuit_open(service: &str, after: Duration) -> Refused {
     let text = format!("service \"{service}\" has failed too often and is left alone for now");
-    Refused { retry_after_s: Some(whole_seconds(after)), ..refused(503, "circuit-open", text) }
+    Refused { retry_after_s: Some(whole_seconds(after)), ..refused(503, Reason::CircuitOpen, text) }
 }
 
 /// Rounded up: who waits so long is let through.
@@ -229,7 +249,7 @@ fn of_mesh(fault: Fault, service: &str) -> Refused {
         Fault::Cancelled => format!("the request to service \"{service}\" was cancelled"),
         Fault::None | Fault::Internal => format!("the mesh failed on the way to service \"{service}\""),
     };
-    let described = refused(fault.status(), fault.code(), text);
+    let described = refused(fault.status(), Reason::of(fault), text);
     if fault == Fault::Overloaded { described.retrying() } else { described }
 }
 
@@ -249,7 +269,7 @@ mod tests {
         for refused in faults.map(mesh) {
             assert!((400..=599).contains(&refused.status), "{refused:?}");
             assert!(refused.text.contains("\"s1\""), "{refused:?}");
-            assert!(codes.insert((refused.code, refused.text)));
+            assert!(codes.insert((refused.reason.word(), refused.text)));
         }
         assert_eq!(mesh(Fault::NoWorker).status, 503);
         assert_eq!(mesh(Fault::Deadline).status, 504);

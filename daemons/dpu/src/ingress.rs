@@ -38,6 +38,32 @@ use crate::tls::Terms;
 
 pub(crate) use self::io::ClientIo as Client;
 
+/// Why no request came of a head of HTTP/1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadProblem {
+    /// It is none.
+    Malformed,
+    /// It has too many bytes or lines.
+    TooLarge,
+    /// It did not come in time.
+    TooSlow,
+}
+
+impl HeadProblem {
+    /// All of them: `ALL[problem as usize] == problem`.
+    pub const ALL: [Self; 3] = [Self::Malformed, Self::TooLarge, Self::TooSlow];
+
+    /// One word for metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too-large",
+            Self::TooSlow => "too-slow",
+        }
+    }
+}
+
 /// Serves one connection in cleartext until it closes. Spawn it on the lane that owns `dpu`.
 ///
 /// Every wait in it has a limit from [`crate::config::DpuConfig`]. Dropping it cuts the connection and
@@ -69,7 +95,7 @@ pub(crate) async fn serve(dpu: Dpu, tcp: TcpStream, client: IpAddr, tls: Option<
     let Some(stream) = stream else { return };
     let mut io = ClientIo::new(stream, client, &settings.config);
     io.standing().set_in_time(connection.is_in_time());
-    match sniff::protocol(&mut io, &connection, &settings.config, until).await {
+    match sniff::protocol(&dpu, &mut io, &connection, until).await {
         None => {}
         // Boxed: a connection that has said nothing yet has no room for them.
         Some(Protocol::Json) => Box::pin(bridge::serve(&dpu, io)).await,

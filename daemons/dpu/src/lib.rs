@@ -55,10 +55,11 @@ mod ingress;
 mod request_id;
 mod tls;
 
-pub use self::acceptor::{Acceptor, ConnectionCaps, LaneIntake};
+pub use self::acceptor::{Acceptor, ConnectionCaps, LaneIntake, TurnedAway};
 pub use self::config::{ConfigError, DpuConfig};
 pub use self::dpu::{Dpu, DpuStats, Request, ServiceStats};
+pub use self::faults::Reason;
 pub use self::histogram::Histogram;
-pub use self::ingress::serve_connection;
+pub use self::ingress::{HeadProblem, serve_connection};
 pub use self::routes::{Route, RouteQuery, Routes, RoutesError, ServiceName, UnknownService};
 pub use self::tls::{Tls, TlsProblem, TlsProblems, Validity};

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cellmesh_dpa::{DpaHost, DpaStats, WorkerCount};
 use cellmesh_dpu::policy::breaker::BreakerState;
 use cellmesh_dpu::policy::{PolicyStats, TryCounts};
-use cellmesh_dpu::{Dpu, DpuStats, Histogram, Route, ServiceStats};
+use cellmesh_dpu::{Dpu, DpuStats, HeadProblem, Histogram, Reason, Route, ServiceStats, TurnedAway};
 use cellmesh_shm::frame::FrameError;
 use cellmesh_shm::message::Fault;
 use cellmesh_shm::ring::Batches;
@@ -118,6 +118,9 @@ impl Reloads {
     }
 }
 
+/// Of what runs the cells. It does not say so itself: a test compares this with the lock file.
+const WASMTIME_VERSION: &str = "48.0.8";
+
 /// The text of a scrape.
 pub(super) fn text(
     lanes: &[Counts],
@@ -125,7 +128,7 @@ pub(super) fn text(
     (exported, left_out): (Option<&Exported>, &LeftOut),
 ) -> String {
     let mut text = Text::default();
-    text.family(&f::BUILD_INFO, [(&[env!("CARGO_PKG_VERSION")][..], 1)]);
+    text.family(&f::BUILD_INFO, [(&[env!("CARGO_PKG_VERSION"), WASMTIME_VERSION][..], 1)]);
     of_process(&mut text);
     if let Some(reloads) = reloads {
         reloads.write(&mut text);
@@ -167,6 +170,9 @@ fn of_process(text: &mut Text) {
     if let Some(descriptors) = usage.descriptors {
         text.one(&f::PROCESS_DESCRIPTORS, descriptors);
     }
+    if let Some(started) = usage.started {
+        text.one(&f::PROCESS_START, Seconds(started));
+    }
 }
 
 fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
@@ -174,7 +180,6 @@ fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
         |family: &Family, of: fn(&DpuStats) -> u64| text.one(family, dpus.iter().map(of).sum::<u64>());
     sum(&f::REQUESTS_RECEIVED, |dpu| dpu.received);
     sum(&f::REQUESTS_ANSWERED, |dpu| dpu.answered);
-    sum(&f::REQUESTS_REFUSED, |dpu| dpu.refused);
     sum(&f::REQUESTS_ABANDONED, |dpu| dpu.abandoned);
     sum(&f::REQUESTS_IN_FLIGHT, |dpu| dpu.in_flight);
     sum(&f::CALLS_RELAYED, |dpu| dpu.relayed);
@@ -188,6 +193,20 @@ fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
     sum(&f::CONNECTIONS_OPEN, |dpu| dpu.connections_open.into());
     sum(&f::REQUEST_BODY_BYTES, |dpu| dpu.buffered_bytes);
     sum(&f::ANSWER_BODY_BYTES, |dpu| dpu.answer_bytes);
+    refused_by(text, dpus);
+}
+
+/// What was refused, by reason. Zeros too: a rate misses what a series begins with.
+fn refused_by(text: &mut Text, dpus: &[DpuStats]) {
+    let mut by = |family: &Family, words: &[&str], of: &dyn Fn(&DpuStats, usize) -> u64| {
+        let samples = words.iter().enumerate().map(|(place, word)| {
+            (std::slice::from_ref(word), dpus.iter().map(|dpu| of(dpu, place)).sum::<u64>())
+        });
+        text.family(family, samples);
+    };
+    by(&f::REQUESTS_REFUSED, &Reason::ALL.map(Reason::word), &|dpu, place| dpu.refused_for[place]);
+    by(&f::HEADS_REFUSED, &HeadProblem::ALL.map(HeadProblem::word), &|dpu, place| dpu.heads_refused[place]);
+    by(&f::CONNECTIONS_REFUSED, &TurnedAway::REASONS, &|dpu, place| dpu.connections_refused[place]);
 }
 
 /// What all lanes know of each name.
@@ -212,10 +231,10 @@ fn of_services(text: &mut Text, services: &ByName<'_, ServiceStats>) {
     sums(text, &f::SERVICE_RECEIVED, services, |stats| stats.received);
     sums(text, &f::SERVICE_ANSWERED, services, |stats| stats.answered);
     sums(text, &f::SERVICE_FAILED, services, |stats| stats.failed);
-    sums(text, &f::SERVICE_REFUSED, services, |stats| stats.refused);
     sums(text, &f::SERVICE_ABANDONED, services, |stats| stats.abandoned);
     sums(text, &f::SERVICE_IN_FLIGHT, services, |stats| stats.in_flight);
     routes_of(text, services);
+    refused_of(text, services);
     let durations: BTreeMap<&str, Histogram> = services
         .iter()
         .map(|(service, lanes)| {
@@ -238,6 +257,17 @@ fn routes_of(text: &mut Text, services: &ByName<'_, ServiceStats>) {
     });
     let counts: Vec<([&str; 2], u64)> = counts.collect();
     text.family(&f::ROUTE_REQUESTS, counts.iter().map(|(labels, count)| (&labels[..], count)));
+}
+
+/// Why requests for each service were refused. Only reasons that there were: of all services, all would be too many.
+fn refused_of(text: &mut Text, services: &ByName<'_, ServiceStats>) {
+    let counts = services.iter().flat_map(|(service, lanes)| {
+        let of = |reason: Reason| lanes.iter().map(|stats| stats.refused_for[reason as usize]).sum::<u64>();
+        let counts = Reason::ALL.map(|reason| ([*service, reason.word()], of(reason)));
+        counts.into_iter().filter(|(_, count)| *count > 0)
+    });
+    let counts: Vec<([&str; 2], u64)> = counts.collect();
+    text.family(&f::SERVICE_REFUSED, counts.iter().map(|(labels, count)| (&labels[..], count)));
 }
 
 fn of_policies(text: &mut Text, lanes: &[Counts]) {
@@ -424,7 +454,9 @@ mod tests {
 
     /// What one lane says.
     fn counts_of_lane() -> Counts {
-        let dpu = DpuStats { received: 5, answered: 3, refused: 1, in_flight: 1, ..DpuStats::default() };
+        let mut dpu = DpuStats { received: 5, answered: 3, refused: 1, in_flight: 1, ..DpuStats::default() };
+        dpu.refused_for[Reason::Overloaded as usize] = 1;
+        dpu.heads_refused[HeadProblem::TooSlow as usize] = 2;
         let tries = Some(TryCounts { retries: 4, circuit: BreakerState::Open, ..TryCounts::default() });
         let policy =
             PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1, tries };
@@ -436,6 +468,8 @@ mod tests {
             routes: [0, 2, 0, 0],
             ..ServiceStats::default()
         };
+        let mut service = service;
+        service.refused_for[Reason::BodyTooLarge as usize] = 1;
         let cell = CellStats {
             received: 4,
             answered: [0, 0, 3, 0, 0, 1],
@@ -465,6 +499,11 @@ mod tests {
             "cellmesh_requests_received_total 10",
             "# TYPE cellmesh_inflight_requests gauge",
             "cellmesh_inflight_requests 2",
+            "cellmesh_requests_refused_total{reason=\"overloaded\"} 2",
+            "cellmesh_requests_refused_total{reason=\"bad-request\"} 0",
+            "cellmesh_service_requests_refused_total{service=\"s\",reason=\"body-too-large\"} 2",
+            "cellmesh_heads_refused_total{reason=\"too-slow\"} 4",
+            "cellmesh_connections_refused_total{reason=\"per-address-max\"} 0",
             "cellmesh_ring_frames_total 7",
             "cellmesh_service_workers{service=\"s\"} 6",
             "cellmesh_service_workers_ejected{service=\"s\"} 2",
@@ -491,6 +530,13 @@ mod tests {
         assert!(text.contains("\nprocess_cpu_seconds_total ") && !text.contains("code=\"3xx\""), "{text}");
         let names = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(names("# HELP"), names("# TYPE"));
+    }
+
+    /// What is said of wasmtime is what is built in.
+    #[test]
+    fn version_of_wasmtime_is_true() {
+        let lock = include_str!("../../../Cargo.lock");
+        assert!(lock.contains(&format!("name = \"wasmtime\"\nversion = \"{WASMTIME_VERSION}\"\n")));
     }
 
     /// A ring is counted by who writes it, wherever that is; what waits in it is the DPA's look.

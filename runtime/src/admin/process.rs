@@ -11,6 +11,8 @@ pub(super) struct Usage {
     pub(super) memory_bytes: Option<u64>,
     /// Open file descriptors.
     pub(super) descriptors: Option<usize>,
+    /// When it began, since 1970.
+    pub(super) started: Option<Duration>,
 }
 
 impl Usage {
@@ -27,6 +29,37 @@ impl Usage {
             memory_bytes: pages.map(|pages| pages * rustix::param::page_size() as u64),
             // One of them is for this look.
             descriptors: descriptors.map(|descriptors| descriptors.count().saturating_sub(1)),
+            started: started(),
         }
+    }
+}
+
+/// The 22nd field is the time from the start of the system until that of the process, in ticks; names in parentheses, the 2nd
+/// field, may have spaces. Source: proc_pid_stat(5), proc_stat(5).
+fn started() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let system = std::fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = system.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let ticks_per_second = rustix::param::clock_ticks_per_second().max(1);
+    let millis = ticks.saturating_mul(1000) / ticks_per_second;
+    Some(Duration::from_secs(boot) + Duration::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// This process began before now, and not long ago; the kernel tells its own start to the second.
+    #[test]
+    fn start_is_in_the_past() {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        let started = Usage::now().started.expect("Linux");
+        assert!(
+            started <= now + Duration::from_secs(2) && now < started + Duration::from_secs(3600),
+            "{started:?}"
+        );
     }
 }

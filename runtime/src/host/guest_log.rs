@@ -77,7 +77,11 @@ impl GuestLog {
         Self { cause: cause.clone(), ..self.clone() }
     }
 
+    /// A line without text is none: a panic of a cell begins with one.
     fn write_line(&self, line: &[u8]) {
+        if line.trim_ascii().is_empty() {
+            return;
+        }
         let (allowed, dropped) = {
             let mut budget = lock(&self.budget);
             budget.admit(Instant::now())
@@ -217,6 +221,18 @@ mod tests {
         cause.set(Bytes::new());
         let lines = logged(|| log.write_line(b"hello"));
         assert!(lines.iter().all(|line| line.contains("hello") && !line.contains("_id")), "{lines:?}");
+    }
+
+    /// A panic of a cell begins with an empty line: that says nothing, and takes nothing of the budget.
+    #[test]
+    fn lines_without_text_are_left_out() {
+        let log = GuestLog::pair(&"s".into()).1;
+        let [json, _] = logged(|| {
+            let mut writer = LineWriter { log: log.clone(), line: Vec::new() };
+            writer.push(b"\n\r\nthread panicked\n  \n");
+        });
+        assert_eq!(json.lines().count(), 1, "{json}");
+        assert!(json.contains("thread panicked"), "{json}");
     }
 
     /// Lines past the budget are counted, and the count comes with the next second's first line.

@@ -34,7 +34,8 @@ pub(super) async fn again(cell: &Cell, recording: &Recording) -> anyhow::Result<
     }
     let mut replay = Replay { cell, message, answers, steps: Vec::new() };
     let (plan, response) = replay.handle().await?;
-    let response = Message::of_response(&reply::finish(response, &replay.message));
+    let response = reply::finish(response, &replay.message).unwrap_or_else(|fault| reply::broken(&fault));
+    let response = Message::of_response(&response);
     Ok(Course { plan, steps: replay.steps, response })
 }
 
@@ -51,7 +52,8 @@ impl Replay<'_> {
         let limits = &self.cell.setup().limits;
         Ok(match self.call(handle_call(&self.message), limits.handler_timeout).await {
             Ok(GuestReturn::Handled(Decision::Response(returned))) => {
-                (None, reply::of_handler(returned, &self.message.body))
+                let response = reply::of_handler(returned, &self.message.body);
+                (None, response.unwrap_or_else(|fault| reply::broken(&fault)))
             }
             Ok(GuestReturn::Handled(Decision::Graph(plan))) => return self.graph(*plan).await,
             Ok(GuestReturn::Stepped(_) | GuestReturn::Built(_)) => {

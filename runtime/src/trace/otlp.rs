@@ -154,7 +154,7 @@ fn of_graph(record: &RequestRecord, graph: GraphRecord) -> Value {
         known.push(("cellmesh.graph.steps", integer((plan.steps.len() + plan.steps_left_out) as u64)));
     }
     let start = record.started + graph.start;
-    json!({
+    let mut span = json!({
         "traceId": trace_id(record.ids),
         "spanId": span_id(graph.id),
         "parentSpanId": span_id(record.ids.span_id),
@@ -163,7 +163,12 @@ fn of_graph(record: &RequestRecord, graph: GraphRecord) -> Value {
         "startTimeUnixNano": nanos(start),
         "endTimeUnixNano": nanos(start + graph.took),
         "attributes": attributes(known),
-    })
+    });
+    // What the graph came to is what the request did.
+    if record.status.is_none_or(|status| status >= 500) {
+        span["status"] = json!({ "code": ERROR, "message": record.error.as_deref().unwrap_or_default() });
+    }
+    span
 }
 
 fn of_part(record: &RequestRecord, span: &SpanRecord) -> Value {

@@ -27,15 +27,26 @@ pub(crate) fn error(status: u16, code: &str, text: &str, step: Option<&str>) -> 
 }
 
 /// The answer that a handler gave by itself. `of_request`: the body of the request.
-pub(crate) fn of_handler(returned: Returned, of_request: &Bytes) -> ResponseMessage {
+/// # Errors
+/// How it breaks the contract.
+pub(crate) fn of_handler(returned: Returned, of_request: &Bytes) -> Result<ResponseMessage, CellFault> {
     let body = match returned.body {
         ReturnedBody::Bytes(body) => body,
         ReturnedBody::OfRequest => of_request.clone(),
         ReturnedBody::OfInput(_) => {
-            return error(500, "cell-contract", "response.body: of-input, but a handler has no inputs", None);
+            return Err(contract("response.body: of-input, but a handler has no inputs".into()));
         }
     };
-    ResponseMessage { status: returned.status, fault: Fault::None, head: returned.headers, body }
+    Ok(ResponseMessage { status: returned.status, fault: Fault::None, head: returned.headers, body })
+}
+
+fn contract(why: String) -> CellFault {
+    CellFault::Contract(why)
+}
+
+/// The answer for one that broke the contract.
+pub(crate) fn broken(fault: &CellFault) -> ResponseMessage {
+    error(fault.status(), &format!("cell-{}", fault.kind()), &fault.to_string(), None)
 }
 
 /// The answer for a handler that did not return.
@@ -64,18 +75,23 @@ pub(crate) fn of_graph(response: Response, engine: &Engine) -> ResponseMessage {
 
 /// Makes `response` fit to leave: a status that is one, header lines that are some, none that belong to a single
 /// connection, and the tracing headers of `request`.
-pub(crate) fn finish(response: ResponseMessage, request: &RequestMessage) -> ResponseMessage {
+/// # Errors
+/// How it breaks the contract.
+pub(crate) fn finish(
+    response: ResponseMessage,
+    request: &RequestMessage,
+) -> Result<ResponseMessage, CellFault> {
     if response.fault != Fault::None {
-        return response;
+        return Ok(response);
     }
     if !STATUSES.contains(&response.status) {
-        let text = format!("the cell answered with status {}: must be from 200 to 599", response.status);
-        return error(500, "cell-contract", &text, None);
+        let status = response.status;
+        return Err(contract(format!("it answered with status {status}: must be from 200 to 599")));
     }
     if let Err(why) = HeaderLines(&response.head).check(HeadLimits::with_added()) {
-        return error(500, "cell-contract", &format!("the cell answered with a bad header: {why}"), None);
+        return Err(contract(format!("it answered with a bad header: {why}")));
     }
-    ResponseMessage { head: finish_head(response.head, request.headers()), ..response }
+    Ok(ResponseMessage { head: finish_head(response.head, request.headers()), ..response })
 }
 
 /// Header lines of a message that a cell made, without those of a single connection, with the tracing headers of
@@ -163,8 +179,8 @@ mod tests {
     #[test]
     fn heads_are_finished() {
         let cause = request("host: a\ntraceparent: 00-1\nx-request-id: 7\n");
-        let response =
-            finish(answer(200, "content-length: 3\nconnection: close\nx-request-id: 8\nx: y\n"), &cause);
+        let given = answer(200, "content-length: 3\nconnection: close\nx-request-id: 8\nx: y\n");
+        let response = finish(given, &cause).expect("a good answer");
         assert_eq!(&response.head[..], b"x-request-id: 8\nx: y\ntraceparent: 00-1\n");
     }
 
@@ -181,9 +197,10 @@ mod tests {
         let cause = request("");
         for (status, head) in [(101, ""), (42, ""), (600, ""), (200, "no header\n"), (200, "a: b\r\nc: d\n")]
         {
-            let response = finish(answer(status, head), &cause);
+            let response = broken(&finish(answer(status, head), &cause).expect_err(head));
             assert_eq!(response.status, 500, "{status} {head:?}");
-            assert!(response.body.starts_with(b"{\"error\":\"the cell answered with"), "{:?}", response.body);
+            let says = b"{\"error\":\"the cell broke its contract: it answered with";
+            assert!(response.body.starts_with(says), "{:?}", response.body);
         }
     }
 }

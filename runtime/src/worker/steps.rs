@@ -1,20 +1,23 @@
 //! Graphs: from a plan to its response. The engine says what comes next; this file does it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cellmesh_dpu::ServiceName;
+use cellmesh_dpu::egress::ELSEWHERE;
 use cellmesh_dpu::origin::Origin;
 use cellmesh_graph::{
     Action, BuiltRequests, Engine, EngineError, OutgoingBody, OutgoingRequest, Plan, StepIndex, StepResult,
 };
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::ids::CallId;
+use cellmesh_shm::ids::{CallId, ServiceId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
 use super::egress::{self, Outgoing, Waiter};
 use super::requests::{Request, RequestId};
 use super::{Worker, reply};
 use crate::call::Ticket;
-use crate::host::{GuestCall, Returned, ReturnedBody, StepCall, StepInput};
+use crate::host::{CellFault, GuestCall, Returned, ReturnedBody, StepCall, StepInput};
 
 /// What hosts that are no services of the application are called in metrics, all together.
 const ELSEWHERE_NAME: &str = "elsewhere";
@@ -24,7 +27,7 @@ impl Worker {
     pub(super) fn respond_directly(&mut self, ticket: Ticket, returned: Returned) {
         let Some(request) = self.requests.get(ticket.request) else { return };
         let response = reply::of_handler(returned, &request.message.body);
-        self.end(ticket.request, response);
+        self.end_with(ticket.request, response);
     }
 
     /// The handler answered with a graph.
@@ -38,6 +41,7 @@ impl Worker {
             }
             Err(error) => {
                 let service = self.service_name(ticket.service);
+                self.hosted[ticket.service].meter.faulted(&CellFault::Contract(error.to_string()));
                 if let Some(request) = self.requests.get_mut(ticket.request) {
                     let Origin { request_id, trace_id } = request.origin();
                     tracing::warn!(cell = %service, request_id, trace_id, reason = %error, "graph refused");
@@ -105,8 +109,8 @@ impl Worker {
         let message = match message {
             Ok(message) => message,
             Err(result) => {
-                request.trace.came(step, &result);
-                return tell(request, |engine| engine.on_answer(step, *result));
+                let span = request.trace.call(step, ELSEWHERE, self.now);
+                return self.not_sent(id, step, ELSEWHERE, span, *result);
             }
         };
         let may_repeat = self.retry_worker_lost && message.is_idempotent();
@@ -134,11 +138,25 @@ impl Worker {
             }
             Err(refused) => {
                 let result = egress::refused(refused.why, self.routes.name(service));
-                request.trace.answered(span, self.now, result.status, result.error.as_deref());
-                request.trace.came(step, &result);
-                tell(request, |engine| engine.on_answer(step, result));
+                self.not_sent(id, step, service, span, result);
             }
         }
+    }
+
+    /// A call that could not be sent is answered at once, and counts as one that was sent and failed.
+    fn not_sent(
+        &mut self,
+        id: RequestId,
+        step: StepIndex,
+        service: ServiceId,
+        span: Option<usize>,
+        result: StepResult,
+    ) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        let target = self.routes.name(service).map_or(ELSEWHERE_NAME, ServiceName::as_str);
+        let meter = &self.hosted[request.message.service].meter;
+        meter.called_other(target, request.step_id(step), Duration::ZERO, true);
+        came_to(request, step, span, self.now, result);
     }
 
     /// A call to another service has its outcome.
@@ -157,9 +175,7 @@ impl Worker {
             return self.advance(id);
         }
         let result = egress::answer(message, self.routes.name(service));
-        request.trace.answered(span, self.now, result.status, result.error.as_deref());
-        request.trace.came(step, &result);
-        tell(request, |engine| engine.on_answer(step, result));
+        came_to(request, step, span, self.now, result);
         self.advance(id);
     }
 
@@ -200,6 +216,13 @@ impl Worker {
         tell(request, what);
         self.advance(id);
     }
+}
+
+/// A call has its outcome, whoever it is of: noted, and told to the graph.
+fn came_to(request: &mut Request, step: StepIndex, span: Option<usize>, now: Nanos, result: StepResult) {
+    request.trace.answered(span, now, result.status, result.error.as_deref());
+    request.trace.came(step, &result);
+    tell(request, |engine| engine.on_answer(step, result));
 }
 
 fn tell(request: &mut Request, what: impl FnOnce(&mut Engine) -> Result<(), EngineError>) {

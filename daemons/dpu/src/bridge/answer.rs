@@ -59,7 +59,7 @@ pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal) -> (
     let refused = refusal.describe();
     let mut headers = BTreeMap::from([
         ("content-type", Cow::Borrowed("application/json")),
-        (ERROR_HEADER, Cow::Borrowed(refused.code)),
+        (ERROR_HEADER, Cow::Borrowed(refused.reason.word())),
     ]);
     headers.extend(refused.advice().map(|(name, value)| (name, Cow::Owned(value))));
     let body = refused.body();

@@ -12,9 +12,10 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 
 use super::{Dpu, Settings};
-use crate::faults::Refusal;
+use crate::faults::{Reason, Refusal};
 use crate::forward::Head;
 use crate::histogram::Histogram;
+use crate::ingress::HeadProblem;
 use crate::origin::Origin;
 use crate::request_id::RequestIds;
 use crate::routes::{Route, Routes};
@@ -35,6 +36,8 @@ pub(super) struct Load {
     pub(super) relayed: Cell<u64>,
     pub(super) bad_responses: Cell<u64>,
     pub(super) tls_failed: Cell<u64>,
+    /// By the places of [`HeadProblem::ALL`].
+    pub(super) heads_refused: [Cell<u64>; HeadProblem::ALL.len()],
 }
 
 /// Of one service.
@@ -52,9 +55,10 @@ pub(super) struct Outcomes {
     pub(super) answered: Cell<u64>,
     /// Of these, with a status of 500 or more.
     failed: Cell<u64>,
-    pub(super) refused: Cell<u64>,
+    /// By the places of [`Reason::ALL`].
+    refused: [Cell<u64>; Reason::ALL.len()],
     pub(super) abandoned: Cell<u64>,
-    /// From their heads to their ends.
+    /// Of those that were answered: from their heads to their ends.
     durations: RefCell<Histogram>,
 }
 
@@ -75,11 +79,13 @@ pub struct ServiceStats {
     pub failed: u64,
     /// Answered by the mesh.
     pub refused: u64,
+    /// Of these, by why: the places of [`Reason::ALL`].
+    pub refused_for: [u64; Reason::ALL.len()],
     /// The client went away first.
     pub abandoned: u64,
     /// Routed to it and not ended.
     pub in_flight: u64,
-    /// Of those that ended, from when the head was read until the answer was there.
+    /// Of those that were answered, from when the head was read until the answer was there.
     pub durations: Histogram,
 }
 
@@ -91,6 +97,7 @@ impl ServiceStats {
         self.answered += other.answered;
         self.failed += other.failed;
         self.refused += other.refused;
+        self.refused_for.iter_mut().zip(other.refused_for).for_each(|(sum, more)| *sum += more);
         self.abandoned += other.abandoned;
         self.in_flight += other.in_flight;
         self.durations.add(&other.durations);
@@ -111,25 +118,32 @@ impl Load {
 
 impl Outcomes {
     fn end(&self, end: End, took: Option<Duration>) {
-        if let Some(took) = took {
-            self.durations.borrow_mut().record(took);
-        }
-        if let End::Answered { status: 500.. } = end {
-            add(&self.failed, 1);
+        if let End::Answered { status } = end {
+            // A refusal takes no time: with those of a flood a service would look the faster the more it refuses.
+            took.iter().for_each(|took| self.durations.borrow_mut().record(*took));
+            add(&self.failed, u64::from(status >= 500));
         }
         add(
             match end {
                 End::Abandoned => &self.abandoned,
                 End::Answered { .. } => &self.answered,
-                End::Refused { .. } => &self.refused,
+                End::Refused { reason, .. } => &self.refused[reason as usize],
             },
             1,
         );
     }
 
     pub(super) fn in_flight(&self) -> u64 {
-        let ended = self.answered.get() + self.refused.get() + self.abandoned.get();
+        let ended = self.answered.get() + self.refused() + self.abandoned.get();
         self.received.get() - ended
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.iter().map(Cell::get).sum()
+    }
+
+    pub(super) fn refused_for(&self) -> [u64; Reason::ALL.len()] {
+        self.refused.each_ref().map(Cell::get)
     }
 }
 
@@ -142,7 +156,8 @@ impl OfService {
             received: outcomes.received.get(),
             answered: outcomes.answered.get(),
             failed: outcomes.failed.get(),
-            refused: outcomes.refused.get(),
+            refused: outcomes.refused(),
+            refused_for: outcomes.refused_for(),
             abandoned: outcomes.abandoned.get(),
             in_flight: outcomes.in_flight(),
             durations: outcomes.durations.borrow().clone(),
@@ -164,6 +179,7 @@ enum End {
     },
     Refused {
         status: u16,
+        reason: Reason,
         /// No cell or host had it.
         is_shed: bool,
     },
@@ -281,8 +297,8 @@ impl Received {
     }
 
     /// The mesh answered. `is_shed`: before a cell or a host had the request.
-    pub(crate) fn refused(&mut self, status: u16, is_shed: bool) {
-        self.end = End::Refused { status, is_shed };
+    pub(crate) fn refused(&mut self, status: u16, reason: Reason, is_shed: bool) {
+        self.end = End::Refused { status, reason, is_shed };
     }
 }
 
@@ -293,7 +309,7 @@ impl Received {
         let (status, is_shed) = match self.end {
             End::Abandoned => (None, !self.dispatched),
             End::Answered { status } => (Some(status), false),
-            End::Refused { status, is_shed } => (Some(status), is_shed),
+            End::Refused { status, is_shed, .. } => (Some(status), is_shed),
         };
         let Some(service) = self.settings.routes.services().get(place) else { return };
         let Head { bytes, method_len, target_len, .. } = &self.head;

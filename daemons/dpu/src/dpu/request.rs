@@ -12,7 +12,7 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
 use super::{Call, Dpu, Received};
-use crate::faults::Refusal;
+use crate::faults::{Reason, Refusal};
 use crate::forward::Head;
 use crate::policy::Permit;
 
@@ -40,7 +40,7 @@ impl Dpu {
             Ok((call, permit)) => Ok(Request { call, permit, received }),
             Err(refusal) => {
                 let fault = refusal.fault();
-                received.refused(fault.status(), refusal.is_shed());
+                received.refused(fault.status(), refusal.reason(), refusal.is_shed());
                 Err(fault)
             }
         }
@@ -79,7 +79,8 @@ impl Future for Request {
             if message.fault == Fault::None {
                 self.received.answered(message.status);
             } else {
-                self.received.refused(message.fault.status(), message.fault.is_shed());
+                let fault = message.fault;
+                self.received.refused(fault.status(), Reason::of(fault), fault.is_shed());
             }
         }
         answer

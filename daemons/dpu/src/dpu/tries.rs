@@ -24,27 +24,39 @@ use super::{Dpu, Settings};
 use crate::egress::Way;
 use crate::faults::Refusal;
 use crate::policy::Tries;
-use crate::policy::breaker::{Pass, Verdict};
+use crate::policy::breaker::{Pass, Turn, Verdict};
 use crate::policy::retry::{Outcome, Tried, Trigger};
 
 type Exchanged = Result<ResponseMessage, Refusal>;
 
 /// Leave for a call: however the call ends, the pass comes back.
 struct Leave<'p> {
-    tries: &'p RefCell<Tries>,
+    asked: Asked<'p>,
     pass: Pass,
     verdict: Verdict,
 }
 
 impl<'p> Leave<'p> {
-    fn new(tries: &'p RefCell<Tries>, pass: Pass) -> Self {
-        Self { tries, pass, verdict: Verdict::Nothing }
+    fn new(asked: Asked<'p>, pass: Pass) -> Self {
+        Self { asked, pass, verdict: Verdict::Nothing }
     }
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        self.tries.borrow_mut().settle(&self.pass, self.verdict, Nanos::now());
+        let turn = self.asked.tries.borrow_mut().settle(&self.pass, self.verdict, Nanos::now());
+        let service =
+            || self.asked.settings.routes.name(self.asked.message.service).map(tracing::field::display);
+        match turn {
+            Some(Turn::Opened) => {
+                tracing::warn!(
+                    service = service(),
+                    "the circuit opened: it is left alone until a call succeeds"
+                )
+            }
+            Some(Turn::Closed) => tracing::info!(service = service(), "the circuit closed"),
+            None => {}
+        }
     }
 }
 
@@ -115,7 +127,7 @@ impl Dpu {
         loop {
             let admitted = tries.borrow_mut().admit_message(message, Nanos::now());
             let leave = match admitted {
-                Ok(pass) => Leave::new(tries, pass),
+                Ok(pass) => Leave::new(asked, pass),
                 Err(after) => return last.unwrap_or_else(|| Err(circuit_open(asked, after))),
             };
             if retries > 0 {
@@ -144,7 +156,7 @@ impl Dpu {
         }
         let hedge = tries.borrow_mut().hedge(Nanos::now());
         let Some(pass) = hedge else { return first.await };
-        let mut second = pin!(self.try_once(asked, Leave::new(tries, pass)));
+        let mut second = pin!(self.try_once(asked, Leave::new(asked, pass)));
         let is_good = |tried: &(Exchanged, Outcome)| tried.1.verdict() == Verdict::Success;
         let (mut tried, mut second_won) = tokio::select! {
             tried = &mut first => (tried, false),

@@ -111,7 +111,7 @@ fn written_refusal(refused: &Refused) -> Answer {
     *answer.status_mut() = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ERROR_HEADER, HeaderValue::from_static(refused.code));
+    headers.insert(ERROR_HEADER, HeaderValue::from_static(refused.reason.word()));
     for (name, value) in refused.advice() {
         // Whatever is said there is of our own words; what is not goes without.
         if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::answer::{self, Answer};
 use super::io::{ClientIo, Standing};
-use super::{body, check};
+use super::{HeadProblem, body, check};
 use crate::config::DpuConfig;
 use crate::dpu::{Connection, Dpu, Received};
 use crate::faults::Refusal;
@@ -60,7 +60,23 @@ pub(super) async fn serve_http1(dpu: &Dpu, mut io: ClientIo, connection: &Connec
         Pin::new(&mut http).graceful_shutdown();
         Pin::new(&mut http).poll(cx)
     });
-    log_end(served.await);
+    let served = served.await;
+    if let Some(problem) = problem_of_head(&served, &standing) {
+        dpu.count_head(problem);
+    }
+    log_end(served);
+}
+
+/// Why the last head of a connection was refused, if it was. The parser has answered it.
+fn problem_of_head(served: &hyper::Result<()>, standing: &Standing) -> Option<HeadProblem> {
+    let error = served.as_ref().err()?;
+    if standing.is_head_slow() {
+        return Some(HeadProblem::TooSlow);
+    }
+    if error.is_parse_too_large() {
+        return Some(HeadProblem::TooLarge);
+    }
+    error.is_parse().then_some(HeadProblem::Malformed)
 }
 
 /// Serves HTTP/2 until the connection closes.
@@ -180,7 +196,7 @@ async fn serve_request(
         }
         Err(refusal) => {
             let answer = answer::of_refusal(&dpu, &received, &refusal, &parts);
-            received.refused(answer.status().as_u16(), refusal.is_shed());
+            received.refused(answer.status().as_u16(), refusal.reason(), refusal.is_shed());
             answer
         }
     };

@@ -44,6 +44,8 @@ pub(crate) struct Standing {
     ambiguous: Cell<bool>,
     /// The connection was there before a drain.
     in_time: Cell<bool>,
+    /// A head did not come in time.
+    head_slow: Cell<bool>,
     /// Who is at the other end.
     peer: Peer,
 }
@@ -71,6 +73,10 @@ impl Standing {
 
     pub(crate) fn is_ambiguous(&self) -> bool {
         self.ambiguous.get()
+    }
+
+    pub(crate) fn is_head_slow(&self) -> bool {
+        self.head_slow.get()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -258,6 +264,7 @@ impl ClientIo {
         }
         if let Some(since) = self.head_since {
             ready!(self.read_timer.poll(cx, since + self.limits.header_read));
+            self.standing.head_slow.set(true);
             self.read_ended = true;
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

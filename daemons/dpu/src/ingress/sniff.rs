@@ -7,9 +7,10 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout_at};
 
+use super::HeadProblem;
 use super::io::ClientIo;
 use crate::config::DpuConfig;
-use crate::dpu::Connection;
+use crate::dpu::{Connection, Dpu};
 
 /// What every HTTP/2 client with prior knowledge sends first. Source: RFC 9113, 3.4.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,16 +31,23 @@ pub(super) enum Protocol {
 /// Reads until the protocol is clear and puts the bytes back. `None`: the client left, or said nothing
 /// `until` then.
 pub(super) async fn protocol(
+    dpu: &Dpu,
     io: &mut ClientIo,
     connection: &Connection,
-    config: &DpuConfig,
     until: Instant,
 ) -> Option<Protocol> {
+    let settings = dpu.settings();
     let mut early = BytesMut::with_capacity(FIRST_READ_BYTES);
-    let reading = read_until_clear(io, &mut early, connection, config);
-    let protocol = timeout_at(until, reading).await.ok()??;
+    let reading = read_until_clear(io, &mut early, connection, &settings.config);
+    let Ok(protocol) = timeout_at(until, reading).await else {
+        // Who has said nothing has not begun.
+        if !early.is_empty() {
+            dpu.count_head(HeadProblem::TooSlow);
+        }
+        return None;
+    };
     io.put_back(early);
-    Some(protocol)
+    protocol
 }
 
 async fn read_until_clear(

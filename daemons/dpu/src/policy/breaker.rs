@@ -105,6 +105,15 @@ pub(crate) enum Verdict {
 /// Of a pass that says nothing: no state is reached so late.
 const NO_TURN: u64 = u64::MAX;
 
+/// What people are told of a breaker. That one call asked in vain is none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Calls went through so far.
+    Opened,
+    /// The call that asked has succeeded.
+    Closed,
+}
+
 impl Breaker {
     pub(crate) fn new(policy: BreakerPolicy) -> Self {
         Self { policy, state: State::Closed { failures: 0 }, turn: 0, asking: None, openings: 0 }
@@ -145,10 +154,21 @@ impl Breaker {
     }
 
     /// The call of `pass` has ended.
-    pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Nanos) {
+    pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Nanos) -> Option<Turn> {
         if pass.turn != self.turn {
-            return;
+            return None;
         }
+        let before = self.state();
+        self.judge(verdict, now);
+        match (before, self.state()) {
+            (BreakerState::Closed, BreakerState::Open) => Some(Turn::Opened),
+            (BreakerState::HalfOpen, BreakerState::Closed) => Some(Turn::Closed),
+            _ => None,
+        }
+    }
+
+    /// A call of this state has ended.
+    fn judge(&mut self, verdict: Verdict, now: Nanos) {
         match (self.state, verdict) {
             (State::Closed { failures }, Verdict::Failure) if failures + 1 >= self.policy.failures_max => {
                 self.open_for(self.policy.open.0, now);
@@ -250,7 +270,7 @@ mod tests {
         let pass = breaker.admit(at_ms(100)).expect("the time is over");
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert_eq!(breaker.admit(at_ms(100)), Err(100 * MS));
-        breaker.settle(&pass, Verdict::Success, at_ms(101));
+        assert_eq!(breaker.settle(&pass, Verdict::Success, at_ms(101)), Some(Turn::Closed));
         assert_eq!(breaker.state(), BreakerState::Closed);
         call(&mut breaker, Verdict::Success, 101).expect("closed");
     }

@@ -16,7 +16,7 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::RequestMessage;
 
 use super::ServicePolicy;
-use super::breaker::{Breaker, BreakerState, Pass, Verdict};
+use super::breaker::{Breaker, BreakerState, Pass, Turn, Verdict};
 use super::budget::Budget;
 use super::hedge::{HedgePolicy, Latencies};
 use super::retry::{Retries, Tried};
@@ -107,11 +107,9 @@ impl Tries {
         breaker.admit_of(now, message.hops > 0, || message.headers().get(REQUEST_ID))
     }
 
-    /// A call has ended.
-    pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Nanos) {
-        if let Some(breaker) = &mut self.breaker {
-            breaker.settle(pass, verdict, now);
-        }
+    /// A call has ended: the circuit may have turned with it.
+    pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Nanos) -> Option<Turn> {
+        self.breaker.as_mut()?.settle(pass, verdict, now)
     }
 
     /// When a call that begins now has to end.

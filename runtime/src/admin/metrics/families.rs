@@ -54,7 +54,7 @@ macro_rules! families {
 
 families! {
     "The process" {
-        BUILD_INFO: Gauge "build_info" ["version"] "Constant 1; the version is in the label.";
+        BUILD_INFO: Gauge "build_info" ["version", "wasmtime"] "Constant 1; the versions of the program and of wasmtime are in the labels.";
         CONFIG_RELOADS: Counter "config_reloads_total" ["outcome"] "Times that config was read again, by outcome.";
         CONFIG_LAST_RELOAD: Gauge "config_last_reload_success" [] "Whether the file was right when it was read last: 1 or 0.";
         TRACES_EXPORTED: Counter "traced_requests_total" ["outcome"] "Requests that were to be sent to the collector of traces, as cells and as the network side had them, by outcome: sent, failed, dropped for want of room.";
@@ -62,26 +62,29 @@ families! {
         PROCESS_CPU: Counter "process_cpu_seconds_total" [] "Processor time of all threads, from the kernel's own accounting.";
         PROCESS_MEMORY: Gauge "process_resident_memory_bytes" [] "Resident memory.";
         PROCESS_DESCRIPTORS: Gauge "process_open_fds" [] "Open file descriptors.";
+        PROCESS_START: Gauge "process_start_time_seconds" [] "When the process began, in seconds since 1970.";
     }
     "Clients: what the DPU took in" {
         REQUESTS_RECEIVED: Counter "requests_received_total" [] "Requests whose head was read.";
         REQUESTS_ANSWERED: Counter "requests_answered_total" [] "Requests answered by a cell or a host.";
-        REQUESTS_REFUSED: Counter "requests_refused_total" [] "Requests answered by the mesh with an error.";
+        REQUESTS_REFUSED: Counter "requests_refused_total" ["reason"] "Requests answered by the mesh with an error, by reason: the word that the answer has in x-cellmesh-error.";
         REQUESTS_ABANDONED: Counter "requests_abandoned_total" [] "Requests whose client went away first.";
         REQUESTS_IN_FLIGHT: Gauge "inflight_requests" [] "Requests received and not ended.";
         SERVICE_RECEIVED: Counter "service_requests_received_total" ["service"] "Requests of clients routed to a service.";
         ROUTE_REQUESTS: Counter "route_requests_total" ["service", "route"] "Requests of clients by what has led to the service: their host, the service that they name (x-cellmesh-service, target_service), the first segment of their path, or nothing of it, which leads to the entry.";
         SERVICE_ANSWERED: Counter "service_requests_answered_total" ["service"] "Of these, answered by a cell or a host.";
         SERVICE_FAILED: Counter "service_requests_failed_total" ["service"] "Of the answered, those with a status of 500 or more.";
-        SERVICE_REFUSED: Counter "service_requests_refused_total" ["service"] "Of these, answered by the mesh with an error.";
+        SERVICE_REFUSED: Counter "service_requests_refused_total" ["service", "reason"] "Of these, answered by the mesh with an error, by reason; reasons that there were.";
         SERVICE_ABANDONED: Counter "service_requests_abandoned_total" ["service"] "Of these, whose client went away first.";
         SERVICE_IN_FLIGHT: Gauge "service_inflight_requests" ["service"] "Requests of clients routed to a service and not ended.";
-        SERVICE_DURATION: Histogram "service_request_duration_seconds" ["service"] "Requests of clients, from when they were routed until their answer was there.";
+        SERVICE_DURATION: Histogram "service_request_duration_seconds" ["service"] "Requests of clients that a cell or a host answered, from when they were routed until their answer was there. What was refused, for a missed deadline too, or abandoned is not in it.";
         CONNECTIONS_OPEN: Gauge "connections_open" [] "Connections of clients.";
+        CONNECTIONS_REFUSED: Counter "connections_refused_total" ["reason"] "Connections that were not taken up, by reason: connections-max and per-address-max are bounds of config, accept is the kernel, mostly for want of descriptors, once for each try.";
+        HEADS_REFUSED: Counter "heads_refused_total" ["reason"] "Heads over HTTP/1 that no request came of, by reason: malformed (400), too-large (431), too-slow (cut). They are not among the requests received. What is refused over HTTP/2 before a request is one is not seen.";
         TLS_FAILURES: Counter "tls_handshake_failures_total" [] "TLS handshakes that clients began and that came to nothing.";
         REQUEST_BODY_BYTES: Gauge "request_body_bytes" [] "Bytes of request bodies held.";
         ANSWER_BODY_BYTES: Gauge "answer_body_bytes" [] "Bytes of answers that clients have not taken.";
-        BAD_RESPONSES: Counter "bad_responses_total" [] "Answers of cells that HTTP cannot say.";
+        BAD_RESPONSES: Counter "bad_responses_total" [] "Answers that HTTP cannot say. A worker looks at what its cells answer first (cell_faults_total, contract), so what is counted here came from a host off the node, or from a worker that did not look.";
     }
     "Off the node" {
         CALLS_RELAYED: Counter "calls_relayed_total" [] "Calls of workers that the DPU made or passed on.";
@@ -112,9 +115,9 @@ families! {
         STEP_DURATION: Histogram "step_duration_seconds" ["service", "kind", "step"] "Calls of a cell's functions, from when they were wanted to their end: handler, internal step, builder.";
         STEP_QUEUE: Histogram "step_queue_seconds" ["service", "kind", "step"] "Of it, until an instance was free.";
         STEP_RUN: Histogram "step_run_seconds" ["service", "kind", "step"] "Of it, on a thread. What is left was spent waiting for the pool, a clock or a file.";
-        STEP_EGRESS: Histogram "step_egress_seconds" ["service", "target", "step"] "Calls to other services, from sending to their answer; hosts that are none are elsewhere.";
-        STEP_EGRESS_ERRORS: Counter "step_egress_errors_total" ["service", "target", "step"] "Of them, those that were answered with 400 or more, or not at all.";
-        CELL_FAULTS: Counter "cell_faults_total" ["service", "kind"] "Calls of a cell's functions that did not return, by reason.";
+        STEP_EGRESS: Histogram "step_egress_seconds" ["service", "target", "step"] "Calls to other services, from sending to their answer; hosts that are none are elsewhere, as is what a call names that could not be sent. One that was not sent took no time.";
+        STEP_EGRESS_ERRORS: Counter "step_egress_errors_total" ["service", "target", "step"] "Of them, those that were answered with 400 or more, or not at all, or that could not be sent.";
+        CELL_FAULTS: Counter "cell_faults_total" ["service", "kind"] "Calls of a cell's functions that did not return what can be used, by reason. contract: a graph or an answer that breaks a rule, too.";
         CELL_INSTANCES_MADE: Counter "cell_instances_started_total" ["service"] "Instances that were made.";
         CELL_MEMORY: Gauge "cell_memory_bytes" ["service"] "Linear memory of the instances of a cell, busy or ready.";
         CELL_CPU: Counter "cell_cpu_seconds_total" ["service"] "Processor time of calls of a cell's functions, with the making of their instances. On threads of the pool, and on a lane of calls of a service that usually take 100 us or more there, it is the kernel's own count; of shorter ones one in sixty-four is measured, and the others count with the share of their time that these had. No more than the kernel has counted of the lane.";
@@ -219,7 +222,9 @@ mod tests {
             let Family { name, kind, help, .. } = family;
             assert!(all[index + 1..].iter().all(|other| other.name != *name), "{name} is there twice");
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
-            assert_eq!(name.ends_with("_seconds"), *kind == Kind::Histogram, "{name}");
+            // An instant, and the name that every process has for it.
+            let is_span = name.ends_with("_seconds") && !name.ends_with("_time_seconds");
+            assert_eq!(is_span, *kind == Kind::Histogram, "{name}");
             assert!(help.ends_with('.') && !help.contains(['"', '\\', '\n']), "{name}: {help}");
         }
     }

@@ -62,44 +62,43 @@ fn told(message: &str, others: &[&str]) -> (String, String) {
 }
 
 /// Takes out what stands at this place of the file, and says its path: the innermost key that it belongs to.
-fn take(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<String> {
-    let has = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
-    let name = table
-        .iter()
-        .find(|(key, value)| has(key.span()) || has(value.span()) || is_inside(value.get_ref(), span))
-        .map(|(key, _)| key.clone())?;
-    let shown = name.get_ref().to_string();
-    let value = table.get_mut(shown.as_str())?;
-    if !has(name.span())
-        && let Some(inner) = take_inside(value.get_mut(), span)
-    {
-        return Some(format!("{shown}{inner}"));
+fn take(table: &mut DeTable<'_>, place: &Range<usize>) -> Option<String> {
+    let (key, _) =
+        table.iter().find(|(key, value)| is_in(&key.span(), place) || is_in_value(value, place))?;
+    let (name, is_key) = (key.get_ref().to_string(), is_in(&key.span(), place));
+    let value = table.get_mut(name.as_str())?;
+    if !is_key && let Some(inner) = take_inside(value.get_mut(), place) {
+        return Some(format!("{name}{inner}"));
     }
-    table.remove(shown.as_str());
-    Some(shown)
+    table.remove(name.as_str());
+    Some(name)
 }
 
-/// A table that is written as `[a.b]` does not stand inside of `[a]`.
-fn is_inside(value: &DeValue<'_>, span: &Range<usize>) -> bool {
-    let has = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
-    match value {
-        DeValue::Table(table) => table
-            .iter()
-            .any(|(key, value)| has(key.span()) || has(value.span()) || is_inside(value.get_ref(), span)),
-        DeValue::Array(items) => items.iter().any(|item| has(item.span()) || is_inside(item.get_ref(), span)),
-        _ => false,
+fn take_inside(value: &mut DeValue<'_>, place: &Range<usize>) -> Option<String> {
+    if let DeValue::Table(table) = value {
+        return take(table, place).map(|inner| format!(".{inner}"));
     }
+    let DeValue::Array(items) = value else { return None };
+    items.iter_mut().enumerate().find_map(|(index, item)| {
+        let DeValue::Table(table) = item.get_mut() else { return None };
+        take(table, place).map(|inner| format!("[{index}].{inner}"))
+    })
 }
 
-fn take_inside(value: &mut DeValue<'_>, span: &Range<usize>) -> Option<String> {
-    match value {
-        DeValue::Table(table) => take(table, span).map(|inner| format!(".{inner}")),
-        DeValue::Array(items) => items.iter_mut().enumerate().find_map(|(index, item)| {
-            let DeValue::Table(table) = item.get_mut() else { return None };
-            take(table, span).map(|inner| format!("[{index}].{inner}"))
-        }),
-        _ => None,
-    }
+fn is_in(outer: &Range<usize>, place: &Range<usize>) -> bool {
+    outer.start <= place.start && place.end <= outer.end
+}
+
+/// Also in what belongs to it: a table that is written as `[a.b]` does not stand inside of `[a]`.
+fn is_in_value(value: &Spanned<DeValue<'_>>, place: &Range<usize>) -> bool {
+    let is_inside = if let DeValue::Table(table) = value.get_ref() {
+        table.iter().any(|(key, value)| is_in(&key.span(), place) || is_in_value(value, place))
+    } else if let DeValue::Array(items) = value.get_ref() {
+        items.iter().any(|item| is_in_value(item, place))
+    } else {
+        false
+    };
+    is_inside || is_in(&value.span(), place)
 }
 
 /// Notes and takes out values that fit no key, whatever it takes: a type would take some of them for text.

@@ -80,10 +80,15 @@ fn decoded(text: &str) -> Option<String> {
     is_well_formed.then(|| bytes.decode_utf8().ok()).flatten().map(Into::into)
 }
 
-/// A UUID of version 4: no two processes have the same. Source: RFC 9562.
+/// A UUID of version 4: no two processes have the same, on whatever machines. Source: RFC 9562.
 fn random_id() -> String {
-    let random = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
-    let bits = random & !(0xF << 76) & !(0b11 << 62) | 0x4 << 76 | 0b10 << 62;
+    /// Bits of the version and of the variant, and what is in them.
+    const SET: [(u128, u128); 2] = [(0xF << 76, 0x4 << 76), (0b11 << 62, 0b10 << 62)];
+    let mut random = [0; 16];
+    // Without the kernel's there is still the time of the start.
+    let random =
+        getrandom::fill(&mut random).map_or_else(|_| fastrand::u128(..), |()| u128::from_ne_bytes(random));
+    let bits = SET.iter().fold(random, |bits, (mask, set)| (bits & !mask) | set);
     let digits = format!("{bits:032x}");
     let mut id = digits[..8].to_owned();
     for part in [&digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]] {

@@ -167,10 +167,12 @@ impl DpaHost {
     /// Its name may be given to another at once: nobody may detach it by that name any more.
     fn on_closed(&self, closed: &Closed) {
         self.0.bells.remove(closed.endpoint);
-        if let Some(peer) = self.0.peers.borrow_mut().remove(&closed.endpoint) {
-            peer.endpoints.borrow_mut().retain(|other| *other != closed.endpoint);
-            let Closed { endpoint, rule, slow } = closed;
-            tracing::warn!(endpoint = endpoint.0, services = peer.services, rule, "endpoint closed");
+        let Closed { endpoint, rule, slow } = closed;
+        let peer = self.0.peers.borrow_mut().remove(endpoint);
+        let services = peer.as_ref().map_or("", |peer| &peer.services);
+        tracing::warn!(endpoint = endpoint.0, services, rule, "endpoint closed");
+        if let Some(peer) = peer {
+            peer.endpoints.borrow_mut().retain(|other| other != endpoint);
             peer.offended.set(peer.offended.get() || !slow);
             peer.expelled.notify_one();
         }
@@ -323,7 +325,7 @@ impl DpaHost {
     ) -> Result<(Rc<Peer>, Welcome, Vec<LinkFds>), String> {
         let services = self.admitted_services(hello, admission)?;
         let profile = hello.profile.unwrap_or(self.0.config.profile);
-        let peer = Rc::new(Peer { services: hello.services.join(", "), ..Peer::default() });
+        let peer = Rc::new(Peer { services: listed(&hello.services), ..Peer::default() });
         let mut links = Vec::new();
         for _ in 0..hello.lanes {
             match self.attach(hello.role, &services, profile, &peer) {

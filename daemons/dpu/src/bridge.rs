@@ -34,7 +34,7 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
     let standing = io.standing();
     loop {
         let mut received = dpu.receive();
-        let object = match received.admit(false) {
+        let object = match received.admit(standing.is_in_time()) {
             Ok(()) => inbox.next(&mut io, &mut received).await,
             Err(refusal) => Err(refusal),
         };

@@ -179,7 +179,8 @@ fn route(received: &Received, parts: &Parts, host: Option<&str>) -> Result<(Serv
     received.settings().routes.route(query).map_err(Refusal::UnknownService)
 }
 
-/// What the node that called us says; a client that says so without being one harms itself alone.
+/// What the node that called us says; a client that says so without being one is at its limit sooner, and may get a bounded number
+/// of calls through a circuit that asks.
 fn hops(parts: &Parts) -> Result<u8, Refusal> {
     let Some(said) = parts.headers.get(HOPS_HEADER) else { return Ok(0) };
     let hops = said.to_str().ok().and_then(|text| text.parse().ok());

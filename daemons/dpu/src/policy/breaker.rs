@@ -10,8 +10,9 @@
 //!
 //! - A call that is let through gets a `Pass`, which comes back with what the call came to.
 //! - While it is open, nothing else closes it than the one call that asks: answers of calls from before say nothing of now.
-//! - What that call causes goes through beside it: a service that calls itself could not answer it otherwise, and would be left
-//!   alone for ever. A call is known by the id of the request that it belongs to.
+//! - A call that asks may take longer than the next one waits: then several ask, and the first that ends decides.
+//! - What a call that asks causes goes through beside it, up to a bound: a service that calls itself could not answer it otherwise, and
+//!   would be left alone for ever. A call is known by the id of the request that it belongs to.
 //! - Pure: time is passed in. Source: Nygard, "Release It!"; the failure accrual of Linkerd.
 
 use std::time::Duration;
@@ -57,8 +58,10 @@ pub(crate) struct Breaker {
     state: State,
     /// Times that the state has changed: a pass of an earlier state is told by it.
     turn: u64,
-    /// The id of the request of the call that asks, or asked last.
-    asking: Option<Box<[u8]>>,
+    /// The ids of the requests of the calls that ask, the latest last. At most [`ASKING_MAX`].
+    asking: Vec<Box<[u8]>>,
+    /// Calls that went through beside those that ask.
+    caused: u32,
     openings: u64,
 }
 
@@ -102,6 +105,12 @@ pub(crate) enum Verdict {
     Nothing,
 }
 
+/// Calls that ask at the same time and are known by their ids.
+const ASKING_MAX: usize = 4;
+
+/// Calls that go through beside those that ask: ids are what clients say, so that one of them could let all of its calls through.
+const CAUSED_MAX: u32 = 64;
+
 /// Of a pass that says nothing: no state is reached so late.
 const NO_TURN: u64 = u64::MAX;
 
@@ -116,15 +125,19 @@ pub(crate) enum Turn {
 
 impl Breaker {
     pub(crate) fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, state: State::Closed { failures: 0 }, turn: 0, asking: None, openings: 0 }
+        Self { policy, state: State::Closed { failures: 0 }, turn: 0, asking: Vec::new(), caused: 0, openings: 0 }
     }
 
     /// Leave for a call, or how long to wait before the next is worth a try.
     pub(crate) fn admit(&mut self, now: Nanos) -> Result<Pass, Duration> {
         match self.state {
             State::Closed { .. } => {}
-            State::Open { until, span } | State::HalfOpen { until, span } if until <= now => {
+            State::Open { until, span } if until <= now => {
                 self.turn_to(State::HalfOpen { until: now.saturating_add(span), span });
+            }
+            // The same turn: what the call from before comes to still counts.
+            State::HalfOpen { until, span } if until <= now => {
+                self.state = State::HalfOpen { until: now.saturating_add(span), span };
             }
             State::Open { until, .. } | State::HalfOpen { until, .. } => {
                 return Err(until.saturating_since(now));
@@ -144,13 +157,22 @@ impl Breaker {
             return self.admit(now);
         }
         let id = id();
-        let is_asking = is_caused && id.is_some() && id == self.asking.as_deref();
-        if is_asking && matches!(self.state, State::HalfOpen { .. }) {
+        if is_caused && id.is_some_and(|id| self.lets_through(id)) {
+            self.caused += 1;
             return Ok(Pass { turn: NO_TURN });
         }
         let pass = self.admit(now)?;
-        self.asking = id.map(Into::into);
+        if self.asking.len() == ASKING_MAX {
+            self.asking.remove(0);
+        }
+        self.asking.extend(id.map(Into::into));
         Ok(pass)
+    }
+
+    /// Whether it is asked by a call of the request with this id.
+    fn lets_through(&self, id: &[u8]) -> bool {
+        let is_asking = self.asking.iter().any(|asking| **asking == *id);
+        is_asking && self.caused < CAUSED_MAX && self.state() == BreakerState::HalfOpen
     }
 
     /// The call of `pass` has ended.
@@ -211,6 +233,8 @@ impl Breaker {
     fn turn_to(&mut self, state: State) {
         self.state = state;
         self.turn += 1;
+        self.asking.clear();
+        self.caused = 0;
     }
 }
 
@@ -315,6 +339,32 @@ mod tests {
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         breaker.settle(&pass, Verdict::Success, at_ms(101));
         assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    /// A service that takes longer to answer than the next call waits comes back with its first right answer, and what each of those
+    /// that ask causes goes through.
+    #[test]
+    fn slow_answer_closes_it() {
+        let mut breaker = opened();
+        let id = |id: &'static str| move || Some(id.as_bytes());
+        let first = breaker.admit_of(at_ms(100), false, id("a")).expect("the time is over");
+        let second = breaker.admit_of(at_ms(200), false, id("b")).expect("the first takes too long");
+        for asking in ["a", "b"] {
+            let _ = breaker.admit_of(at_ms(210), true, id(asking)).expect("a part of what asks");
+        }
+        assert_eq!(breaker.settle(&first, Verdict::Success, at_ms(250)), Some(Turn::Closed));
+        breaker.settle(&second, Verdict::Failure, at_ms(260));
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    /// What goes through beside the call that asks is bounded, whatever clients say.
+    #[test]
+    fn caused_calls_are_bounded() {
+        let mut breaker = opened();
+        let id = || Some(&b"a"[..]);
+        let _ = breaker.admit_of(at_ms(100), false, id).expect("the time is over");
+        let through = (0..10_000).filter(|_| breaker.admit_of(at_ms(100), true, id).is_ok()).count();
+        assert_eq!(through, CAUSED_MAX as usize);
     }
 
     /// A call from before it opened neither closes it nor keeps it open.

@@ -45,6 +45,20 @@ impl Dist {
             sbom: workspace.target.join("sbom.cdx.json"),
         })
     }
+
+    /// The program, if it was asked for, and each cell.
+    fn built(&self) -> Result<Vec<PathBuf>> {
+        let mut built = Vec::from_iter(self.program.clone());
+        for cell in
+            fs::read_dir(&self.cells).with_context(|| format!("cannot read {}", self.cells.display()))?
+        {
+            built.push(cell?.path());
+        }
+        built.retain(|path| {
+            self.program.as_ref() == Some(path) || path.extension() == Some(OsStr::new("wasm"))
+        });
+        Ok(built)
+    }
 }
 
 /// Builds in the place that is the same on every machine, if there can be one here.
@@ -62,7 +76,11 @@ pub(crate) fn build(workspace: &Workspace, parts: Parts) -> Result<Dist> {
         );
         build_here(&apart, parts)?;
     }
-    Dist::of(&apart, parts)
+    let dist = Dist::of(&apart, parts)?;
+    // Inside, the paths from outside have no other name: none of them may be in what is built.
+    let outside = remap::remaps(workspace)?;
+    dist.built()?.iter().try_for_each(|built| refuse_paths(built, &outside))?;
+    Ok(dist)
 }
 
 /// Builds with the paths that `workspace` has.
@@ -79,17 +97,10 @@ pub(crate) fn build_here(workspace: &Workspace, parts: Parts) -> Result<()> {
     cells::build_folder(workspace, &compiler, &folder, &dist.cells, &flags)?;
     fs::write(&dist.sbom, sbom(workspace)?)
         .with_context(|| format!("cannot write {}", dist.sbom.display()))?;
-    if let Some(program) = &dist.program {
+    if dist.program.is_some() {
         build_program(workspace, &remaps)?;
-        refuse_paths(program, &remaps)?;
     }
-    for cell in fs::read_dir(&dist.cells).with_context(|| format!("cannot read {}", dist.cells.display()))? {
-        let path = cell?.path();
-        if path.extension() == Some(OsStr::new("wasm")) {
-            refuse_paths(&path, &remaps)?;
-        }
-    }
-    Ok(())
+    dist.built()?.iter().try_for_each(|built| refuse_paths(built, &remaps))
 }
 
 fn refuse_paths(built: &Path, remaps: &[Remap]) -> Result<()> {

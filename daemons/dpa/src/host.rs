@@ -14,7 +14,8 @@
 //! - A peer that broke a rule waits before it may attach again (`host/offences.rs`); one that was only slow does not.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -48,6 +49,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Processes attached, or about to be, through one socket.
 const PEERS_MAX: usize = 256;
+
+/// Services of a process that its log lines name; there may be a thousand, which it says of itself.
+const SERVICES_LOGGED: usize = 8;
 
 /// Pause after an accept that failed for want of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -452,6 +456,16 @@ impl Process {
 }
 
 /// Number and user of the process at the other end.
+/// Names for a log line: the first few, each once, and how many more there are.
+fn listed(services: &[String]) -> String {
+    let names: BTreeSet<&str> = services.iter().map(String::as_str).collect();
+    let mut text = names.iter().take(SERVICES_LOGGED).copied().collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = names.len().checked_sub(SERVICES_LOGGED) {
+        _ = write!(text, " and {more} more");
+    }
+    text
+}
+
 fn credentials(channel: &Channel) -> Option<(i32, u32)> {
     let socket = StdUnixStream::from(channel.as_fd().try_clone_to_owned().ok()?);
     let credentials = UnixStream::from_std(socket).ok()?.peer_cred().ok()?;

@@ -461,14 +461,13 @@ mod tests {
         let policy =
             PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1, tries };
         let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
-        let service = ServiceStats {
+        let mut service = ServiceStats {
             service: "s".into(),
             received: 2,
             answered: 2,
             routes: [0, 2, 0, 0],
             ..ServiceStats::default()
         };
-        let mut service = service;
         service.refused_for[Reason::BodyTooLarge as usize] = 1;
         let cell = CellStats {
             received: 4,

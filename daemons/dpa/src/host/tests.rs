@@ -389,3 +389,13 @@ fn coming_and_going_leaves_nothing() {
         assert!(node.host.0.peers.borrow().is_empty() && node.host.0.leaving.borrow().is_empty());
     });
 }
+
+/// A process may say that it serves a thousand services, and one of them a thousand times: its log lines are short.
+#[test]
+fn listed_services_are_few() {
+    let names = |count: usize| (0..count).map(|name| format!("s{name:03}")).collect::<Vec<_>>();
+    assert_eq!(listed(&names(2)), "s000, s001");
+    assert_eq!(listed(&names(8)).matches(", ").count(), 7);
+    assert!(listed(&names(1000)).ends_with("s006, s007 and 992 more"));
+    assert_eq!(listed(&vec!["s".to_owned(); 1000]), "s");
+}

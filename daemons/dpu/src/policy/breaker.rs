@@ -125,7 +125,14 @@ pub(crate) enum Turn {
 
 impl Breaker {
     pub(crate) fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, state: State::Closed { failures: 0 }, turn: 0, asking: Vec::new(), caused: 0, openings: 0 }
+        Self {
+            policy,
+            state: State::Closed { failures: 0 },
+            turn: 0,
+            asking: Vec::new(),
+            caused: 0,
+            openings: 0,
+        }
     }
 
     /// Leave for a call, or how long to wait before the next is worth a try.

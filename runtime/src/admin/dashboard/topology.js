@@ -2,7 +2,7 @@
 //
 // - Callers left, callees right; on a narrow screen from top to bottom.
 // - A call that fails is red, dashed, and says so. Width is the rate.
-// - Bounded: the busiest services are drawn, and how many are left out is said.
+// - Bounded: the busiest services and calls are drawn, and how many are left out is said.
 // - Not here: layers (layers.js), places (places.js), figures (samples.js).
 
 import { byId, drawing, html, keyed, setText, svg } from "./dom.js";
@@ -11,6 +11,8 @@ import { layersOf } from "./layers.js";
 import { NODE, placesOf } from "./places.js";
 
 const NODES_MAX = 40;
+/** Where forty call each other the picture would take a quarter of each second, and nobody could read it. */
+const CALLS_MAX = 150;
 /** Beyond it the labels would cover the picture: only calls that fail and the busiest have one. */
 const LABELS_MAX = 24;
 const ROWS_MAX = 200;
@@ -26,8 +28,9 @@ export function showTopology(view, onService) {
   calls.sort((a, b) => (b.rate ?? 0) - (a.rate ?? 0) || b.total - a.total || (a.key < b.key ? -1 : 1));
   const nodes = nodesOf(view, calls);
   const shown = new Set(nodes.slice(0, NODES_MAX).map((node) => node.id));
-  const drawn = calls.filter((call) => shown.has(idOf(call.from)) && shown.has(call.to));
-  setText(byId("topology-note"), note(nodes.length - shown.size, calls, view));
+  const between = calls.filter((call) => shown.has(idOf(call.from)) && shown.has(call.to));
+  const drawn = between.slice(0, CALLS_MAX);
+  setText(byId("topology-note"), note(nodes.length - shown.size, between.length - drawn.length, calls, view));
   const place = byId("topology");
   place.hidden = calls.length === 0;
   if (calls.length > 0) {
@@ -36,12 +39,13 @@ export function showTopology(view, onService) {
   showTable(calls);
 }
 
-function note(leftOut, calls, view) {
+function note(nodesLeft, callsLeft, calls, view) {
   if (calls.length === 0) {
     const service = view.state.cells[0]?.service ?? "SERVICE";
     return `No requests yet: send one to the serving port, for example  curl -H 'host: ${service}' http://ADDRESS/  (cellmesh prints the address in its first line).`;
   }
-  const rest = leftOut > 0 ? ` The ${NODES_MAX} busiest services are drawn, ${leftOut} are left out; the table has more.` : "";
+  const busiest = (drawn, what, left) => (left > 0 ? ` The ${drawn} busiest ${what} are drawn, ${left} are left out; the table has more.` : "");
+  const rest = busiest(NODES_MAX, "services", nodesLeft) + busiest(CALLS_MAX, "calls", callsLeft);
   return `Calls per second and p99 over the last ${Math.max(Math.round(view.seconds), 1)} s; thick is busy, dashed red is failing.${rest}`;
 }
 

@@ -76,8 +76,12 @@ impl std::fmt::Display for Places {
 pub(super) fn meant(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let plain = |name: &str| name.to_ascii_lowercase().replace(['-', ' ', '.'], "_");
     let name = plain(name);
-    // Letters that are missing, too many, others or exchanged: with two of them a short word is another word.
-    let slips_max = if name.len() < 6 { 1 } else { 2 };
+    // Letters that are missing, too many, others or exchanged: with them a short word is another word, that of somebody else.
+    let slips_max = match name.len() {
+        ..5 => 0,
+        5..8 => 1,
+        8.. => 2,
+    };
     let slips = |known: &&'static str| (strsim::osa_distance(&name, &plain(known)), *known);
     let (slips, nearest) = known.iter().map(slips).min()?;
     (slips <= slips_max).then_some(nearest)
@@ -97,9 +101,10 @@ mod tests {
             ("internal_servce", Some("internal_service")),
             ("internal_services", Some("internal_service")),
             ("externalServices", Some("external_services")),
-            ("paht", Some("path")),
+            ("paht", None),
+            ("math", None),
             ("replica", Some("replicas")),
-            ("uri", Some("url")),
+            ("uri", None),
             ("teastore_ref", None),
             ("params", None),
             ("cpu", None),

@@ -66,11 +66,21 @@ fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
 pub(crate) fn leaked(built: &[u8], remaps: &[Remap]) -> Vec<PathBuf> {
     // What is also part of a new name cannot be told from it.
     let is_told = |from: &Path| !remaps.iter().any(|remap| remap.to.contains(&*from.to_string_lossy()));
-    let found = |from: &Path| memchr::memmem::find(built, from.as_os_str().as_bytes()).is_some();
+    let found = |from: &Path| {
+        let path = from.as_os_str().as_bytes();
+        memchr::memmem::find_iter(built, path).any(|at| is_whole(built, at, at + path.len()))
+    };
     // The name of a registry's folder, wherever that was said to be.
     let names = remaps.iter().filter(|remap| remap.to == REGISTRY).filter_map(|remap| remap.from.file_name());
     let all = remaps.iter().map(|remap| remap.from.clone()).chain(names.map(PathBuf::from));
     all.filter(|from| is_told(from) && found(from)).collect()
+}
+
+/// Whether these bytes are a path or begin one: a short one is also found inside of others.
+fn is_whole(built: &[u8], begin: usize, end: usize) -> bool {
+    let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    let before = begin.checked_sub(1).map(|at| &built[at]);
+    !before.is_some_and(goes_on) && !built.get(end).is_some_and(goes_on)
 }
 
 #[cfg(test)]
@@ -93,5 +103,9 @@ mod tests {
         );
         assert_eq!(leaked("\0/home/me/.cargo/git/x.rs\0"), [PathBuf::from("/home/me/.cargo")]);
         assert_eq!(leaked("/cargo/registry/src/mirror-1f2e/h2"), [PathBuf::from("mirror-1f2e")]);
+        let short = [remap("/src", "/cellmesh")];
+        let leaked = |program: &str| super::leaked(program.as_bytes(), &short);
+        assert_eq!(leaked("/cargo/registry/h2/src/lib.rs /srcs/x"), Vec::<PathBuf>::new());
+        assert_eq!(leaked("at /src/runtime/main.rs"), [PathBuf::from("/src")]);
     }
 }

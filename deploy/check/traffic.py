@@ -140,6 +140,7 @@ class Http1(Connection):
             return None
         body, request = bytes(self.buffer[head_len + 4:end]), self.request
         del self.buffer[:end]
+        self.seen.unasked += bool(self.buffer)
         self.request, self.has_answered = None, True
         if headers.get("connection") == "close":
             self.seen.told_to_go += 1

@@ -13,13 +13,15 @@ TRAFFIC = pathlib.Path(__file__).with_name("traffic.py")
 # After the last request traffic.py waits for answers for up to 20 s.
 END_SECONDS = 60
 RIGHT = "200"
+# A share of what is due, and the time until traffic.py runs: with less load than that nothing is shown.
+LOAD_LEAST, START_SECONDS = 0.8, 2
 
 
 class Traffic:
     """`traffic.py`: the Service of the entrance, and its clients."""
 
     def __init__(self, rate, port):
-        self.port = port
+        self.rate, self.port, self.since = rate, port, time.monotonic()
         self.process = subprocess.Popen([sys.executable, str(TRAFFIC), str(rate)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True)
 
@@ -30,12 +32,17 @@ class Traffic:
         return self
 
     def end(self):
+        seconds = time.monotonic() - self.since
         out, _ = self.process.communicate(timeout=END_SECONDS)
-        return Seen(json.loads(out))
+        assert self.process.returncode == 0, f"traffic.py ended with {self.process.returncode}"
+        seen = Seen(json.loads(out))
+        least = LOAD_LEAST * self.rate * (seconds - START_SECONDS)
+        assert seen.report["started"] >= least, f"{seen.report['started']} requests in {seconds:.0f} s, at least {least:.0f} were to be sent"
+        return seen
 
 
 class Seen:
-    """What became of all requests. Each has exactly one outcome: traffic.py stops at a second one."""
+    """What became of all requests. Each has exactly one outcome."""
 
     def __init__(self, report):
         self.report, self.errors = report, report["errors"]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs the pods of an overlay with podman, with the kubelet's part played: kills, restarts, rollouts, the order of the end, each under load.
 
-    kubectl kustomize OVERLAY | pods.py [--kills N] [--restarts N] [--rollouts N] [--report FILE]
+    kubectl kustomize OVERLAY | pods.py [--kills N] [--kills-beside-twins N] [--restarts N] [--rollouts N] [--report FILE]
 
 as root, with podman, nsenter, and the image in podman's storage; Python with requirements.txt. N times each container is killed and
-restarted, and each workload rolled out. FILE gets what was counted, as Markdown, behind what it has.
+restarted, each pod of workers is killed beside two like it, and each workload is rolled out. FILE gets what was counted, as Markdown, behind what it has.
 """
 
 import argparse
@@ -23,13 +23,15 @@ import time
 import yaml
 
 from podman import Client, Layout, eventually, run, say
-from watch import Process, Reborn, Traffic, median_and_most
+from watch import Process, Reborn, Traffic, median_and_most, percentile
 
 # Requests a second. Traffic, pods and podman share the processors: during kills podman takes most of one.
 KILL_RATE, ROLLOUT_RATE = 1000, 2000
 SETTLE_SECONDS = 0.7
 RESTART_SECONDS = RIGHT_SECONDS = 60
 HELD_SECONDS = 20
+# Pods of workers like the one that is killed beside them.
+TWINS = 2
 # What those who send clients to pods may take to hear that one ends: less than `drain_delay`.
 LAG_SECONDS = (0, 1.5, 3, 4.5)
 TORN = {"cut", "truncated", "not connected"}
@@ -57,12 +59,13 @@ class Deeds:
     def __init__(self, what):
         self.what, self.requests, self.answers = what, 0, collections.Counter()
         self.gaps, self.ready, self.own = [], [], []
-        self.slowest = 0.0
+        self.slowest, self.after_kill = 0.0, []
 
     def add(self, seen, rounds):
         self.requests += seen.report["started"]
         self.answers.update(seen.answers)
         self.slowest = max(self.slowest, seen.report["slowest_s"])
+        self.after_kill += seen.report["after_kill_s"]
         for since, begun, ready, right in rounds:
             self.gaps.append(seen.longest_gap(since, right + SETTLE_SECONDS / 2))
             self.ready.append(ready - since)
@@ -71,7 +74,13 @@ class Deeds:
     def say(self):
         say(f"  {self.what}, {len(self.ready)} times: {self.requests} requests, {dict(self.answers)}")
         say(f"    none right for {median_and_most(self.gaps)}; from the new process to the first right answer "
-            f"{median_and_most(self.own)}; all ready again after {median_and_most(self.ready)}")
+            f"{median_and_most(self.own)}; all ready again after {median_and_most(self.ready)}; in flight at that moment {self.in_flight()}")
+
+    def in_flight(self):
+        """How many requests were, and how long after it they had their outcome."""
+        if not self.after_kill:
+            return "-"
+        return f"{len(self.after_kill)}: p99 {percentile(self.after_kill, 0.99):.3f} (most {max(self.after_kill):.3f}) s"
 
 
 class Check:
@@ -96,12 +105,13 @@ class Check:
 
     # Kills and restarts in place.
 
-    def round(self, pod, container, sent):
+    def round(self, traffic, pod, container, sent):
         """Sends a signal to a container's process, and waits until all are ready and right again. When that was, when the new process
         began, when all were ready, and when an answer was right."""
         reborn = Reborn(pod, container)
         since = time.monotonic()
         os.kill(reborn.before, sent)
+        traffic.note_kill(since)
         begun = reborn.wait(RESTART_SECONDS)
         eventually("ready again", self.layout.is_ready)
         ready = time.monotonic()
@@ -114,13 +124,13 @@ class Check:
     def rounds(self, deeds, pod, container, sent, count):
         traffic = self.traffic(KILL_RATE)
         time.sleep(SETTLE_SECONDS)
-        rounds = [self.round(pod, container, sent) for _ in range(count)]
+        rounds = [self.round(traffic, pod, container, sent) for _ in range(count)]
         seen = traffic.end()
         deeds.add(seen, rounds)
         return seen
 
     def kill_each(self):
-        for pod, container in self.each():
+        for pod, container in self.each() if self.counts.kills else ():
             deeds = Deeds(f"kill -9 of {pod.about.name}/{container}")
             # Some to begin with: a process that has not met it yet has touched little of its memory.
             first = min(self.counts.kills, max(1, self.counts.kills // 4))
@@ -170,7 +180,7 @@ class Check:
         """A graceful one in its place. While it is away nobody answers for it, but nothing that was in flight is lost.
 
         Told by a signal: `podman restart` of a pod's only container is at odds with podman's own end of such a pod."""
-        for pod, container in self.each():
+        for pod, container in self.each() if self.counts.restarts else ():
             deeds = Deeds(f"restart of {pod.about.name}/{container}")
             for _ in range(self.counts.restarts):
                 self.rounds(deeds, pod, container, signal.SIGTERM, 1)
@@ -179,26 +189,30 @@ class Check:
             self.rows.append(deeds)
             assert not lost, lost
 
-    def kill_one_of_two(self):
-        """Of pods that have a twin: what is in flight on the one that dies may fail, and nothing else."""
-        for pod in self.layout.pods:
+    def kill_one_of_three(self):
+        """Of pods that have two like them: what is in flight on the one that dies may fail, and nothing else."""
+        for pod in self.layout.pods if self.counts.kills_beside_twins else ():
             if pod is self.layout.entrance:
                 continue
-            twin = pod.successor().start()
-            eventually(f"{twin.about.name} is ready", twin.is_ready)
-            deeds = Deeds(f"kill -9 of {pod.about.name} beside its twin")
+            replicas = [pod]
+            for _ in range(TWINS):
+                replicas.append(self.start_next(replicas))
+            deeds = Deeds(f"kill -9 of {pod.about.name} beside {TWINS} like it")
             [container] = pod.about.containers
-            seen = self.rounds(deeds, pod, container, signal.SIGKILL, self.counts.kills)
+            seen = self.rounds(deeds, pod, container, signal.SIGKILL, self.counts.kills_beside_twins)
             deeds.say()
             self.rows.append(deeds)
             # `egress`: the call of a cell was on it.
             assert seen.wrong.keys() <= {"502 worker-lost", "502 egress"}, seen.wrong
-            end_pod(twin)
-            twin.down()
+            for twin in replicas[1:]:
+                end_pod(twin)
+                twin.down()
 
     # Rollouts.
 
     def roll(self):
+        if not self.counts.rollouts:
+            return
         for index, pod in enumerate(list(self.layout.pods)):
             if pod is not self.layout.entrance:
                 self.roll_workers(index)
@@ -317,12 +331,12 @@ class Check:
         circuits = "; `--without-circuits`" if counts.without_circuits else ""
         heading = "" if file.exists() else f"# Pods\n\n{machine()}\n\n{EXPLAINED}\n\n"
         with file.open("a") as out:
-            print(f"{heading}## {name}\n\n{counts.kills} kills, {counts.restarts} restarts, {counts.rollouts} rollouts{circuits}\n\n| done, times | requests | answers | none right for, s | from the new process to a right answer, s | "
-                  "all ready again, s | slowest answer, s |\n|---|---|---|---|---|---|---|", file=out)
+            print(f"{heading}## {name}\n\n{counts.kills} kills, {counts.kills_beside_twins} beside twins, {counts.restarts} restarts, {counts.rollouts} rollouts{circuits}\n\n| done, times | requests | answers | none right for, s | from the new process to a right answer, s | "
+                  "all ready again, s | slowest answer, s | in flight at that moment: outcome after |\n|---|---|---|---|---|---|---|---|", file=out)
             for row in self.rows:
                 answers = ", ".join(f"{n} {answer}" for answer, n in row.answers.most_common() if n)
                 figures = [median_and_most(seconds).removesuffix(" s") for seconds in (row.gaps, row.own, row.ready)]
-                print(f"| {row.what}, {len(row.ready)} | {row.requests} | {answers} | {' | '.join(figures)} | {row.slowest:.2f} |", file=out)
+                print(f"| {row.what}, {len(row.ready)} | {row.requests} | {answers} | {' | '.join(figures)} | {row.slowest:.2f} | {row.in_flight()} |", file=out)
             print("", *(f"- {line}" for line in self.lines), "", sep="\n", file=out)
 
 
@@ -385,6 +399,7 @@ def remove_circuits(manifests):
 def options():
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--kills-beside-twins", type=int, default=3)
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--rollouts", type=int, default=3)
     parser.add_argument("--without-circuits", action="store_true", help="no breakers: they leave a service alone for longer than it is away")
@@ -406,7 +421,7 @@ def main():
         layout.ask()
         check.kill_each()
         check.restart_each()
-        check.kill_one_of_two()
+        check.kill_one_of_three()
         check.roll()
         layout.ask()
         check.end_gracefully()

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """A Service and its clients: so many requests a second, whatever becomes of those before (open loop).
 
-    traffic.py RATE         a line of standard input is {"to": [[NAME, PID, PORT], ...]}; its end is theirs
+    traffic.py RATE         a line of standard input is {"to": [[NAME, PID, PORT], ...]} or {"killed": SECONDS}; its end is theirs
 
 What kube-proxy does for the clients of a Service is done here: a new connection goes to one of the endpoints named last, in turn, and
 stays with it until one of both closes it. Nothing is tried a second time: a connection that an endpoint refuses is a request lost.
-PID is a process in the network of the pod.
+PID is a process in the network of the pod. SECONDS is when something was killed, by the system's monotonic clock.
 
 Of twenty requests ten go over kept connections of HTTP/1.1, nine over HTTP/2, one over a connection of its own. Beside these some
 clients ask seldom. Each request has a number, which has to come back in the body; each has one outcome, and what comes for none is
@@ -47,6 +47,8 @@ class Request:
     def __init__(self, number, kind):
         self.number, self.kind, self.start = number, kind, time.monotonic()
         self.sent, self.ended, self.connection, self.to = None, False, None, None
+        # When something was killed while it was in flight.
+        self.killed = None
 
     @property
     def path(self):
@@ -65,6 +67,13 @@ class Seen:
         self.answers = collections.defaultdict(collections.Counter)
         self.errors, self.right_ms = [], {}
         self.slowest, self.told_to_go, self.moved, self.unasked = 0.0, 0, 0, 0
+        # Seconds from a kill to the outcome of each request that was in flight then.
+        self.after_kill = []
+
+    def note_kill(self, at):
+        for request in self.open.values():
+            if request.sent is not None and request.sent <= at:
+                request.killed = at
 
     def begin(self, kind):
         self.started += 1
@@ -79,6 +88,8 @@ class Seen:
         self.answers[request.kind][outcome] += 1
         # Since it was sent: before that it waited for a connection of this busy client.
         self.slowest = max(self.slowest, now - (request.sent or now))
+        if request.killed is not None:
+            self.after_kill.append(now - request.killed)
         if outcome == RIGHT:
             self.right_ms[int(now * 1000)] = None
         else:
@@ -91,7 +102,8 @@ class Seen:
 
     def report(self):
         return {"started": self.started, "answers": self.answers, "errors": self.errors, "right_ms": list(self.right_ms),
-                "slowest_s": self.slowest, "told_to_go": self.told_to_go, "moved": self.moved, "unasked": self.unasked}
+                "slowest_s": self.slowest, "told_to_go": self.told_to_go, "moved": self.moved, "unasked": self.unasked,
+                "after_kill_s": self.after_kill}
 
 
 class Connection(asyncio.Protocol):
@@ -397,7 +409,10 @@ class Clients:
 
     async def listen(self):
         while line := await asyncio.to_thread(sys.stdin.readline):
-            self.endpoints = json.loads(line)["to"]
+            order = json.loads(line)
+            self.endpoints = order.get("to", self.endpoints)
+            if "killed" in order:
+                self.seen.note_kill(order["killed"])
         self.stop = True
 
     async def run(self):

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -27,7 +28,14 @@ class Traffic:
 
     def lead(self, pods):
         """From now on new connections go to these."""
-        self.process.stdin.write(json.dumps({"to": [[pod.about.name, pod.network(), self.port] for pod in pods]}) + "\n")
+        return self.tell({"to": [[pod.about.name, pod.network(), self.port] for pod in pods]})
+
+    def note_kill(self, at):
+        """What is in flight now was so when something was killed, at this monotonic time."""
+        return self.tell({"killed": at})
+
+    def tell(self, order):
+        self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         return self
 
@@ -69,6 +77,11 @@ class Seen:
 
     def by_kind(self):
         return ", ".join(f"{sum(answers.values())} {kind}" for kind, answers in self.report["answers"].items())
+
+
+def percentile(seconds, share):
+    """The least of them that so many, as a share of 1, are not above: nearest rank."""
+    return sorted(seconds)[math.ceil(share * len(seconds)) - 1]
 
 
 def median_and_most(seconds):

@@ -41,6 +41,7 @@ type Serve = fn(&App, Hangups) -> anyhow::Result<()>;
 
 fn serve(file: &Path, overrides: &Overrides, command: Serve) -> ExitCode {
     logs::start();
+    leave_huge_pages();
     let hangups = Hangups::heard();
     lanes::end_when_told_early();
     let app = match load(file, overrides) {
@@ -48,6 +49,15 @@ fn serve(file: &Path, overrides: &Overrides, command: Serve) -> ExitCode {
         Err(code) => return code,
     };
     ended(command(&app, hangups))
+}
+
+/// Memory comes by the page and not by 2 MiB at a time, where the system would give that: most of what is there for a connection is never
+/// touched, and what was freed goes back (docs/decisions/0010-small-pages.md).
+fn leave_huge_pages() {
+    // The flag is the process's, whichever thread sets it. Source: prctl(2), PR_SET_THP_DISABLE.
+    if let Err(why) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!("memory may come in huge pages: {why}");
+    }
 }
 
 fn ended(result: anyhow::Result<()>) -> ExitCode {

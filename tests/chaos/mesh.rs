@@ -216,8 +216,6 @@ impl Drop for Process {
 
 fn spawn(args: &[String]) -> (Child, Log) {
     let mut command = Command::new(program());
-    // The allocator would take 2 MiB at once where the system has them, and memory is compared by the page.
-    command.env("MIMALLOC_ALLOW_THP", "0");
     for name in [
         "RUST_LOG",
         "CELLMESH_ADMIN",

@@ -50,6 +50,8 @@ pub struct Usage {
     pub threads: usize,
     /// Segments of shared memory that are mapped.
     pub segments: usize,
+    /// Whether memory may come in huge pages.
+    pub takes_huge_pages: bool,
 }
 
 impl std::ops::Add for Usage {
@@ -61,6 +63,7 @@ impl std::ops::Add for Usage {
             descriptors: self.descriptors + other.descriptors,
             threads: self.threads + other.threads,
             segments: self.segments + other.segments,
+            takes_huge_pages: self.takes_huge_pages || other.takes_huge_pages,
         }
     }
 }
@@ -71,20 +74,21 @@ impl Usage {
     pub fn of(pid: u32) -> Self {
         let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+        let said = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         Self {
-            anonymous_bytes: anonymous_bytes(pid),
+            anonymous_bytes: anonymous_bytes(said("RssAnon:")),
             descriptors: count("fd"),
             threads: count("task"),
             segments: maps.lines().filter(|line| line.contains("cellmesh-segment")).count(),
+            takes_huge_pages: said("THP_enabled:") != Some("0"),
         }
     }
 }
 
-/// `RssAnon` of `/proc/<pid>/status`. Pages of files and of shared memory stay mapped at the system's pleasure.
-fn anonymous_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says RssAnon");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+/// Of `RssAnon`. Pages of files and of shared memory stay mapped at the system's pleasure.
+fn anonymous_bytes(said: Option<&str>) -> u64 {
+    let kib: u64 = said.and_then(|text| text.trim_end_matches(" kB").parse().ok()).expect("Linux says RssAnon in kB");
     kib * 1024
 }
 

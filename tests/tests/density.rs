@@ -17,6 +17,7 @@ fn thousands_of_services_answer() {
     for number in 0..SERVICES {
         assert_eq!(wire.get(&format!("c{number}"), "/").status, 200, "service c{number}");
     }
+    assert!(!node.usage().takes_huge_pages, "memory that is reserved would be taken");
     // One that has made room comes back.
     assert_eq!(wire.get("c0", "/").status, 200);
 }

@@ -9,7 +9,7 @@
 //! - Whoever floods takes processor time, of the kernel too. What the server loses beyond that is the ratio to a process that is
 //!   busy all the time and connects to nothing.
 //! - The others ask over connections that they keep, one request behind the other; and one of them over a new connection each
-//!   time.
+//!   time. Then they ask for half as much as they got alone, in an open loop: what they would do on a machine with time to spare.
 //! - The server is `cellmesh run` with its usual bounds.
 
 use std::cell::Cell;
@@ -31,6 +31,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::load::Load;
 use crate::machine;
+use crate::open_load::OpenLoad;
 use crate::process::{Server, cellmesh, cells};
 use crate::turns::{Series, median_ratio, quantile, spread};
 
@@ -88,6 +89,8 @@ const PROBE_PAUSE: Duration = Duration::from_millis(20);
 struct Figures {
     requests_per_s: Series,
     p99_ms: Series,
+    /// Of the open loop, which is answered in whole.
+    open_p99_ms: Series,
     /// Of requests over new connections.
     new_p99_ms: Series,
 }
@@ -98,47 +101,60 @@ pub(crate) fn run(options: &Options) -> Result<String> {
     let app = format!("[[cell]]\ncomponent = {component:?}\nservices = [\"hello\"]\n");
     let server = Server::cellmesh(&cellmesh()?, "app.toml", &app)?;
     server.until_ready("/hello")?;
+    let rate = (closed(&server, options)?.0 / 2.0).round();
     let mut figures: Vec<Figures> = (0..=KINDS.len()).map(|_| Figures::default()).collect();
     for round in 0..=options.rounds {
         for turn in 0..figures.len() {
             let index = (round + turn) % figures.len();
             let kind = index.checked_sub(1).map(|index| KINDS[index]);
             // The first round warms up.
-            measure(&server, kind, options, (round > 0).then_some(&mut figures[index]))?;
+            measure(&server, kind, rate, options, (round > 0).then_some(&mut figures[index]))?;
         }
     }
-    report(options, &figures)
+    report(options, rate, &figures)
+}
+
+/// Requests per second over connections that are kept, and their p99 in ms.
+fn closed(server: &Server, options: &Options) -> Result<(f64, f64)> {
+    let time = Duration::from_secs(options.seconds);
+    let load = Load { address: server.address(), path: "/hello", connections: options.connections, time };
+    let done = load.run()?;
+    let per_s = done.latencies_us.len() as f64 / done.time.as_secs_f64();
+    Ok((per_s, quantile(&done.latencies_us, 0.99) / 1e3))
 }
 
 /// One turn. A request that is not answered 200 ends the benchmark.
 fn measure(
     server: &Server,
     kind: Option<Kind>,
+    rate: f64,
     options: &Options,
     figures: Option<&mut Figures>,
 ) -> Result<()> {
     let _flood = kind.map(|kind| Flood::start(server.address(), kind, options)).transpose()?;
     let probe = Probe::start(server.address());
-    let time = Duration::from_secs(options.seconds);
-    let load = Load { address: server.address(), path: "/hello", connections: options.connections, time };
-    let done = load.run().with_context(|| format!("beside {kind:?}"))?;
+    let (requests_per_s, p99_ms) = closed(server, options).with_context(|| format!("beside {kind:?}"))?;
     let new_ms = probe.end().with_context(|| format!("over a new connection beside {kind:?}"))?;
+    let (address, seconds) = (server.address(), options.seconds);
+    let open = OpenLoad { address, path: "/hello", rate, seconds, protocol: "http1" };
+    let open = open.run().with_context(|| format!("in an open loop beside {kind:?}"))?;
     if let Some(figures) = figures {
-        figures.requests_per_s.push(done.latencies_us.len() as f64 / done.time.as_secs_f64());
-        figures.p99_ms.push(quantile(&done.latencies_us, 0.99) / 1e3);
+        figures.requests_per_s.push(requests_per_s);
+        figures.p99_ms.push(p99_ms);
+        figures.open_p99_ms.push(open.p99);
         figures.new_p99_ms.push(quantile(&new_ms, 0.99));
     }
     Ok(())
 }
 
-fn report(options: &Options, figures: &[Figures]) -> Result<String> {
+fn report(options: &Options, rate: f64, figures: &[Figures]) -> Result<String> {
     let mut report = String::new();
     writeln!(report, "# Beside a flood of connections\n\n{}\n", machine::describe())?;
     writeln!(
         report,
         "`cellmesh run`; floods of {} new connections per second from another address, idle ones {} at once (its bound: 4096); the others have {} \
-         connections, and make a new one every {} ms. {} rounds of {} s; medians, and in brackets the smallest and the largest round. All requests \
-         of the others were answered 200.\n",
+         connections, and make a new one every {} ms. In the open loop they ask {rate} times a second, half as often as they got an answer alone. \
+         {} rounds of {} s for each loop; medians, and in brackets the smallest and the largest round. All requests of the others were answered 200.\n",
         options.per_second,
         options.idle,
         options.connections,
@@ -148,7 +164,8 @@ fn report(options: &Options, figures: &[Figures]) -> Result<String> {
     )?;
     writeln!(
         report,
-        "| flood | requests/s | of none | of busy | p99, ms | over a new connection: p99, ms |\n|---|---|---|---|---|---|"
+        "| flood | requests/s | of none | of busy | p99, ms | over a new connection: p99, ms | open loop: answered | p99, ms |\n\
+         |---|---|---|---|---|---|---|---|"
     )?;
     let (none, busy) = (&figures[0], &figures[1]);
     let names =
@@ -156,12 +173,13 @@ fn report(options: &Options, figures: &[Figures]) -> Result<String> {
     for (name, of) in names.zip(figures) {
         writeln!(
             report,
-            "| {name} | {} | {:.2} | {:.2} | {} | {} |",
+            "| {name} | {} | {:.2} | {:.2} | {} | {} | all | {} |",
             spread(&of.requests_per_s),
             median_ratio(&of.requests_per_s, &none.requests_per_s),
             median_ratio(&of.requests_per_s, &busy.requests_per_s),
             spread(&of.p99_ms),
-            spread(&of.new_p99_ms)
+            spread(&of.new_p99_ms),
+            spread(&of.open_p99_ms)
         )?;
     }
     Ok(report)

@@ -161,3 +161,16 @@ fn what_cannot_be_rendered_is_refused() {
         }
     }
 }
+
+/// Who is woken by an alert finds its name, what it means and what to do in the operator's page.
+#[test]
+fn alerts_are_in_the_operators_page() {
+    let page = include_str!("../../docs/kubernetes.md");
+    let alerts = include_str!("../../deploy/kustomize/monitoring/alerts.yaml");
+    let names: Vec<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        let named = format!("`{name}`");
+        assert!(page.lines().any(|row| row.starts_with("| ") && row.contains(&named)), "no row about {name}");
+    }
+}

@@ -33,7 +33,7 @@ use self::io::ClientIo;
 use self::sniff::Protocol;
 use self::stream::Stream;
 use crate::bridge;
-use crate::dpu::Dpu;
+use crate::dpu::{Connection, Dpu};
 use crate::tls::Terms;
 
 pub(crate) use self::io::ClientIo as Client;
@@ -81,25 +81,51 @@ pub fn serve_connection(dpu: Dpu, tcp: TcpStream) -> Pin<Box<dyn Future<Output =
 /// a socket forgets when the client resets it.
 pub(crate) async fn serve(dpu: Dpu, tcp: TcpStream, client: IpAddr, tls: Option<Terms>) {
     let connection = dpu.open_connection();
+    // Boxed, each: a connection has room for what it is at, and not for all that it may come to.
+    match Box::pin(begin(&dpu, tcp, client, tls, &connection)).await {
+        None => {}
+        Some((io, Protocol::Json)) => Box::pin(bridge::serve(&dpu, io)).await,
+        Some((io, Protocol::Http1)) => Box::pin(http::serve_http1(&dpu, io, &connection)).await,
+        Some((io, Protocol::Http2)) => Box::pin(http::serve_http2(&dpu, io, &connection)).await,
+    }
+}
+
+/// A connection from accept until its protocol is known; `None` if it does not come to that.
+async fn begin(
+    dpu: &Dpu,
+    tcp: TcpStream,
+    client: IpAddr,
+    tls: Option<Terms>,
+    connection: &Connection,
+) -> Option<(ClientIo, Protocol)> {
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "the connection was closed before it was served");
-        return;
+        return None;
     }
     let settings = dpu.settings();
     let until = Instant::now() + settings.config.header_read_timeout.0;
     let stream = match tls {
-        None => Some(Stream::Plain(tcp)),
-        // Boxed: connections in cleartext have no room for it.
-        Some(terms) => Box::pin(handshake::shake(&dpu, tcp, terms, &connection, until)).await,
+        None => Stream::Plain(tcp),
+        Some(terms) => Box::pin(handshake::shake(dpu, tcp, terms, connection, until)).await?,
     };
-    let Some(stream) = stream else { return };
     let mut io = ClientIo::new(stream, client, &settings.config);
     io.standing().set_in_time(connection.is_in_time());
-    match sniff::protocol(&dpu, &mut io, &connection, until).await {
-        None => {}
-        // Boxed: a connection that has said nothing yet has no room for them.
-        Some(Protocol::Json) => Box::pin(bridge::serve(&dpu, io)).await,
-        Some(Protocol::Http1) => Box::pin(http::serve_http1(&dpu, io, &connection)).await,
-        Some(Protocol::Http2) => Box::pin(http::serve_http2(&dpu, io, &connection)).await,
+    let protocol = sniff::protocol(dpu, &mut io, connection, until).await?;
+    Some((io, protocol))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_connection<F: Future>(_serve: impl FnOnce(Dpu, TcpStream, IpAddr, Option<Terms>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What is there for as long as a connection is, whatever it is at.
+    #[test]
+    fn what_stays_is_small() {
+        let size = of_connection(serve);
+        assert!(size <= 640, "{size} bytes");
     }
 }

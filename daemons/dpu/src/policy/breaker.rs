@@ -217,9 +217,10 @@ impl Breaker {
                 self.open_for(span.saturating_mul(2).min(policy.open_max.0), now);
                 return Some(Turn::OpenedAgain);
             }
-            // The next call asks.
+            // The next call asks. The same turn: what others come to that ask still counts.
             (State::HalfOpen { span, .. }, Verdict::Nothing) => {
-                self.turn_to(State::Open { until: now, span })
+                self.state = State::HalfOpen { until: now, span };
+                self.caused = 0;
             }
             (State::Closed { .. }, Verdict::Nothing) | (State::Open { .. }, _) => {}
         }
@@ -347,6 +348,19 @@ mod tests {
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
+    /// A call that asked and was given up takes nothing from another that asks still: the first that has an answer decides.
+    #[test]
+    fn abandoned_question_leaves_others() {
+        let mut breaker = opened();
+        let slow = breaker.admit(at_ms(100)).expect("the time is over");
+        let given_up = breaker.admit(at_ms(200)).expect("the first takes too long");
+        assert_eq!(breaker.settle(policy(), &given_up, Verdict::Nothing, at_ms(210)), None);
+        let next = breaker.admit(at_ms(210)).expect("one was given up");
+        assert_eq!(breaker.admit(at_ms(210)), Err(100 * MS));
+        assert_eq!(breaker.settle(policy(), &slow, Verdict::Success, at_ms(250)), Some(Turn::Closed));
+        assert_eq!(breaker.settle(policy(), &next, Verdict::Failure, at_ms(260)), None);
+    }
+
     /// A service that calls itself can answer the call that asks: what belongs to it goes through, and decides nothing.
     #[test]
     fn what_the_asking_call_causes_goes_through() {
@@ -431,24 +445,28 @@ mod tests {
 
     proptest! {
         /// Whatever is settled in whatever order: a refusal is never longer than the bound, while it is half open no call goes
-        /// through until the one before has had its time, and when the time is over one does, whoever is out still.
+        /// through until the one before has had its time or was given up, and when the time is over one does, whoever is out still.
         #[test]
         fn always_bounded_and_never_stuck(events in vec(event(), 1..300)) {
             let (mut breaker, mut now_ms, mut out, mut last_ms) = (Breaker::default(), 0, Vec::new(), 0);
+            let mut was_given_up = false;
             for event in events {
                 let before = breaker.state();
                 match event {
                     Event::Wait(ms) => now_ms += ms,
                     Event::Admit => match breaker.admit(at_ms(now_ms)) {
                         Ok(pass) => {
-                            prop_assert!(before != BreakerState::HalfOpen || now_ms >= last_ms + 100);
-                            last_ms = now_ms;
+                            let is_due = now_ms >= last_ms + 100 || was_given_up;
+                            prop_assert!(before != BreakerState::HalfOpen || is_due);
+                            (last_ms, was_given_up) = (now_ms, false);
                             out.push(pass);
                         }
                         Err(wait) => prop_assert!(wait <= 350 * MS && before != BreakerState::Closed),
                     },
                     Event::Settle(index, verdict) if index < out.len() => {
-                        let pass = out.swap_remove(index);
+                        let pass: Pass = out.swap_remove(index);
+                        let asks = before == BreakerState::HalfOpen && pass.turn == breaker.turn;
+                        was_given_up |= asks && verdict == Verdict::Nothing;
                         breaker.settle(policy(), &pass, verdict, at_ms(now_ms));
                     }
                     Event::Settle(..) => {}

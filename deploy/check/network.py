@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import os
 
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -16,11 +15,9 @@ def enter(namespace):
 @contextlib.contextmanager
 def network_of(pid):
     """A socket made meanwhile by this thread is one of the network that the process is in, and stays it."""
-    own, other = (os.open(f"/proc/{who}/ns/net", os.O_RDONLY) for who in ("thread-self", pid))
-    try:
-        enter(other)
-        yield
-    finally:
-        enter(own)
-        os.close(own)
-        os.close(other)
+    with open("/proc/thread-self/ns/net", "rb") as own, open(f"/proc/{pid}/ns/net", "rb") as other:
+        enter(other.fileno())
+        try:
+            yield
+        finally:
+            enter(own.fileno())

@@ -347,10 +347,11 @@ def machine():
     return f"{model}, {os.cpu_count()} cores, Linux {os.uname().release}; {', '.join(tools)}"
 
 
-def end_pod(pod):
-    """As the kubelet: SIGTERM to one container after the other."""
+def end_pod(pod, ended=lambda container: None):
+    """As the kubelet: SIGTERM to one container after the other. `ended` is called with each that is gone."""
     for container in reversed(pod.about.containers):
         run("podman", "stop", "-t", pod.about.grace, f"{pod.about.name}-{container}")
+        ended(container)
 
 
 def check_ended(pod):
@@ -364,6 +365,8 @@ class Leaving:
 
     def __init__(self):
         self.threads, self.failures = [], []
+        # Names of pods whose entrance is gone.
+        self.closed = set()
 
     def begin(self, pod):
         thread = threading.Thread(target=self.see_off, args=(pod,))
@@ -371,8 +374,12 @@ class Leaving:
         self.threads.append(thread)
 
     def see_off(self, pod):
+        def ended(container):
+            if container == pod.about.entrance:
+                self.closed.add(pod.about.name)
+
         try:
-            end_pod(pod)
+            end_pod(pod, ended)
             check_ended(pod)
             pod.down()
         # `run` ends the thread only.
@@ -380,8 +387,9 @@ class Leaving:
             self.failures.append(failure)
 
     def wait_for_entrance(self, pod):
-        """Until nobody listens there any more: in `pod` the other containers end after it."""
-        eventually(f"{pod.about.name} serves nobody", lambda: pod.probe(pod.about.entrance)[0] == 0)
+        """Until nobody listens there any more: in `pod` the other containers end after it. Who ends them says so: the pod may be away as
+        a whole before it could be asked."""
+        eventually(f"{pod.about.name} serves nobody", lambda: pod.about.name in self.closed or self.failures)
 
     def wait(self):
         for thread in self.threads:

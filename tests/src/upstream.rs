@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::io::copy_bidirectional;
@@ -147,6 +148,40 @@ fn request(reader: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
     let mut body = vec![0; length.map_or(0, |text| text.trim().parse().expect("a length"))];
     reader.read_exact(&mut body).ok()?;
     Some((head, body))
+}
+
+/// An address that takes no connection and tells nobody: its queue is full, so that the system drops what asks for more. As long as
+/// this lives.
+#[derive(Debug)]
+pub struct Silent {
+    listener: TcpListener,
+    _queue: Vec<TcpStream>,
+}
+
+/// Connections that fit in the shortest queue that a system has, and some more.
+const QUEUE_MOST: usize = 8;
+/// What nobody has answered by then on the same machine is dropped.
+const DROPPED_AFTER: Duration = Duration::from_millis(300);
+
+impl Silent {
+    /// Listens with a queue that is full at once.
+    #[must_use]
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        // Again, to make the queue short.
+        rustix::net::listen(&listener, 0).expect("a listener");
+        let address = listener.local_addr().expect("bound");
+        let connect = |_| TcpStream::connect_timeout(&address, DROPPED_AFTER).ok();
+        let queue: Vec<TcpStream> = (0..QUEUE_MOST).map_while(connect).collect();
+        assert!(queue.len() < QUEUE_MOST, "its queue has no end");
+        Self { listener, _queue: queue }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("bound")
+    }
 }
 
 /// Writes a whole response with this body. Whether the connection can go on.

@@ -108,6 +108,23 @@ fn new_requests_are_refused_while_draining() {
     check_clean(&node.ended(), Duration::from_secs(30));
 }
 
+/// A JSON object that came over a connection from before a drain is served in it: its client was not told to go. It is behind one that
+/// is answered in the drain, so that its own turn is in the drain too.
+#[test]
+fn objects_of_known_clients_are_served_while_draining() {
+    let node = node("10m");
+    let mut bridge = node.connect();
+    bridge.send(r#"{"path":"/step/sleep:3000"}{"path":"/answer?status=418"}"#);
+    node.until_begun(1);
+    drain(&node, Signal::TERM);
+    assert!(bridge.is_silent(), "the first object was answered too soon to show anything");
+    let answers = bridge.rest();
+    let answers = serde_json::Deserializer::from_slice(&answers).into_iter::<serde_json::Value>();
+    let statuses: Vec<_> = answers.map(|answer| answer.expect("an answer")["status"].clone()).collect();
+    assert_eq!(statuses, [200, 418]);
+    check_clean(&node.ended(), Duration::from_secs(30));
+}
+
 /// A request whose body is still coming when the drain begins is finished.
 #[test]
 fn request_that_is_being_sent_is_finished() {

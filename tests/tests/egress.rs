@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
-use cellmesh_tests::upstream::{nobody, reply};
+use cellmesh_tests::upstream::{Silent, nobody, reply};
 use cellmesh_tests::{Ca, Node, Run, Upstream, sample};
 
 /// A caller that may call `allow`, with one lane: its connections are counted.
@@ -443,6 +443,43 @@ fn service_without_worker_is_called_on_another_node() {
     assert_eq!(other.stop().code, Some(0));
     let reply = node.get("back", "/");
     assert_eq!((reply.status, reply.header("x-cellmesh-error")), (502, Some("egress-connect")));
+}
+
+/// Of several addresses one that takes no connection, and does not say so, is passed over while there is time for the others: with
+/// a rule for outliers and without.
+#[test]
+fn silent_address_is_passed_over() {
+    let (silent, upstream) = (Silent::start(), Upstream::start(deed));
+    for rule in ["", "[service.back.outlier]\nfailures_max = 3"] {
+        let toml = format!(
+            r#"
+            [dpu.egress]
+            hosts = {{ back = ["{}", "{}"] }}
+            {rule}
+            [[cell]]
+            component = "{{cells}}/unruly.wasm"
+            services = ["front", "back"]
+            "#,
+            silent.address(),
+            upstream.address()
+        );
+        let node = Run::app(&toml).lanes(1).workers(&[&["front"]]).start();
+        for reply in [node.post("back", "/", "sent once"), node.get("front", "/order?url=http://back/")] {
+            assert_eq!((reply.status, reply.text()), (200, "elsewhere"), "{rule:?}");
+        }
+    }
+    assert_eq!(upstream.heads().len(), 4);
+}
+
+/// What a host says of its connection stays there, with the headers that it names in `connection`.
+#[test]
+fn headers_of_a_connection_stay_on_it() {
+    let upstream = Upstream::start(|_: &str, _: &[u8], stream: &mut TcpStream| {
+        reply(stream, 200, "connection: X-Hop, close\r\nx-hop: 1\r\nx-kept: 1\r\n", b"said")
+    });
+    let node = front_without_back(upstream.address()).start();
+    let reply = node.get("back", "/").ok();
+    assert_eq!((reply.header("x-hop"), reply.header("x-kept")), (None, Some("1")));
 }
 
 /// Nodes that send a request round in a circle end it.

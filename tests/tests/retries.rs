@@ -21,6 +21,10 @@ struct Mesh {
 
 impl Mesh {
     fn start(policy: &str, upstream: Upstream) -> Self {
+        Self::start_lanes(1, policy, upstream)
+    }
+
+    fn start_lanes(lanes: u16, policy: &str, upstream: Upstream) -> Self {
         let (admin, address) = (nobody(), upstream.address());
         let toml = format!(
             r#"
@@ -34,7 +38,7 @@ impl Mesh {
             egress = {{ allow = ["{address}"] }}
             "#
         );
-        let node = Run::app(&toml).lanes(1).start();
+        let node = Run::app(&toml).lanes(lanes).start();
         Self { node, upstream, admin }
     }
 
@@ -212,6 +216,27 @@ fn circuit_opens_and_closes() {
     let [opened, closed] = ["the circuit opened", "the circuit closed"].map(told);
     assert_eq!((opened.len(), closed.len()), (1, 1), "neither for each refusal nor for each call that asks");
     assert!(opened == closed && opened[0].len() > 2, "{opened:?} and {closed:?}");
+}
+
+/// The failures of all lanes together open a circuit, and it is open on each of them.
+#[test]
+fn lanes_share_a_circuit() {
+    let works = Arc::new(AtomicBool::new(false));
+    let mesh = Mesh::start_lanes(
+        3,
+        "breaker = { failures_max = 5, open = \"10m\", open_max = \"10m\" }",
+        failing(&works),
+    );
+    // Connections that are open are spread over the lanes.
+    let mut wires = [(); 6].map(|()| mesh.node.connect());
+    let statuses = wires.each_mut().map(|wire| {
+        wire.ask("GET", "back", &mesh.by_back("/"));
+        wire.reply().status
+    });
+    assert_eq!(statuses, [500, 500, 500, 500, 500, 503]);
+    assert_eq!(mesh.heard(), 5);
+    assert_eq!((mesh.ask("GET", "/").status, mesh.ask_by_cell("GET", "/").status), (503, 503));
+    assert_eq!([mesh.count("circuit_open"), mesh.count("circuit_openings_total")], [1, 1]);
 }
 
 /// Of the addresses of `back`, which is not on this node, those that fail are left out for `ejection`.

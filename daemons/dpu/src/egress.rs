@@ -45,7 +45,7 @@ use self::hosts::{Authority, Scheme};
 use self::services::LookUps;
 pub(crate) use self::services::Way;
 use crate::config::EgressConfig;
-use crate::forward::{ERROR_HEADER, MESH_PREFIX};
+use crate::forward::{ERROR_HEADER, MESH_PREFIX, NamedByConnection};
 use crate::origin::Origin;
 use crate::policy::retry::{Outcome, Trigger};
 
@@ -258,10 +258,11 @@ impl EgressClients {
     ) -> Result<ResponseMessage, Failure> {
         let bad = |why: String| Failure::Answer { host: host.to_owned(), why };
         let (parts, body) = response.into_parts();
+        let named = NamedByConnection::of(&parts.headers);
         let mut head = BytesMut::new();
         for (name, value) in &parts.headers {
             let name = name.as_str();
-            if !goes_on(name) && !keeps(name) {
+            if (!goes_on(name) && !keeps(name)) || named.names(name) {
                 continue;
             }
             head.extend_from_slice(name.as_bytes());

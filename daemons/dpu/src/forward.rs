@@ -16,6 +16,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use cellmesh_shm::head::{HeaderLines, is_hop_by_hop};
+use http::HeaderMap;
+use http::header::CONNECTION;
 use serde::Deserialize;
 
 use crate::dpu::Received;
@@ -278,6 +280,27 @@ pub(crate) fn goes_back(name: &str) -> bool {
 
 fn stays(name: &str) -> bool {
     name == "content-length" || is_hop_by_hop(name)
+}
+
+/// The headers that `connection` says are for this hop only. Source: RFC 9110, 7.6.1.
+pub(crate) struct NamedByConnection<'a> {
+    headers: &'a HeaderMap,
+    any: bool,
+}
+
+impl<'a> NamedByConnection<'a> {
+    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
+        Self { headers, any: headers.contains_key(CONNECTION) }
+    }
+
+    pub(crate) fn names(&self, name: &str) -> bool {
+        self.any && self.options().any(|option| option.eq_ignore_ascii_case(name))
+    }
+
+    fn options(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let lines = self.headers.get_all(CONNECTION).iter();
+        lines.filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim)
+    }
 }
 
 #[cfg(test)]

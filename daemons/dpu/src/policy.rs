@@ -17,6 +17,7 @@
 mod backoff;
 pub mod breaker;
 mod budget;
+mod circuit;
 mod headers;
 pub mod hedge;
 mod in_flight;
@@ -38,6 +39,7 @@ use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use serde::Deserialize;
 
 use self::breaker::BreakerPolicy;
+use self::circuit::Circuit;
 pub use self::headers::HeaderRules;
 use self::hedge::HedgePolicy;
 use self::in_flight::{InFlight, Place};
@@ -92,6 +94,7 @@ pub struct ServicePolicy {
 pub struct NodeCounts {
     in_flight: InFlight,
     bucket: Bucket,
+    circuit: Circuit,
 }
 
 impl PartialEq for NodeCounts {
@@ -310,6 +313,9 @@ impl Policy {
             settings.counts.bucket = old.counts.bucket.clone();
         }
         let is_same = Tries::go_by_the_same(old, &settings);
+        if is_same {
+            settings.counts.circuit = old.counts.circuit.clone();
+        }
         let tries = if is_same { self.tries.clone() } else { Self::tries_of(&settings) };
         let split = Split::new(&settings.split, routes);
         let gate = settings.jwt.as_ref().map(Gate::new);

@@ -285,7 +285,10 @@ fn of_policies(text: &mut Text, lanes: &[Counts]) {
 fn of_tries(text: &mut Text, services: &ByName<'_, TryCounts>) {
     sums(text, &f::RETRIES, services, |tries| tries.retries);
     sums(text, &f::RETRIES_REFUSED, services, |tries| tries.retries_refused);
-    sums(text, &f::CIRCUIT_OPEN, services, |tries| u64::from(tries.circuit != BreakerState::Closed));
+    // All lanes have one circuit.
+    let is_open = |lanes: &[&TryCounts]| lanes.iter().any(|tries| tries.circuit != BreakerState::Closed);
+    let open = services.iter().map(|(name, lanes)| (std::slice::from_ref(name), u64::from(is_open(lanes))));
+    text.family(&f::CIRCUIT_OPEN, open);
     sums(text, &f::CIRCUIT_OPENINGS, services, |tries| tries.circuit_openings);
     sums(text, &f::CIRCUIT_REFUSED, services, |tries| tries.circuit_refused);
     sums(text, &f::HEDGES, services, |tries| tries.hedges);
@@ -512,7 +515,7 @@ mod tests {
             "cellmesh_route_requests_total{service=\"s\",route=\"service\"} 4",
             "cellmesh_route_requests_total{service=\"s\",route=\"host\"} 0",
             "cellmesh_policy_retries_total{service=\"s\"} 8",
-            "cellmesh_circuit_open{service=\"s\"} 2",
+            "cellmesh_circuit_open{service=\"s\"} 1",
             "cellmesh_config_reloads_total{outcome=\"refused\"} 1",
             "cellmesh_cell_cpu_seconds_total{service=\"s\"} 0.5",
             "cellmesh_cell_responses_total{service=\"s\",code=\"2xx\"} 6",

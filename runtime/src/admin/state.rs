@@ -83,8 +83,8 @@ struct OfService {
     clients: Option<ServiceStats>,
     /// Who serves it, if workers are other processes.
     workers: Option<WorkerCount>,
-    /// Lanes that leave it alone, if a policy may.
-    circuits_open: Option<u64>,
+    /// Whether it is left alone, if a policy may: all lanes have one circuit.
+    circuit_open: Option<bool>,
 }
 
 /// All services that this process leads to, by what is known of each.
@@ -100,8 +100,8 @@ fn services(about: &About, lanes: &[Counts]) -> Vec<Value> {
     }
     for policy in lanes.iter().flat_map(|lane| &lane.policies) {
         if let Some(tries) = &policy.tries {
-            let open = services.entry(&policy.service).or_default().circuits_open.get_or_insert_default();
-            *open += u64::from(tries.circuit != BreakerState::Closed);
+            let open = services.entry(&policy.service).or_default().circuit_open.get_or_insert_default();
+            *open |= tries.circuit != BreakerState::Closed;
         }
     }
     services.iter().map(|(name, service)| of_service(about, name, service)).collect()
@@ -121,7 +121,7 @@ fn of_service(about: &About, name: &str, service: &OfService) -> Value {
             "duration": histogram(&stats.durations),
         })),
         "workers": service.workers.map(|count| json!({ "attached": count.attached, "ejected": count.ejected })),
-        "circuits_open": service.circuits_open,
+        "circuit_open": service.circuit_open,
     })
 }
 

@@ -55,7 +55,8 @@ impl Drop for Leave<'_> {
                 )
             }
             Some(Turn::Closed) => tracing::info!(service = service(), "the circuit closed"),
-            None => {}
+            // That one call asked in vain is nothing new.
+            Some(Turn::OpenedAgain) | None => {}
         }
     }
 }
@@ -125,7 +126,7 @@ impl Dpu {
         let mut retries = 0;
         let mut last = None;
         loop {
-            let admitted = tries.borrow_mut().admit_message(message, Nanos::now());
+            let admitted = tries.borrow().admit(message, Nanos::now());
             let leave = match admitted {
                 Ok(pass) => Leave::new(asked, pass),
                 Err(after) => return last.unwrap_or_else(|| Err(circuit_open(asked, after))),
@@ -154,7 +155,7 @@ impl Dpu {
         if let Ok(tried) = timeout(slow_after, &mut first).await {
             return tried;
         }
-        let hedge = tries.borrow_mut().hedge(Nanos::now());
+        let hedge = tries.borrow_mut().hedge(asked.message, Nanos::now());
         let Some(pass) = hedge else { return first.await };
         let mut second = pin!(self.try_once(asked, Leave::new(asked, pass)));
         let is_good = |tried: &(Exchanged, Outcome)| tried.1.verdict() == Verdict::Success;

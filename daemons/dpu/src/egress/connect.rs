@@ -3,7 +3,7 @@
 //! - A host of the static map is at the address that config names for it, whatever address that is.
 //! - Any other is looked up each time that a connection is made, and judged as it was found: the address that was judged
 //!   is the one that is connected to, so a resolver that changes its mind gains nothing.
-//! - Of several addresses those that may not be called are left out; the others are tried in turn. Where it was decided before
+//! - Of several addresses those that may not be called are left out; the others are tried in turn, each for its share of the time. Where it was decided before
 //!   which one is called (`addresses.rs`), it is that one.
 //! - Over TLS a host has to prove that it has the name that the URL gives it, however its address was found.
 
@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
@@ -139,12 +139,13 @@ impl Service<Uri> for Connector {
             let authority = Authority { host, port: uri.port_u16() };
             let scheme = uri.scheme_str().and_then(Scheme::parse).unwrap_or(Scheme::Http);
             let limit = rules.connect_timeout;
+            let until = Instant::now() + limit;
             let connecting = async {
                 let addresses = match to {
                     Some(address) => vec![address],
                     None => rules.addresses(scheme, authority).await?,
                 };
-                let tcp = TokioIo::new(connect(host, addresses).await?);
+                let tcp = TokioIo::new(connect(host, &addresses, until).await?);
                 match scheme {
                     Scheme::Http => Ok(MaybeHttpsStream::Http(tcp)),
                     Scheme::Https => rules.shake_hands(tcp, host).await,
@@ -222,18 +223,23 @@ impl Rules {
     }
 }
 
-/// To the first of some addresses that takes a connection. There is one at least.
-async fn connect(host: &str, addresses: Vec<SocketAddr>) -> Result<TcpStream, ConnectError> {
+/// To the first of some addresses that takes a connection, `until` then. There is one at least.
+///
+/// Each has its share of the time that is left, so that one that says nothing leaves some to the others. Source: Go's `net.Dialer`.
+async fn connect(host: &str, addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, ConnectError> {
     let mut last = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
+    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let share = until.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
+        let host = host.to_owned();
+        last = match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
                 // Worth a try: a socket that is gone says so when it is used.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Err(source) => last = Some(ConnectError::Refused { host: host.to_owned(), address, source }),
-        }
+            Ok(Err(source)) => Some(ConnectError::Refused { host, address: *address, source }),
+            Err(_elapsed) => Some(ConnectError::TimedOut { host, limit: share }),
+        };
     }
     Err(last.expect("there is an address, or an error that says why not"))
 }

@@ -32,8 +32,7 @@ pub(super) fn of_cell(
     }
     let bad = |why| Refusal::BadResponse { service: service.to_owned(), why };
     let status = final_status(message.status).map_err(bad)?;
-    let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
-    let body = if has_body { std::mem::take(&mut message.body) } else { Bytes::new() };
+    let body = if has_body(status) { std::mem::take(&mut message.body) } else { Bytes::new() };
     let held = received.hold_answer(body.len())?;
     written(&message, status, ReplyBody::counted(body, held)).map_err(bad)
 }
@@ -80,6 +79,11 @@ pub(super) fn the_last(mut answer: Answer, request: &Parts) -> Answer {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
+}
+
+/// Source: RFC 9110, 15.3.5, 15.3.6 and 15.4.5.
+fn has_body(status: StatusCode) -> bool {
+    !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Interim and made-up statuses cannot end a request.

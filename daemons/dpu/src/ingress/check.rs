@@ -7,14 +7,14 @@
 use std::borrow::Cow;
 
 use cellmesh_shm::ids::ServiceId;
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::io::Standing;
 use crate::dpu::Received;
 use crate::faults::Refusal;
-use crate::forward::{HOPS_HEADER, Head, HeadWriter, SERVICE_HEADER};
+use crate::forward::{HOPS_HEADER, Head, HeadWriter, NamedByConnection, SERVICE_HEADER};
 use crate::routes::{Route, RouteQuery};
 
 /// A head that was checked: where it goes, and what the cell will see of it.
@@ -217,25 +217,4 @@ fn rewrite(
 fn joined_cookies(headers: &HeaderMap) -> Vec<u8> {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     crumbs.join(&b"; "[..])
-}
-
-/// The headers that `connection` says are for this hop only.
-struct NamedByConnection<'a> {
-    headers: &'a HeaderMap,
-    any: bool,
-}
-
-impl<'a> NamedByConnection<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
-        Self { headers, any: headers.contains_key(CONNECTION) }
-    }
-
-    fn names(&self, name: &str) -> bool {
-        self.any && self.options().any(|option| option.eq_ignore_ascii_case(name))
-    }
-
-    fn options(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let lines = self.headers.get_all(CONNECTION).iter();
-        lines.filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim)
-    }
 }

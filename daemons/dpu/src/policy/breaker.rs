@@ -13,7 +13,7 @@
 //! - A call that asks may take longer than the next one waits: then several ask, and the first that ends decides.
 //! - What a call that asks causes goes through beside it, up to a bound: a service that calls itself could not answer it otherwise, and
 //!   would be left alone for ever. A call is known by the id of the request that it belongs to.
-//! - Pure: time is passed in. Source: Nygard, "Release It!"; the failure accrual of Linkerd.
+//! - Pure: time is passed in. Not here: what lanes share of it (`circuit.rs`). Source: Nygard, "Release It!"; the failure accrual of Linkerd.
 
 use std::time::Duration;
 
@@ -51,10 +51,9 @@ impl BreakerPolicy {
     }
 }
 
-/// The breaker of one callee.
-#[derive(Debug)]
+/// The breaker of one callee. Closed at first.
+#[derive(Debug, Default)]
 pub(crate) struct Breaker {
-    policy: BreakerPolicy,
     state: State,
     /// Times that the state has changed: a pass of an earlier state is told by it.
     turn: u64,
@@ -62,7 +61,6 @@ pub(crate) struct Breaker {
     asking: Vec<Box<[u8]>>,
     /// Calls that went through beside those that ask.
     caused: u32,
-    openings: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +71,12 @@ enum State {
     Open { until: Nanos, span: Duration },
     /// One call asks; from `until` on another may. `span`: how long it was open.
     HalfOpen { until: Nanos, span: Duration },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Closed { failures: 0 }
+    }
 }
 
 /// Where a breaker stands, for metrics.
@@ -88,10 +92,22 @@ pub enum BreakerState {
 }
 
 /// Leave for one call. What the call came to is to be told with it, exactly once.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Pass {
     turn: u64,
+}
+
+impl Pass {
+    /// Leave of a breaker that is closed, at this turn of it.
+    pub(super) fn of(turn: u64) -> Self {
+        Self { turn }
+    }
+
+    /// The turn of the breaker that it is of.
+    pub(super) fn turn(&self) -> u64 {
+        self.turn
+    }
 }
 
 /// What a call came to, as far as a breaker cares.
@@ -114,27 +130,18 @@ const CAUSED_MAX: u32 = 64;
 /// Of a pass that says nothing: no state is reached so late.
 const NO_TURN: u64 = u64::MAX;
 
-/// What people are told of a breaker. That one call asked in vain is none of it.
+/// What the end of a call has made of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// Calls went through so far.
     Opened,
+    /// The call that asked has failed.
+    OpenedAgain,
     /// The call that asked has succeeded.
     Closed,
 }
 
 impl Breaker {
-    pub(crate) fn new(policy: BreakerPolicy) -> Self {
-        Self {
-            policy,
-            state: State::Closed { failures: 0 },
-            turn: 0,
-            asking: Vec::new(),
-            caused: 0,
-            openings: 0,
-        }
-    }
-
     /// Leave for a call, or how long to wait before the next is worth a try.
     pub(crate) fn admit(&mut self, now: Nanos) -> Result<Pass, Duration> {
         match self.state {
@@ -183,39 +190,41 @@ impl Breaker {
     }
 
     /// The call of `pass` has ended.
-    pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Nanos) -> Option<Turn> {
+    pub(crate) fn settle(
+        &mut self,
+        policy: BreakerPolicy,
+        pass: &Pass,
+        verdict: Verdict,
+        now: Nanos,
+    ) -> Option<Turn> {
         if pass.turn != self.turn {
             return None;
         }
-        let before = self.state();
-        self.judge(verdict, now);
-        match (before, self.state()) {
-            (BreakerState::Closed, BreakerState::Open) => Some(Turn::Opened),
-            (BreakerState::HalfOpen, BreakerState::Closed) => Some(Turn::Closed),
-            _ => None,
-        }
-    }
-
-    /// A call of this state has ended.
-    fn judge(&mut self, verdict: Verdict, now: Nanos) {
         match (self.state, verdict) {
-            (State::Closed { failures }, Verdict::Failure) if failures + 1 >= self.policy.failures_max => {
-                self.open_for(self.policy.open.0, now);
+            (State::Closed { failures }, Verdict::Failure) if failures + 1 >= policy.failures_max => {
+                self.open_for(policy.open.0, now);
+                return Some(Turn::Opened);
             }
             (State::Closed { failures }, Verdict::Failure) => {
                 self.state = State::Closed { failures: failures + 1 };
             }
             (State::Closed { .. }, Verdict::Success) => self.state = State::Closed { failures: 0 },
-            (State::HalfOpen { .. }, Verdict::Success) => self.turn_to(State::Closed { failures: 0 }),
-            (State::HalfOpen { span, .. }, Verdict::Failure) => {
-                self.open_for(span.saturating_mul(2).min(self.policy.open_max.0), now);
+            (State::HalfOpen { .. }, Verdict::Success) => {
+                self.turn_to(State::Closed { failures: 0 });
+                return Some(Turn::Closed);
             }
-            // The next call asks.
+            (State::HalfOpen { span, .. }, Verdict::Failure) => {
+                self.open_for(span.saturating_mul(2).min(policy.open_max.0), now);
+                return Some(Turn::OpenedAgain);
+            }
+            // The next call asks. The same turn: what others come to that ask still counts.
             (State::HalfOpen { span, .. }, Verdict::Nothing) => {
-                self.turn_to(State::Open { until: now, span })
+                self.state = State::HalfOpen { until: now, span };
+                self.caused = 0;
             }
             (State::Closed { .. }, Verdict::Nothing) | (State::Open { .. }, _) => {}
         }
+        None
     }
 
     /// Where it stands.
@@ -227,13 +236,25 @@ impl Breaker {
         }
     }
 
-    /// Times that it opened, ever.
-    pub(crate) fn openings(&self) -> u64 {
-        self.openings
+    /// Times that it has changed its state.
+    pub(super) fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    /// Whether it is closed, and the latest call that says something was a failure.
+    pub(super) fn has_failures(&self) -> bool {
+        matches!(self.state, State::Closed { failures: 1.. })
+    }
+
+    /// Until when calls are refused that nobody who asks has caused; the clock's zero while it is closed.
+    pub(super) fn refuses_until(&self) -> Nanos {
+        match self.state {
+            State::Closed { .. } => Nanos(0),
+            State::Open { until, .. } | State::HalfOpen { until, .. } => until,
+        }
     }
 
     fn open_for(&mut self, span: Duration, now: Nanos) {
-        self.openings += 1;
         self.turn_to(State::Open { until: now.saturating_add(span), span });
     }
 
@@ -258,23 +279,19 @@ mod tests {
         Nanos(ms * 1_000_000)
     }
 
-    fn breaker() -> Breaker {
-        Breaker::new(BreakerPolicy {
-            failures_max: 3,
-            open: TimeSpan::millis(100),
-            open_max: TimeSpan::millis(350),
-        })
+    fn policy() -> BreakerPolicy {
+        BreakerPolicy { failures_max: 3, open: TimeSpan::millis(100), open_max: TimeSpan::millis(350) }
     }
 
     /// One call that comes to this, if it is let through.
     fn call(breaker: &mut Breaker, verdict: Verdict, ms: u64) -> Result<(), Duration> {
         let pass = breaker.admit(at_ms(ms))?;
-        breaker.settle(&pass, verdict, at_ms(ms));
+        breaker.settle(policy(), &pass, verdict, at_ms(ms));
         Ok(())
     }
 
     fn opened() -> Breaker {
-        let mut breaker = breaker();
+        let mut breaker = Breaker::default();
         (0..3).for_each(|_| call(&mut breaker, Verdict::Failure, 0).expect("closed"));
         breaker
     }
@@ -282,7 +299,7 @@ mod tests {
     /// Failures in a row open it; one success among them, and they count anew.
     #[test]
     fn only_failures_in_a_row_open_it() {
-        let mut breaker = breaker();
+        let mut breaker = Breaker::default();
         for verdict in
             [Verdict::Failure, Verdict::Failure, Verdict::Success, Verdict::Failure, Verdict::Failure]
         {
@@ -291,7 +308,7 @@ mod tests {
         call(&mut breaker, Verdict::Nothing, 0).expect("closed");
         call(&mut breaker, Verdict::Failure, 0).expect("closed");
         assert_eq!(call(&mut breaker, Verdict::Success, 30), Err(70 * MS));
-        assert_eq!((breaker.state(), breaker.openings()), (BreakerState::Open, 1));
+        assert_eq!(breaker.state(), BreakerState::Open);
     }
 
     /// The time is over: one call asks, and the others are refused until it has its answer.
@@ -301,7 +318,7 @@ mod tests {
         let pass = breaker.admit(at_ms(100)).expect("the time is over");
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert_eq!(breaker.admit(at_ms(100)), Err(100 * MS));
-        assert_eq!(breaker.settle(&pass, Verdict::Success, at_ms(101)), Some(Turn::Closed));
+        assert_eq!(breaker.settle(policy(), &pass, Verdict::Success, at_ms(101)), Some(Turn::Closed));
         assert_eq!(breaker.state(), BreakerState::Closed);
         call(&mut breaker, Verdict::Success, 101).expect("closed");
     }
@@ -331,6 +348,19 @@ mod tests {
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
+    /// A call that asked and was given up takes nothing from another that asks still: the first that has an answer decides.
+    #[test]
+    fn abandoned_question_leaves_others() {
+        let mut breaker = opened();
+        let slow = breaker.admit(at_ms(100)).expect("the time is over");
+        let given_up = breaker.admit(at_ms(200)).expect("the first takes too long");
+        assert_eq!(breaker.settle(policy(), &given_up, Verdict::Nothing, at_ms(210)), None);
+        let next = breaker.admit(at_ms(210)).expect("one was given up");
+        assert_eq!(breaker.admit(at_ms(210)), Err(100 * MS));
+        assert_eq!(breaker.settle(policy(), &slow, Verdict::Success, at_ms(250)), Some(Turn::Closed));
+        assert_eq!(breaker.settle(policy(), &next, Verdict::Failure, at_ms(260)), None);
+    }
+
     /// A service that calls itself can answer the call that asks: what belongs to it goes through, and decides nothing.
     #[test]
     fn what_the_asking_call_causes_goes_through() {
@@ -342,9 +372,9 @@ mod tests {
         assert_eq!(breaker.admit_of(at_ms(100), true, id("b")), Err(100 * MS));
         assert_eq!(breaker.admit_of(at_ms(100), true, || None), Err(100 * MS));
         let caused = breaker.admit_of(at_ms(100), true, id("a")).expect("a part of what asks");
-        breaker.settle(&caused, Verdict::Failure, at_ms(100));
+        breaker.settle(policy(), &caused, Verdict::Failure, at_ms(100));
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        breaker.settle(&pass, Verdict::Success, at_ms(101));
+        breaker.settle(policy(), &pass, Verdict::Success, at_ms(101));
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
@@ -359,8 +389,8 @@ mod tests {
         for asking in ["a", "b"] {
             let _ = breaker.admit_of(at_ms(210), true, id(asking)).expect("a part of what asks");
         }
-        assert_eq!(breaker.settle(&first, Verdict::Success, at_ms(250)), Some(Turn::Closed));
-        breaker.settle(&second, Verdict::Failure, at_ms(260));
+        assert_eq!(breaker.settle(policy(), &first, Verdict::Success, at_ms(250)), Some(Turn::Closed));
+        breaker.settle(policy(), &second, Verdict::Failure, at_ms(260));
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
@@ -377,17 +407,17 @@ mod tests {
     /// A call from before it opened neither closes it nor keeps it open.
     #[test]
     fn late_answers_change_nothing() {
-        let mut breaker = breaker();
+        let mut breaker = Breaker::default();
         let early: Vec<Pass> = (0..5).map(|_| breaker.admit(at_ms(0)).expect("closed")).collect();
         (0..3).for_each(|_| call(&mut breaker, Verdict::Failure, 0).expect("closed"));
-        breaker.settle(&early[0], Verdict::Success, at_ms(50));
+        breaker.settle(policy(), &early[0], Verdict::Success, at_ms(50));
         assert_eq!(breaker.state(), BreakerState::Open);
         let pass = breaker.admit(at_ms(100)).expect("the time is over");
-        breaker.settle(&early[1], Verdict::Failure, at_ms(100));
+        breaker.settle(policy(), &early[1], Verdict::Failure, at_ms(100));
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        breaker.settle(&pass, Verdict::Success, at_ms(100));
+        breaker.settle(policy(), &pass, Verdict::Success, at_ms(100));
         for pass in &early[2..] {
-            breaker.settle(pass, Verdict::Failure, at_ms(100));
+            breaker.settle(policy(), pass, Verdict::Failure, at_ms(100));
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
@@ -415,25 +445,29 @@ mod tests {
 
     proptest! {
         /// Whatever is settled in whatever order: a refusal is never longer than the bound, while it is half open no call goes
-        /// through until the one before has had its time, and when the time is over one does, whoever is out still.
+        /// through until the one before has had its time or was given up, and when the time is over one does, whoever is out still.
         #[test]
         fn always_bounded_and_never_stuck(events in vec(event(), 1..300)) {
-            let (mut breaker, mut now_ms, mut out, mut last_ms) = (breaker(), 0, Vec::new(), 0);
+            let (mut breaker, mut now_ms, mut out, mut last_ms) = (Breaker::default(), 0, Vec::new(), 0);
+            let mut was_given_up = false;
             for event in events {
                 let before = breaker.state();
                 match event {
                     Event::Wait(ms) => now_ms += ms,
                     Event::Admit => match breaker.admit(at_ms(now_ms)) {
                         Ok(pass) => {
-                            prop_assert!(before != BreakerState::HalfOpen || now_ms >= last_ms + 100);
-                            last_ms = now_ms;
+                            let is_due = now_ms >= last_ms + 100 || was_given_up;
+                            prop_assert!(before != BreakerState::HalfOpen || is_due);
+                            (last_ms, was_given_up) = (now_ms, false);
                             out.push(pass);
                         }
                         Err(wait) => prop_assert!(wait <= 350 * MS && before != BreakerState::Closed),
                     },
                     Event::Settle(index, verdict) if index < out.len() => {
-                        let pass = out.swap_remove(index);
-                        breaker.settle(&pass, verdict, at_ms(now_ms));
+                        let pass: Pass = out.swap_remove(index);
+                        let asks = before == BreakerState::HalfOpen && pass.turn == breaker.turn;
+                        was_given_up |= asks && verdict == Verdict::Nothing;
+                        breaker.settle(policy(), &pass, verdict, at_ms(now_ms));
                     }
                     Event::Settle(..) => {}
                 }

@@ -49,12 +49,17 @@ impl Budget {
         self.slice(now).asked += 1;
     }
 
-    /// Takes a call on top, if there is one left.
-    pub(crate) fn withdraw(&mut self, now: Nanos) -> bool {
+    /// Whether [`Budget::withdraw`] would take a call now.
+    pub(crate) fn has_room(&mut self, now: Nanos) -> bool {
         self.slice(now);
         let sum = |of: fn(&Slice) -> u64| self.slices.iter().map(of).sum::<u64>();
         let may = self.ratio.of(sum(|slice| slice.asked)) + self.reserve;
-        let has_room = sum(|slice| slice.on_top) < may;
+        sum(|slice| slice.on_top) < may
+    }
+
+    /// Takes a call on top, if there is one left.
+    pub(crate) fn withdraw(&mut self, now: Nanos) -> bool {
+        let has_room = self.has_room(now);
         self.slice(now).on_top += u64::from(has_room);
         has_room
     }

@@ -6,8 +6,9 @@
 //!             '----------'-----------------------' yes, after a wait
 //! ```
 //!
-//! - The parts know nothing of each other: [`Breaker`] (may a call be made), [`Latencies`] (is it slow), [`Retries`] (is it
+//! - The parts know nothing of each other: [`Circuit`] (may a call be made), [`Latencies`] (is it slow), [`Retries`] (is it
 //!   made once more). Each is there only if config asks for it.
+//! - Circuits are those of all lanes of the process together, everything else is a lane's own.
 //! - Pure: time and randomness are passed in. Not here: making the calls ([`crate::dpu`]).
 
 use std::time::Duration;
@@ -16,8 +17,9 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::message::RequestMessage;
 
 use super::ServicePolicy;
-use super::breaker::{Breaker, BreakerState, Pass, Turn, Verdict};
+use super::breaker::{BreakerPolicy, BreakerState, Pass, Turn, Verdict};
 use super::budget::Budget;
+use super::circuit::Circuit;
 use super::hedge::{HedgePolicy, Latencies};
 use super::retry::{Retries, Tried};
 use crate::origin::REQUEST_ID;
@@ -29,7 +31,7 @@ pub(crate) struct Tries {
     /// Of the whole request.
     timeout: Option<Duration>,
     retries: Option<Retries>,
-    breaker: Option<Breaker>,
+    breaker: Option<(BreakerPolicy, Circuit)>,
     hedges: Option<Hedges>,
     counts: TryCounts,
 }
@@ -48,11 +50,11 @@ pub struct TryCounts {
     pub retries: u64,
     /// Retries that the budget has refused.
     pub retries_refused: u64,
-    /// Times that the circuit opened.
+    /// Times that the circuit opened with the end of a call of this lane.
     pub circuit_openings: u64,
     /// Requests that were answered at once because it was open.
     pub circuit_refused: u64,
-    /// Where the circuit is now.
+    /// Where the circuit is now: that of all lanes.
     pub circuit: BreakerState,
     /// Second calls made because the first was slow.
     pub hedges: u64,
@@ -63,7 +65,7 @@ pub struct TryCounts {
 impl Tries {
     /// None if the policy says nothing of tries.
     pub(crate) fn new(policy: &ServicePolicy) -> Option<Self> {
-        let ServicePolicy { retry, breaker, hedge, try_timeout, timeout, .. } = policy;
+        let ServicePolicy { retry, breaker, hedge, try_timeout, timeout, counts, .. } = policy;
         if retry.is_none() && breaker.is_none() && hedge.is_none() && try_timeout.is_none() {
             return None;
         }
@@ -71,7 +73,7 @@ impl Tries {
             try_timeout: try_timeout.map(|span| span.0),
             timeout: timeout.map(|span| span.0),
             retries: retry.as_ref().map(Retries::new),
-            breaker: breaker.map(Breaker::new),
+            breaker: breaker.map(|policy| (policy, counts.circuit.clone())),
             hedges: hedge.map(Hedges::new),
             counts: TryCounts::default(),
         })
@@ -96,20 +98,19 @@ impl Tries {
         }
     }
 
-    /// Leave for a call, or how long the circuit stays open. The pass comes back by [`Tries::settle`].
-    pub(crate) fn admit(&mut self, now: Nanos) -> Result<Pass, Duration> {
-        self.breaker.as_mut().map_or(Ok(Pass::default()), |breaker| breaker.admit(now))
-    }
-
-    /// As [`Tries::admit`], for a call that sends `message`.
-    pub(crate) fn admit_message(&mut self, message: &RequestMessage, now: Nanos) -> Result<Pass, Duration> {
-        let Some(breaker) = &mut self.breaker else { return Ok(Pass::default()) };
-        breaker.admit_of(now, message.hops > 0, || message.headers().get(REQUEST_ID))
+    /// Leave for a call that sends `message`, or how long the circuit stays open. The pass comes back by [`Tries::settle`].
+    pub(crate) fn admit(&self, message: &RequestMessage, now: Nanos) -> Result<Pass, Duration> {
+        let Some((_, circuit)) = &self.breaker else { return Ok(Pass::default()) };
+        circuit.admit_of(now, message.hops > 0, || message.headers().get(REQUEST_ID))
     }
 
     /// A call has ended: the circuit may have turned with it.
     pub(crate) fn settle(&mut self, pass: &Pass, verdict: Verdict, now: Nanos) -> Option<Turn> {
-        self.breaker.as_mut()?.settle(pass, verdict, now)
+        let (policy, circuit) = self.breaker.as_ref()?;
+        let turn = circuit.settle(*policy, pass, verdict, now);
+        let has_opened = matches!(turn, Some(Turn::Opened | Turn::OpenedAgain));
+        self.counts.circuit_openings += u64::from(has_opened);
+        turn
     }
 
     /// When a call that begins now has to end.
@@ -153,15 +154,16 @@ impl Tries {
         hedges.latencies.slow_after()
     }
 
-    /// Leave for a second call, if the budget has one left and the circuit is not open.
-    pub(crate) fn hedge(&mut self, now: Nanos) -> Option<Pass> {
-        let pass = self.admit(now).ok()?;
-        if self.hedges.as_mut().is_some_and(|hedges| hedges.budget.withdraw(now)) {
-            self.counts.hedges += 1;
-            return Some(pass);
+    /// Leave for a second call that sends `message`, if the budget has one left and the circuit lets it through.
+    pub(crate) fn hedge(&mut self, message: &RequestMessage, now: Nanos) -> Option<Pass> {
+        // In this order: a call that is not made must not be one that asks.
+        if !self.hedges.as_mut()?.budget.has_room(now) {
+            return None;
         }
-        self.settle(&pass, Verdict::Nothing, now);
-        None
+        let pass = self.admit(message, now).ok()?;
+        self.hedges.as_mut()?.budget.withdraw(now);
+        self.counts.hedges += 1;
+        Some(pass)
     }
 
     /// The second call's answer came first. `first_took`: how long the first one had been waited for.
@@ -179,11 +181,10 @@ impl Tries {
 
     /// The counters now.
     pub(crate) fn counts(&self) -> TryCounts {
-        let breaker = self.breaker.as_ref();
+        let circuit = self.breaker.as_ref().map(|(_, circuit)| circuit.state());
         TryCounts {
             retries_refused: self.retries.as_ref().map_or(0, Retries::refused),
-            circuit_openings: breaker.map_or(0, Breaker::openings),
-            circuit: breaker.map_or(BreakerState::Closed, Breaker::state),
+            circuit: circuit.unwrap_or_default(),
             ..self.counts
         }
     }
@@ -198,6 +199,8 @@ impl Hedges {
 
 #[cfg(test)]
 mod tests {
+    use cellmesh_shm::ids::ServiceId;
+
     use super::*;
 
     fn tries(text: &str) -> Option<Tries> {
@@ -222,12 +225,27 @@ mod tests {
         assert_eq!(tries.deadline_of_try(Nanos(5), Nanos(6)), Nanos(6));
     }
 
+    const MS: u64 = 1_000_000;
+
+    /// A request with the id `a`; `hops`: more than 0 if a cell makes it.
+    fn message(hops: u8) -> RequestMessage {
+        RequestMessage {
+            service: ServiceId(0),
+            deadline: Nanos::MAX,
+            hops,
+            method_len: 0,
+            target_len: 0,
+            head: "x-request-id: a\n".into(),
+            body: Default::default(),
+        }
+    }
+
     /// Second calls are paid for by the budget, and each is counted.
     #[test]
     fn hedges_have_a_budget() {
         let mut tries = tries(r#"{"hedge": {"budget_ratio": 0.5}}"#).expect("hedges");
         (0..4).for_each(|_| tries.begin(Nanos(0)));
-        let made = (0..4).filter(|_| tries.hedge(Nanos(0)).is_some()).count();
+        let made = (0..4).filter(|_| tries.hedge(&message(0), Nanos(0)).is_some()).count();
         tries.hedge_won(Duration::ZERO);
         assert_eq!((made, tries.counts().hedges, tries.counts().hedges_won), (2, 2, 1));
     }
@@ -238,9 +256,55 @@ mod tests {
         let mut tries =
             tries(r#"{"hedge": {"budget_ratio": 1}, "breaker": {"failures_max": 1}}"#).expect("both");
         tries.begin(Nanos(0));
-        let pass = tries.admit(Nanos(0)).expect("closed");
+        let pass = tries.admit(&message(0), Nanos(0)).expect("closed");
         tries.settle(&pass, Verdict::Failure, Nanos(0));
-        assert_eq!(tries.hedge(Nanos(0)), None);
+        assert_eq!(tries.hedge(&message(0), Nanos(0)), None);
         assert_eq!((tries.counts().hedges, tries.counts().circuit_openings), (0, 1));
+    }
+
+    /// Of a service that calls itself, and whose circuit a call asks: half open.
+    fn asked(budget_ratio: u32) -> (Tries, Pass) {
+        let policy = r#"{"hedge": {"budget_ratio": RATIO}, "breaker": {"failures_max": 1, "open": "1ms"}}"#;
+        let mut tries = tries(&policy.replace("RATIO", &budget_ratio.to_string())).expect("both");
+        (0..9).for_each(|_| tries.begin(Nanos(0)));
+        let pass = tries.admit(&message(0), Nanos(0)).expect("closed");
+        tries.settle(&pass, Verdict::Failure, Nanos(0));
+        let asks = tries.admit(&message(0), Nanos(MS)).expect("the time is over");
+        assert_eq!(tries.counts().circuit, BreakerState::HalfOpen);
+        (tries, asks)
+    }
+
+    /// A slow call that belongs to the one that asks has a second one beside it, and that decides as little as the first.
+    #[test]
+    fn what_the_asking_call_causes_is_hedged() {
+        for now in [Nanos(MS + 1), Nanos(3 * MS)] {
+            let (mut tries, asks) = asked(1);
+            let hedge = tries.hedge(&message(1), now).expect("a part of what asks");
+            assert_eq!(tries.settle(&hedge, Verdict::Failure, now), None);
+            assert_eq!(tries.settle(&asks, Verdict::Success, now), Some(Turn::Closed));
+        }
+    }
+
+    /// A second call that is not paid for is none: the call that asks goes on asking.
+    #[test]
+    fn refused_hedges_ask_nothing() {
+        let (mut tries, asks) = asked(0);
+        assert_eq!(tries.hedge(&message(0), Nanos(3 * MS)), None);
+        assert_eq!(tries.settle(&asks, Verdict::Success, Nanos(3 * MS)), Some(Turn::Closed));
+    }
+
+    /// Lanes have their own tries and one circuit: failures of both open it for both, and each counts what it has opened.
+    #[test]
+    fn lanes_have_one_circuit() {
+        let policy: ServicePolicy =
+            serde_json::from_str(r#"{"breaker": {"failures_max": 2}}"#).expect("a policy");
+        let mut lanes = [(); 2].map(|()| Tries::new(&policy.clone()).expect("a breaker"));
+        for tries in &mut lanes {
+            let pass = tries.admit(&message(0), Nanos(0)).expect("closed");
+            tries.settle(&pass, Verdict::Failure, Nanos(0));
+        }
+        assert!(lanes.iter().all(|tries| tries.admit(&message(0), Nanos(0)).is_err()));
+        let counts = lanes.each_ref().map(|tries| (tries.counts().circuit_openings, tries.counts().circuit));
+        assert_eq!(counts, [(0, BreakerState::Open), (1, BreakerState::Open)]);
     }
 }

@@ -161,7 +161,7 @@ function servicesOf({ now, before, seconds }) {
   const old = new Map((before.services ?? []).map((service) => [service.service, service]));
   const here = new Set(now.cells.map((cell) => cell.service));
   return (now.services ?? []).map((service) => {
-    const about = { service: service.service, workers: service.workers, elsewhere: service.elsewhere, circuitsOpen: service.circuits_open };
+    const about = { service: service.service, workers: service.workers, elsewhere: service.elsewhere, circuitOpen: service.circuit_open };
     const clients = clientsOf(service.clients, old.get(service.service)?.clients, now.histogram_bounds_seconds, seconds);
     return { ...about, isHere: here.has(service.service), ...clients };
   });

@@ -17,7 +17,7 @@ const COLUMNS = [
   { name: "Failed", title: "answers with 500 and above", text: (service) => share(service.failedShare), by: (service) => service.failedShare ?? -1, bad: (service) => service.failedShare > 0 },
   { name: "Refused", title: "answered by the mesh, with an error", text: (service) => rate(service.refusedRate), by: (service) => service.refusedRate ?? -1, bad: (service) => service.refusedRate > 0 },
   { name: "In flight", text: (service) => count(service.inFlight), by: (service) => service.inFlight ?? -1 },
-  { name: "Circuit", text: circuit, by: (service) => service.circuitsOpen ?? -1, bad: (service) => service.circuitsOpen > 0 },
+  { name: "Circuit", text: circuit, by: (service) => Number(service.circuitOpen ?? -1), bad: (service) => service.circuitOpen === true },
   { name: "Requests", title: "of clients, since the start", text: (service) => count(service.total), by: (service) => service.total ?? -1 },
 ];
 /** By name: one looks for a service here. */
@@ -35,8 +35,8 @@ function workers({ workers, elsewhere, isHere }) {
   return workers.ejected > 0 ? `${some}, ${count(workers.ejected)} left out` : some;
 }
 
-function circuit({ circuitsOpen }) {
-  return circuitsOpen === null ? NONE : circuitsOpen > 0 ? "open" : "closed";
+function circuit({ circuitOpen }) {
+  return circuitOpen === null ? NONE : circuitOpen ? "open" : "closed";
 }
 
 /** The table, and below it what the DPA has answered itself. */

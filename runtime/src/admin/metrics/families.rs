@@ -99,7 +99,7 @@ families! {
         POLICY_IN_FLIGHT: Gauge "policy_inflight_requests" ["service"] "Requests that count for in_flight_max.";
         RETRIES: Counter "policy_retries_total" ["service"] "Calls made once more because one had failed.";
         RETRIES_REFUSED: Counter "policy_retries_refused_total" ["service"] "Retries that the budget has refused.";
-        CIRCUIT_OPEN: Gauge "circuit_open" ["service"] "Lanes that leave the service alone, or ask with one call.";
+        CIRCUIT_OPEN: Gauge "circuit_open" ["service"] "1 while the service is left alone, or asked with one call.";
         CIRCUIT_OPENINGS: Counter "circuit_openings_total" ["service"] "Times that the circuit opened.";
         CIRCUIT_REFUSED: Counter "circuit_refused_total" ["service"] "Requests refused because the circuit is open.";
         HEDGES: Counter "policy_hedges_total" ["service"] "Second calls made because the first was slow.";

@@ -357,6 +357,36 @@ fn refusals_are_no_latencies() {
     assert_eq!(sample(admin, "service_request_duration_seconds_bucket{service=\"front\",le=\"0.1\"}"), 0);
 }
 
+/// What became of requests is told by what has led them to the service, and a service is the sum of its routes.
+#[test]
+fn routes_are_counted_apart() {
+    let admin = nobody();
+    let node = app(admin).lanes(1).start();
+    until_ready(admin);
+    assert_eq!(node.get("front", "/").status, 200);
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\nhost: 10.0.0.1\r\nx-cellmesh-service: front\r\n", 200),
+        ("GET /do/trap HTTP/1.1\r\nhost: 10.0.0.1\r\nx-cellmesh-service: front\r\n", 500),
+        ("POST / HTTP/1.1\r\nhost: front\r\ncontent-length: 1000000000000\r\n", 413),
+    ] {
+        let mut wire = node.connect();
+        wire.send(format!("{head}\r\n"));
+        assert_eq!(wire.reply().status, status, "{head}");
+    }
+    let of = |route: &str| {
+        ["requests_total", "requests_answered_total", "requests_failed_total", "requests_refused_total"]
+            .map(|name| sample(admin, &format!("route_{name}{{service=\"front\",route=\"{route}\"}}")))
+    };
+    assert_eq!((of("host"), of("service")), ([2, 1, 0, 1], [2, 2, 1, 0]));
+    let took = |labels: &str| sample(admin, &format!("route_request_duration_seconds_count{{{labels}}}"));
+    let routes = ["host", "service"].map(|route| took(&format!("service=\"front\",route=\"{route}\"")));
+    assert_eq!(routes, [1, 2]);
+    assert_eq!(sample(admin, "service_request_duration_seconds_count{service=\"front\"}"), 3);
+    let text = ask(admin, "GET", "/metrics").ok().text().to_owned();
+    assert!(!text.contains("route_requests_answered_total{service=\"front\",route=\"path\"}"), "{text}");
+    assert!(!text.contains("route_requests_total{service=\"back\""), "nobody has asked for it: {text}");
+}
+
 /// The port says truly what it has: each path answers, with the kind of content that it says.
 #[test]
 fn openapi_is_true() {

@@ -43,7 +43,7 @@ use tokio::sync::Notify;
 use self::calls::{Calls, Settled, Ticket};
 pub(crate) use self::connections::Connection;
 use self::connections::Connections;
-pub use self::load::ServiceStats;
+pub use self::load::{RouteStats, ServiceStats};
 pub(crate) use self::load::{HeldAnswer, Received};
 use self::load::{Load, add};
 pub use self::request::Request;

@@ -202,6 +202,11 @@ pub struct PolicyStats {
     pub tries: Option<TryCounts>,
 }
 
+impl PolicyStats {
+    /// Why one refuses, in one word for metrics each.
+    pub const REASONS: [&'static str; 4] = Denied::REASONS;
+}
+
 /// What policies look at of a request's head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadView<'a> {

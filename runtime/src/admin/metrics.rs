@@ -6,6 +6,8 @@
 //!   `requests = answered + faulted + abandoned + in custody`.
 
 mod families;
+mod labels;
+mod services;
 mod text;
 
 use std::collections::BTreeMap;
@@ -15,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cellmesh_dpa::{DpaHost, DpaStats, WorkerCount};
 use cellmesh_dpu::policy::breaker::BreakerState;
 use cellmesh_dpu::policy::{PolicyStats, TryCounts};
-use cellmesh_dpu::{Dpu, DpuStats, HeadProblem, Histogram, Reason, Route, ServiceStats, TurnedAway};
+use cellmesh_dpu::{Dpu, DpuStats, HeadProblem, Histogram, Reason, ServiceStats, TurnedAway};
 use cellmesh_shm::frame::FrameError;
 use cellmesh_shm::message::Fault;
 use cellmesh_shm::ring::Batches;
@@ -86,6 +88,9 @@ struct ReloadCounts {
 }
 
 impl Reloads {
+    /// How it can go, in one word for metrics each.
+    const OUTCOMES: [&'static str; 2] = ["applied", "refused"];
+
     /// A file was taken over.
     pub fn applied(&self) {
         // Relaxed, here and below: counters that nothing else depends on.
@@ -112,8 +117,8 @@ impl Reloads {
 
     fn write(&self, text: &mut Text) {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let outcomes = [(&["applied"][..], of(&self.0.applied)), (&["refused"], of(&self.0.refused))];
-        text.family(&f::CONFIG_RELOADS, outcomes);
+        let counts = [of(&self.0.applied), of(&self.0.refused)];
+        by_word(text, &f::CONFIG_RELOADS, Self::OUTCOMES, counts);
         text.one(&f::CONFIG_LAST_RELOAD, u64::from(!self.is_refused()));
     }
 }
@@ -134,17 +139,15 @@ pub(super) fn text(
         reloads.write(&mut text);
     }
     if let Some(exported) = exported {
-        let outcomes = [["sent"], ["failed"], ["dropped"]];
-        let samples = outcomes.iter().zip(exported.counts()).map(|(outcome, count)| (&outcome[..], count));
-        text.family(&f::TRACES_EXPORTED, samples);
+        by_word(&mut text, &f::TRACES_EXPORTED, Exported::OUTCOMES, exported.counts());
     }
     text.one(&f::TRACES_LEFT_OUT, left_out.count());
     let dpus: Vec<DpuStats> = lanes.iter().filter_map(|lane| lane.dpu).collect();
     if !dpus.is_empty() {
         of_dpus(&mut text, &dpus);
     }
-    let services = lanes.iter().flat_map(|lane| &lane.services);
-    of_services(&mut text, &by_name(services.map(|stats| (stats.service.as_str(), stats))));
+    let of_services = lanes.iter().flat_map(|lane| &lane.services);
+    services::write(&mut text, &by_name(of_services.map(|stats| (stats.service.as_str(), stats))));
     of_policies(&mut text, lanes);
     let policies = lanes.iter().flat_map(|lane| &lane.policies);
     let tries = policies.filter_map(|policy| Some((policy.service.as_str(), policy.tries.as_ref()?)));
@@ -196,17 +199,24 @@ fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
     refused_by(text, dpus);
 }
 
-/// What was refused, by reason. Zeros too: a rate misses what a series begins with.
+/// What was refused, by reason.
 fn refused_by(text: &mut Text, dpus: &[DpuStats]) {
-    let mut by = |family: &Family, words: &[&str], of: &dyn Fn(&DpuStats, usize) -> u64| {
-        let samples = words.iter().enumerate().map(|(place, word)| {
-            (std::slice::from_ref(word), dpus.iter().map(|dpu| of(dpu, place)).sum::<u64>())
-        });
-        text.family(family, samples);
-    };
-    by(&f::REQUESTS_REFUSED, &Reason::ALL.map(Reason::word), &|dpu, place| dpu.refused_for[place]);
-    by(&f::HEADS_REFUSED, &HeadProblem::ALL.map(HeadProblem::word), &|dpu, place| dpu.heads_refused[place]);
-    by(&f::CONNECTIONS_REFUSED, &TurnedAway::REASONS, &|dpu, place| dpu.connections_refused[place]);
+    let refused = sum_each(dpus.iter().map(|dpu| dpu.refused_for));
+    by_word(text, &f::REQUESTS_REFUSED, Reason::ALL.map(Reason::word), refused);
+    let heads = sum_each(dpus.iter().map(|dpu| dpu.heads_refused));
+    by_word(text, &f::HEADS_REFUSED, HeadProblem::ALL.map(HeadProblem::word), heads);
+    let connections = sum_each(dpus.iter().map(|dpu| dpu.connections_refused));
+    by_word(text, &f::CONNECTIONS_REFUSED, TurnedAway::REASONS, connections);
+}
+
+/// What all lanes together have counted at each place.
+pub(super) fn sum_each<const N: usize>(lanes: impl Iterator<Item = [u64; N]>) -> [u64; N] {
+    lanes.fold([0; N], |sum, counts| std::array::from_fn(|place| sum[place] + counts[place]))
+}
+
+/// A sample for each word that a label can be. Zeros too: a rate misses what a series begins with.
+fn by_word<const N: usize>(text: &mut Text, family: &Family, words: [&str; N], counts: [u64; N]) {
+    text.family(family, words.iter().map(std::slice::from_ref).zip(counts));
 }
 
 /// What all lanes know of each name.
@@ -225,49 +235,6 @@ fn sums<C>(text: &mut Text, family: &Family, names: &ByName<'_, C>, of: fn(&C) -
         (std::slice::from_ref(name), sum)
     });
     text.family(family, samples);
-}
-
-fn of_services(text: &mut Text, services: &ByName<'_, ServiceStats>) {
-    sums(text, &f::SERVICE_RECEIVED, services, |stats| stats.received);
-    sums(text, &f::SERVICE_ANSWERED, services, |stats| stats.answered);
-    sums(text, &f::SERVICE_FAILED, services, |stats| stats.failed);
-    sums(text, &f::SERVICE_ABANDONED, services, |stats| stats.abandoned);
-    sums(text, &f::SERVICE_IN_FLIGHT, services, |stats| stats.in_flight);
-    routes_of(text, services);
-    refused_of(text, services);
-    let durations: BTreeMap<&str, Histogram> = services
-        .iter()
-        .map(|(service, lanes)| {
-            let mut all = Histogram::default();
-            lanes.iter().for_each(|stats| all.add(&stats.durations));
-            (*service, all)
-        })
-        .collect();
-    let samples = durations.iter().map(|(service, durations)| (std::slice::from_ref(service), durations));
-    text.histograms(&f::SERVICE_DURATION, samples);
-}
-
-/// What has led clients to each service that they have asked for.
-fn routes_of(text: &mut Text, services: &ByName<'_, ServiceStats>) {
-    let asked = services.iter().filter(|(_, lanes)| lanes.iter().any(|stats| stats.received > 0));
-    let counts = asked.flat_map(|(service, lanes)| {
-        Route::ALL.into_iter().enumerate().map(move |(place, route)| {
-            ([*service, route.name()], lanes.iter().map(|stats| stats.routes[place]).sum::<u64>())
-        })
-    });
-    let counts: Vec<([&str; 2], u64)> = counts.collect();
-    text.family(&f::ROUTE_REQUESTS, counts.iter().map(|(labels, count)| (&labels[..], count)));
-}
-
-/// Why requests for each service were refused. Only reasons that there were: of all services, all would be too many.
-fn refused_of(text: &mut Text, services: &ByName<'_, ServiceStats>) {
-    let counts = services.iter().flat_map(|(service, lanes)| {
-        let of = |reason: Reason| lanes.iter().map(|stats| stats.refused_for[reason as usize]).sum::<u64>();
-        let counts = Reason::ALL.map(|reason| ([*service, reason.word()], of(reason)));
-        counts.into_iter().filter(|(_, count)| *count > 0)
-    });
-    let counts: Vec<([&str; 2], u64)> = counts.collect();
-    text.family(&f::SERVICE_REFUSED, counts.iter().map(|(labels, count)| (&labels[..], count)));
 }
 
 fn of_policies(text: &mut Text, lanes: &[Counts]) {
@@ -355,6 +322,14 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     text.family(&f::STEP_EGRESS_ERRORS, egress.iter().map(|(labels, calls)| (&labels[..], calls.errors)));
 }
 
+/// Why an endpoint is closed: a frame, a ring, a rule that it broke, or that it took nothing.
+const EVICTED_FOR: [&str; 4] = ["frame", "ring", "rule", "stalled"];
+
+/// What the DPA can answer itself.
+fn faults() -> [Fault; Fault::ALL.len() - 1] {
+    std::array::from_fn(|place| Fault::ALL[place + 1])
+}
+
 fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     let count = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
     let mut sum = |family: &Family, of: fn(&DpaStats) -> u64| text.one(family, count(of));
@@ -367,23 +342,17 @@ fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     sum(&f::REDISPATCHED, |dpa| dpa.redispatched);
     sum(&f::EJECTIONS, |dpa| dpa.ejections);
     sum(&f::LATE_RESPONSES, |dpa| dpa.late_responses);
-    let faults = Fault::ALL.into_iter().filter(|fault| *fault != Fault::None);
-    let faults: Vec<([&str; 1], u64)> =
-        faults.map(|fault| ([fault.code()], dpas.iter().map(|dpa| dpa.faulted_for(fault)).sum())).collect();
-    text.family(&f::CUSTODY_FAULTED, faults.iter().map(|(labels, count)| (&labels[..], count)));
-    let rejected: Vec<([&str; 1], u64)> = FrameError::REASONS
-        .iter()
-        .enumerate()
-        .map(|(index, reason)| ([*reason], dpas.iter().map(|dpa| dpa.rejected[index]).sum()))
-        .collect();
-    text.family(&f::RING_REJECTED, rejected.iter().map(|(labels, count)| (&labels[..], count)));
+    let faulted = faults().map(|fault| dpas.iter().map(|dpa| dpa.faulted_for(fault)).sum());
+    by_word(text, &f::CUSTODY_FAULTED, faults().map(Fault::code), faulted);
+    let rejected = sum_each(dpas.iter().map(|dpa| dpa.rejected));
+    by_word(text, &f::RING_REJECTED, FrameError::REASONS, rejected);
     let evicted = [
-        (&["frame"][..], dpas.iter().flat_map(|dpa| dpa.rejected).sum::<u64>()),
-        (&["ring"], count(|dpa| dpa.corrupt_rings)),
-        (&["rule"], count(|dpa| dpa.violations)),
-        (&["stalled"], count(|dpa| dpa.stalled)),
+        rejected.iter().sum(),
+        count(|dpa| dpa.corrupt_rings),
+        count(|dpa| dpa.violations),
+        count(|dpa| dpa.stalled),
     ];
-    text.family(&f::EVICTIONS, evicted);
+    by_word(text, &f::EVICTIONS, EVICTED_FOR, evicted);
 }
 
 /// What they hold now.
@@ -406,6 +375,8 @@ fn of_workers(text: &mut Text, lanes: &[Counts]) {
     sums(text, &f::SERVICE_EJECTED, &workers, |count| count.ejected as u64);
 }
 
+/// Rings: completion queues lead to the DPA, submission queues from it.
+const RINGS: [&str; 4] = ["sidecar_cq", "sidecar_sq", "worker_cq", "worker_sq"];
 /// The two rings of one direction.
 const RING_KINDS: [&str; 2] = ["small", "bulk"];
 
@@ -449,6 +420,7 @@ mod tests {
     use std::time::Duration;
 
     use cellmesh_dpa::RingStats;
+    use cellmesh_dpu::{Route, RouteStats};
 
     use super::*;
 
@@ -461,11 +433,13 @@ mod tests {
         let policy =
             PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1, tries };
         let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
+        let mut route = RouteStats { received: 2, answered: 2, failed: 1, ..RouteStats::default() };
+        route.durations.record(Duration::from_micros(30));
         let mut service = ServiceStats {
             service: "s".into(),
             received: 2,
             answered: 2,
-            routes: [0, 2, 0, 0],
+            routes: vec![(Route::Service, route)],
             ..ServiceStats::default()
         };
         service.refused_for[Reason::BodyTooLarge as usize] = 1;
@@ -511,6 +485,10 @@ mod tests {
             "cellmesh_service_requests_received_total{service=\"s\"} 4",
             "cellmesh_route_requests_total{service=\"s\",route=\"service\"} 4",
             "cellmesh_route_requests_total{service=\"s\",route=\"host\"} 0",
+            "cellmesh_route_requests_answered_total{service=\"s\",route=\"service\"} 4",
+            "cellmesh_route_requests_failed_total{service=\"s\",route=\"service\"} 2",
+            "cellmesh_route_requests_refused_total{service=\"s\",route=\"service\"} 0",
+            "cellmesh_route_request_duration_seconds_count{service=\"s\",route=\"service\"} 2",
             "cellmesh_policy_retries_total{service=\"s\"} 8",
             "cellmesh_circuit_open{service=\"s\"} 2",
             "cellmesh_config_reloads_total{outcome=\"refused\"} 1",
@@ -527,6 +505,7 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         assert!(text.contains("\nprocess_cpu_seconds_total ") && !text.contains("code=\"3xx\""), "{text}");
+        assert!(!text.contains("route_requests_answered_total{service=\"s\",route=\"host\"}"), "{text}");
         let names = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(names("# HELP"), names("# TYPE"));
     }

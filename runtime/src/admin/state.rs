@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cellmesh_dpa::{DpaStats, RingStats, WorkerCount};
 use cellmesh_dpu::histogram::{BOUNDS, Histogram};
 use cellmesh_dpu::policy::breaker::BreakerState;
-use cellmesh_dpu::{DpuConfig, DpuStats, ServiceStats};
+use cellmesh_dpu::{DpuConfig, DpuStats, HeadProblem, Reason, ServiceStats, TurnedAway};
 use cellmesh_shm::message::Fault;
 use serde_json::{Value, json};
 
-use super::metrics::{self, Counts};
+use super::metrics::{self, Counts, sum_each};
 use super::{About, Health, process};
 use crate::worker::{CallKind, CallStats, CallsTo, CellStats};
 
@@ -39,6 +39,7 @@ pub(super) fn json(about: &About, health: &Health, lanes: &[Counts]) -> String {
         "cells": cells.iter().map(|(service, cell)| of_cell(service, cell)).collect::<Vec<_>>(),
         "edges": edges(lanes, &cells),
         "services": services(about, lanes),
+        "refused": refused(lanes),
         "custody": custody(lanes),
         "gauges": gauges(about, lanes, &cells),
     })
@@ -116,6 +117,7 @@ fn of_service(about: &About, name: &str, service: &OfService) -> Value {
             "answered": stats.answered,
             "failed": stats.failed,
             "refused": stats.refused,
+            "refused_for": counted(Reason::ALL.map(Reason::word), stats.refused_for),
             "abandoned": stats.abandoned,
             "in_flight": stats.in_flight,
             "duration": histogram(&stats.durations),
@@ -123,6 +125,26 @@ fn of_service(about: &About, name: &str, service: &OfService) -> Value {
         "workers": service.workers.map(|count| json!({ "attached": count.attached, "ejected": count.ejected })),
         "circuits_open": service.circuits_open,
     })
+}
+
+/// What was refused by reason, with what is for no service, in a process with clients.
+fn refused(lanes: &[Counts]) -> Option<Value> {
+    let dpus: Vec<&DpuStats> = lanes.iter().filter_map(|lane| lane.dpu.as_ref()).collect();
+    let requests = sum_each(dpus.iter().map(|dpu| dpu.refused_for));
+    let connections = sum_each(dpus.iter().map(|dpu| dpu.connections_refused));
+    let heads = sum_each(dpus.iter().map(|dpu| dpu.heads_refused));
+    (!dpus.is_empty()).then(|| {
+        json!({
+            "requests": counted(Reason::ALL.map(Reason::word), requests),
+            "connections": counted(TurnedAway::REASONS, connections),
+            "heads": counted(HeadProblem::ALL.map(HeadProblem::word), heads),
+        })
+    })
+}
+
+/// What was counted, by its names. Only what there was.
+fn counted<const N: usize>(names: [&'static str; N], counts: [u64; N]) -> BTreeMap<&'static str, u64> {
+    names.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect()
 }
 
 /// What became of requests between endpoints, in a process with a DPA.
@@ -264,6 +286,27 @@ fn of_dpas(slots_max: u64, dpas: &[DpaStats]) -> [Value; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is refused is told by reason, of all lanes together: of each service, and of all that came.
+    #[test]
+    fn refusals_say_why() {
+        let mut stats = ServiceStats { service: "s".into(), refused: 2, ..ServiceStats::default() };
+        stats.refused_for[Reason::Deadline as usize] = 2;
+        let mut dpu = DpuStats { connections_refused: [0, 3, 0], ..DpuStats::default() };
+        dpu.refused_for[Reason::Deadline as usize] = 2;
+        dpu.refused_for[Reason::UnknownService as usize] = 1;
+        let lane = Counts { dpu: Some(dpu), services: vec![stats], ..Counts::default() };
+        let found = refused(&[lane.clone(), lane.clone()]);
+        let expected = json!({
+            "requests": { "deadline": 4, "unknown-service": 2 },
+            "connections": { "per-address-max": 6 },
+            "heads": {},
+        });
+        assert_eq!(found, Some(expected));
+        assert_eq!(refused(&[Counts::default()]), None);
+        let counted = counted(Reason::ALL.map(Reason::word), lane.services[0].refused_for);
+        assert_eq!(counted, BTreeMap::from([("deadline", 2)]));
+    }
 
     /// To a client a request has failed if the mesh refused it, and if a cell answered so.
     #[test]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use cellmesh_tests::upstream::nobody;
 use cellmesh_tests::{Node, Placement, Reply, Run, Wire, placement, sample, seconds, until};
+use rustix::process::Signal;
 
 const APP: &str = r#"
     [[cell]]
@@ -385,6 +386,56 @@ fn routes_are_counted_apart() {
     let text = ask(admin, "GET", "/metrics").ok().text().to_owned();
     assert!(!text.contains("route_requests_answered_total{service=\"front\",route=\"path\"}"), "{text}");
     assert!(!text.contains("route_requests_total{service=\"back\""), "nobody has asked for it: {text}");
+}
+
+/// What has a bound says both: how much of it is used, and the bound as config has it now.
+#[test]
+fn bounds_are_told() {
+    let (admin, of_worker) = (nobody(), nobody());
+    let text = |connections: u32| {
+        format!(
+            "[admin]\nlisten = \"{admin}\"\n{APP}instances_max = 5\nhandler_timeout = \"2s\"\n\
+             [service.front]\nin_flight_max = 9\n[runtime]\npool_threads = 2\n\
+             [dpu]\nrequests_max = 7\nconnections_max = {connections}\n"
+        )
+    };
+    let node = Run::app(&text(50)).lanes(1).worker_admins(&[of_worker]).start();
+    until_ready(admin);
+    let cells = if placement() == Placement::CoHosted { admin } else { of_worker };
+    let mut endless = node.start_get("front", "/do/loop");
+    until("a thread of the pool", || sample(cells, "pool_threads_busy") == 1);
+    for (port, used, bound, expected) in [
+        (admin, "dispatched_requests", "dispatched_requests_max", (1, 7)),
+        (
+            admin,
+            "policy_inflight_requests{service=\"front\"}",
+            "policy_inflight_requests_max{service=\"front\"}",
+            (1, 9),
+        ),
+        (cells, "cell_instances_busy{service=\"front\"}", "cell_instances_max{service=\"front\"}", (1, 5)),
+        (cells, "cell_instances_busy{service=\"back\"}", "cell_instances_max{service=\"back\"}", (0, 5)),
+        (cells, "pool_threads_busy", "pool_threads_max", (1, 2)),
+    ] {
+        assert_eq!((sample(port, used), sample(port, bound)), expected, "{bound}");
+    }
+    assert_eq!(sample(admin, "custody_requests"), 1);
+    let [all, of_clients] =
+        ["custody_requests_max", "custody_sidecar_requests_max"].map(|name| sample(admin, name));
+    assert!(0 < of_clients && of_clients < all, "{of_clients} of {all} slots");
+    for ring in ["sidecar_cq", "sidecar_sq", "worker_cq", "worker_sq"] {
+        let bytes = sample(admin, &format!("ring_waiting_bytes_max{{ring=\"{ring}\",kind=\"small\"}}"));
+        assert!(bytes >= 4096, "{ring}: {bytes} bytes");
+    }
+    assert_eq!(endless.reply().status, 504);
+    until("no thread of the pool", || sample(cells, "pool_threads_busy") == 0);
+    assert_eq!(sample(admin, "connections_max"), 50);
+    node.replace_app(&text(60));
+    node.signal(Signal::HUP);
+    until("the new bound", || sample(admin, "connections_max") == 60);
+    let state = ask(admin, "GET", "/v1/state").ok().json();
+    let gauges = state["gauges"].as_array().expect("gauges");
+    let connections = gauges.iter().find(|gauge| gauge["name"] == "connections").expect("connections");
+    assert_eq!(connections["max"], 60);
 }
 
 /// The port says truly what it has: each path answers, with the kind of content that it says.

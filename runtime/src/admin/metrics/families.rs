@@ -66,6 +66,7 @@ families! {
         PROCESS_CPU: Counter "process_cpu_seconds_total" "seconds" [] "Processor time of all threads, from the kernel's own accounting.";
         PROCESS_MEMORY: Gauge "process_resident_memory_bytes" "bytes" [] "Resident memory.";
         PROCESS_DESCRIPTORS: Gauge "process_open_fds" "descriptors" [] "Open file descriptors.";
+        PROCESS_DESCRIPTORS_MAX: Gauge "process_max_fds" "descriptors" [] "File descriptors that it may have open.";
         PROCESS_START: Gauge "process_start_time_seconds" "seconds" [] "When the process began, in seconds since 1970.";
     }
     "Clients: what the DPU took in" {
@@ -74,6 +75,8 @@ families! {
         REQUESTS_REFUSED: Counter "requests_refused_total" "requests" [RefusedFor] "Requests answered by the mesh with an error, by reason: the word that the answer has in x-cellmesh-error.";
         REQUESTS_ABANDONED: Counter "requests_abandoned_total" "requests" [] "Requests whose client went away first.";
         REQUESTS_IN_FLIGHT: Gauge "inflight_requests" "requests" [] "Requests received and not ended.";
+        REQUESTS_DISPATCHED: Gauge "dispatched_requests" "requests" [] "Of these, given to the mesh: one whose body is still read is not.";
+        REQUESTS_DISPATCHED_MAX: Gauge "dispatched_requests_max" "requests" [] "Their bound: dpu.requests_max, of all lanes.";
         SERVICE_RECEIVED: Counter "service_requests_received_total" "requests" [Service] "Requests of clients routed to a service.";
         SERVICE_ANSWERED: Counter "service_requests_answered_total" "requests" [Service] "Of these, answered by a cell or a host.";
         SERVICE_FAILED: Counter "service_requests_failed_total" "requests" [Service] "Of the answered, those with a status of 500 or more.";
@@ -87,15 +90,20 @@ families! {
         ROUTE_REFUSED: Counter "route_requests_refused_total" "requests" [Service, Route] "Of these, answered by the mesh with an error.";
         ROUTE_DURATION: Histogram "route_request_duration_seconds" "seconds" [Service, Route] "The answered as service_request_duration_seconds has them, which is their sum.";
         CONNECTIONS_OPEN: Gauge "connections_open" "connections" [] "Connections of clients.";
+        CONNECTIONS_MAX: Gauge "connections_max" "connections" [] "Their bound: dpu.connections_max.";
         CONNECTIONS_REFUSED: Counter "connections_refused_total" "connections" [ConnectionRefusedFor] "Connections that were not taken up, by reason: connections-max and per-address-max are bounds of config, accept is the kernel, mostly for want of descriptors, once for each try.";
         HEADS_REFUSED: Counter "heads_refused_total" "heads" [HeadRefusedFor] "Heads over HTTP/1 that no request came of, by reason: malformed (400), too-large (431), too-slow (cut). They are not among the requests received. What is refused over HTTP/2 before a request is one is not seen.";
         TLS_FAILURES: Counter "tls_handshake_failures_total" "handshakes" [] "TLS handshakes that clients began and that came to nothing.";
         REQUEST_BODY_BYTES: Gauge "request_body_bytes" "bytes" [] "Bytes of request bodies held.";
+        REQUEST_BODY_BYTES_MAX: Gauge "request_body_bytes_max" "bytes" [] "Their bound: dpu.buffered_bytes_max, of all lanes.";
         ANSWER_BODY_BYTES: Gauge "answer_body_bytes" "bytes" [] "Bytes of answers that clients have not taken.";
+        ANSWER_BODY_BYTES_MAX: Gauge "answer_body_bytes_max" "bytes" [] "Their bound: dpu.answer_bytes_max, of all lanes.";
         BAD_RESPONSES: Counter "bad_responses_total" "responses" [] "Answers that HTTP cannot say. A worker looks at what its cells answer first (cell_faults_total, contract), so what is counted here came from a host off the node, or from a worker that did not look.";
     }
     "Off the node" {
         CALLS_RELAYED: Counter "calls_relayed_total" "calls" [] "Calls of workers that the DPU made or passed on.";
+        RELAYED_OPEN: Gauge "relayed_calls_open" "calls" [] "Of these, on their way, those off the node too.";
+        RELAYED_MAX: Gauge "relayed_calls_max" "calls" [] "Their bound: dpu.relays_max, of all lanes.";
         EGRESS_CALLS: Counter "egress_calls_total" "calls" [] "Calls made off this node.";
         EGRESS_FAILURES: Counter "egress_failures_total" "calls" [] "Calls off this node without an answer of their callee.";
         EGRESS_OPEN: Gauge "egress_calls_open" "calls" [] "Calls of workers on their way off this node.";
@@ -105,6 +113,7 @@ families! {
     "Policies of services" {
         POLICY_REFUSED: Counter "policy_refused_total" "requests" [Service, PolicyRefusedFor] "Requests refused by the policy of their service.";
         POLICY_IN_FLIGHT: Gauge "policy_inflight_requests" "requests" [Service] "Requests that count for in_flight_max.";
+        POLICY_IN_FLIGHT_MAX: Gauge "policy_inflight_requests_max" "requests" [Service] "Their bound: service.NAME.in_flight_max, where there is one.";
         RETRIES: Counter "policy_retries_total" "calls" [Service] "Calls made once more because one had failed.";
         RETRIES_REFUSED: Counter "policy_retries_refused_total" "calls" [Service] "Retries that the budget has refused.";
         CIRCUIT_OPEN: Gauge "circuit_open" "lanes" [Service] "Lanes that leave the service alone, or ask with one call.";
@@ -130,6 +139,10 @@ families! {
         CELL_MEMORY: Gauge "cell_memory_bytes" "bytes" [Service] "Linear memory of the instances of a cell, busy or ready.";
         CELL_CPU: Counter "cell_cpu_seconds_total" "seconds" [Service] "Processor time of calls of a cell's functions, with the making of their instances. On threads of the pool, and on a lane of calls of a service that usually take 100 us or more there, it is the kernel's own count; of shorter ones one in sixty-four is measured, and the others count with the share of their time that these had. No more than the kernel has counted of the lane.";
         CELL_INSTANCES_BUSY: Gauge "cell_instances_busy" "instances" [Service] "Instances that run a function, or wait in one.";
+        CELL_INSTANCES_MAX: Gauge "cell_instances_max" "instances" [Service] "Their bound: instances_max of the cell; of several lanes each has its share, rounded up.";
+        POOL_BUSY: Gauge "pool_threads_busy" "threads" [] "Threads of the pool that run a function which takes longer than a tick.";
+        POOL_MAX: Gauge "pool_threads_max" "threads" [] "Threads of the pool.";
+        POOL_WAITING: Gauge "pool_calls_waiting" "calls" [] "Calls of functions that wait for a thread of the pool.";
     }
     "The DPA: rings and custody" {
         CUSTODY_RECEIVED: Counter "custody_requests_total" "requests" [] "Requests taken into custody or refused by the DPA.";
@@ -137,11 +150,14 @@ families! {
         CUSTODY_ABANDONED: Counter "custody_abandoned_total" "requests" [] "Of these, given up by their caller.";
         CUSTODY_FAULTED: Counter "custody_faulted_total" "requests" [Fault] "Of these, answered by the DPA itself, by fault.";
         CUSTODY_LIVE: Gauge "custody_requests" "requests" [] "Requests in custody.";
+        CUSTODY_MAX: Gauge "custody_requests_max" "requests" [] "Their bound: custody slots.";
+        CUSTODY_SIDECAR_MAX: Gauge "custody_sidecar_requests_max" "requests" [] "From so many requests in custody on those of clients get no slot: the others are for calls of cells.";
         RING_FRAMES: Counter "ring_frames_total" "frames" [] "Small frames passed on.";
         RING_CHUNKS: Counter "ring_chunks_total" "chunks" [] "Chunks of large messages passed on.";
         RING_PUBLISHED: Counter "ring_published_frames_total" "frames" [Ring, RingKind] "Frames written into rings, counted by who writes: sidecar_cq and worker_cq lead to the DPA, sidecar_sq and worker_sq from it; large messages go through bulk rings.";
         RING_PUBLISHES: Counter "ring_publishes_total" "batches" [Ring, RingKind] "Times that the reader of a ring was told of new frames. Frames written by this: how many a batch has.";
         RING_WAITING: Gauge "ring_waiting_bytes" "bytes" [Ring, RingKind] "Bytes that wait in rings to be read, when the DPA was asked.";
+        RING_WAITING_MAX: Gauge "ring_waiting_bytes_max" "bytes" [Ring, RingKind] "Their bound: the depth of these rings.";
         RING_FULL: Counter "ring_full_total" "frames" [] "Frames that found a ring full and waited.";
         RING_DOORBELLS: Counter "ring_doorbells_total" "system calls" [] "System calls spent on waking endpoints that slept.";
         RING_PARKED: Gauge "ring_parked_frames" "frames" [] "Frames that wait for room in a ring.";
@@ -170,6 +186,8 @@ mod tests {
 - Base units throughout: seconds, bytes. Counters begin at zero with the process.
 - Each process tells of what it does: `run` of everything, `node` and `dpu` of clients, `node` and `dpa` of rings, `worker` of its cells. A family
   without samples is left out.
+- What ends in `_max` is the bound of the gauge that has the rest of its name, `_open` or `_busy` (`process_max_fds`: of `process_open_fds`). Both are of all lanes; where
+  config has a bound for each lane, one can be full before the sum is.
 - `requests_received = answered + refused + abandoned + inflight` in every answer, of all and of each service; and of the DPA
   `custody_requests_total = answered + faulted + abandoned + custody_requests`.
 - Labels are bounded: `service` and `target` by config, `step` to sixteen names of each service, the others by the program: see [Labels](#labels). No label is
@@ -191,13 +209,21 @@ All that a label can say, where the program knows that.
     fn page() -> String {
         let mut page = String::from(PAGE_HEAD);
         for (title, families) in ALL {
-            write!(page, "\n## {title}\n\n| metric | kind | unit | labels | meaning |\n|---|---|---|---|---|\n")
-                .expect("memory takes all text");
+            write!(
+                page,
+                "\n## {title}\n\n| metric | kind | unit | labels | meaning |\n|---|---|---|---|---|\n"
+            )
+            .expect("memory takes all text");
             for family in *families {
                 let Family { name, kind, unit, labels, help } = family;
                 let labels = quoted(labels.iter().map(|label| label.name().to_owned()));
-                writeln!(page, "| `{}{name}` | {} | {unit} | {labels} | {help} |", family.prefix(), kind.name())
-                    .expect("memory takes all text");
+                writeln!(
+                    page,
+                    "| `{}{name}` | {} | {unit} | {labels} | {help} |",
+                    family.prefix(),
+                    kind.name()
+                )
+                .expect("memory takes all text");
             }
         }
         write_labels(&mut page);
@@ -281,7 +307,7 @@ All that a label can say, where the program knows that.
     fn units_are_those_of_the_names() {
         for family in all() {
             let Family { name, kind, unit, .. } = family;
-            let base = name.strip_suffix("_total").unwrap_or(name);
+            let base = name.strip_suffix("_total").or(name.strip_suffix("_max")).unwrap_or(name);
             for of_base in ["seconds", "bytes", "ratio"] {
                 assert_eq!(base.ends_with(&format!("_{of_base}")), *unit == of_base, "{name} in {unit}");
             }
@@ -290,11 +316,26 @@ All that a label can say, where the program knows that.
             assert_eq!(is_sign, *unit == "1", "{name} in {unit}");
             assert!(is_sign || unit.ends_with('s'), "{name}: {unit} is no plural");
             // Where a name says what is counted, it is this; longer words first.
-            let counted = ["requests", "responses", "connections", "frames", "chunks", "instances", "retries"];
+            let counted =
+                ["requests", "responses", "connections", "frames", "chunks", "instances", "retries"];
             let said = counted.iter().find(|word| base.split('_').any(|part| part == **word));
             let unit = if *unit == "calls" && base.contains("retries") { "retries" } else { *unit };
             let is_base = ["seconds", "bytes"].contains(&unit);
             assert!(is_base || said.is_none_or(|word| *word == unit), "{name} in {unit}");
+        }
+    }
+
+    /// A bound has the unit and the labels of what it bounds, and the same name, but for what is left out of that.
+    #[test]
+    fn bounds_are_of_something() {
+        for bound in all() {
+            let Some(stem) = bound.name.strip_suffix("_max") else { continue };
+            let stem = if bound == &CUSTODY_SIDECAR_MAX { CUSTODY_LIVE.name } else { stem };
+            let names = [stem.to_owned(), format!("{stem}_open"), format!("{stem}_busy")];
+            let bounded = all().into_iter().find(|family| names.iter().any(|name| name == family.name));
+            let bounded = bounded.unwrap_or_else(|| panic!("nothing is bounded by {}", bound.name));
+            assert_eq!((bound.kind, bounded.kind), (Kind::Gauge, Kind::Gauge), "{}", bound.name);
+            assert_eq!((bound.unit, bound.labels), (bounded.unit, bounded.labels), "{}", bound.name);
         }
     }
 
@@ -305,7 +346,8 @@ All that a label can say, where the program knows that.
             let values = label.values().unwrap_or_default();
             assert!(values.len() <= 40, "{label:?}: {values:?}");
             for (place, value) in values.iter().enumerate() {
-                let is_word = value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c));
+                let is_word =
+                    value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c));
                 assert!(is_word && !value.is_empty(), "{label:?}: {value}");
                 assert!(!values[..place].contains(value), "{label:?}: {value} is there twice");
             }

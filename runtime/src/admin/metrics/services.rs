@@ -23,7 +23,10 @@ pub(super) fn write(text: &mut Text, services: &ByName<'_, ServiceStats>) {
             routes.entry([service, route.name()]).or_default().add(stats);
         }
     }
-    text.histograms(&f::SERVICE_DURATION, durations.iter().map(|(labels, durations)| (&labels[..], durations)));
+    text.histograms(
+        &f::SERVICE_DURATION,
+        durations.iter().map(|(labels, durations)| (&labels[..], durations)),
+    );
     by_route(text, &routes);
 }
 

@@ -59,7 +59,8 @@ fn of_clients(state: &State) -> Vec<((String, String), u64)> {
     let mut unrouted = refused.requests;
     let mut faults = Vec::new();
     for service in &state.services {
-        let Clients { failed, refused, refused_for: reasons, abandoned } = service.clients.clone().unwrap_or_default();
+        let Clients { failed, refused, refused_for: reasons, abandoned } =
+            service.clients.clone().unwrap_or_default();
         // Another version may not say why.
         let unsaid = refused.saturating_sub(reasons.values().sum());
         let others = [("failed", failed), ("refused", unsaid), ("abandoned", abandoned)];

@@ -108,7 +108,8 @@ impl OfService {
     }
 
     pub(super) fn stats(&self, service: String) -> ServiceStats {
-        let sum = |of: fn(&OfRoute) -> &Cell<u64>| self.routes.iter().map(|route| of(route).get()).sum::<u64>();
+        let sum =
+            |of: fn(&OfRoute) -> &Cell<u64>| self.routes.iter().map(|route| of(route).get()).sum::<u64>();
         let [received, answered] = [sum(|route| &route.received), sum(|route| &route.answered)];
         let [refused, abandoned] = [sum(|route| &route.refused), self.abandoned.get()];
         let mut durations = Histogram::default();

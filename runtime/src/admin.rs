@@ -110,10 +110,8 @@ pub struct About {
     pub command: &'static str,
     /// When it began.
     pub started: Instant,
-    /// Bounds of its network side.
+    /// Of its network side, as it began.
     pub dpu: DpuConfig,
-    /// Custody slots of each of its DPAs.
-    pub slots_max: u64,
     /// What it keeps of requests.
     pub trace: TraceSettings,
     /// Where its long guest calls run, if it hosts cells.
@@ -127,12 +125,11 @@ pub struct About {
 impl About {
     /// A process that begins now.
     #[must_use]
-    pub fn new(command: &'static str, app: &App, slots_max: u32) -> Self {
+    pub fn new(command: &'static str, app: &App) -> Self {
         Self {
             command,
             started: Instant::now(),
             dpu: app.dpu.clone(),
-            slots_max: slots_max.into(),
             trace: app.trace.clone(),
             pool: None,
             exported: None,
@@ -175,8 +172,10 @@ impl Sources {
             "/readyz" | "/ready" => self.health.readiness(),
             "/metrics" => match self.ask(METRICS_PATIENCE).await {
                 Ok(counts) => text(StatusCode::OK, {
-                    let About { exported, left_out, .. } = &*self.about;
-                    metrics::text(&counts, self.reloads.as_ref(), (exported.as_ref(), left_out))
+                    let About { exported, left_out, pool, .. } = &*self.about;
+                    let beside =
+                        metrics::Beside { exported: exported.as_ref(), left_out, pool: pool.as_ref() };
+                    metrics::text(&counts, self.reloads.as_ref(), &beside)
                 }),
                 Err(silent) => text(StatusCode::SERVICE_UNAVAILABLE, silent),
             },

@@ -20,7 +20,7 @@ pub struct Pool {
 
 /// Closes the queue when the last [`Pool`] is dropped.
 #[derive(Debug)]
-struct Owner(Arc<Queue>);
+struct Owner(Arc<Queue>, usize);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -31,6 +31,8 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Calls {
     waiting: VecDeque<Call>,
+    /// Threads that run a call.
+    busy: usize,
     closed: bool,
 }
 
@@ -40,9 +42,10 @@ impl Pool {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(threads: usize) -> io::Result<Self> {
+        let threads = threads.max(1);
         let queue = Arc::new(Queue::default());
-        let pool = Self { owner: Arc::new(Owner(Arc::clone(&queue))) };
-        for index in 0..threads.max(1) {
+        let pool = Self { owner: Arc::new(Owner(Arc::clone(&queue), threads)) };
+        for index in 0..threads {
             let queue = Arc::clone(&queue);
             std::thread::Builder::new().name(format!("pool-{index}")).spawn(move || run(&queue))?;
         }
@@ -53,6 +56,18 @@ impl Pool {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.owner.0.lock().waiting.len()
+    }
+
+    /// Threads that it has.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.owner.1
+    }
+
+    /// Of these, those that run a call.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.owner.0.lock().busy
     }
 
     /// Queues a call behind the others.
@@ -79,11 +94,13 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// The next call; none when the pool is closed.
-    fn next(&self) -> Option<Call> {
+    /// The next call; none when the pool is closed. `ended`: how many the thread has ended since it last asked, one at most.
+    fn next(&self, ended: usize) -> Option<Call> {
         let mut calls = self.lock();
+        calls.busy -= ended;
         loop {
             if let Some(call) = calls.waiting.pop_front() {
+                calls.busy += 1;
                 return Some(call);
             }
             if calls.closed {
@@ -107,10 +124,12 @@ impl Queue {
 }
 
 fn run(queue: &Queue) {
-    while let Some(mut call) = queue.next() {
+    let mut ended = 0;
+    while let Some(mut call) = queue.next(ended) {
         while let Some(ticked) = run_for_a_tick(call) {
             call = queue.take_turns(ticked);
         }
+        ended = 1;
     }
 }
 

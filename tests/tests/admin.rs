@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use cellmesh_tests::upstream::nobody;
 use cellmesh_tests::{Node, Placement, Reply, Run, Wire, placement, sample, seconds, until};
+use rustix::process::Signal;
 
 const APP: &str = r#"
     [[cell]]
@@ -355,6 +356,86 @@ fn refusals_are_no_latencies() {
     assert_eq!(slow.reply().status, 200);
     assert_eq!(sample(admin, "service_request_duration_seconds_count{service=\"front\"}"), 1);
     assert_eq!(sample(admin, "service_request_duration_seconds_bucket{service=\"front\",le=\"0.1\"}"), 0);
+}
+
+/// What became of requests is told by what has led them to the service, and a service is the sum of its routes.
+#[test]
+fn routes_are_counted_apart() {
+    let admin = nobody();
+    let node = app(admin).lanes(1).start();
+    until_ready(admin);
+    assert_eq!(node.get("front", "/").status, 200);
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\nhost: 10.0.0.1\r\nx-cellmesh-service: front\r\n", 200),
+        ("GET /do/trap HTTP/1.1\r\nhost: 10.0.0.1\r\nx-cellmesh-service: front\r\n", 500),
+        ("POST / HTTP/1.1\r\nhost: front\r\ncontent-length: 1000000000000\r\n", 413),
+    ] {
+        let mut wire = node.connect();
+        wire.send(format!("{head}\r\n"));
+        assert_eq!(wire.reply().status, status, "{head}");
+    }
+    let of = |route: &str| {
+        ["requests_total", "requests_answered_total", "requests_failed_total", "requests_refused_total"]
+            .map(|name| sample(admin, &format!("route_{name}{{service=\"front\",route=\"{route}\"}}")))
+    };
+    assert_eq!((of("host"), of("service")), ([2, 1, 0, 1], [2, 2, 1, 0]));
+    let took = |labels: &str| sample(admin, &format!("route_request_duration_seconds_count{{{labels}}}"));
+    let routes = ["host", "service"].map(|route| took(&format!("service=\"front\",route=\"{route}\"")));
+    assert_eq!(routes, [1, 2]);
+    assert_eq!(sample(admin, "service_request_duration_seconds_count{service=\"front\"}"), 3);
+    let text = ask(admin, "GET", "/metrics").ok().text().to_owned();
+    assert!(!text.contains("route_requests_answered_total{service=\"front\",route=\"path\"}"), "{text}");
+    assert!(!text.contains("route_requests_total{service=\"back\""), "nobody has asked for it: {text}");
+}
+
+/// What has a bound says both: how much of it is used, and the bound as config has it now.
+#[test]
+fn bounds_are_told() {
+    let (admin, of_worker) = (nobody(), nobody());
+    let text = |connections: u32| {
+        format!(
+            "[admin]\nlisten = \"{admin}\"\n{APP}instances_max = 5\nhandler_timeout = \"2s\"\n\
+             [service.front]\nin_flight_max = 9\n[runtime]\npool_threads = 2\n\
+             [dpu]\nrequests_max = 7\nconnections_max = {connections}\n"
+        )
+    };
+    let node = Run::app(&text(50)).lanes(1).worker_admins(&[of_worker]).start();
+    until_ready(admin);
+    let cells = if placement() == Placement::CoHosted { admin } else { of_worker };
+    let mut endless = node.start_get("front", "/do/loop");
+    until("a thread of the pool", || sample(cells, "pool_threads_busy") == 1);
+    for (port, used, bound, expected) in [
+        (admin, "dispatched_requests", "dispatched_requests_max", (1, 7)),
+        (
+            admin,
+            "policy_inflight_requests{service=\"front\"}",
+            "policy_inflight_requests_max{service=\"front\"}",
+            (1, 9),
+        ),
+        (cells, "cell_instances_busy{service=\"front\"}", "cell_instances_max{service=\"front\"}", (1, 5)),
+        (cells, "cell_instances_busy{service=\"back\"}", "cell_instances_max{service=\"back\"}", (0, 5)),
+        (cells, "pool_threads_busy", "pool_threads_max", (1, 2)),
+    ] {
+        assert_eq!((sample(port, used), sample(port, bound)), expected, "{bound}");
+    }
+    assert_eq!(sample(admin, "custody_requests"), 1);
+    let [all, of_clients] =
+        ["custody_requests_max", "custody_sidecar_requests_max"].map(|name| sample(admin, name));
+    assert!(0 < of_clients && of_clients < all, "{of_clients} of {all} slots");
+    for ring in ["sidecar_cq", "sidecar_sq", "worker_cq", "worker_sq"] {
+        let bytes = sample(admin, &format!("ring_waiting_bytes_max{{ring=\"{ring}\",kind=\"small\"}}"));
+        assert!(bytes >= 4096, "{ring}: {bytes} bytes");
+    }
+    assert_eq!(endless.reply().status, 504);
+    until("no thread of the pool", || sample(cells, "pool_threads_busy") == 0);
+    assert_eq!(sample(admin, "connections_max"), 50);
+    node.replace_app(&text(60));
+    node.signal(Signal::HUP);
+    until("the new bound", || sample(admin, "connections_max") == 60);
+    let state = ask(admin, "GET", "/v1/state").ok().json();
+    let gauges = state["gauges"].as_array().expect("gauges");
+    let connections = gauges.iter().find(|gauge| gauge["name"] == "connections").expect("connections");
+    assert_eq!(connections["max"], 60);
 }
 
 /// The port says truly what it has: each path answers, with the kind of content that it says.

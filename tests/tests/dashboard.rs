@@ -88,6 +88,9 @@ fn node_shows_services_and_workers() {
     }
     assert_eq!(node.get("back", "/").status, 503);
     browser.until("why it is refused", &format!("{}.includes('no-worker')", text("#services-faults")));
+    browser
+        .until("why, of all", &format!("/Requests refused: .*\\/s no-worker/.test({})", text("#refusals")));
+    browser.until("why, of one", &format!("/^✕ .*\\/s no-worker$/.test({})", column("back", 7)));
     for (service, requests) in [("front", "3"), ("back", "1")] {
         browser.until("the count of requests", &format!("{} === '{requests}'", column(service, 10)));
     }

@@ -298,8 +298,13 @@ impl Dpa {
     /// What was counted, and what is in flight now. Cost: one look at each endpoint.
     #[must_use]
     pub fn stats(&self) -> DpaStats {
-        let mut stats =
-            DpaStats { live: self.custody.live(), ejected_now: self.flows.ejected(), ..self.stats };
+        let mut stats = DpaStats {
+            live: self.custody.live(),
+            slots_max: self.config.slots_max,
+            sidecar_slots_max: self.config.sidecar_slots_max(),
+            ejected_now: self.flows.ejected(),
+            ..self.stats
+        };
         for outlet in self.outlets.iter().flatten() {
             stats.endpoints += 1;
             stats.parked_now += outlet.parked();
@@ -310,7 +315,10 @@ impl Dpa {
             let (Some(inlet), Some(outlet)) = (inlet, outlet) else { continue };
             let rings = stats.rings_of(inlet.role);
             rings.wrote(outlet.tx.batches());
-            rings.wait(outlet.tx.waiting_bytes(), inlet.rx.waiting_bytes());
+            rings.wait(
+                [outlet.tx.waiting_bytes(), outlet.tx.capacities()],
+                [inlet.rx.waiting_bytes(), inlet.rx.capacities()],
+            );
         }
         stats
     }

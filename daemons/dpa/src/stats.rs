@@ -23,6 +23,10 @@ pub struct DpaStats {
     pub abandoned: u64,
     /// Requests in custody now.
     pub live: u32,
+    /// How many that can be.
+    pub slots_max: u32,
+    /// From how many on sidecars get no slot any more.
+    pub sidecar_slots_max: u32,
     /// Requests that went to a sidecar because their service had no flow entry.
     pub slow_path: u64,
     /// Requests that were sent to another worker because theirs went away before it had them.
@@ -85,6 +89,10 @@ pub struct RingStats {
     pub to_waiting: [u64; 2],
     /// Bytes of theirs that are not taken.
     pub from_waiting: [u64; 2],
+    /// Bytes that can wait for them.
+    pub to_waiting_max: [u64; 2],
+    /// Bytes of theirs that can wait.
+    pub from_waiting_max: [u64; 2],
 }
 
 impl RingStats {
@@ -92,9 +100,15 @@ impl RingStats {
         self.written.iter_mut().zip(batches).for_each(|(sum, more)| sum.add(more));
     }
 
-    pub(crate) fn wait(&mut self, to: [u32; 2], from: [u32; 2]) {
-        self.to_waiting.iter_mut().zip(to).for_each(|(sum, more)| *sum += u64::from(more));
-        self.from_waiting.iter_mut().zip(from).for_each(|(sum, more)| *sum += u64::from(more));
+    /// `to`, `from`: bytes that wait, and how many can.
+    pub(crate) fn wait(&mut self, to: [[u32; 2]; 2], from: [[u32; 2]; 2]) {
+        let add = |sum: &mut [u64; 2], more: [u32; 2]| {
+            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += u64::from(more));
+        };
+        add(&mut self.to_waiting, to[0]);
+        add(&mut self.to_waiting_max, to[1]);
+        add(&mut self.from_waiting, from[0]);
+        add(&mut self.from_waiting_max, from[1]);
     }
 }
 

@@ -43,9 +43,9 @@ use tokio::sync::Notify;
 use self::calls::{Calls, Settled, Ticket};
 pub(crate) use self::connections::Connection;
 use self::connections::Connections;
-pub use self::load::ServiceStats;
 pub(crate) use self::load::{HeldAnswer, Received};
 use self::load::{Load, add};
+pub use self::load::{RouteStats, ServiceStats};
 pub use self::request::Request;
 pub(crate) use self::settings::Settings;
 use self::tasks::Tasks;
@@ -155,6 +155,46 @@ pub struct DpuStats {
     pub connections_refused: [u64; TurnedAway::REASONS.len()],
     /// What was written into the rings to the DPA: small, bulk.
     pub written: [Batches; 2],
+    /// Of what is in flight.
+    pub bounds: DpuBounds,
+}
+
+/// Bounds of what one lane has in flight, as config has them now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DpuBounds {
+    /// Of `connections_open`, of all lanes together.
+    pub connections_max: u32,
+    /// Of `dispatched`.
+    pub requests_max: u64,
+    /// Of [`DpuStats::relays_in_flight`].
+    pub relays_max: u64,
+    /// Of `buffered_bytes`.
+    pub buffered_bytes_max: u64,
+    /// Of `answer_bytes`.
+    pub answer_bytes_max: u64,
+}
+
+impl DpuStats {
+    /// Calls of workers that are being made here, off this node too.
+    #[must_use]
+    pub fn relays_in_flight(&self) -> u64 {
+        (self.relays_open + self.egress_open) as u64
+    }
+}
+
+impl DpuBounds {
+    /// Those of all lanes of a process together.
+    #[must_use]
+    pub fn of(lanes: &[DpuStats]) -> Self {
+        let sum = |of: fn(&Self) -> u64| lanes.iter().map(|lane| of(&lane.bounds)).sum::<u64>();
+        Self {
+            connections_max: lanes.iter().map(|lane| lane.bounds.connections_max).max().unwrap_or_default(),
+            requests_max: sum(|bounds| bounds.requests_max),
+            relays_max: sum(|bounds| bounds.relays_max),
+            buffered_bytes_max: sum(|bounds| bounds.buffered_bytes_max),
+            answer_bytes_max: sum(|bounds| bounds.answer_bytes_max),
+        }
+    }
 }
 
 impl Dpu {
@@ -323,6 +363,19 @@ impl Dpu {
             heads_refused: load.heads_refused.each_ref().map(Cell::get),
             connections_refused: self.0.turned_away.borrow().counts(),
             written: self.written(),
+            bounds: self.bounds(),
+        }
+    }
+
+    fn bounds(&self) -> DpuBounds {
+        let settings = self.settings();
+        let config = &settings.config;
+        DpuBounds {
+            connections_max: config.connections_max,
+            requests_max: config.requests_max.into(),
+            relays_max: config.relays_max.into(),
+            buffered_bytes_max: config.buffered_bytes_max.0,
+            answer_bytes_max: config.answer_bytes_max.0,
         }
     }
 

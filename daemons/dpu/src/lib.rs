@@ -57,7 +57,7 @@ mod tls;
 
 pub use self::acceptor::{Acceptor, ConnectionCaps, LaneIntake, TurnedAway};
 pub use self::config::{ConfigError, DpuConfig};
-pub use self::dpu::{Dpu, DpuStats, Request, ServiceStats};
+pub use self::dpu::{Dpu, DpuBounds, DpuStats, Request, RouteStats, ServiceStats};
 pub use self::faults::Reason;
 pub use self::histogram::Histogram;
 pub use self::ingress::{HeadProblem, serve_connection};

@@ -201,8 +201,15 @@ pub struct PolicyStats {
     pub refused: Vec<(&'static str, u64)>,
     /// Requests of this lane in flight that count for `in_flight_max`.
     pub in_flight: u64,
+    /// How many all lanes together may have, if that is bounded.
+    pub in_flight_max: Option<u32>,
     /// What became of its tries, if there is a policy for them.
     pub tries: Option<TryCounts>,
+}
+
+impl PolicyStats {
+    /// Why one refuses, in one word for metrics each.
+    pub const REASONS: [&'static str; 4] = Denied::REASONS;
 }
 
 /// What policies look at of a request's head.
@@ -368,6 +375,7 @@ impl Policy {
             service: self.service.to_string(),
             refused: refused.map(|(reason, count)| (*reason, count.get())).collect(),
             in_flight: self.counted.in_flight.get(),
+            in_flight_max: self.settings.in_flight_max,
             tries: self.tries().map(|tries| tries.borrow().counts()),
         }
     }

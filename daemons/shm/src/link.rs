@@ -235,6 +235,12 @@ impl LinkTx {
         [self.small.batches(), self.bulk.batches()]
     }
 
+    /// Bytes that they hold, the small ring and the bulk ring.
+    #[must_use]
+    pub fn capacities(&self) -> [u32; 2] {
+        [self.small.capacity(), self.bulk.capacity()]
+    }
+
     /// Bytes that the peer has not read, in the small ring and in the bulk ring.
     #[must_use]
     pub fn waiting_bytes(&self) -> [u32; 2] {

@@ -434,6 +434,12 @@ impl Consumer {
         true
     }
 
+    /// Bytes that the ring holds.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.place.capacity
+    }
+
     /// Bytes that the peer has written and that are not released here, as it says itself: for who watches, and nothing
     /// follows from it.
     #[must_use]

@@ -44,6 +44,12 @@ impl LinkRx {
         self.small.has_seen() || self.bulk.has_seen()
     }
 
+    /// Bytes that they hold, the small ring and the bulk ring.
+    #[must_use]
+    pub fn capacities(&self) -> [u32; 2] {
+        [self.small.capacity(), self.bulk.capacity()]
+    }
+
     /// Bytes that the peer has written and that are not released here, in the small ring and in the bulk ring.
     #[must_use]
     pub fn waiting_bytes(&self) -> [u32; 2] {

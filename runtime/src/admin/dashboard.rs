@@ -25,6 +25,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/places.js", JS, include_str!("dashboard/places.js")),
     ("/plan.js", JS, include_str!("dashboard/plan.js")),
     ("/poll.js", JS, include_str!("dashboard/poll.js")),
+    ("/refusals.js", JS, include_str!("dashboard/refusals.js")),
     ("/request.js", JS, include_str!("dashboard/request.js")),
     ("/requests.js", JS, include_str!("dashboard/requests.js")),
     ("/samples.js", JS, include_str!("dashboard/samples.js")),

@@ -6,6 +6,8 @@
 //!   `requests = answered + faulted + abandoned + in custody`.
 
 mod families;
+mod labels;
+mod services;
 mod text;
 
 use std::collections::BTreeMap;
@@ -15,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cellmesh_dpa::{DpaHost, DpaStats, WorkerCount};
 use cellmesh_dpu::policy::breaker::BreakerState;
 use cellmesh_dpu::policy::{PolicyStats, TryCounts};
-use cellmesh_dpu::{Dpu, DpuStats, HeadProblem, Histogram, Reason, Route, ServiceStats, TurnedAway};
+use cellmesh_dpu::{Dpu, DpuBounds, DpuStats, HeadProblem, Histogram, Reason, ServiceStats, TurnedAway};
 use cellmesh_shm::frame::FrameError;
 use cellmesh_shm::message::Fault;
 use cellmesh_shm::ring::Batches;
@@ -24,6 +26,7 @@ use self::families::{self as f, Family};
 use self::text::{Seconds, Text};
 use super::process::Usage;
 use crate::host::CellFault;
+use crate::pool::Pool;
 use crate::trace::{Exported, LeftOut};
 use crate::worker::{CallStats, CellStats, Meters};
 
@@ -86,6 +89,9 @@ struct ReloadCounts {
 }
 
 impl Reloads {
+    /// How it can go, in one word for metrics each.
+    const OUTCOMES: [&'static str; 2] = ["applied", "refused"];
+
     /// A file was taken over.
     pub fn applied(&self) {
         // Relaxed, here and below: counters that nothing else depends on.
@@ -112,8 +118,8 @@ impl Reloads {
 
     fn write(&self, text: &mut Text) {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let outcomes = [(&["applied"][..], of(&self.0.applied)), (&["refused"], of(&self.0.refused))];
-        text.family(&f::CONFIG_RELOADS, outcomes);
+        let counts = [of(&self.0.applied), of(&self.0.refused)];
+        by_word(text, &f::CONFIG_RELOADS, Self::OUTCOMES, counts);
         text.one(&f::CONFIG_LAST_RELOAD, u64::from(!self.is_refused()));
     }
 }
@@ -121,35 +127,38 @@ impl Reloads {
 /// Of what runs the cells. It does not say so itself: a test compares this with the lock file.
 const WASMTIME_VERSION: &str = "48.0.8";
 
+/// What a process has beside its lanes and its config.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beside<'p> {
+    pub(super) exported: Option<&'p Exported>,
+    pub(super) left_out: &'p LeftOut,
+    pub(super) pool: Option<&'p Pool>,
+}
+
 /// The text of a scrape.
-pub(super) fn text(
-    lanes: &[Counts],
-    reloads: Option<&Reloads>,
-    (exported, left_out): (Option<&Exported>, &LeftOut),
-) -> String {
+pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>, beside: &Beside<'_>) -> String {
     let mut text = Text::default();
     text.family(&f::BUILD_INFO, [(&[env!("CARGO_PKG_VERSION"), WASMTIME_VERSION][..], 1)]);
     of_process(&mut text);
     if let Some(reloads) = reloads {
         reloads.write(&mut text);
     }
-    if let Some(exported) = exported {
-        let outcomes = [["sent"], ["failed"], ["dropped"]];
-        let samples = outcomes.iter().zip(exported.counts()).map(|(outcome, count)| (&outcome[..], count));
-        text.family(&f::TRACES_EXPORTED, samples);
+    if let Some(exported) = beside.exported {
+        by_word(&mut text, &f::TRACES_EXPORTED, Exported::OUTCOMES, exported.counts());
     }
-    text.one(&f::TRACES_LEFT_OUT, left_out.count());
+    text.one(&f::TRACES_LEFT_OUT, beside.left_out.count());
     let dpus: Vec<DpuStats> = lanes.iter().filter_map(|lane| lane.dpu).collect();
     if !dpus.is_empty() {
         of_dpus(&mut text, &dpus);
     }
-    let services = lanes.iter().flat_map(|lane| &lane.services);
-    of_services(&mut text, &by_name(services.map(|stats| (stats.service.as_str(), stats))));
+    let of_services = lanes.iter().flat_map(|lane| &lane.services);
+    services::write(&mut text, &by_name(of_services.map(|stats| (stats.service.as_str(), stats))));
     of_policies(&mut text, lanes);
     let policies = lanes.iter().flat_map(|lane| &lane.policies);
     let tries = policies.filter_map(|policy| Some((policy.service.as_str(), policy.tries.as_ref()?)));
     of_tries(&mut text, &by_name(tries));
     of_cells(&mut text, lanes);
+    beside.pool.iter().for_each(|pool| of_pool(&mut text, pool));
     let dpas: Vec<DpaStats> = lanes.iter().filter_map(|lane| lane.dpa).collect();
     if !dpas.is_empty() {
         of_dpas(&mut text, &dpas);
@@ -169,6 +178,9 @@ fn of_process(text: &mut Text) {
     }
     if let Some(descriptors) = usage.descriptors {
         text.one(&f::PROCESS_DESCRIPTORS, descriptors);
+    }
+    if let Some(descriptors) = usage.descriptors_max {
+        text.one(&f::PROCESS_DESCRIPTORS_MAX, descriptors);
     }
     if let Some(started) = usage.started {
         text.one(&f::PROCESS_START, Seconds(started));
@@ -193,20 +205,39 @@ fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
     sum(&f::CONNECTIONS_OPEN, |dpu| dpu.connections_open.into());
     sum(&f::REQUEST_BODY_BYTES, |dpu| dpu.buffered_bytes);
     sum(&f::ANSWER_BODY_BYTES, |dpu| dpu.answer_bytes);
+    sum(&f::REQUESTS_DISPATCHED, |dpu| dpu.dispatched.into());
+    sum(&f::RELAYED_OPEN, DpuStats::relays_in_flight);
+    bounds_of_dpus(text, dpus);
     refused_by(text, dpus);
 }
 
-/// What was refused, by reason. Zeros too: a rate misses what a series begins with.
+fn bounds_of_dpus(text: &mut Text, dpus: &[DpuStats]) {
+    let bounds = DpuBounds::of(dpus);
+    text.one(&f::CONNECTIONS_MAX, bounds.connections_max);
+    text.one(&f::REQUESTS_DISPATCHED_MAX, bounds.requests_max);
+    text.one(&f::RELAYED_MAX, bounds.relays_max);
+    text.one(&f::REQUEST_BODY_BYTES_MAX, bounds.buffered_bytes_max);
+    text.one(&f::ANSWER_BODY_BYTES_MAX, bounds.answer_bytes_max);
+}
+
+/// What was refused, by reason.
 fn refused_by(text: &mut Text, dpus: &[DpuStats]) {
-    let mut by = |family: &Family, words: &[&str], of: &dyn Fn(&DpuStats, usize) -> u64| {
-        let samples = words.iter().enumerate().map(|(place, word)| {
-            (std::slice::from_ref(word), dpus.iter().map(|dpu| of(dpu, place)).sum::<u64>())
-        });
-        text.family(family, samples);
-    };
-    by(&f::REQUESTS_REFUSED, &Reason::ALL.map(Reason::word), &|dpu, place| dpu.refused_for[place]);
-    by(&f::HEADS_REFUSED, &HeadProblem::ALL.map(HeadProblem::word), &|dpu, place| dpu.heads_refused[place]);
-    by(&f::CONNECTIONS_REFUSED, &TurnedAway::REASONS, &|dpu, place| dpu.connections_refused[place]);
+    let refused = sum_each(dpus.iter().map(|dpu| dpu.refused_for));
+    by_word(text, &f::REQUESTS_REFUSED, Reason::ALL.map(Reason::word), refused);
+    let heads = sum_each(dpus.iter().map(|dpu| dpu.heads_refused));
+    by_word(text, &f::HEADS_REFUSED, HeadProblem::ALL.map(HeadProblem::word), heads);
+    let connections = sum_each(dpus.iter().map(|dpu| dpu.connections_refused));
+    by_word(text, &f::CONNECTIONS_REFUSED, TurnedAway::REASONS, connections);
+}
+
+/// What all lanes together have counted at each place.
+pub(super) fn sum_each<const N: usize>(lanes: impl Iterator<Item = [u64; N]>) -> [u64; N] {
+    lanes.fold([0; N], |sum, counts| std::array::from_fn(|place| sum[place] + counts[place]))
+}
+
+/// A sample for each word that a label can be. Zeros too: a rate misses what a series begins with.
+fn by_word<const N: usize>(text: &mut Text, family: &Family, words: [&str; N], counts: [u64; N]) {
+    text.family(family, words.iter().map(std::slice::from_ref).zip(counts));
 }
 
 /// What all lanes know of each name.
@@ -227,59 +258,19 @@ fn sums<C>(text: &mut Text, family: &Family, names: &ByName<'_, C>, of: fn(&C) -
     text.family(family, samples);
 }
 
-fn of_services(text: &mut Text, services: &ByName<'_, ServiceStats>) {
-    sums(text, &f::SERVICE_RECEIVED, services, |stats| stats.received);
-    sums(text, &f::SERVICE_ANSWERED, services, |stats| stats.answered);
-    sums(text, &f::SERVICE_FAILED, services, |stats| stats.failed);
-    sums(text, &f::SERVICE_ABANDONED, services, |stats| stats.abandoned);
-    sums(text, &f::SERVICE_IN_FLIGHT, services, |stats| stats.in_flight);
-    routes_of(text, services);
-    refused_of(text, services);
-    let durations: BTreeMap<&str, Histogram> = services
-        .iter()
-        .map(|(service, lanes)| {
-            let mut all = Histogram::default();
-            lanes.iter().for_each(|stats| all.add(&stats.durations));
-            (*service, all)
-        })
-        .collect();
-    let samples = durations.iter().map(|(service, durations)| (std::slice::from_ref(service), durations));
-    text.histograms(&f::SERVICE_DURATION, samples);
-}
-
-/// What has led clients to each service that they have asked for.
-fn routes_of(text: &mut Text, services: &ByName<'_, ServiceStats>) {
-    let asked = services.iter().filter(|(_, lanes)| lanes.iter().any(|stats| stats.received > 0));
-    let counts = asked.flat_map(|(service, lanes)| {
-        Route::ALL.into_iter().enumerate().map(move |(place, route)| {
-            ([*service, route.name()], lanes.iter().map(|stats| stats.routes[place]).sum::<u64>())
-        })
-    });
-    let counts: Vec<([&str; 2], u64)> = counts.collect();
-    text.family(&f::ROUTE_REQUESTS, counts.iter().map(|(labels, count)| (&labels[..], count)));
-}
-
-/// Why requests for each service were refused. Only reasons that there were: of all services, all would be too many.
-fn refused_of(text: &mut Text, services: &ByName<'_, ServiceStats>) {
-    let counts = services.iter().flat_map(|(service, lanes)| {
-        let of = |reason: Reason| lanes.iter().map(|stats| stats.refused_for[reason as usize]).sum::<u64>();
-        let counts = Reason::ALL.map(|reason| ([*service, reason.word()], of(reason)));
-        counts.into_iter().filter(|(_, count)| *count > 0)
-    });
-    let counts: Vec<([&str; 2], u64)> = counts.collect();
-    text.family(&f::SERVICE_REFUSED, counts.iter().map(|(labels, count)| (&labels[..], count)));
-}
-
 fn of_policies(text: &mut Text, lanes: &[Counts]) {
-    let (mut refused, mut in_flight) = (BTreeMap::new(), BTreeMap::new());
+    let (mut refused, mut in_flight, mut bounds) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for policy in lanes.iter().flat_map(|lane| &lane.policies) {
         *in_flight.entry([policy.service.as_str()]).or_insert(0) += policy.in_flight;
+        // All lanes together have one.
+        bounds.extend(policy.in_flight_max.map(|max| ([policy.service.as_str()], max)));
         for (reason, count) in &policy.refused {
             *refused.entry([policy.service.as_str(), reason]).or_insert(0) += count;
         }
     }
     text.family(&f::POLICY_REFUSED, refused.iter().map(|(labels, count)| (&labels[..], count)));
     text.family(&f::POLICY_IN_FLIGHT, in_flight.iter().map(|(labels, count)| (&labels[..], count)));
+    text.family(&f::POLICY_IN_FLIGHT_MAX, bounds.iter().map(|(labels, max)| (&labels[..], max)));
 }
 
 fn of_tries(text: &mut Text, services: &ByName<'_, TryCounts>) {
@@ -321,6 +312,7 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     all(&f::CELL_INSTANCES_MADE, |cell| cell.instances_made);
     all(&f::CELL_MEMORY, |cell| cell.memory_bytes);
     all(&f::CELL_INSTANCES_BUSY, |cell| cell.instances_busy);
+    all(&f::CELL_INSTANCES_MAX, |cell| cell.instances_max);
     let cpu = cells.iter().map(|(service, stats)| (std::slice::from_ref(service), Seconds(stats.cpu)));
     text.family(&f::CELL_CPU, cpu);
     let mut responses = BTreeMap::new();
@@ -358,6 +350,20 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     text.family(&f::STEP_EGRESS_ERRORS, egress.iter().map(|(labels, calls)| (&labels[..], calls.errors)));
 }
 
+/// Why an endpoint is closed: a frame, a ring, a rule that it broke, or that it took nothing.
+const EVICTED_FOR: [&str; 4] = ["frame", "ring", "rule", "stalled"];
+
+/// What the DPA can answer itself.
+fn faults() -> [Fault; Fault::ALL.len() - 1] {
+    std::array::from_fn(|place| Fault::ALL[place + 1])
+}
+
+fn of_pool(text: &mut Text, pool: &Pool) {
+    text.one(&f::POOL_BUSY, pool.busy());
+    text.one(&f::POOL_MAX, pool.threads());
+    text.one(&f::POOL_WAITING, pool.waiting());
+}
+
 fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     let count = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
     let mut sum = |family: &Family, of: fn(&DpaStats) -> u64| text.one(family, count(of));
@@ -370,23 +376,17 @@ fn of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     sum(&f::REDISPATCHED, |dpa| dpa.redispatched);
     sum(&f::EJECTIONS, |dpa| dpa.ejections);
     sum(&f::LATE_RESPONSES, |dpa| dpa.late_responses);
-    let faults = Fault::ALL.into_iter().filter(|fault| *fault != Fault::None);
-    let faults: Vec<([&str; 1], u64)> =
-        faults.map(|fault| ([fault.code()], dpas.iter().map(|dpa| dpa.faulted_for(fault)).sum())).collect();
-    text.family(&f::CUSTODY_FAULTED, faults.iter().map(|(labels, count)| (&labels[..], count)));
-    let rejected: Vec<([&str; 1], u64)> = FrameError::REASONS
-        .iter()
-        .enumerate()
-        .map(|(index, reason)| ([*reason], dpas.iter().map(|dpa| dpa.rejected[index]).sum()))
-        .collect();
-    text.family(&f::RING_REJECTED, rejected.iter().map(|(labels, count)| (&labels[..], count)));
+    let faulted = faults().map(|fault| dpas.iter().map(|dpa| dpa.faulted_for(fault)).sum());
+    by_word(text, &f::CUSTODY_FAULTED, faults().map(Fault::code), faulted);
+    let rejected = sum_each(dpas.iter().map(|dpa| dpa.rejected));
+    by_word(text, &f::RING_REJECTED, FrameError::REASONS, rejected);
     let evicted = [
-        (&["frame"][..], dpas.iter().flat_map(|dpa| dpa.rejected).sum::<u64>()),
-        (&["ring"], count(|dpa| dpa.corrupt_rings)),
-        (&["rule"], count(|dpa| dpa.violations)),
-        (&["stalled"], count(|dpa| dpa.stalled)),
+        rejected.iter().sum(),
+        count(|dpa| dpa.corrupt_rings),
+        count(|dpa| dpa.violations),
+        count(|dpa| dpa.stalled),
     ];
-    text.family(&f::EVICTIONS, evicted);
+    by_word(text, &f::EVICTIONS, EVICTED_FOR, evicted);
 }
 
 /// What they hold now.
@@ -394,6 +394,8 @@ fn state_of_dpas(text: &mut Text, dpas: &[DpaStats]) {
     let mut sum =
         |family: &Family, of: fn(&DpaStats) -> u64| text.one(family, dpas.iter().map(of).sum::<u64>());
     sum(&f::CUSTODY_LIVE, |dpa| dpa.live.into());
+    sum(&f::CUSTODY_MAX, |dpa| dpa.slots_max.into());
+    sum(&f::CUSTODY_SIDECAR_MAX, |dpa| dpa.sidecar_slots_max.into());
     sum(&f::RING_DOORBELLS, |dpa| dpa.doorbells);
     sum(&f::EJECTED, |dpa| dpa.ejected_now as u64);
     sum(&f::ENDPOINTS, |dpa| dpa.endpoints as u64);
@@ -409,6 +411,8 @@ fn of_workers(text: &mut Text, lanes: &[Counts]) {
     sums(text, &f::SERVICE_EJECTED, &workers, |count| count.ejected as u64);
 }
 
+/// Rings: completion queues lead to the DPA, submission queues from it.
+const RINGS: [&str; 4] = ["sidecar_cq", "sidecar_sq", "worker_cq", "worker_sq"];
 /// The two rings of one direction.
 const RING_KINDS: [&str; 2] = ["small", "bulk"];
 
@@ -416,15 +420,16 @@ const RING_KINDS: [&str; 2] = ["small", "bulk"];
 /// ring counts that; what waits in it is the DPA's look.
 fn of_rings(text: &mut Text, lanes: &[Counts]) {
     let mut written: BTreeMap<[&str; 2], Batches> = BTreeMap::new();
-    let mut waiting: BTreeMap<[&str; 2], u64> = BTreeMap::new();
+    let mut waiting: BTreeMap<[&str; 2], [u64; 2]> = BTreeMap::new();
     let mut wrote = |ring: &'static str, batches: [Batches; 2]| {
         for (kind, batches) in RING_KINDS.into_iter().zip(batches) {
             written.entry([ring, kind]).or_default().add(batches);
         }
     };
-    let mut waits = |ring: &'static str, bytes: [u64; 2]| {
-        for (kind, bytes) in RING_KINDS.into_iter().zip(bytes) {
-            *waiting.entry([ring, kind]).or_default() += bytes;
+    let mut waits = |ring: &'static str, bytes: [u64; 2], bytes_max: [u64; 2]| {
+        for (kind, more) in RING_KINDS.into_iter().zip(bytes.into_iter().zip(bytes_max)) {
+            let [sum, max] = waiting.entry([ring, kind]).or_default();
+            (*sum, *max) = (*sum + more.0, *max + more.1);
         }
     };
     for lane in lanes {
@@ -433,8 +438,8 @@ fn of_rings(text: &mut Text, lanes: &[Counts]) {
                 [("worker_sq", "worker_cq", dpa.workers), ("sidecar_sq", "sidecar_cq", dpa.sidecars)]
             {
                 wrote(to, rings.written);
-                waits(to, rings.to_waiting);
-                waits(from, rings.from_waiting);
+                waits(to, rings.to_waiting, rings.to_waiting_max);
+                waits(from, rings.from_waiting, rings.from_waiting_max);
             }
         }
         lane.dpu.iter().for_each(|dpu| wrote("sidecar_cq", dpu.written));
@@ -444,7 +449,8 @@ fn of_rings(text: &mut Text, lanes: &[Counts]) {
         |of: fn(&Batches) -> u64| written.iter().map(move |(labels, batches)| (&labels[..], of(batches)));
     text.family(&f::RING_PUBLISHED, samples(|batches| batches.frames));
     text.family(&f::RING_PUBLISHES, samples(|batches| batches.publishes));
-    text.family(&f::RING_WAITING, waiting.iter().map(|(labels, bytes)| (&labels[..], bytes)));
+    text.family(&f::RING_WAITING, waiting.iter().map(|(labels, [bytes, _])| (&labels[..], bytes)));
+    text.family(&f::RING_WAITING_MAX, waiting.iter().map(|(labels, [_, max])| (&labels[..], max)));
 }
 
 #[cfg(test)]
@@ -452,23 +458,33 @@ mod tests {
     use std::time::Duration;
 
     use cellmesh_dpa::RingStats;
+    use cellmesh_dpu::{Route, RouteStats};
 
     use super::*;
 
     /// What one lane says.
     fn counts_of_lane() -> Counts {
         let mut dpu = DpuStats { received: 5, answered: 3, refused: 1, in_flight: 1, ..DpuStats::default() };
+        dpu.bounds = DpuBounds { connections_max: 100, requests_max: 10, ..DpuBounds::default() };
+        (dpu.dispatched, dpu.relays_open, dpu.egress_open) = (3, 1, 4);
         dpu.refused_for[Reason::Overloaded as usize] = 1;
         dpu.heads_refused[HeadProblem::TooSlow as usize] = 2;
         let tries = Some(TryCounts { retries: 4, circuit: BreakerState::Open, ..TryCounts::default() });
-        let policy =
-            PolicyStats { service: "s".into(), refused: vec![("in-flight", 2)], in_flight: 1, tries };
-        let dpa = Some(DpaStats { frames: 7, ..DpaStats::default() });
+        let policy = PolicyStats {
+            service: "s".into(),
+            refused: vec![("in-flight", 2)],
+            in_flight: 1,
+            in_flight_max: Some(9),
+            tries,
+        };
+        let dpa = Some(DpaStats { frames: 7, slots_max: 8, sidecar_slots_max: 6, ..DpaStats::default() });
+        let mut route = RouteStats { received: 2, answered: 2, failed: 1, ..RouteStats::default() };
+        route.durations.record(Duration::from_micros(30));
         let mut service = ServiceStats {
             service: "s".into(),
             received: 2,
             answered: 2,
-            routes: [0, 2, 0, 0],
+            routes: vec![(Route::Service, route)],
             ..ServiceStats::default()
         };
         service.refused_for[Reason::BodyTooLarge as usize] = 1;
@@ -476,6 +492,7 @@ mod tests {
             received: 4,
             answered: [0, 0, 3, 0, 0, 1],
             cpu: Duration::from_millis(250),
+            instances_max: 4,
             ..CellStats::default()
         };
         Counts {
@@ -496,7 +513,9 @@ mod tests {
         let reloads = Reloads::default();
         reloads.refused();
         let lanes = [Counts { dpa: None, ..lane.clone() }, lane];
-        let text = text(&lanes, Some(&reloads), (Some(&Exported::default()), &LeftOut::default()));
+        let beside =
+            Beside { exported: Some(&Exported::default()), left_out: &LeftOut::default(), pool: None };
+        let text = text(&lanes, Some(&reloads), &beside);
         for line in [
             "cellmesh_requests_received_total 10",
             "# TYPE cellmesh_inflight_requests gauge",
@@ -514,6 +533,10 @@ mod tests {
             "cellmesh_service_requests_received_total{service=\"s\"} 4",
             "cellmesh_route_requests_total{service=\"s\",route=\"service\"} 4",
             "cellmesh_route_requests_total{service=\"s\",route=\"host\"} 0",
+            "cellmesh_route_requests_answered_total{service=\"s\",route=\"service\"} 4",
+            "cellmesh_route_requests_failed_total{service=\"s\",route=\"service\"} 2",
+            "cellmesh_route_requests_refused_total{service=\"s\",route=\"service\"} 0",
+            "cellmesh_route_request_duration_seconds_count{service=\"s\",route=\"service\"} 2",
             "cellmesh_policy_retries_total{service=\"s\"} 8",
             "cellmesh_circuit_open{service=\"s\"} 1",
             "cellmesh_config_reloads_total{outcome=\"refused\"} 1",
@@ -530,8 +553,34 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         assert!(text.contains("\nprocess_cpu_seconds_total ") && !text.contains("code=\"3xx\""), "{text}");
+        assert!(!text.contains("route_requests_answered_total{service=\"s\",route=\"host\"}"), "{text}");
         let names = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(names("# HELP"), names("# TYPE"));
+    }
+
+    /// A bound of each lane is summed as what it bounds; one that all lanes share is not.
+    #[test]
+    fn bounds_of_lanes_are_summed() {
+        let lane = counts_of_lane();
+        let pool = Pool::start(2).expect("threads");
+        let beside = Beside { exported: None, left_out: &LeftOut::default(), pool: Some(&pool) };
+        let text = text(&[Counts { dpa: None, ..lane.clone() }, lane], None, &beside);
+        for line in [
+            // Of the whole process.
+            "cellmesh_policy_inflight_requests_max{service=\"s\"} 9",
+            "cellmesh_connections_max 100",
+            // Of each lane.
+            "cellmesh_dispatched_requests 6",
+            "cellmesh_dispatched_requests_max 20",
+            "cellmesh_relayed_calls_open 10",
+            "cellmesh_custody_requests_max 8",
+            "cellmesh_custody_sidecar_requests_max 6",
+            "cellmesh_cell_instances_max{service=\"s\"} 8",
+            "cellmesh_pool_threads_max 2",
+            "cellmesh_pool_threads_busy 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
     }
 
     /// What is said of wasmtime is what is built in.
@@ -545,12 +594,18 @@ mod tests {
     #[test]
     fn rings_are_told_by_who_writes_them() {
         let batches = Batches { frames: 6, publishes: 2 };
-        let workers =
-            RingStats { written: [batches, Batches::default()], to_waiting: [64, 0], from_waiting: [0, 128] };
+        let workers = RingStats {
+            written: [batches, Batches::default()],
+            to_waiting: [64, 0],
+            from_waiting: [0, 128],
+            to_waiting_max: [1024, 4096],
+            from_waiting_max: [2048, 8192],
+        };
         let dpu = Some(DpuStats::default());
         let dpa = Some(DpaStats { workers, ..DpaStats::default() });
         let lane = Counts { written: Some([batches; 2]), dpu, ..Counts::default() };
-        let text = text(&[Counts { dpa, ..lane.clone() }, lane], None, (None, &LeftOut::default()));
+        let beside = Beside { exported: None, left_out: &LeftOut::default(), pool: None };
+        let text = text(&[Counts { dpa, ..lane.clone() }, lane], None, &beside);
         for line in [
             "cellmesh_ring_published_frames_total{ring=\"worker_sq\",kind=\"small\"} 6",
             "cellmesh_ring_published_frames_total{ring=\"worker_cq\",kind=\"bulk\"} 12",
@@ -558,6 +613,8 @@ mod tests {
             "cellmesh_ring_publishes_total{ring=\"worker_sq\",kind=\"small\"} 2",
             "cellmesh_ring_waiting_bytes{ring=\"worker_sq\",kind=\"small\"} 64",
             "cellmesh_ring_waiting_bytes{ring=\"worker_cq\",kind=\"bulk\"} 128",
+            "cellmesh_ring_waiting_bytes_max{ring=\"worker_sq\",kind=\"small\"} 1024",
+            "cellmesh_ring_waiting_bytes_max{ring=\"worker_cq\",kind=\"bulk\"} 8192",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }

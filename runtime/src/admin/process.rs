@@ -11,6 +11,8 @@ pub(super) struct Usage {
     pub(super) memory_bytes: Option<u64>,
     /// Open file descriptors.
     pub(super) descriptors: Option<usize>,
+    /// How many it may have, if that is bounded.
+    pub(super) descriptors_max: Option<u64>,
     /// When it began, since 1970.
     pub(super) started: Option<Duration>,
 }
@@ -29,6 +31,7 @@ impl Usage {
             memory_bytes: pages.map(|pages| pages * rustix::param::page_size() as u64),
             // One of them is for this look.
             descriptors: descriptors.map(|descriptors| descriptors.count().saturating_sub(1)),
+            descriptors_max: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             started: started(),
         }
     }

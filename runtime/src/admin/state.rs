@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cellmesh_dpa::{DpaStats, RingStats, WorkerCount};
 use cellmesh_dpu::histogram::{BOUNDS, Histogram};
 use cellmesh_dpu::policy::breaker::BreakerState;
-use cellmesh_dpu::{DpuConfig, DpuStats, ServiceStats};
+use cellmesh_dpu::{DpuBounds, DpuStats, HeadProblem, Reason, ServiceStats, TurnedAway};
 use cellmesh_shm::message::Fault;
 use serde_json::{Value, json};
 
-use super::metrics::{self, Counts};
+use super::metrics::{self, Counts, sum_each};
 use super::{About, Health, process};
 use crate::worker::{CallKind, CallStats, CallsTo, CellStats};
 
@@ -33,12 +33,14 @@ pub(super) fn json(about: &About, health: &Health, lanes: &[Counts]) -> String {
             "cpu_seconds": process.cpu.as_secs_f64(),
             "memory_bytes": process.memory_bytes,
             "descriptors": process.descriptors,
+            "descriptors_max": process.descriptors_max,
         },
         "histogram_bounds_seconds": BOUNDS.map(|bound| bound.as_secs_f64()),
         "hosts_cells": about.pool.is_some(),
         "cells": cells.iter().map(|(service, cell)| of_cell(service, cell)).collect::<Vec<_>>(),
         "edges": edges(lanes, &cells),
         "services": services(about, lanes),
+        "refused": refused(lanes),
         "custody": custody(lanes),
         "gauges": gauges(about, lanes, &cells),
     })
@@ -116,6 +118,7 @@ fn of_service(about: &About, name: &str, service: &OfService) -> Value {
             "answered": stats.answered,
             "failed": stats.failed,
             "refused": stats.refused,
+            "refused_for": counted(Reason::ALL.map(Reason::word), stats.refused_for),
             "abandoned": stats.abandoned,
             "in_flight": stats.in_flight,
             "duration": histogram(&stats.durations),
@@ -123,6 +126,26 @@ fn of_service(about: &About, name: &str, service: &OfService) -> Value {
         "workers": service.workers.map(|count| json!({ "attached": count.attached, "ejected": count.ejected })),
         "circuit_open": service.circuit_open,
     })
+}
+
+/// What was refused by reason, with what is for no service, in a process with clients.
+fn refused(lanes: &[Counts]) -> Option<Value> {
+    let dpus: Vec<&DpuStats> = lanes.iter().filter_map(|lane| lane.dpu.as_ref()).collect();
+    let requests = sum_each(dpus.iter().map(|dpu| dpu.refused_for));
+    let connections = sum_each(dpus.iter().map(|dpu| dpu.connections_refused));
+    let heads = sum_each(dpus.iter().map(|dpu| dpu.heads_refused));
+    (!dpus.is_empty()).then(|| {
+        json!({
+            "requests": counted(Reason::ALL.map(Reason::word), requests),
+            "connections": counted(TurnedAway::REASONS, connections),
+            "heads": counted(HeadProblem::ALL.map(HeadProblem::word), heads),
+        })
+    })
+}
+
+/// What was counted, by its names. Only what there was.
+fn counted<const N: usize>(names: [&'static str; N], counts: [u64; N]) -> BTreeMap<&'static str, u64> {
+    names.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect()
 }
 
 /// What became of requests between endpoints, in a process with a DPA.
@@ -177,28 +200,29 @@ fn gauges(about: &About, lanes: &[Counts], cells: &Cells<'_>) -> Vec<Value> {
     let mut gauges = Vec::new();
     let dpus: Vec<DpuStats> = lanes.iter().filter_map(|lane| lane.dpu).collect();
     if !dpus.is_empty() {
-        gauges.extend(of_dpus(&about.dpu, &dpus));
+        gauges.extend(of_dpus(&dpus));
     }
     let dpas: Vec<DpaStats> = lanes.iter().filter_map(|lane| lane.dpa).collect();
     if !dpas.is_empty() {
-        gauges.extend(of_dpas(about.slots_max * dpas.len() as u64, &dpas));
+        gauges.extend(of_dpas(&dpas));
     }
     if let Some(pool) = &about.pool {
         let help = "Guest calls longer than a tick that no thread runs now.";
         gauges.push(gauge("calls that wait for the pool", pool.waiting() as u64, None, "", help));
-        let busy = cells.values().map(|cell| cell.instances_busy).sum();
-        gauges.push(gauge("busy instances", busy, None, "", "Instances of cells with a call on them."));
+        let (busy, threads) = (pool.busy() as u64, pool.threads() as u64);
+        gauges.push(gauge("busy threads of the pool", busy, Some(threads), "", "They run such calls."));
+        let sum = |of: fn(&CellStats) -> u64| cells.values().map(of).sum::<u64>();
+        let (busy, max) = (sum(|cell| cell.instances_busy), sum(|cell| cell.instances_max));
+        gauges.push(gauge("busy instances", busy, Some(max), "", "Instances of cells with a call on them."));
     }
     gauges
 }
 
-fn of_dpus(config: &DpuConfig, dpus: &[DpuStats]) -> [Value; 6] {
-    let lanes = dpus.len() as u64;
+fn of_dpus(dpus: &[DpuStats]) -> [Value; 7] {
     let sum = |of: fn(&DpuStats) -> u64| dpus.iter().map(of).sum::<u64>();
-    let connections_max = u64::from(config.connections_max);
-    let requests_max = u64::from(config.requests_max) * lanes;
-    let (bodies_max, answers_max) = (config.buffered_bytes_max.0 * lanes, config.answer_bytes_max.0 * lanes);
-    let relays_max = u64::from(config.relays_max) * lanes;
+    let bounds = DpuBounds::of(dpus);
+    let connections_max = u64::from(bounds.connections_max);
+    let (bodies_max, answers_max) = (bounds.buffered_bytes_max, bounds.answer_bytes_max);
     let (connections, requests) = (sum(|dpu| dpu.connections_open.into()), sum(|dpu| dpu.dispatched.into()));
     let (bodies, answers) = (sum(|dpu| dpu.buffered_bytes), sum(|dpu| dpu.answer_bytes));
     let elsewhere = sum(|dpu| dpu.egress_open as u64);
@@ -207,19 +231,20 @@ fn of_dpus(config: &DpuConfig, dpus: &[DpuStats]) -> [Value; 6] {
         gauge(
             "requests in the mesh",
             requests,
-            Some(requests_max),
+            Some(bounds.requests_max),
             "",
             "Given to the mesh and not answered.",
         ),
         gauge("request bodies", bodies, Some(bodies_max), "bytes", "Bodies of requests that the DPU holds."),
         gauge("answers", answers, Some(answers_max), "bytes", "Answers that clients have not taken yet."),
         gauge(
-            "calls off the node",
-            elsewhere,
-            Some(relays_max),
+            "calls through the DPU",
+            sum(DpuStats::relays_in_flight),
+            Some(bounds.relays_max),
             "",
-            "Calls to hosts elsewhere, not answered.",
+            "Calls of cells that it makes or passes on, not answered.",
         ),
+        gauge("calls off the node", elsewhere, None, "", "Of these, calls to hosts elsewhere."),
         gauge(
             "addresses left out",
             sum(|dpu| dpu.egress_ejected as u64),
@@ -230,29 +255,30 @@ fn of_dpus(config: &DpuConfig, dpus: &[DpuStats]) -> [Value; 6] {
     ]
 }
 
-fn of_dpas(slots_max: u64, dpas: &[DpaStats]) -> [Value; 6] {
+fn of_dpas(dpas: &[DpaStats]) -> [Value; 6] {
     let sum = |of: fn(&DpaStats) -> u64| dpas.iter().map(of).sum::<u64>();
     let (live, parked) = (sum(|dpa| dpa.live.into()), sum(|dpa| dpa.parked_now as u64));
     let (endpoints, ejected) = (sum(|dpa| dpa.endpoints as u64), sum(|dpa| dpa.ejected_now as u64));
     let waiting = |of: fn(&RingStats) -> [u64; 2]| {
         dpas.iter().flat_map(|dpa| [of(&dpa.workers), of(&dpa.sidecars)]).flatten().sum::<u64>()
     };
-    let to_endpoints = waiting(|rings| rings.to_waiting);
-    let from_endpoints = waiting(|rings| rings.from_waiting);
+    let to_endpoints = [waiting(|rings| rings.to_waiting), waiting(|rings| rings.to_waiting_max)];
+    let from_endpoints = [waiting(|rings| rings.from_waiting), waiting(|rings| rings.from_waiting_max)];
+    let slots_max = sum(|dpa| dpa.slots_max.into());
     [
         gauge("custody slots", live, Some(slots_max), "", "Requests in flight in the DPA."),
         gauge("frames that wait for a ring", parked, None, "", "Their ring is full: back-pressure."),
         gauge(
             "waiting for endpoints",
-            to_endpoints,
-            None,
+            to_endpoints[0],
+            Some(to_endpoints[1]),
             "bytes",
             "In rings that workers and sidecars have to read.",
         ),
         gauge(
             "waiting for the DPA",
-            from_endpoints,
-            None,
+            from_endpoints[0],
+            Some(from_endpoints[1]),
             "bytes",
             "In rings that workers and sidecars have written.",
         ),
@@ -264,6 +290,27 @@ fn of_dpas(slots_max: u64, dpas: &[DpaStats]) -> [Value; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is refused is told by reason, of all lanes together: of each service, and of all that came.
+    #[test]
+    fn refusals_say_why() {
+        let mut stats = ServiceStats { service: "s".into(), refused: 2, ..ServiceStats::default() };
+        stats.refused_for[Reason::Deadline as usize] = 2;
+        let mut dpu = DpuStats { connections_refused: [0, 3, 0], ..DpuStats::default() };
+        dpu.refused_for[Reason::Deadline as usize] = 2;
+        dpu.refused_for[Reason::UnknownService as usize] = 1;
+        let lane = Counts { dpu: Some(dpu), services: vec![stats], ..Counts::default() };
+        let found = refused(&[lane.clone(), lane.clone()]);
+        let expected = json!({
+            "requests": { "deadline": 4, "unknown-service": 2 },
+            "connections": { "per-address-max": 6 },
+            "heads": {},
+        });
+        assert_eq!(found, Some(expected));
+        assert_eq!(refused(&[Counts::default()]), None);
+        let counted = counted(Reason::ALL.map(Reason::word), lane.services[0].refused_for);
+        assert_eq!(counted, BTreeMap::from([("deadline", 2)]));
+    }
 
     /// To a client a request has failed if the mesh refused it, and if a cell answered so.
     #[test]

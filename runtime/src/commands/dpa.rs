@@ -33,7 +33,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
         "serving; Ctrl-C ends".into(),
     ]);
     let spin = app.runtime.spin;
-    let mut admin = Admin::bind(app.own_admin, About::new("dpa", app, parts.slots_max()))?;
+    let mut admin = Admin::bind(app.own_admin, About::new("dpa", app))?;
     let asked = admin.lane();
     let readiness = Readiness::new(app, admin.health());
     let main: LaneMain = Box::new(move |orders| {
@@ -73,11 +73,6 @@ pub(super) struct DpaParts {
 }
 
 impl DpaParts {
-    /// Most requests in flight.
-    pub(super) fn slots_max(&self) -> u32 {
-        self.config.slots_max
-    }
-
     /// Binds the sockets.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
     let entrance = Entrance::bind(app)?;
     let addresses = entrance.addresses;
-    let mut admin = Admin::bind(app.own_admin, About::new("dpu", app, 0))?;
+    let mut admin = Admin::bind(app.own_admin, About::new("dpu", app))?;
     let (acceptor, intakes) = entrance.acceptor(count, app);
     let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
     let broke = Arc::new(Notify::new());

@@ -24,7 +24,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let entrance = Entrance::bind(app)?;
     let addresses = entrance.addresses;
     let dpa = DpaParts::bind(app)?;
-    let about = About::new("node", app, dpa.slots_max());
+    let about = About::new("node", app);
     let mut admin = Admin::bind(app.own_admin.or(app.admin), about)?;
     let (acceptor, mut intakes) = entrance.acceptor(1, app);
     let (intake, config, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);

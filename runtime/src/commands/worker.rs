@@ -55,7 +55,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let names: Vec<String> = specs.iter().map(|spec| spec.setup.service.to_string()).collect();
     let mesh = Mesh::load(&specs, &app.runtime, count)?;
     let (events_to, events) = mpsc::channel(ORDERS_MAX * count);
-    let mut admin = Admin::bind(app.own_admin, About::new("worker", app, 0))?;
+    let mut admin = Admin::bind(app.own_admin, About::new("worker", app))?;
     let recorders = admin.of_cells(&mesh.pool, count);
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();

@@ -64,6 +64,7 @@ struct State {
     cells: Vec<Cell>,
     edges: Vec<Edge>,
     services: Vec<faults::Service>,
+    refused: Option<faults::Refused>,
     custody: Option<faults::Custody>,
     gauges: Vec<Gauge>,
 }

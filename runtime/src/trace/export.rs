@@ -90,9 +90,12 @@ pub struct Exporter {
 }
 
 impl Exported {
-    /// Requests that a collector took, that it did not take, and that found no room: `[sent, failed, dropped]`.
+    /// What can become of a request, in one word for metrics each.
+    pub const OUTCOMES: [&'static str; 3] = ["sent", "failed", "dropped"];
+
+    /// Requests that a collector took, that it did not take, and that found no room: the places of [`Exported::OUTCOMES`].
     #[must_use]
-    pub fn counts(&self) -> [u64; 3] {
+    pub fn counts(&self) -> [u64; Self::OUTCOMES.len()] {
         // Relaxed, here and below: counters that nothing else depends on.
         [&self.0.sent, &self.0.failed, &self.0.dropped].map(|counter| counter.load(Ordering::Relaxed))
     }

@@ -116,17 +116,20 @@ impl IndexMut<ServiceId> for HostedServices {
 
 impl Hosted {
     pub(super) fn new(service: ServiceCell, meters: &Meters) -> Self {
+        let meter = meters.of(&HostedCell {
+            service: &service.cell.setup().service,
+            memory: service.cell.memory(),
+            pool_cpu: service.cell.pool_cpu(),
+            step_names: &service.step_names,
+        });
+        let instances_max = service.instances_max.max(1);
+        meter.instances_max(instances_max);
         Self {
-            meter: meters.of(&HostedCell {
-                service: &service.cell.setup().service,
-                memory: service.cell.memory(),
-                pool_cpu: service.cell.pool_cpu(),
-                step_names: &service.step_names,
-            }),
+            meter,
             cell: service.cell,
             idle: Vec::new(),
             busy: 0,
-            instances_max: service.instances_max.max(1),
+            instances_max,
             waiting: VecDeque::new(),
             was_called: false,
         }

@@ -193,6 +193,8 @@ pub struct CellStats {
     pub instances_made: u64,
     /// Instances that are in use.
     pub instances_busy: u64,
+    /// How many that can be.
+    pub instances_max: u64,
     /// Linear memory of all its instances.
     pub memory_bytes: u64,
     /// Processor time of its guest calls.
@@ -223,6 +225,7 @@ impl CellStats {
         }
         self.instances_made += other.instances_made;
         self.instances_busy += other.instances_busy;
+        self.instances_max += other.instances_max;
         self.memory_bytes += other.memory_bytes;
         self.cpu += other.cpu;
     }
@@ -387,6 +390,10 @@ impl Meter {
 
     pub(super) fn instances_busy(&self, count: usize) {
         self.stats.borrow_mut().instances_busy = count as u64;
+    }
+
+    pub(super) fn instances_max(&self, count: usize) {
+        self.stats.borrow_mut().instances_max = count as u64;
     }
 }
 

@@ -4,17 +4,20 @@
 //! is counted from its head to its end by a guard, so no path can forget to give back what it took.
 //! The same holds of each service, for what was routed to it.
 
-use std::cell::{Cell, RefCell};
+mod services;
+
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 
+use self::services::{OfService, RoutePlace};
+pub use self::services::{RouteStats, ServiceStats};
 use super::{Dpu, Settings};
 use crate::faults::{Reason, Refusal};
 use crate::forward::Head;
-use crate::histogram::Histogram;
 use crate::ingress::HeadProblem;
 use crate::origin::Origin;
 use crate::request_id::RequestIds;
@@ -40,68 +43,14 @@ pub(super) struct Load {
     pub(super) heads_refused: [Cell<u64>; HeadProblem::ALL.len()],
 }
 
-/// Of one service.
-#[derive(Debug, Default)]
-struct OfService {
-    outcomes: Outcomes,
-    /// What has led to it, by the places of [`Route::ALL`].
-    routes: [Cell<u64>; Route::ALL.len()],
-}
-
 /// What became of requests.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
     pub(super) received: Cell<u64>,
     pub(super) answered: Cell<u64>,
-    /// Of these, with a status of 500 or more.
-    failed: Cell<u64>,
     /// By the places of [`Reason::ALL`].
     refused: [Cell<u64>; Reason::ALL.len()],
     pub(super) abandoned: Cell<u64>,
-    /// Of those that were answered: from their heads to their ends.
-    durations: RefCell<Histogram>,
-}
-
-/// Requests of clients for one service, on one lane.
-///
-/// `received = answered + refused + abandoned + in_flight` always holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ServiceStats {
-    /// The service, as it was asked for.
-    pub service: String,
-    /// Routed to it.
-    pub received: u64,
-    /// Of these, those of the network, by what has led to it: the places of [`Route::ALL`].
-    pub routes: [u64; Route::ALL.len()],
-    /// Answered by a cell or a host.
-    pub answered: u64,
-    /// Of these, with a status of 500 or more.
-    pub failed: u64,
-    /// Answered by the mesh.
-    pub refused: u64,
-    /// Of these, by why: the places of [`Reason::ALL`].
-    pub refused_for: [u64; Reason::ALL.len()],
-    /// The client went away first.
-    pub abandoned: u64,
-    /// Routed to it and not ended.
-    pub in_flight: u64,
-    /// Of those that were answered, from when the head was read until the answer was there.
-    pub durations: Histogram,
-}
-
-impl ServiceStats {
-    /// Counts all that another lane has counted of the same service.
-    pub fn add(&mut self, other: &Self) {
-        self.received += other.received;
-        self.routes.iter_mut().zip(other.routes).for_each(|(sum, more)| *sum += more);
-        self.answered += other.answered;
-        self.failed += other.failed;
-        self.refused += other.refused;
-        self.refused_for.iter_mut().zip(other.refused_for).for_each(|(sum, more)| *sum += more);
-        self.abandoned += other.abandoned;
-        self.in_flight += other.in_flight;
-        self.durations.add(&other.durations);
-    }
 }
 
 impl Load {
@@ -117,12 +66,7 @@ impl Load {
 }
 
 impl Outcomes {
-    fn end(&self, end: End, took: Option<Duration>) {
-        if let End::Answered { status } = end {
-            // A refusal takes no time: with those of a flood a service would look the faster the more it refuses.
-            took.iter().for_each(|took| self.durations.borrow_mut().record(*took));
-            add(&self.failed, u64::from(status >= 500));
-        }
+    fn end(&self, end: End) {
         add(
             match end {
                 End::Abandoned => &self.abandoned,
@@ -144,24 +88,6 @@ impl Outcomes {
 
     pub(super) fn refused_for(&self) -> [u64; Reason::ALL.len()] {
         self.refused.each_ref().map(Cell::get)
-    }
-}
-
-impl OfService {
-    fn stats(&self, service: String) -> ServiceStats {
-        let Self { outcomes, routes } = self;
-        ServiceStats {
-            service,
-            routes: routes.each_ref().map(Cell::get),
-            received: outcomes.received.get(),
-            answered: outcomes.answered.get(),
-            failed: outcomes.failed.get(),
-            refused: outcomes.refused(),
-            refused_for: outcomes.refused_for(),
-            abandoned: outcomes.abandoned.get(),
-            in_flight: outcomes.in_flight(),
-            durations: outcomes.durations.borrow().clone(),
-        }
     }
 }
 
@@ -190,8 +116,8 @@ pub(crate) struct Received {
     dpu: Dpu,
     /// What config said when it began.
     settings: Rc<Settings>,
-    /// The service that it was routed to, and when.
-    service: Option<(usize, Nanos)>,
+    /// The service that it was routed to, by what, and when.
+    service: Option<(usize, RoutePlace, Nanos)>,
     /// Its head as it went on, once it was routed.
     head: Head,
     buffered_bytes: u64,
@@ -220,9 +146,8 @@ impl Received {
         self.head = head.clone();
         let place = usize::from(service.0);
         if let Some(of_service) = self.dpu.0.load.services.get(place) {
-            add(&of_service.outcomes.received, 1);
-            route.iter().for_each(|route| add(&of_service.routes[*route as usize], 1));
-            self.service = Some((place, Nanos::now()));
+            of_service.begin(route.into());
+            self.service = Some((place, route.into(), Nanos::now()));
         }
     }
 
@@ -346,10 +271,10 @@ impl Drop for Received {
         let load = &self.dpu.0.load;
         load.buffered_bytes.set(load.buffered_bytes.get() - self.buffered_bytes);
         load.dispatched.set(load.dispatched.get() - u32::from(self.dispatched));
-        load.requests.end(self.end, None);
-        if let Some((place, since)) = self.service {
+        load.requests.end(self.end);
+        if let Some((place, route, since)) = self.service {
             let took = Nanos::now().saturating_since(since);
-            load.services[place].outcomes.end(self.end, Some(took));
+            load.services[place].end(route, self.end, took);
             self.tell(place, took);
         }
     }

@@ -9,6 +9,7 @@ import { byId, setText } from "./dom.js";
 import { clock, duration } from "./format.js";
 import { showGauges } from "./gauges.js";
 import { ask, Poll } from "./poll.js";
+import { showRefusals } from "./refusals.js";
 import { followAddress } from "./request.js";
 import { Requests } from "./requests.js";
 import { History, Samples } from "./samples.js";
@@ -49,6 +50,7 @@ async function turn() {
 function show(view, kept) {
   showWhatIsHere(view.state);
   showSummary(view);
+  showRefusals(view);
   showTopology(view, chooseService);
   showSlow(view);
   services.show(view, serviceHistory);

@@ -41,7 +41,7 @@ export class Samples {
     const edges = edgesOf(span);
     const cells = cellsOf(span, edges);
     const total = totalOf(span, cells, edges);
-    return { state: now, seconds: span.seconds, cells, edges, services: servicesOf(span), faults: faultsOf(span), total };
+    return { state: now, seconds: span.seconds, cells, edges, services: servicesOf(span), faults: faultsOf(span), refused: refusedOf(span), total };
   }
 }
 
@@ -170,7 +170,7 @@ function servicesOf({ now, before, seconds }) {
 /** What clients had of a service. Where none can come, nothing is known. */
 function clientsOf(now, was, bounds, seconds) {
   if (!now) {
-    return { total: null, rate: null, errorRate: null, errorShare: null, failedShare: null, refusedRate: null, inFlight: null, p50: null, p99: null, mean: null };
+    return { total: null, rate: null, errorRate: null, errorShare: null, failedShare: null, refusedRate: null, refusedFor: [], inFlight: null, p50: null, p99: null, mean: null };
   }
   const since = (name) => now[name] - (was?.[name] ?? 0);
   const took = difference(now.duration, was?.duration);
@@ -182,6 +182,7 @@ function clientsOf(now, was, bounds, seconds) {
     errorShare: answered + refused > 0 ? (failed + refused) / (answered + refused) : null,
     failedShare: answered > 0 ? failed / answered : null,
     refusedRate: perSecond(refused, seconds),
+    refusedFor: ratesOf(now.refused_for, was?.refused_for, seconds).map(([reason, rate]) => ({ reason, rate })),
     inFlight: now.in_flight,
     p50: quantile(took, bounds, 0.5),
     p99: quantile(took, bounds, 0.99),
@@ -191,9 +192,19 @@ function clientsOf(now, was, bounds, seconds) {
 
 /** What the DPA has answered itself, most first. */
 function faultsOf({ now, before, seconds }) {
-  const since = ([fault, number]) => ({ fault, rate: perSecond(number - (before.custody?.faults[fault] ?? 0), seconds) });
-  const rates = Object.entries(now.custody?.faults ?? {}).map(since);
-  return rates.filter((one) => one.rate > 0).sort((a, b) => b.rate - a.rate);
+  return ratesOf(now.custody?.faults, before.custody?.faults, seconds).map(([fault, rate]) => ({ fault, rate }));
+}
+
+/** What the network side has refused, by reason, most first. */
+function refusedOf({ now, before, seconds }) {
+  const of = (what) => ratesOf(now.refused?.[what], before.refused?.[what], seconds).map(([reason, rate]) => ({ reason, rate }));
+  return { requests: of("requests"), connections: of("connections"), heads: of("heads") };
+}
+
+/** Of counts by name, how often each was counted: those that were, most first. */
+function ratesOf(now, was, seconds) {
+  const rates = Object.entries(now ?? {}).map(([name, number]) => [name, perSecond(number - (was?.[name] ?? 0), seconds)]);
+  return rates.filter(([, rate]) => rate > 0).sort((a, b) => b[1] - a[1]);
 }
 
 /** Of what clients asked for; in a process that no client reaches, of all that its cells were asked; where no cells are, of all that the DPA took. */

@@ -2,6 +2,7 @@
 
 import { byId, setText } from "./dom.js";
 import { count, quantile, rate, share } from "./format.js";
+import { reasons } from "./refusals.js";
 import { ServiceTable } from "./table.js";
 
 const NONE = "–";
@@ -15,7 +16,7 @@ const COLUMNS = [
   { name: "p50", text: (service) => quantile(service.p50), by: (service) => service.p50?.seconds ?? -1 },
   { name: "p99", text: (service) => quantile(service.p99), by: (service) => service.p99?.seconds ?? -1, spark: "p99" },
   { name: "Failed", title: "answers with 500 and above", text: (service) => share(service.failedShare), by: (service) => service.failedShare ?? -1, bad: (service) => service.failedShare > 0 },
-  { name: "Refused", title: "answered by the mesh, with an error", text: (service) => rate(service.refusedRate), by: (service) => service.refusedRate ?? -1, bad: (service) => service.refusedRate > 0 },
+  { name: "Refused", title: "answered by the mesh, with an error; the most frequent reason", text: refused, by: (service) => service.refusedRate ?? -1, bad: (service) => service.refusedRate > 0 },
   { name: "In flight", text: (service) => count(service.inFlight), by: (service) => service.inFlight ?? -1 },
   { name: "Circuit", text: circuit, by: (service) => Number(service.circuitOpen ?? -1), bad: (service) => service.circuitOpen === true },
   { name: "Requests", title: "of clients, since the start", text: (service) => count(service.total), by: (service) => service.total ?? -1 },
@@ -33,6 +34,10 @@ function workers({ workers, elsewhere, isHere }) {
   }
   const some = workers.attached > 0 ? count(workers.attached) : elsewhere ? "elsewhere" : "none";
   return workers.ejected > 0 ? `${some}, ${count(workers.ejected)} left out` : some;
+}
+
+function refused({ refusedRate, refusedFor }) {
+  return refusedFor.length > 0 ? reasons(refusedFor, 1) : rate(refusedRate);
 }
 
 function circuit({ circuitOpen }) {

@@ -75,11 +75,20 @@ impl Text {
         value: &dyn fmt::Display,
     ) {
         assert_eq!(family.labels.len(), labels.len(), "{}", family.name);
-        debug_assert!(suffix.is_empty() || family.kind == Kind::Histogram, "{}", family.name);
+        debug_assert!(
+            suffix.is_empty() || (family.kind, family.unit) == (Kind::Histogram, "seconds"),
+            "{}",
+            family.name
+        );
         self.write(format_args!("{}{}{suffix}", family.prefix(), family.name));
         let mut before = '{';
-        for (name, value) in family.labels.iter().zip(labels) {
-            self.write(format_args!("{before}{name}=\"{}\"", Escaped(value)));
+        for (label, value) in family.labels.iter().zip(labels) {
+            debug_assert!(
+                label.values().is_none_or(|values| values.contains(value)),
+                "{}: {label:?} is {value}",
+                family.name
+            );
+            self.write(format_args!("{before}{}=\"{}\"", label.name(), Escaped(value)));
             before = ',';
         }
         if let Some(le) = le {

@@ -94,7 +94,7 @@ impl Trace {
             target: None,
             wanted: timing.wanted,
             ended: Some(timing.ended),
-            queue: timing.begun.saturating_since(timing.wanted),
+            queue: timing.queued(),
             ran: timing.ran,
             status,
             error: error.map(cut),

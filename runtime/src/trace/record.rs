@@ -140,7 +140,7 @@ pub struct SpanRecord {
     pub start: Duration,
     /// From then until its end.
     pub took: Duration,
-    /// Of a guest call: until an instance was free, and on a thread.
+    /// Of a guest call: until an instance was free and a thread of the pool, and on a thread.
     pub queue_and_run: Option<(Duration, Duration)>,
     /// What came of it: a status as of HTTP, 0 for none.
     pub status: u16,

@@ -344,8 +344,8 @@ mod tests {
 
     fn timing() -> Timing {
         let (wanted, begun, ended) = (Nanos(0), Nanos(1), Nanos(5));
-        let (ran, pooled) = (Duration::from_nanos(4), Duration::ZERO);
-        Timing { kind: CallKind::Handler, wanted, begun, ended, ran, pooled }
+        let (waited, ran, pooled) = (Duration::from_nanos(1), Duration::from_nanos(3), Duration::ZERO);
+        Timing { kind: CallKind::Handler, wanted, begun, ended, waited, ran, pooled }
     }
 
     /// What a cell says of its failure is kept as far as a person reads it.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::export::Outgoing;
 use super::noted::SpanKind;
 use super::record::{GraphRecord, IngressRecord, RequestRecord, SpanRecord, Why};
-use super::resource::{Resource, SERVICE_NAME};
+use super::resource::{Resource, SERVICE, SERVICE_NAME};
 
 /// `SpanKind` of OTLP.
 const INTERNAL: u8 = 1;
@@ -51,10 +51,12 @@ pub(super) fn message(batch: &[Outgoing], common: &Resource) -> String {
     json!({ "resourceSpans": resources.collect::<Vec<_>>() }).to_string()
 }
 
-/// Spans have the name of their service, unless the environment has one for all; then that is beside it.
+/// Spans have the name of their service, unless the environment has one for all; then that is beside it, whatever the
+/// environment says of it: a name is there once.
 fn of_resource(service: &str, common: &Resource) -> Vec<Value> {
-    let own = if common.get(SERVICE_NAME).is_some() { "cellmesh.service" } else { SERVICE_NAME };
-    let common = common.attributes.iter().map(|(name, value)| (name.as_str(), text(value)));
+    let own = if common.get(SERVICE_NAME).is_some() { SERVICE } else { SERVICE_NAME };
+    let common = common.attributes.iter().filter(|(name, _)| name != own);
+    let common = common.map(|(name, value)| (name.as_str(), text(value)));
     attributes(std::iter::once((own, text(service))).chain(common))
 }
 
@@ -105,7 +107,7 @@ fn of_ingress(record: &IngressRecord) -> Value {
         took: record.took,
         why: record.why,
     };
-    served.span(Some(("cellmesh.service", text(&record.service))))
+    served.span(Some((SERVICE, text(&record.service))))
 }
 
 impl Served<'_> {
@@ -235,4 +237,28 @@ fn span_id(id: u64) -> String {
 
 fn nanos(since_1970: Duration) -> String {
     since_1970.as_nanos().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each name is there once, whatever the environment says, and the service is told.
+    #[test]
+    fn names_of_a_resource_are_there_once() {
+        for (list, own, all) in [
+            ("team=a", "service.name", 2),
+            ("cellmesh.service=b,team=a", "service.name", 3),
+            ("service.name=shop,cellmesh.service=b", "cellmesh.service", 2),
+            ("service.name=,cellmesh.service=b", "service.name", 2),
+        ] {
+            let variable = |name: &str| (name == "OTEL_RESOURCE_ATTRIBUTES").then(|| list.to_owned());
+            let found = of_resource("front", &Resource::of_environment(variable));
+            let with = |key: &str| -> Vec<&Value> {
+                found.iter().filter(|known| known["key"] == key).map(|known| &known["value"]).collect()
+            };
+            assert_eq!(with(own), [&text("front")], "{list}");
+            assert_eq!(found.len(), all, "{list}: {found:?}");
+        }
+    }
 }

@@ -141,6 +141,8 @@ fn critical_path_is_marked() {
         "with the handlers of both, and what the callee did"
     );
     browser.until("words", &format!("{}.includes('on the critical path')", text("#request .plan-list")));
+    let sums = text("#request-body .sums");
+    browser.until("what all did", &format!("/waited .+, and ran .+ For .+ other services/.test({sums})"));
 }
 
 /// The page and its parts are here, and let nothing in that is not.

@@ -12,7 +12,8 @@ const CALLS: &str = "[
     ['front', 'service-with-long-name-checkout', 12.3, 0.25], ['service-with-long-name-cart', 'db', 9, 1],
     ['service-with-long-name-checkout', 'db', 9, 1]]";
 
-/// Shows `CALLS` and measures: lines inside of boxes that are not theirs, labels on boxes, labels on labels, names.
+/// Shows `CALLS` and measures: lines inside of boxes that are not theirs, labels on boxes, labels on labels, labels that lines may go
+/// through, names.
 const MEASURE: &str = "
     const figure = (seconds) => ({seconds, beyond: false});
     const edges = CALLS.map(([from, to, rate, errorShare]) =>
@@ -38,6 +39,10 @@ const MEASURE: &str = "
         onBoxes: labels.filter((label) => nodes.some(({box}) => meets(label, box))).length,
         onLabels: labels.filter((label, index) => labels.slice(index + 1).some((other) => meets(label, other))).length,
         labels: labels.length,
+        crossedOut: all('.label').filter((label) => [...label.querySelectorAll('text')].some((text) => {
+            const [back, inside] = [box(label.querySelector('rect')), box(text)];
+            return inside.left < back.left || inside.right > back.right || inside.top < back.top - 2 || inside.bottom > back.bottom + 2;
+        })).length,
         names: all('.name').map((name) => name.textContent),
     };";
 
@@ -123,7 +128,7 @@ fn nothing_covers_anything_else() {
         let found = measured(&browser);
         assert_eq!(found["crossed"], json!([]), "phone: {is_phone}");
         assert_eq!((&found["onBoxes"], &found["onLabels"]), (&json!(0), &json!(0)), "phone: {is_phone}");
-        assert_eq!(found["labels"], 12);
+        assert_eq!((&found["labels"], &found["crossedOut"]), (&json!(12), &json!(0)), "phone: {is_phone}");
         let names: Vec<&str> =
             found["names"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
         assert!(names.contains(&"service…me-cart") && names.contains(&"service…heckout"), "{names:?}");

@@ -8,7 +8,7 @@
 import { byId, drawing, html, keyed, setText, svg } from "./dom.js";
 import { count, plural, quantile, rate, share, shortenedInside } from "./format.js";
 import { Layout } from "./layout.js";
-import { NODE } from "./places.js";
+import { LABEL, NODE } from "./places.js";
 
 const NODES_MAX = 40;
 /** Where forty call each other the picture would take a quarter of each second, and nobody could read it. */
@@ -21,6 +21,9 @@ const CLIENTS = "clients";
 const SHRUNK_MIN = 0.7;
 const NARROW = 600;
 const NAME_LETTERS = 15;
+/** Of a label: the widest that a letter is, on the whole, and what is around its texts. */
+const LABEL_LETTER = 6.6;
+const LABEL_MARGIN = 3;
 
 /** That of the picture; there is one. */
 export const layout = new Layout();
@@ -114,10 +117,14 @@ function drawCall(call, d) {
 }
 
 function drawLabel(call, { x, y }) {
-  const place = { x, "text-anchor": "middle" };
   const first = `${rate(call.rate)} · ${quantile(call.p99)}`;
-  const bad = call.errorRate > 0 ? svg("text", { ...place, y: y + 13, class: "bad-text" }, `✕ ${share(call.errorShare)} fail`) : null;
-  return svg("g", { class: "label" }, svg("text", { ...place, y }, first), bad);
+  const texts = call.errorRate > 0 ? [first, `✕ ${share(call.errorShare)} fail`] : [first];
+  const width = Math.min(Math.max(...texts.map((text) => text.length)) * LABEL_LETTER + 2 * LABEL_MARGIN, LABEL.width);
+  // Nobody reads what a line goes through.
+  const back = svg("rect", { x: x - width / 2, y: y - 11, width, height: 1 + 14 * texts.length });
+  const lines = texts.map((text, index) =>
+    svg("text", { x, y: y + 13 * index, "text-anchor": "middle", class: index > 0 ? "bad-text" : null }, text));
+  return svg("g", { class: "label" }, back, ...lines);
 }
 
 function drawNode({ id, cell, load }, { x, y }, onService) {

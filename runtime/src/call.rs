@@ -150,6 +150,7 @@ impl Call {
             wanted: ticket.wanted,
             begun,
             ended: begun,
+            waited: Duration::ZERO,
             ran: Duration::ZERO,
             pooled: Duration::ZERO,
         };
@@ -164,11 +165,15 @@ impl Call {
     }
 
     /// Runs until it ends, waits or a tick passes; `waker` is for the case that it waits.
-    pub fn poll(mut self, waker: &Waker) -> Polled {
-        self.cell.pulse().beat();
+    pub fn poll(self, waker: &Waker) -> Polled {
         // The clock is read once for a call that returns at once: it has just been looked at.
         let is_first = self.timing.ended == self.timing.begun;
         let begun = if is_first { self.timing.begun } else { Nanos::now() };
+        self.poll_from(begun, waker)
+    }
+
+    fn poll_from(mut self, begun: Nanos, waker: &Waker) -> Polled {
+        self.cell.pulse().beat();
         let polled = self.future.as_mut().poll(&mut Context::from_waker(waker));
         self.timing.ended = Nanos::now();
         self.timing.ran += self.timing.ended.saturating_since(begun);
@@ -183,13 +188,16 @@ impl Call {
         }
     }
 
-    /// As [`Call::poll`], on a thread of the pool: what it takes of the processor is counted.
+    /// As [`Call::poll`], on a thread of the pool: how long it waited for that is counted, and what it takes of the processor.
     ///
     /// - cost: two system calls more.
-    pub(crate) fn poll_on_pool(self) -> Polled {
+    pub(crate) fn poll_on_pool(mut self) -> Polled {
         let (used, ran) = (self.cell.pool_cpu().clone(), self.timing.ran);
         let before = cpu::of_this_thread();
-        let mut polled = self.poll(Waker::noop());
+        // It was handed over when it had been looked at.
+        let begun = Nanos::now();
+        self.timing.waited += begun.saturating_since(self.timing.ended);
+        let mut polled = self.poll_from(begun, Waker::noop());
         used.add(cpu::of_this_thread().saturating_sub(before));
         if let Some(timing) = polled.timing_mut() {
             timing.pooled += timing.ran.saturating_sub(ran);

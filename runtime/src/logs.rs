@@ -50,23 +50,65 @@ pub enum FilterError {
     NoLog,
 }
 
-/// Starts the log, to standard error: text for people, JSON lines for programs. `RUST_LOG` says what is logged.
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// For people.
+    Text { is_coloured: bool },
+    /// For programs.
+    Json,
+}
+
+/// What names a format.
+const FORMAT: &str = "CELLMESH_LOG_FORMAT";
+/// What keeps colours away, whatever it says. Source: no-color.org.
+const NO_COLOR: &str = "NO_COLOR";
+
+/// Starts the log, to standard error. `RUST_LOG` says what is logged, `CELLMESH_LOG_FORMAT` how; else it is text on a terminal and JSON
+/// lines elsewhere.
 pub fn start() {
-    let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.trim().is_empty());
+    let asked = variable(EnvFilter::DEFAULT_ENV);
     let filter = asked.as_deref().map_or_else(|| Ok(EnvFilter::new(DEFAULT)), filter);
     let (filter, wrong) =
         filter.map_or_else(|why| (EnvFilter::new(DEFAULT), Some(why)), |right| (right, None));
+    let (format, unknown) = Format::of(variable, std::io::stderr().is_terminal());
     let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer().with_writer(std::io::stderr);
     let log = tracing_subscriber::registry().with(filter).with(FilterFn::new(is_bounded));
-    if std::io::stderr().is_terminal() {
-        log.with(lines).init();
-    } else {
-        log.with(lines.json().flatten_event(true)).init();
+    match format {
+        Format::Text { is_coloured } => log.with(lines.with_ansi(is_coloured)).init(),
+        Format::Json => log.with(lines.json().flatten_event(true)).init(),
     }
     keep(handle);
     if let Some(why) = wrong {
         tracing::warn!("RUST_LOG: {why}; logging {DEFAULT}");
+    }
+    if let Some(why) = unknown {
+        tracing::warn!("{why}");
+    }
+}
+
+/// A variable of the environment that says something.
+fn variable(name: &str) -> Option<String> {
+    let text = std::env::var_os(name)?.to_string_lossy().into_owned();
+    Some(text).filter(|text| !text.trim().is_empty())
+}
+
+impl Format {
+    /// The format that the environment asks for, and why it is not what was asked for, if that is none.
+    fn of(variable: impl Fn(&str) -> Option<String>, is_terminal: bool) -> (Self, Option<String>) {
+        let text = Self::Text { is_coloured: is_terminal && variable(NO_COLOR).is_none() };
+        let usual = if is_terminal { text } else { Self::Json };
+        let asked = variable(FORMAT);
+        match asked.as_deref().map(str::trim) {
+            None => (usual, None),
+            Some("text") => (text, None),
+            Some("json") => (Self::Json, None),
+            Some(other) => {
+                let name = if usual == Self::Json { "json" } else { "text" };
+                (usual, Some(format!("{FORMAT} = {other:?}: must be text or json; logging {name}")))
+            }
+        }
     }
 }
 
@@ -113,6 +155,33 @@ pub fn set(text: &str) -> Result<(), FilterError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who asks for a format has it; colours are for terminals, and for nobody who wants none.
+    #[test]
+    fn format_is_as_asked() {
+        let [plain, coloured] = [false, true].map(|is_coloured| Format::Text { is_coloured });
+        for (asked, no_color, is_terminal, expected) in [
+            (None, None, true, coloured),
+            (None, None, false, Format::Json),
+            (None, Some("1"), true, plain),
+            (None, Some("1"), false, Format::Json),
+            (Some("text"), None, true, coloured),
+            (Some("text"), None, false, plain),
+            (Some("text"), Some("1"), true, plain),
+            (Some(" json\n"), None, true, Format::Json),
+            (Some("json"), None, false, Format::Json),
+        ] {
+            let variable = |name: &str| if name == FORMAT { asked } else { no_color }.map(Into::into);
+            let found = Format::of(variable, is_terminal);
+            assert_eq!(found, (expected, None), "{asked:?} {no_color:?} {is_terminal}");
+        }
+        for (is_terminal, expected, name) in [(true, coloured, "text"), (false, Format::Json, "json")] {
+            let (found, why) = Format::of(|name| (name == FORMAT).then(|| "JSON".into()), is_terminal);
+            assert_eq!(found, expected);
+            let why = why.expect("it is none");
+            assert_eq!(why, format!("CELLMESH_LOG_FORMAT = \"JSON\": must be text or json; logging {name}"));
+        }
+    }
 
     /// What is no filter says so, with what would be one.
     #[test]

@@ -35,7 +35,8 @@ pub use export::{Exported, Exporter};
 pub use ingress::IngressParts;
 pub use noted::{SpanKind, Trace};
 pub use record::{
-    GraphRecord, IngressRecord, PlanShape, RecordId, RequestRecord, ShapeKind, SpanRecord, StepShape, Why,
+    GraphRecord, IngressRecord, PlanShape, RecordId, RequestRecord, ShapeKind, SpanRecord, StepShape,
+    TimeSpent, Why,
 };
 pub use recorder::{Ended, Kept, Recorder, RecorderParts};
 pub(crate) use recording::Sent;

@@ -342,7 +342,9 @@ impl Worker {
         if let Some(timing) = timing {
             let request = self.requests.get(ticket.request);
             let step = ticket.step.and_then(|step| request?.step_id(step));
-            self.hosted[ticket.service].meter.called(&timing, step);
+            // A call that nobody waits for any more is stopped: that is no error of its step.
+            let is_error = request.is_some() && is_error(&result);
+            self.hosted[ticket.service].meter.called(&timing, step, is_error);
             self.meters.look_at_cpu();
             self.now = self.now.max(timing.ended);
         }
@@ -474,6 +476,16 @@ impl Worker {
 /// A call that was cancelled and returned all the same leaves an instance that would stop the next one.
 fn reusable(instance: Option<Instance>) -> Option<Instance> {
     instance.filter(|instance| !instance.flags().is_cancelled())
+}
+
+/// Whether a guest call came to an error: its cell says so, or it did not return.
+fn is_error(result: &Result<GuestReturn, CellFault>) -> bool {
+    match result {
+        Ok(GuestReturn::Stepped(result)) => result.error.is_some(),
+        Ok(GuestReturn::Built(built)) => built.is_err(),
+        Ok(GuestReturn::Handled(_)) => false,
+        Err(_) => true,
+    }
 }
 
 /// What a guest call came to, for who looks at its request: the status of a step result, and what went wrong.

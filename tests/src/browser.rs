@@ -11,10 +11,13 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::places::screenshots_dir;
 use crate::process::until;
 use crate::{Log, Wire};
 
@@ -42,6 +45,42 @@ pub mod keys {
     /// Uses it.
     pub const ENTER: char = '\u{E007}';
 }
+
+/// A screen, in CSS pixels.
+#[derive(Debug, Clone, Copy)]
+pub struct Screen {
+    /// Its width.
+    pub width: u32,
+    /// Its height.
+    pub height: u32,
+    /// Whether it is touched.
+    pub is_phone: bool,
+}
+
+/// What the browser itself sees in a picture that was taken of a page.
+#[derive(Debug, Clone, Copy)]
+pub struct Picture {
+    /// Pixels from left to right.
+    pub width: u64,
+    /// Pixels from top to bottom.
+    pub height: u64,
+    /// How many colours are in it.
+    pub colours: u64,
+    /// Red, green and blue together of the first pixel, each of 255.
+    pub first: u64,
+}
+
+/// Looks at a picture without the page's own network, which lets in nothing.
+const SEE: &str = "
+    const bytes = Uint8Array.from(atob('PICTURE'), (letter) => letter.charCodeAt(0));
+    return createImageBitmap(new Blob([bytes], {type: 'image/png'})).then((image) => {
+        const {width, height} = image;
+        const context = new OffscreenCanvas(width, height).getContext('2d');
+        context.drawImage(image, 0, 0);
+        const {data} = context.getImageData(0, 0, width, height);
+        const colours = new Set(new Uint32Array(data.buffer));
+        return [width, height, colours.size, data[0] + data[1] + data[2]];
+    });";
 
 /// A browser with one tab. It and its driver are killed when it is dropped.
 #[derive(Debug)]
@@ -135,9 +174,42 @@ impl Browser {
 
     /// From now on it is a phone with a screen of this size, in CSS pixels.
     pub fn be_phone(&self, width: u32, height: u32) {
-        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": true});
-        let deed = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics});
-        self.command("goog/cdp/execute", &deed);
+        self.be(Screen { width, height, is_phone: true });
+    }
+
+    /// From now on it has this screen.
+    pub fn be(&self, Screen { width, height, is_phone }: Screen) {
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone});
+        self.devtools("Emulation.setDeviceMetricsOverride", &metrics);
+    }
+
+    /// From now on its user prefers this, `light` or `dark`, and that nothing moves.
+    pub fn prefer(&self, scheme: &str) {
+        let feature = |name: &str, value: &str| json!({"name": name, "value": value});
+        let wanted = [feature("prefers-color-scheme", scheme), feature("prefers-reduced-motion", "reduce")];
+        self.devtools("Emulation.setEmulatedMedia", &json!({"features": wanted}));
+    }
+
+    /// Takes a picture of the whole page, keeps it as `target/screenshots/NAME.png`, and looks at it.
+    ///
+    /// # Panics
+    /// If it is no PNG.
+    #[must_use]
+    pub fn picture(&self, name: &str) -> Picture {
+        // What stays at the top of the window is at the top of the page then.
+        assert!(self.script("scrollTo({top: 0, behavior: 'instant'})").is_null());
+        self.until("the top of the page", "scrollY === 0");
+        let size = self.script("return [innerWidth, document.documentElement.scrollHeight]");
+        let clip = json!({"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1});
+        let how = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        let taken = self.devtools("Page.captureScreenshot", &how);
+        let base64 = taken["data"].as_str().expect("a picture");
+        let bytes = BASE64_STANDARD.decode(base64).expect("base64");
+        std::fs::write(screenshots_dir().join(name).with_extension("png"), bytes).expect("a picture is kept");
+        let seen = self.script(&SEE.replace("PICTURE", base64));
+        let [width, height, colours, first] =
+            [0, 1, 2, 3].map(|place| seen[place].as_u64().expect("a picture that the browser can read"));
+        Picture { width, height, colours, first }
     }
 
     /// What pages wrote to the console since this was asked last, and what the browser says of them there.
@@ -146,6 +218,10 @@ impl Browser {
         let entries = self.command("se/log", &json!({"type": "browser"}));
         let entries = entries.as_array().expect("entries").iter();
         entries.map(|entry| format!("{}: {}", entry["level"], entry["message"])).collect()
+    }
+
+    fn devtools(&self, command: &str, params: &Value) -> Value {
+        self.command("goog/cdp/execute", &json!({"cmd": command, "params": params}))
     }
 
     fn command(&self, name: &str, what: &Value) -> Value {

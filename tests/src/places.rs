@@ -64,6 +64,13 @@ pub fn shared_cache_dir() -> PathBuf {
     dir
 }
 
+/// The folder of the pictures that tests take of the dashboard: `target/screenshots`.
+pub(crate) fn screenshots_dir() -> PathBuf {
+    let dir = target_dir().join("screenshots");
+    std::fs::create_dir_all(&dir).expect("the target folder can be written to");
+    dir
+}
+
 /// Makes a folder that only this user can read.
 pub(crate) fn make_private(dir: &Path) {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);

@@ -20,8 +20,9 @@ pub(crate) fn app_text(toml: &str) -> String {
 }
 
 /// What the environment of a test would say to the program.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 10] = [
     "RUST_LOG",
+    "CELLMESH_LOG_FORMAT",
     "CELLMESH_LISTEN",
     "CELLMESH_LANES",
     "CELLMESH_CACHE_DIR",

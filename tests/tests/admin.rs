@@ -200,6 +200,45 @@ fn steps_side_by_side_run_one_after_the_other() {
     assert!(ran > 0.0 && ran <= 2.0 * request, "{ran} s in a request of {request} s");
 }
 
+/// A call that only computes either runs or waits for whom it runs on: an instance, then, from the first tick on, the one thread
+/// of the pool. So its time is what it ran and what it waited, to the nanosecond.
+#[test]
+fn wait_for_the_pool_is_queue() {
+    let (node, cells) = counted("");
+    let deeds = ["deed=spin:50"; 3].join("&");
+    assert_eq!(node.get("front", &format!("/steps?{deeds}")).status, 200);
+    let of = |part: &str| {
+        let labels = "service=\"front\",kind=\"internal\",step=\"guilty_step\"";
+        seconds(cells, &format!("step_{part}_seconds_sum{{{labels}}}"))
+    };
+    let (took, queue, run) = (of("duration"), of("queue"), of("run"));
+    assert!(run > 0.0 && queue > 0.0, "{queue} s in the queue and {run} s on a thread");
+    assert!((took - queue - run).abs() < 1e-7, "{took} s: {queue} s in the queue and {run} s on a thread");
+}
+
+/// Errors are counted by what came to them, whether it said so or did not return; what a handler answers with is none.
+#[test]
+fn errors_are_counted_by_step() {
+    let (node, cells) = counted("");
+    for (target, status) in [
+        ("/step/error", 500),
+        ("/step/trap", 500),
+        ("/step/big:3", 200),
+        ("/builder/error", 500),
+        ("/do/trap", 500),
+        ("/answer?status=503", 503),
+    ] {
+        assert_eq!(node.get("front", target).status, status, "{target}");
+    }
+    for (kind, step, calls, errors) in
+        [("internal", "guilty", 3, 2), ("builder", "guilty", 1, 1), ("handler", "handler", 6, 1)]
+    {
+        let labels = format!("{{service=\"front\",kind=\"{kind}\",step=\"{step}\"}}");
+        let of = |name: &str| sample(cells, &format!("{name}{labels}"));
+        assert_eq!((of("step_duration_seconds_count"), of("step_errors_total")), (calls, errors), "{kind}");
+    }
+}
+
 /// What goes through each ring is counted by who writes it, in batches of at least one frame; nothing waits in the end.
 #[test]
 fn rings_are_counted() {
@@ -273,6 +312,7 @@ fn calls_that_are_given_up_are_no_faults() {
         sample(cells, "step_duration_seconds_count{service=\"front\",kind=\"internal\",step=\"other\"}"),
         1
     );
+    assert_eq!(sample(cells, "step_errors_total{service=\"front\",kind=\"internal\",step=\"other\"}"), 0);
 }
 
 /// An answer that is too large to be sent counts as what who asked is told.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use cellmesh_tests::browser::{Browser, keys};
+use cellmesh_tests::browser::{Browser, Screen, keys};
 use cellmesh_tests::upstream::nobody;
 use cellmesh_tests::{Node, Run, Wire};
 use serde_json::json;
@@ -144,6 +144,8 @@ fn critical_path_is_marked() {
         "with the handlers of both, and what the callee did"
     );
     browser.until("words", &format!("{}.includes('on the critical path')", text("#request .plan-list")));
+    let sums = text("#request-body .sums");
+    browser.until("what all did", &format!("/waited .+, and ran .+ For .+ other services/.test({sums})"));
 }
 
 /// The page and its parts are here, and let nothing in that is not.
@@ -183,7 +185,7 @@ fn keys_open_a_request() {
     browser.until("its address", "location.hash.startsWith('#request=')");
 }
 
-/// On a phone nothing is wider than the screen, with a request open too.
+/// On a phone nothing is wider than the screen, with a request open too, and one sees what failed.
 #[test]
 fn phone_does_not_scroll_sideways() {
     let Some((node, _, browser)) = opened("") else { return };
@@ -194,6 +196,50 @@ fn phone_does_not_scroll_sideways() {
     browser.until("the picture", "document.querySelector('#topology svg')");
     let widths = browser.script("return [innerWidth, document.documentElement.scrollWidth]");
     assert_eq!(widths, json!([360, 360]));
+    // What failed is not only red: its cross is seen without scrolling the list.
+    let edges = browser.script(
+        "const status = document.querySelector('#request-list tr.bad td:nth-child(3)');
+         return [status.textContent, status.getBoundingClientRect().right <= status.closest('.list').getBoundingClientRect().right]",
+    );
+    assert_eq!(edges, json!(["✕ 500", true]));
+}
+
+/// The page with requests, and with one of them open, on each screen and in both schemes. The pictures are kept for who wants to
+/// see them: `target/screenshots`. Each has the width of its screen and is as high as the page, or more than that, light or
+/// dark as it was wanted, and has something in it.
+#[test]
+fn page_is_pictured() {
+    const COLOURS_MIN: u64 = 50;
+    let Some((node, admin, browser)) = opened("") else { return };
+    for target in ["/", PIPE, "/step/spin:30", FAILING] {
+        let _ = node.get("front", target);
+    }
+    let desktop = Screen { width: 1280, height: 900, is_phone: false };
+    let phone = Screen { width: 390, height: 844, is_phone: true };
+    for (name, screen) in [("desktop", desktop), ("phone", phone)] {
+        browser.be(screen);
+        for (scheme, brightness) in [("light", 600..=765_u64), ("dark", 0..=165)] {
+            browser.prefer(scheme);
+            browser.open("about:blank");
+            browser.open(&format!("http://{admin}/"));
+            browser.until("rates", &format!("{}.includes('last')", text("#tiles")));
+            assert_eq!((node.get("front", PIPE).status, node.get("front", FAILING).status), (200, 500));
+            browser.until("calls that fail", "document.querySelectorAll('#topology .call.bad').length === 2");
+            let pictured = |state: &str| {
+                let picture = browser.picture(&format!("{state}-{name}-{scheme}"));
+                let what = format!("{state} {name} {scheme}: {picture:?}");
+                assert_eq!(picture.width, u64::from(screen.width), "{what}");
+                assert!(picture.height >= u64::from(screen.height), "{what}");
+                assert!(picture.colours >= COLOURS_MIN && brightness.contains(&picture.first), "{what}");
+            };
+            pictured("list");
+            choose(&browser, FAILING);
+            pictured("failed");
+            choose(&browser, PIPE);
+            pictured("request");
+        }
+    }
+    assert_eq!(browser.console(), Vec::<String>::new());
 }
 
 /// The page says that the port is silent, and goes on by itself when there is another process, whose counters begin at zero.

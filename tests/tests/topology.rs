@@ -1,8 +1,8 @@
 //! The dashboard's picture of who calls whom, in a real browser: nothing covers anything else.
 
-use cellmesh_tests::Run;
 use cellmesh_tests::browser::Browser;
 use cellmesh_tests::upstream::nobody;
+use cellmesh_tests::{Node, Run};
 use serde_json::{Value, json};
 
 /// Calls that skip layers, that lead back, that go to the caller itself; names that are long and alike.
@@ -12,7 +12,8 @@ const CALLS: &str = "[
     ['front', 'service-with-long-name-checkout', 12.3, 0.25], ['service-with-long-name-cart', 'db', 9, 1],
     ['service-with-long-name-checkout', 'db', 9, 1]]";
 
-/// Shows `CALLS` and measures: lines inside of boxes that are not theirs, labels on boxes, labels on labels, names.
+/// Shows `CALLS` and measures: lines inside of boxes that are not theirs, labels on boxes, labels on labels, labels that lines may go
+/// through, names.
 const MEASURE: &str = "
     const figure = (seconds) => ({seconds, beyond: false});
     const edges = CALLS.map(([from, to, rate, errorShare]) =>
@@ -38,6 +39,10 @@ const MEASURE: &str = "
         onBoxes: labels.filter((label) => nodes.some(({box}) => meets(label, box))).length,
         onLabels: labels.filter((label, index) => labels.slice(index + 1).some((other) => meets(label, other))).length,
         labels: labels.length,
+        crossedOut: all('.label').filter((label) => [...label.querySelectorAll('text')].some((text) => {
+            const [back, inside] = [box(label.querySelector('rect')), box(text)];
+            return inside.left < back.left || inside.right > back.right || inside.top < back.top - 2 || inside.bottom > back.bottom + 2;
+        })).length,
         names: all('.name').map((name) => name.textContent),
     };";
 
@@ -46,15 +51,76 @@ fn measured(browser: &Browser) -> Value {
     browser.script(&format!("return import('/topology.js').then((the) => {{ {body} }})"))
 }
 
+/// Shows services that all call each other, more than are drawn, and the same calls as busy as another; then with a call more, and on
+/// a screen that is narrow. How often layers and places were computed is told after each.
+const CROWD: &str = "
+    const figure = {seconds: 0.0123, beyond: false};
+    const names = Array.from({length: SERVICES}, (_, index) => `service-${index}`);
+    const pairs = names.flatMap((from) => names.map((to) => [from, to]));
+    const show = (pairs, rateOf) => {
+        const edges = pairs.map(([from, to], index) =>
+            ({from, to, rate: rateOf(index), total: 1, p50: figure, p99: figure, errorRate: 0, errorShare: 0}));
+        the.showTopology({edges, cells: [], state: {cells: []}, seconds: 10}, () => {});
+        const drawn = [...document.querySelectorAll('#topology svg .call')].map(({dataset: {from, to}}) => `${from} ${to}`);
+        const isDrawn = new Set(drawn);
+        const [inside, outside] = [true, false].map((is) => edges.filter(({from, to}) => isDrawn.has(`${from} ${to}`) === is));
+        return {
+            drawn: drawn.length,
+            least: Math.min(...inside.map(({rate}) => rate)),
+            most: Math.max(0, ...outside.map(({rate}) => rate)),
+            note: document.getElementById('topology-note').textContent,
+            computed: the.layout.computed,
+        };
+    };
+    const before = the.layout.computed;
+    const all = [show(pairs, (index) => index + 1), show(pairs, (index) => (index * 7919) % 1000 + 1)];
+    all.push(show(pairs.slice(1), (index) => index + 1));
+    document.getElementById('topology').style.width = '300px';
+    all.push(show(pairs.slice(1), (index) => index + 2));
+    return all.map((one) => ({...one, computed: one.computed.map((count, index) => count - before[index])}));";
+
+fn crowd(browser: &Browser, services: u32) -> Value {
+    let body = CROWD.replace("SERVICES", &services.to_string());
+    browser.script(&format!("return import('/topology.js').then((the) => {{ {body} }})"))
+}
+
+/// However many calls there are, so many are drawn: the busiest. The others are counted.
+#[test]
+fn picture_is_bounded() {
+    let Some((_node, browser)) = opened() else { return };
+    let shown = &crowd(&browser, 20)[0];
+    assert_eq!(shown["drawn"], 150);
+    assert!(shown["least"].as_u64() > shown["most"].as_u64(), "{shown}");
+    let note = shown["note"].as_str().expect("a text");
+    assert!(note.contains("The 150 busiest calls are drawn, 250 are left out"), "{note}");
+}
+
+/// Layers and places are computed when other services call each other, or the screen is another one, and not when calls
+/// are busier than before.
+#[test]
+fn layout_is_kept_while_calls_are_the_same() {
+    let Some((_node, browser)) = opened() else { return };
+    let shown = crowd(&browser, 4);
+    let computed: Vec<&Value> =
+        shown.as_array().expect("a list").iter().map(|one| &one["computed"]).collect();
+    assert_eq!(computed, [&json!([1, 1]), &json!([1, 1]), &json!([2, 2]), &json!([2, 3])]);
+}
+
+/// A node without requests, and a browser that has opened its dashboard.
+fn opened() -> Option<(Node, Browser)> {
+    let browser = Browser::start()?;
+    let admin = nobody();
+    let app = "[[cell]]\ncomponent = \"{cells}/hello.wasm\"\nservices = [\"hello\"]\n";
+    let node = Run::app(&format!("[admin]\nlisten = \"{admin}\"\n{app}")).start();
+    browser.open(&format!("http://{admin}/"));
+    Some((node, browser))
+}
+
 /// Lines go around the boxes between their ends, labels cover neither boxes nor each other, names that differ look different: on
 /// a wide screen and on a phone.
 #[test]
 fn nothing_covers_anything_else() {
-    let Some(browser) = Browser::start() else { return };
-    let admin = nobody();
-    let app = "[[cell]]\ncomponent = \"{cells}/hello.wasm\"\nservices = [\"hello\"]\n";
-    let _node = Run::app(&format!("[admin]\nlisten = \"{admin}\"\n{app}")).start();
-    browser.open(&format!("http://{admin}/"));
+    let Some((_node, browser)) = opened() else { return };
     for is_phone in [false, true] {
         if is_phone {
             browser.be_phone(390, 844);
@@ -62,7 +128,7 @@ fn nothing_covers_anything_else() {
         let found = measured(&browser);
         assert_eq!(found["crossed"], json!([]), "phone: {is_phone}");
         assert_eq!((&found["onBoxes"], &found["onLabels"]), (&json!(0), &json!(0)), "phone: {is_phone}");
-        assert_eq!(found["labels"], 12);
+        assert_eq!((&found["labels"], &found["crossedOut"]), (&json!(12), &json!(0)), "phone: {is_phone}");
         let names: Vec<&str> =
             found["names"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
         assert!(names.contains(&"service…me-cart") && names.contains(&"service…heckout"), "{names:?}");

@@ -104,6 +104,17 @@ fn request_is_told_step_by_step() {
     let time = |part: &Value, name: &str| part[name].as_f64().expect("a number");
     assert!(time(gather, "start_seconds") >= time(call, "start_seconds") + time(call, "duration_seconds"));
     assert!(time(gather, "run_seconds") > 0.0);
+    // What all guest calls did together, and both calls to others, which overlap.
+    let spans = told["spans"].as_array().expect("a list");
+    for name in ["queue_seconds", "run_seconds"] {
+        let sum: f64 = spans.iter().filter_map(|span| span[name].as_f64()).sum();
+        assert!((time(request, name) - sum).abs() < 1e-7, "{name} of {told}");
+    }
+    let ends = spans.iter().filter(|span| span["kind"] == "egress");
+    let ends = ends.map(|span| time(span, "start_seconds") + time(span, "duration_seconds"));
+    let called = ends.fold(0.0, f64::max) - time(call, "start_seconds");
+    assert!(time(request, "egress_seconds") <= called + 1e-7, "{told}");
+    assert!(time(request, "egress_seconds") >= time(call, "duration_seconds"), "{told}");
     let path = told["critical_path"].as_array().expect("a list");
     assert_eq!(
         (path.len(), &path[1]),
@@ -291,6 +302,25 @@ impl Collected {
     }
 }
 
+/// An attribute that is a number with a fraction.
+fn attribute(span: &Span, key: &str) -> Option<f64> {
+    let found = span.attributes.iter().find(|known| known.key == key)?;
+    match found.value.as_ref()?.value {
+        Some(any_value::Value::DoubleValue(value)) => Some(value),
+        _ => None,
+    }
+}
+
+/// Of a request whose graph only calls others: its functions are the handler alone, and it calls while its graph does.
+fn time_is_summed(request: &Span, graph: &Span, handler: &Span) {
+    let of = |span, part: &str| attribute(span, &format!("cellmesh.{part}_seconds"));
+    for part in ["queue", "run"] {
+        assert_eq!((of(request, part), of(graph, part)), (of(handler, part), Some(0.0)), "{part}");
+    }
+    assert!(of(request, "run") > Some(0.0) && of(request, "egress") > Some(0.0));
+    assert_eq!(of(request, "egress"), of(graph, "egress"));
+}
+
 /// Spans are of the resource that the environment names; a name for all of them has that of their service beside it.
 #[test]
 fn environment_names_the_resource() {
@@ -368,6 +398,7 @@ fn spans_are_sent_to_a_collector() {
     assert!(callees.iter().any(|callee| callee.parent_span_id == second.span_id));
     let code = |span: &Span| span.status.as_ref().map(|status| status.code());
     assert_eq!((code(&first), code(&second)), (None, Some(status::StatusCode::Error)));
+    time_is_summed(&front, &graph, &handler);
     assert!(front.start_time_unix_nano <= first.start_time_unix_nano);
     assert!(second.end_time_unix_nano <= front.end_time_unix_nano);
     // What the network side has had of it is sent by the process that has clients.

@@ -22,6 +22,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/format.js", JS, include_str!("dashboard/format.js")),
     ("/gauges.js", JS, include_str!("dashboard/gauges.js")),
     ("/layers.js", JS, include_str!("dashboard/layers.js")),
+    ("/layout.js", JS, include_str!("dashboard/layout.js")),
     ("/places.js", JS, include_str!("dashboard/places.js")),
     ("/plan.js", JS, include_str!("dashboard/plan.js")),
     ("/poll.js", JS, include_str!("dashboard/poll.js")),

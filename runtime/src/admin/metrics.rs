@@ -346,6 +346,9 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     ] {
         text.histograms(family, calls.iter().map(|(labels, call)| (&labels[..], of(call))));
     }
+    // Zeros too, beside each histogram.
+    let called = calls.iter().filter(|(_, call)| call.duration.count() > 0);
+    text.family(&f::STEP_ERRORS, called.map(|(labels, call)| (&labels[..], call.errors)));
     text.histograms(&f::STEP_EGRESS, egress.iter().map(|(labels, calls)| (&labels[..], &calls.durations)));
     text.family(&f::STEP_EGRESS_ERRORS, egress.iter().map(|(labels, calls)| (&labels[..], calls.errors)));
 }

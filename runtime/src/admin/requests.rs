@@ -111,6 +111,9 @@ impl Kept {
             "error": record.error,
             "started_ms": record.started.as_secs_f64() * 1000.0,
             "duration_seconds": record.took.as_secs_f64(),
+            "queue_seconds": record.spent.queue.as_secs_f64(),
+            "run_seconds": record.spent.run.as_secs_f64(),
+            "egress_seconds": record.spent.egress.as_secs_f64(),
             "steps": record.plan.as_ref().map_or(0, |plan| plan.steps.len() + plan.steps_left_out),
             "why": record.why,
             "caller": self.caller_of(record).map(|caller| caller.id),
@@ -242,7 +245,7 @@ fn part(span: &SpanRecord, callee: Option<&RequestRecord>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{Ids, Why};
+    use crate::trace::{Ids, TimeSpent, Why};
 
     fn millis(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -283,6 +286,7 @@ mod tests {
             error: None,
             started: Duration::from_secs(1000) + millis(started_ms),
             took: millis(took_ms),
+            spent: TimeSpent::default(),
             why: Why::Error,
             plan: None,
             graph: None,

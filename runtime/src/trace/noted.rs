@@ -14,7 +14,7 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::ServiceId;
 use serde::Serialize;
 
-use super::record::{SpanRecord, text};
+use super::record::{SpanRecord, TimeSpent, text};
 use super::recorder::Ended;
 use super::recording::{Sent, Tape};
 use crate::worker::{CallKind, Timing};
@@ -50,8 +50,20 @@ pub struct Trace {
     /// When its graph began, if it has one.
     pub(super) graph: Option<Nanos>,
     pub(super) left_out: u32,
+    /// Of all its parts, those that are left out too.
+    pub(super) totals: Totals,
     pub(super) error: Option<Box<str>>,
     pub(super) tape: Option<Box<Tape>>,
+}
+
+/// Where the time of a request went, as far as its parts have ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    handler: TimeSpent,
+    steps: TimeSpent,
+    /// Calls to other services that are under way, and since when there has been one.
+    calls: u32,
+    since: Nanos,
 }
 
 /// A part of a request, under way or at its end.
@@ -88,13 +100,14 @@ impl Trace {
             CallKind::Internal => SpanKind::Internal,
             CallKind::Builder => SpanKind::Builder,
         };
+        self.totals.guest_call(timing);
         self.push(Span {
             kind,
             step,
             target: None,
             wanted: timing.wanted,
             ended: Some(timing.ended),
-            queue: timing.begun.saturating_since(timing.wanted),
+            queue: timing.queued(),
             ran: timing.ran,
             status,
             error: error.map(cut),
@@ -108,6 +121,7 @@ impl Trace {
 
     /// A call to another service begins. The answer: what its end is told with.
     pub(crate) fn call(&mut self, step: StepIndex, target: ServiceId, now: Nanos) -> Option<usize> {
+        self.totals.call_begins(now);
         self.push(Span {
             kind: SpanKind::Egress,
             step: Some(step),
@@ -121,8 +135,9 @@ impl Trace {
         })
     }
 
-    /// It has its outcome.
+    /// It has its outcome. Once for each call, whether it is one of the parts that are kept or not.
     pub(crate) fn answered(&mut self, span: Option<usize>, now: Nanos, status: u16, error: Option<&str>) {
+        self.totals.call_ends(now);
         if let Some(span) = span.and_then(|span| self.spans.get_mut(span)) {
             (span.ended, span.status, span.error) = (Some(now), status, error.map(cut));
         }
@@ -200,6 +215,43 @@ impl Trace {
         }
         self.spans.push(span);
         Some(self.spans.len() - 1)
+    }
+}
+
+impl Totals {
+    fn guest_call(&mut self, timing: &Timing) {
+        let spent = match timing.kind {
+            CallKind::Handler => &mut self.handler,
+            CallKind::Internal | CallKind::Builder => &mut self.steps,
+        };
+        spent.queue += timing.queued();
+        spent.run += timing.ran;
+    }
+
+    fn call_begins(&mut self, now: Nanos) {
+        if self.calls == 0 {
+            self.since = now;
+        }
+        self.calls += 1;
+    }
+
+    fn call_ends(&mut self, now: Nanos) {
+        self.calls = self.calls.saturating_sub(1);
+        if self.calls == 0 {
+            self.steps.egress += now.saturating_since(self.since);
+        }
+    }
+
+    /// Of the steps of its graph, at the end of the request: calls that are not answered have lasted until then.
+    pub(super) fn of_graph(&self, now: Nanos) -> TimeSpent {
+        let open = if self.calls == 0 { Duration::ZERO } else { now.saturating_since(self.since) };
+        TimeSpent { egress: self.steps.egress + open, ..self.steps }
+    }
+
+    /// Of all of it.
+    pub(super) fn of_request(&self, now: Nanos) -> TimeSpent {
+        let TimeSpent { queue, run, egress } = self.of_graph(now);
+        TimeSpent { queue: self.handler.queue + queue, run: self.handler.run + run, egress }
     }
 }
 

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::export::Outgoing;
 use super::noted::SpanKind;
-use super::record::{GraphRecord, IngressRecord, RequestRecord, SpanRecord, Why};
-use super::resource::{Resource, SERVICE_NAME};
+use super::record::{GraphRecord, IngressRecord, RequestRecord, SpanRecord, TimeSpent, Why};
+use super::resource::{Resource, SERVICE, SERVICE_NAME};
 
 /// `SpanKind` of OTLP.
 const INTERNAL: u8 = 1;
@@ -21,6 +21,10 @@ const SERVER: u8 = 2;
 const CLIENT: u8 = 3;
 /// `StatusCode` of OTLP.
 const ERROR: u8 = 2;
+
+/// Where time went, of guest calls and of what is made of them.
+const QUEUE: &str = "cellmesh.queue_seconds";
+const RUN: &str = "cellmesh.run_seconds";
 
 /// What the network side is called, among services.
 const INGRESS: &str = "cellmesh-dpu";
@@ -51,10 +55,12 @@ pub(super) fn message(batch: &[Outgoing], common: &Resource) -> String {
     json!({ "resourceSpans": resources.collect::<Vec<_>>() }).to_string()
 }
 
-/// Spans have the name of their service, unless the environment has one for all; then that is beside it.
+/// Spans have the name of their service, unless the environment has one for all; then that is beside it, whatever the
+/// environment says of it: a name is there once.
 fn of_resource(service: &str, common: &Resource) -> Vec<Value> {
-    let own = if common.get(SERVICE_NAME).is_some() { "cellmesh.service" } else { SERVICE_NAME };
-    let common = common.attributes.iter().map(|(name, value)| (name.as_str(), text(value)));
+    let own = if common.get(SERVICE_NAME).is_some() { SERVICE } else { SERVICE_NAME };
+    let common = common.attributes.iter().filter(|(name, _)| name != own);
+    let common = common.map(|(name, value)| (name.as_str(), text(value)));
     attributes(std::iter::once((own, text(service))).chain(common))
 }
 
@@ -88,7 +94,8 @@ fn of_request(record: &RequestRecord) -> Value {
         why: record.why,
     };
     let left_out = record.spans_left_out;
-    served.span((left_out > 0).then(|| ("cellmesh.spans_left_out", integer(left_out.into()))))
+    let left_out = (left_out > 0).then(|| ("cellmesh.spans_left_out", integer(left_out.into())));
+    served.span(spent(record.spent).into_iter().chain(left_out))
 }
 
 fn of_ingress(record: &IngressRecord) -> Value {
@@ -105,12 +112,16 @@ fn of_ingress(record: &IngressRecord) -> Value {
         took: record.took,
         why: record.why,
     };
-    served.span(Some(("cellmesh.service", text(&record.service))))
+    served.span([(SERVICE, text(&record.service))])
+}
+
+fn spent(TimeSpent { queue, run, egress }: TimeSpent) -> [(&'static str, Value); 3] {
+    [(QUEUE, seconds(queue)), (RUN, seconds(run)), ("cellmesh.egress_seconds", seconds(egress))]
 }
 
 impl Served<'_> {
     /// `more`: what only one of them has.
-    fn span(&self, more: Option<(&str, Value)>) -> Value {
+    fn span(&self, more: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
         let path = self.target.split('?').next().unwrap_or_default();
         let mut known = vec![
             ("http.request.method", text(self.method)),
@@ -148,7 +159,7 @@ impl Served<'_> {
 }
 
 fn of_graph(record: &RequestRecord, graph: GraphRecord) -> Value {
-    let mut known = Vec::new();
+    let mut known = spent(graph.spent).to_vec();
     if let Some(plan) = &record.plan {
         known.push(("cellmesh.graph.root", text(&plan.root)));
         known.push(("cellmesh.graph.steps", integer((plan.steps.len() + plan.steps_left_out) as u64)));
@@ -176,8 +187,7 @@ fn of_part(record: &RequestRecord, span: &SpanRecord) -> Value {
     known.extend(span.step.as_deref().map(|step| ("cellmesh.step", text(step))));
     known.extend(span.target.as_deref().map(|target| ("server.address", text(target))));
     if let Some((queue, run)) = span.queue_and_run {
-        known.push(("cellmesh.queue_seconds", json!({ "doubleValue": queue.as_secs_f64() })));
-        known.push(("cellmesh.run_seconds", json!({ "doubleValue": run.as_secs_f64() })));
+        known.extend([(QUEUE, seconds(queue)), (RUN, seconds(run))]);
     }
     if span.status > 0 {
         let key = if span.kind == SpanKind::Egress { "http.response.status_code" } else { "cellmesh.status" };
@@ -225,6 +235,10 @@ fn integer(number: u64) -> Value {
     json!({ "intValue": number.to_string() })
 }
 
+fn seconds(time: Duration) -> Value {
+    json!({ "doubleValue": time.as_secs_f64() })
+}
+
 fn trace_id(ids: Ids) -> String {
     format!("{:032x}", ids.trace_id)
 }
@@ -235,4 +249,28 @@ fn span_id(id: u64) -> String {
 
 fn nanos(since_1970: Duration) -> String {
     since_1970.as_nanos().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each name is there once, whatever the environment says, and the service is told.
+    #[test]
+    fn names_of_a_resource_are_there_once() {
+        for (list, own, all) in [
+            ("team=a", "service.name", 2),
+            ("cellmesh.service=b,team=a", "service.name", 3),
+            ("service.name=shop,cellmesh.service=b", "cellmesh.service", 2),
+            ("service.name=,cellmesh.service=b", "service.name", 2),
+        ] {
+            let variable = |name: &str| (name == "OTEL_RESOURCE_ATTRIBUTES").then(|| list.to_owned());
+            let found = of_resource("front", &Resource::of_environment(variable));
+            let with = |key: &str| -> Vec<&Value> {
+                found.iter().filter(|known| known["key"] == key).map(|known| &known["value"]).collect()
+            };
+            assert_eq!(with(own), [&text("front")], "{list}");
+            assert_eq!(found.len(), all, "{list}: {found:?}");
+        }
+    }
 }

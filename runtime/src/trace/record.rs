@@ -102,6 +102,8 @@ pub struct RequestRecord {
     pub started: Duration,
     /// Until its answer.
     pub took: Duration,
+    /// What it did meanwhile.
+    pub spent: TimeSpent,
     /// Why it is kept.
     pub why: Why,
     /// The graph that the handler returned; none if it answered by itself.
@@ -123,6 +125,19 @@ pub struct GraphRecord {
     pub start: Duration,
     /// From then until its end.
     pub took: Duration,
+    /// What its steps did meanwhile.
+    pub spent: TimeSpent,
+}
+
+/// What a request did with its time. Steps that run beside each other count each: sums of queue and run may exceed its own time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeSpent {
+    /// Of its guest calls that have ended: until an instance was free, and a thread of the pool.
+    pub queue: Duration,
+    /// Of them, on a thread.
+    pub run: Duration,
+    /// While at least one call to another service was under way.
+    pub egress: Duration,
 }
 
 /// A part of a request: a guest call, or a call to another service.
@@ -140,7 +155,7 @@ pub struct SpanRecord {
     pub start: Duration,
     /// From then until its end.
     pub took: Duration,
-    /// Of a guest call: until an instance was free, and on a thread.
+    /// Of a guest call: until an instance was free and a thread of the pool, and on a thread.
     pub queue_and_run: Option<(Duration, Duration)>,
     /// What came of it: a status as of HTTP, 0 for none.
     pub status: u16,

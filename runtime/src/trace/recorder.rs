@@ -21,7 +21,9 @@ use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use super::choice::{Choice, Outcome};
 use super::export::{Outbox, Outgoing};
 use super::noted::{SPANS_MAX, Span, SpanKind, Trace};
-use super::record::{GraphRecord, PlanShape, RecordId, RequestRecord, SpanRecord, Why, text, unix_now};
+use super::record::{
+    GraphRecord, PlanShape, RecordId, RequestRecord, SpanRecord, TimeSpent, Why, text, unix_now,
+};
 use super::recording::{Recording, Tape};
 use super::{IngressParts, LeftOut, TraceSettings};
 
@@ -149,7 +151,7 @@ impl Recorder {
         let tape = state.settings.record_bytes_max.and_then(|bytes_max| Tape::of(message, bytes_max));
         let tape = tape.map(Box::new);
         let naming_lines = ids.filter(|_| parent.is_none()).map(|ids| naming_lines(message, ids, is_sampled));
-        Trace { ids, sampling, naming_lines, is_on: true, spans, graph: None, left_out: 0, error: None, tape }
+        Trace { ids, sampling, naming_lines, is_on: true, spans, tape, ..Trace::default() }
     }
 
     /// A request of which something was noted has ended: it is kept, or forgotten. `name_of`: names of services.
@@ -214,9 +216,10 @@ impl State {
             error: what_went_wrong(trace, ended, &spans),
             started: unix_now().saturating_sub(took),
             took,
+            spent: trace.totals.of_request(ended.now),
             why,
             plan: ended.plan.map(PlanShape::of),
-            graph: trace.graph.map(|begun| graph(ids, begun, ended)),
+            graph: trace.graph.map(|begun| graph(ids, begun, trace.totals.of_graph(ended.now), ended)),
             spans,
             spans_left_out: trace.left_out,
         }
@@ -269,11 +272,12 @@ fn what_went_wrong(trace: &Trace, ended: &Ended<'_>, spans: &[SpanRecord]) -> Op
 }
 
 /// The parts before it have the numbers from 0, those that were still running the ones behind it.
-fn graph(ids: Ids, begun: Nanos, request: &Ended<'_>) -> GraphRecord {
+fn graph(ids: Ids, begun: Nanos, spent: TimeSpent, request: &Ended<'_>) -> GraphRecord {
     GraphRecord {
         id: ids.part(SPANS_MAX),
         start: begun.saturating_since(request.arrived),
         took: request.now.saturating_since(begun),
+        spent,
     }
 }
 
@@ -344,8 +348,8 @@ mod tests {
 
     fn timing() -> Timing {
         let (wanted, begun, ended) = (Nanos(0), Nanos(1), Nanos(5));
-        let (ran, pooled) = (Duration::from_nanos(4), Duration::ZERO);
-        Timing { kind: CallKind::Handler, wanted, begun, ended, ran, pooled }
+        let (waited, ran, pooled) = (Duration::from_nanos(1), Duration::from_nanos(3), Duration::ZERO);
+        Timing { kind: CallKind::Handler, wanted, begun, ended, waited, ran, pooled }
     }
 
     /// What a cell says of its failure is kept as far as a person reads it.
@@ -380,6 +384,36 @@ mod tests {
         let record = &recorder.kept()[0].record;
         assert_eq!((record.spans.len(), record.spans_left_out), (SPANS_MAX, 8));
         assert_eq!(record.why, Why::Sampled);
+    }
+
+    /// A request has the sums of its guest calls, its graph those of its steps; calls that overlap count once, and until the
+    /// end where they are not answered. Parts that are not kept count too.
+    #[test]
+    fn time_is_summed() {
+        let recorder = recorder(TraceSettings { share: 1000, ..TraceSettings::default() });
+        let message = message("");
+        let mut trace = recorder.begin(&message, Nanos(0));
+        trace.guest_call(None, &timing(), (0, None));
+        trace.graph_begins(Nanos(0));
+        let step = Timing { kind: CallKind::Internal, ..timing() };
+        for _ in 0..SPANS_MAX {
+            trace.guest_call(Some(StepIndex(0)), &step, (200, None));
+        }
+        trace.guest_call(Some(StepIndex(0)), &Timing { kind: CallKind::Builder, ..step }, (0, None));
+        for (begin, end) in [(1, 2), (3, 5)] {
+            let calls =
+                [Nanos(begin), Nanos(begin + 1)].map(|now| trace.call(StepIndex(1), ServiceId(1), now));
+            calls.into_iter().for_each(|call| trace.answered(call, Nanos(end), 200, None));
+        }
+        trace.call(StepIndex(1), ServiceId(1), Nanos(8));
+        end(&recorder, trace, &message, 200, None);
+        let record = &recorder.kept()[0].record;
+        let sums = |guest_calls: usize| {
+            let times = |each: u64| Duration::from_nanos(each * guest_calls as u64);
+            TimeSpent { queue: times(2), run: times(3), egress: Duration::from_nanos(1 + 2 + 2) }
+        };
+        assert_eq!(record.spent, sums(SPANS_MAX + 2));
+        assert_eq!(record.graph.map(|graph| graph.spent), Some(sums(SPANS_MAX + 1)));
     }
 
     /// A graph is a part of its own, with an id that no other part has.

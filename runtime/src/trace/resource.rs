@@ -17,6 +17,8 @@ pub struct Resource {
 
 /// What a service is called if all spans are to have one name.
 pub(super) const SERVICE_NAME: &str = "service.name";
+/// What has the name of the service then.
+pub(super) const SERVICE: &str = "cellmesh.service";
 
 impl Resource {
     /// - `variable`: the value of a variable of the environment, if it is set.
@@ -30,6 +32,8 @@ impl Resource {
                 resource.malformed = Some(format!("OTEL_RESOURCE_ATTRIBUTES is left out: {why}"));
             }
         }
+        // A name that says nothing is as none, in both variables.
+        resource.attributes.retain(|(name, value)| name != SERVICE_NAME || !value.is_empty());
         // It has precedence.
         if let Some(name) = variable("OTEL_SERVICE_NAME").filter(|name| !name.is_empty()) {
             resource.set(SERVICE_NAME, name);
@@ -125,6 +129,17 @@ mod tests {
             assert_eq!(found.get(name), Some(value), "{name}");
         }
         assert_eq!(found.attributes.len(), 6, "and an id: {found:?}");
+    }
+
+    /// A name without text is none: spans have that of their service, or what the other variable says.
+    #[test]
+    fn empty_names_are_none() {
+        let list = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=,team=a");
+        assert_eq!(resource(&[list]).get("service.name"), None);
+        assert_eq!(resource(&[list]).get("team"), Some("a"));
+        assert_eq!(resource(&[list, ("OTEL_SERVICE_NAME", "shop")]).get("service.name"), Some("shop"));
+        let named = resource(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=a"), ("OTEL_SERVICE_NAME", "")]);
+        assert_eq!(named.get("service.name"), Some("a"));
     }
 
     /// Of a malformed list nothing is used, and what is wrong in it is said.

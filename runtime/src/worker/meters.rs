@@ -1,8 +1,8 @@
 //! What a worker counts of its services: requests, guest calls, calls to others, and where their time goes.
 //!
 //! ```text
-//! arrived --queue--> an instance is free --run--> (pool, clock, file: neither) --run--> returned
-//!    '------------------------------ handler, step or builder ---------------------------'
+//! wanted --queue--> an instance is free --run--> (a thread of the pool: queue; clock, file: neither) --run--> returned
+//!    '----------------------------------- handler, step or builder -------------------------------------------'
 //! ```
 //!
 //! - Counted on the lane, by one thread; whoever asks is on the same lane. Nothing is shared with others but names of steps, and
@@ -114,10 +114,26 @@ pub struct Timing {
     pub begun: Nanos,
     /// When it was looked at last; at its end, that.
     pub ended: Nanos,
+    /// How long it waited for a thread of the pool, each time that it was handed there.
+    pub waited: Duration,
     /// How long a thread was given to it.
     pub ran: Duration,
     /// Of this, one of the pool.
     pub pooled: Duration,
+}
+
+impl Timing {
+    /// How long it could have run and nobody ran it: no instance was free, or no thread of the pool.
+    #[must_use]
+    pub fn queued(&self) -> Duration {
+        self.begun.saturating_since(self.wanted) + self.waited
+    }
+
+    /// From when it was wanted to its end.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.ended.saturating_since(self.wanted)
+    }
 }
 
 /// Guest calls of one kind.
@@ -125,10 +141,12 @@ pub struct Timing {
 pub struct CallStats {
     /// From when they were wanted to their end.
     pub duration: Histogram,
-    /// Of it, until an instance was free.
+    /// Of it, until an instance was free, and a thread of the pool.
     pub queue: Histogram,
     /// Of it, on a thread.
     pub run: Histogram,
+    /// Of all, those that ended in an error or did not return.
+    pub errors: u64,
 }
 
 /// Calls to one other service.
@@ -145,6 +163,7 @@ impl Tally for CallStats {
         self.duration.add(&other.duration);
         self.queue.add(&other.queue);
         self.run.add(&other.run);
+        self.errors += other.errors;
     }
 }
 
@@ -342,7 +361,7 @@ impl Meter {
     }
 
     /// A guest call has ended, whether somebody still waits for it or not. `step`: the id of its step, if that is known still.
-    pub(super) fn called(&self, timing: &Timing, step: Option<&str>) {
+    pub(super) fn called(&self, timing: &Timing, step: Option<&str>, is_error: bool) {
         let stats = &mut *self.stats.borrow_mut();
         let place = || self.names.borrow_mut().place(step);
         let call = match timing.kind {
@@ -350,9 +369,10 @@ impl Meter {
             CallKind::Internal => stats.internal.at(place()),
             CallKind::Builder => stats.builder.at(place()),
         };
-        call.duration.record(timing.ended.saturating_since(timing.wanted));
-        call.queue.record(timing.begun.saturating_since(timing.wanted));
+        call.duration.record(timing.took());
+        call.queue.record(timing.queued());
         call.run.record(timing.ran);
+        call.errors += u64::from(is_error);
         let took = timing.ran.saturating_sub(timing.pooled);
         self.on_lane.borrow_mut().took(took);
         self.lane.took(took);
@@ -417,13 +437,14 @@ mod tests {
         let _idle = of(&meters, &"idle".into(), &CpuUsed::default());
         meters.share_out(MS(500));
         let (kind, at) = (CallKind::Handler, Nanos(0));
-        let timing = Timing { kind, wanted: at, begun: at, ended: at, ran: MS(60), pooled: MS(20) };
+        let (waited, ran, pooled) = (MS(0), MS(60), MS(20));
+        let timing = Timing { kind, wanted: at, begun: at, ended: at, waited, ran, pooled };
         assert!(busy.measures() && light.measures(), "the first call");
         busy.measured(MS(30), MS(40));
-        busy.called(&timing, None);
+        busy.called(&timing, None, false);
         light.measured(MS(5), MS(10));
-        light.called(&Timing { ran: MS(10), pooled: MS(0), ..timing }, None);
-        light.called(&Timing { ran: MS(4), pooled: MS(0), ..timing }, None);
+        light.called(&Timing { ran: MS(10), pooled: MS(0), ..timing }, None, false);
+        light.called(&Timing { ran: MS(4), pooled: MS(0), ..timing }, None, false);
         pool.add(MS(15));
         meters.share_out(MS(600));
         // Looked at again, with nothing between.
@@ -448,19 +469,20 @@ mod tests {
         );
     }
 
-    /// Time is split where it was spent, and by the step that it was spent for; a status that is none counts too.
+    /// Time is split where it was spent, and by the step that it was spent for, as errors are; a status that is none counts too.
     #[test]
     fn times_are_split() {
         let (meters, name) = (Meters::default(), Arc::<str>::from("s"));
         let of = || of(&meters, &name, &CpuUsed::default());
         let meter = of();
         let (kind, ran) = (CallKind::Internal, Duration::from_nanos(5));
-        let pooled = Duration::ZERO;
-        let timing = Timing { kind, wanted: Nanos(0), begun: Nanos(10), ended: Nanos(20), ran, pooled };
-        meter.called(&timing, Some("a#1"));
-        meter.called(&timing, Some("a#2"));
-        meter.called(&timing, None);
-        meter.called(&Timing { kind: CallKind::Handler, ..timing }, None);
+        let (waited, pooled) = (Duration::from_nanos(3), Duration::ZERO);
+        let timing =
+            Timing { kind, wanted: Nanos(0), begun: Nanos(10), ended: Nanos(20), waited, ran, pooled };
+        meter.called(&timing, Some("a#1"), true);
+        meter.called(&timing, Some("a#2"), false);
+        meter.called(&timing, None, true);
+        meter.called(&Timing { kind: CallKind::Handler, ..timing }, None, false);
         meter.faulted(&CellFault::Deadline);
         meter.answered(204, 7, Duration::from_nanos(30));
         meter.answered(9999, 1, Duration::ZERO);
@@ -469,16 +491,17 @@ mod tests {
         let [(service, stats)] = &meters.stats()[..] else { panic!("one service") };
         let call = stats.calls(CallKind::Internal);
         let nanos = [&call.duration, &call.queue, &call.run].map(|times| times.sum().as_nanos());
-        assert_eq!((&**service, nanos, call.run.count()), ("s", [60, 30, 15], 3));
-        let counts = |stats: &CellStats| -> Vec<(&str, String, u64)> {
+        assert_eq!((&**service, nanos, call.run.count()), ("s", [60, 39, 15], 3));
+        let counts = |stats: &CellStats| -> Vec<(&str, String, [u64; 2])> {
             let counts = stats.calls_by_step().filter(|(.., calls)| calls.run.count() > 0);
-            counts.map(|(kind, step, calls)| (kind.name(), step.to_owned(), calls.run.count())).collect()
+            let counted = |calls: &CallStats| [calls.run.count(), calls.errors];
+            counts.map(|(kind, step, calls)| (kind.name(), step.to_owned(), counted(calls))).collect()
         };
         let split = |of: u64| {
             vec![
-                ("handler", "handler".into(), of),
-                ("internal", "a".into(), 2 * of),
-                ("internal", "other".into(), of),
+                ("handler", "handler".into(), [of, 0]),
+                ("internal", "a".into(), [2 * of, of]),
+                ("internal", "other".into(), [of, of]),
             ]
         };
         assert_eq!(counts(stats), split(1));

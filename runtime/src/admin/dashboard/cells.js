@@ -10,7 +10,7 @@ const COLUMNS = [
   { name: "p50", text: (cell) => quantile(cell.p50), by: (cell) => cell.p50?.seconds ?? -1 },
   { name: "p99", text: (cell) => quantile(cell.p99), by: (cell) => cell.p99?.seconds ?? -1, spark: "p99" },
   { name: "Failed", text: (cell) => share(cell.errorShare), by: (cell) => cell.errorShare ?? -1, bad: (cell) => cell.errorShare > 0 },
-  { name: "Waits p99", title: "until an instance is free", text: (cell) => quantile(cell.queueP99), by: (cell) => cell.queueP99?.seconds ?? -1 },
+  { name: "Waits p99", title: "until an instance is free, and a thread of the pool", text: (cell) => quantile(cell.queueP99), by: (cell) => cell.queueP99?.seconds ?? -1 },
   { name: "Runs p99", title: "one call of its code, on a thread", text: (cell) => quantile(cell.runP99), by: (cell) => cell.runP99?.seconds ?? -1 },
   { name: "In flight", text: (cell) => count(cell.inFlight), by: (cell) => cell.inFlight },
   { name: "Busy", title: "instances in use", text: (cell) => count(cell.instancesBusy), by: (cell) => cell.instancesBusy },

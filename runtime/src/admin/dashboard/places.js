@@ -5,7 +5,7 @@
 // - Not here: what the layers are (layers.js), and drawing (topology.js).
 
 export const NODE = { width: 136, height: 44 };
-const LABEL = { width: 116, height: 30 };
+export const LABEL = { width: 116, height: 30 };
 /** Of a label, the letters above its place. */
 const LABEL_RISE = 11;
 const MARGIN = 14;

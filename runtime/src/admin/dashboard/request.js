@@ -53,6 +53,7 @@ function show({ id, record, error }) {
     sentence(verdict(record, rows)),
     facts(request),
     html("h4", {}, "Step by step"),
+    sums(request),
     waterfall(record, rows),
     html("h4", {}, "Its plan"),
     planOf(record, byId("request").clientWidth),
@@ -81,6 +82,12 @@ function outcome(request) {
   const said = request.error ? `: ${request.error}` : "";
   const text = `${failed ? "✕ failed" : "✓ answered"} with ${request.status ?? "no status"} after ${duration(request.duration_seconds)}${said}`;
   return html("p", { class: failed ? "bad-text outcome" : "outcome" }, text);
+}
+
+/** What all its steps did, together: beside each other they may come to more than it took. */
+function sums({ queue_seconds, run_seconds, egress_seconds }) {
+  const called = egress_seconds > 0 ? ` For ${duration(egress_seconds)} it waited for other services, or worked beside their calls.` : "";
+  return html("p", { class: "muted sums" }, `All its functions together waited ${duration(queue_seconds)} for an instance or a thread, and ran ${duration(run_seconds)}.${called}`);
 }
 
 function facts(request) {

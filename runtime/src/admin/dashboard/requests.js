@@ -111,7 +111,7 @@ function makeRow(request) {
     "tr",
     { class: failed ? "bad" : null },
     html("th", { scope: "row" }, link),
-    html("td", {}, request.service),
+    html("td", { title: request.service }, request.service),
     html("td", {}, `${failed ? "✕ " : ""}${request.status ?? "none"}`),
     html("td", { class: "number" }, duration(request.duration_seconds)),
     html("td", {}, clock(request.started_ms)),

@@ -9,7 +9,7 @@ import { duration, quantile, rate, share } from "./format.js";
 const SHOWN_MAX = 5;
 /** Parts that are named; the rest is too small to matter. */
 const PARTS_MAX = 3;
-const VERBS = { run: "its own code", queue: "waiting for a free instance", idle: "waiting for a clock, a file or a thread", call: "calls to " };
+const VERBS = { run: "its own code", queue: "waiting for a free instance or thread", idle: "waiting for a clock or a file", call: "calls to " };
 
 /** Shows it. */
 export function showSlow(view) {

@@ -77,7 +77,7 @@ export class ServiceTable {
     if (this.#onService === null) {
       return service;
     }
-    const button = html("button", { type: "button", class: "plain", title: "show its requests" }, service);
+    const button = html("button", { type: "button", class: "plain", title: `${service}: show its requests` }, service);
     button.addEventListener("click", () => this.#onService(service));
     return button;
   }

@@ -3,12 +3,12 @@
 // - Callers left, callees right; on a narrow screen from top to bottom.
 // - A call that fails is red, dashed, and says so. Width is the rate.
 // - Bounded: the busiest services and calls are drawn, and how many are left out is said.
-// - Not here: layers (layers.js), places (places.js), figures (samples.js).
+// - Not here: where everything is (layout.js), figures (samples.js).
 
 import { byId, drawing, html, keyed, setText, svg } from "./dom.js";
 import { count, plural, quantile, rate, share, shortenedInside } from "./format.js";
-import { layersOf } from "./layers.js";
-import { NODE, placesOf } from "./places.js";
+import { Layout } from "./layout.js";
+import { LABEL, NODE } from "./places.js";
 
 const NODES_MAX = 40;
 /** Where forty call each other the picture would take a quarter of each second, and nobody could read it. */
@@ -21,6 +21,12 @@ const CLIENTS = "clients";
 const SHRUNK_MIN = 0.7;
 const NARROW = 600;
 const NAME_LETTERS = 15;
+/** Of a label: the widest that a letter is, on the whole, and what is around its texts. */
+const LABEL_LETTER = 6.6;
+const LABEL_MARGIN = 3;
+
+/** That of the picture; there is one. */
+export const layout = new Layout();
 
 /** Shows both. */
 export function showTopology(view, onService) {
@@ -73,18 +79,19 @@ function nodesOf(view, calls) {
 function picture(nodes, calls, widthMax, onService) {
   const narrow = widthMax < NARROW;
   const names = nodes.map((node) => node.id).sort();
-  const ends = calls.map((call) => ({ from: idOf(call.from), to: call.to }));
   const labels = new Set(labelled(calls));
+  const inOrder = [...calls].sort((a, b) => (a.key < b.key ? -1 : 1));
+  const ends = inOrder.map((call) => ({ from: idOf(call.from), to: call.to }));
+  const isLabelled = inOrder.map((call) => labels.has(call));
   // Where not all can have a label the lines of one callee may be one.
-  const layers = layersOf(names, ends, calls.length > LABELS_MAX);
-  const { corners, paths, width, height } = placesOf(layers, (index) => labels.has(calls[index]), narrow);
+  const { corners, paths, width, height } = layout.of(names, ends, isLabelled, calls.length > LABELS_MAX, narrow);
   const title = `${plural(calls.length, "call path")} between ${plural(nodes.length, "service")}; the table below says the same.`;
   const root = drawing("topology", [0, 0, width, height], SHRUNK_MIN, title);
   root.append(
     svg("defs", {}, arrow("arrow"), arrow("arrow-bad")),
-    ...calls.map((call, index) => drawCall(call, paths[index].d)),
+    ...inOrder.map((call, index) => drawCall(call, paths[index].d)),
     ...nodes.map((node) => drawNode(node, corners.get(node.id), onService)),
-    ...calls.flatMap((call, index) => (paths[index].label === null ? [] : [drawLabel(call, paths[index].label)])),
+    ...inOrder.flatMap((call, index) => (paths[index].label === null ? [] : [drawLabel(call, paths[index].label)])),
   );
   return root;
 }
@@ -110,10 +117,14 @@ function drawCall(call, d) {
 }
 
 function drawLabel(call, { x, y }) {
-  const place = { x, "text-anchor": "middle" };
   const first = `${rate(call.rate)} · ${quantile(call.p99)}`;
-  const bad = call.errorRate > 0 ? svg("text", { ...place, y: y + 13, class: "bad-text" }, `✕ ${share(call.errorShare)} fail`) : null;
-  return svg("g", { class: "label" }, svg("text", { ...place, y }, first), bad);
+  const texts = call.errorRate > 0 ? [first, `✕ ${share(call.errorShare)} fail`] : [first];
+  const width = Math.min(Math.max(...texts.map((text) => text.length)) * LABEL_LETTER + 2 * LABEL_MARGIN, LABEL.width);
+  // Nobody reads what a line goes through.
+  const back = svg("rect", { x: x - width / 2, y: y - 11, width, height: 1 + 14 * texts.length });
+  const lines = texts.map((text, index) =>
+    svg("text", { x, y: y + 13 * index, "text-anchor": "middle", class: index > 0 ? "bad-text" : null }, text));
+  return svg("g", { class: "label" }, back, ...lines);
 }
 
 function drawNode({ id, cell, load }, { x, y }, onService) {

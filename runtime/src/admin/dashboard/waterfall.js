@@ -53,7 +53,7 @@ export function verdict(record, rows) {
     return null;
   }
   const whole = record.request.duration_seconds;
-  const waits = slowest.queue_seconds > slowest.own / 2 ? `, ${duration(slowest.queue_seconds)} of it waiting for a free instance` : "";
+  const waits = slowest.queue_seconds > slowest.own / 2 ? `, ${duration(slowest.queue_seconds)} of it waiting for a free instance or thread` : "";
   const part = whole > 0 ? ` (${Math.round((100 * Math.min(slowest.own, whole)) / whole)} %)` : "";
   return `Most of the time: ${nameOf(slowest)}, ${duration(slowest.own)} of ${duration(whole)}${part}${waits}.`;
 }
@@ -86,9 +86,9 @@ function legend() {
   return html(
     "p",
     { class: "legend", "aria-hidden": "true" },
-    entry("queue", "waits for an instance"),
+    entry("queue", "waits for an instance or a thread"),
     entry("run", "runs"),
-    entry("idle", "waits for a clock, a file or a thread"),
+    entry("idle", "waits for a clock or a file"),
     entry("call", "calls a service"),
     entry("critical", "◆ on the critical path"),
   );
@@ -133,7 +133,7 @@ function times(row) {
   return parts.join(", ");
 }
 
-/** Queue, then run, then what is neither; a call is one bar. */
+/** Queue, then run, then what is neither, each in one, whenever it was; a call is one bar. */
 function bars(row, length) {
   const bar = (kind, start, seconds) => {
     const node = html("span", { class: `bar ${kind}` });

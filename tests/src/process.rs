@@ -88,7 +88,8 @@ impl Usage {
 
 /// Of `RssAnon`. Pages of files and of shared memory stay mapped at the system's pleasure.
 fn anonymous_bytes(said: Option<&str>) -> u64 {
-    let kib: u64 = said.and_then(|text| text.trim_end_matches(" kB").parse().ok()).expect("Linux says RssAnon in kB");
+    let kib: u64 =
+        said.and_then(|text| text.trim_end_matches(" kB").parse().ok()).expect("Linux says RssAnon in kB");
     kib * 1024
 }
 

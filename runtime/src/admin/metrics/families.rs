@@ -313,7 +313,7 @@ All that a label can say, where the program knows that.
                 assert_eq!(base.ends_with(&format!("_{of_base}")), *unit == of_base, "{name} in {unit}");
             }
             assert!(*kind != Kind::Histogram || *unit == "seconds", "{name} in {unit}");
-            let is_sign = name.ends_with("_info") || name.ends_with("_success");
+            let is_sign = ["_info", "_success", "circuit_open"].iter().any(|end| name.ends_with(end));
             assert_eq!(is_sign, *unit == "1", "{name} in {unit}");
             assert!(is_sign || unit.ends_with('s'), "{name}: {unit} is no plural");
             // Where a name says what is counted, it is this; longer words first.

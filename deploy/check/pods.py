@@ -331,8 +331,11 @@ class Check:
         circuits = "; `--without-circuits`" if counts.without_circuits else ""
         heading = "" if file.exists() else f"# Pods\n\n{machine()}\n\n{EXPLAINED}\n\n"
         with file.open("a") as out:
-            print(f"{heading}## {name}\n\n{counts.kills} kills, {counts.kills_beside_twins} beside twins, {counts.restarts} restarts, {counts.rollouts} rollouts{circuits}\n\n| done, times | requests | answers | none right for, s | from the new process to a right answer, s | "
-                  "all ready again, s | slowest answer, s | in flight at that moment: outcome after |\n|---|---|---|---|---|---|---|---|", file=out)
+            print(f"{heading}## {name}\n\n{counts.kills} kills, {counts.kills_beside_twins} beside {TWINS} like it, {counts.restarts} restarts, "
+                  f"{counts.rollouts} rollouts{circuits}\n", file=out)
+            if self.rows:
+                print("| done, times | requests | answers | none right for, s | from the new process to a right answer, s | "
+                      "all ready again, s | slowest answer, s | in flight at that moment: outcome after |\n|---|---|---|---|---|---|---|---|", file=out)
             for row in self.rows:
                 answers = ", ".join(f"{n} {answer}" for answer, n in row.answers.most_common() if n)
                 figures = [median_and_most(seconds).removesuffix(" s") for seconds in (row.gaps, row.own, row.ready)]

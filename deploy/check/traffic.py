@@ -72,7 +72,7 @@ class Seen:
 
     def note_kill(self, at):
         for request in self.open.values():
-            if request.sent is not None and request.sent <= at:
+            if request.killed is None and request.sent is not None and request.sent <= at:
                 request.killed = at
 
     def begin(self, kind):

@@ -258,7 +258,8 @@ impl EgressClients {
     ) -> Result<ResponseMessage, Failure> {
         let bad = |why: String| Failure::Answer { host: host.to_owned(), why };
         let (parts, body) = response.into_parts();
-        let named = NamedByConnection::of(&parts.headers);
+        let named = NamedByConnection::of(&parts.headers)
+            .ok_or_else(|| bad("its connection header names too many others".to_owned()))?;
         let mut head = BytesMut::new();
         for (name, value) in &parts.headers {
             let name = name.as_str();

@@ -282,24 +282,28 @@ fn stays(name: &str) -> bool {
     name == "content-length" || is_hop_by_hop(name)
 }
 
+/// Headers that one message may name in `connection`: who names more says nothing that anybody needs.
+const NAMED_MAX: usize = 32;
+
 /// The headers that `connection` says are for this hop only. Source: RFC 9110, 7.6.1.
-pub(crate) struct NamedByConnection<'a> {
-    headers: &'a HeaderMap,
-    any: bool,
-}
+pub(crate) struct NamedByConnection<'a>(Vec<&'a str>);
 
 impl<'a> NamedByConnection<'a> {
-    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
-        Self { headers, any: headers.contains_key(CONNECTION) }
+    /// `None` if these are too many.
+    ///
+    /// - cost: each line is looked at once; no allocation where only `close` and `keep-alive` are named.
+    pub(crate) fn of(headers: &'a HeaderMap) -> Option<Self> {
+        let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let options = lines.flat_map(|line| line.split(',')).map(str::trim);
+        // These name no header that would be passed on.
+        let is_header =
+            |option: &&str| !["", "close", "keep-alive"].iter().any(|own| option.eq_ignore_ascii_case(own));
+        let named: Vec<&str> = options.filter(is_header).take(NAMED_MAX + 1).collect();
+        (named.len() <= NAMED_MAX).then_some(Self(named))
     }
 
     pub(crate) fn names(&self, name: &str) -> bool {
-        self.any && self.options().any(|option| option.eq_ignore_ascii_case(name))
-    }
-
-    fn options(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let lines = self.headers.get_all(CONNECTION).iter();
-        lines.filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim)
+        self.0.iter().any(|option| option.eq_ignore_ascii_case(name))
     }
 }
 
@@ -322,6 +326,26 @@ mod tests {
         head.introduce(peer);
         let lines = HeaderLines(&head.bytes[4..]);
         lines.iter().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value))).collect()
+    }
+
+    /// What `connection` names stays here, in whatever lines and letters; who names too many is not heard.
+    #[test]
+    fn few_headers_are_named_by_connection() {
+        let headers = |options: &str| {
+            let mut headers = HeaderMap::new();
+            headers.append(CONNECTION, "Close, X-Own ,,".parse().expect("a value"));
+            headers.append(CONNECTION, options.parse().expect("a value"));
+            headers
+        };
+        let few = headers("keep-alive, x-more");
+        let named = NamedByConnection::of(&few).expect("few");
+        assert_eq!(
+            ["x-own", "x-more", "x-other", "close", ""].map(|name| named.names(name)),
+            [true, true, false, false, false]
+        );
+        let names = |count: usize| vec!["a"; count].join(",");
+        assert!(NamedByConnection::of(&headers(&names(NAMED_MAX - 1))).is_some());
+        assert!(NamedByConnection::of(&headers(&names(NAMED_MAX))).is_none());
     }
 
     /// What clients say goes on, is added to, or is replaced.

@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Uri;
 use hyper_rustls::MaybeHttpsStream;
@@ -51,7 +52,7 @@ pub(crate) enum ConnectError {
     Tls { host: String, source: io::Error },
     /// Nobody answered.
     #[error("host {host:?}: no connection within {limit:?}")]
-    TimedOut { host: String, limit: std::time::Duration },
+    TimedOut { host: String, limit: Duration },
 }
 
 impl ConnectError {
@@ -85,7 +86,7 @@ struct Rules {
     hosts: BTreeMap<String, Addresses>,
     allow: Vec<HostPattern>,
     trust: Trust,
-    connect_timeout: std::time::Duration,
+    connect_timeout: Duration,
     lookups: Arc<Semaphore>,
 }
 
@@ -223,13 +224,22 @@ impl Rules {
     }
 }
 
+/// Addresses that are waited for at least, if all of them say nothing: a share that is too small reaches nobody.
+const WAITED_FOR: u32 = 4;
+
 /// To the first of some addresses that takes a connection, `until` then. There is one at least.
 ///
-/// Each has its share of the time that is left, so that one that says nothing leaves some to the others. Source: Go's `net.Dialer`.
+/// Each has its share of the time that is left, so that one that says nothing leaves some to the others, and a quarter of the whole at
+/// least. Source: Go's `net.Dialer`, whose least share is two seconds.
 async fn connect(host: &str, addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, ConnectError> {
+    let limit = until.saturating_duration_since(Instant::now());
     let mut last = None;
-    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
-        let share = until.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
+    for (address, count) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() && last.is_some() {
+            break;
+        }
+        let share = share(left, count, limit);
         let host = host.to_owned();
         last = match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
@@ -238,10 +248,16 @@ async fn connect(host: &str, addresses: &[SocketAddr], until: Instant) -> Result
                 return Ok(stream);
             }
             Ok(Err(source)) => Some(ConnectError::Refused { host, address: *address, source }),
-            Err(_elapsed) => Some(ConnectError::TimedOut { host, limit: share }),
+            Err(_elapsed) => Some(ConnectError::TimedOut { host, limit }),
         };
     }
     Err(last.expect("there is an address, or an error that says why not"))
+}
+
+/// Of the time that is left of the limit, for the first of so many addresses.
+fn share(left: Duration, count: usize, limit: Duration) -> Duration {
+    let equal = left / u32::try_from(count).unwrap_or(u32::MAX);
+    equal.max(left.min(limit / WAITED_FOR))
 }
 
 #[cfg(test)]
@@ -250,6 +266,21 @@ mod tests {
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().expect("an address")).collect()
+    }
+
+    /// A few addresses share the time; of many some are waited for, and not all in vain.
+    #[test]
+    fn shares_of_time_are_worth_waiting() {
+        let limit = Duration::from_secs(2);
+        assert_eq!(share(limit, 1, limit), limit);
+        assert_eq!(share(limit, 2, limit), limit / 2);
+        let mut left = limit;
+        let waited_for = (1..=40).rev().map(|count| {
+            let share = share(left, count, limit);
+            left -= share;
+            share
+        });
+        assert_eq!(waited_for.filter(|share| !share.is_zero()).collect::<Vec<_>>(), [limit / 4; 4]);
     }
 
     /// A name that leads to addresses of both kinds leads to those that may be called; to inward ones alone it leads nowhere, and

@@ -198,7 +198,8 @@ fn rewrite(
     if let Some(host) = host {
         head.pass("host", host.as_bytes());
     }
-    let named = NamedByConnection::of(&parts.headers);
+    let named =
+        NamedByConnection::of(&parts.headers).ok_or_else(|| bad("connection names too many headers"))?;
     let cookies_in_parts = parts.version == Version::HTTP_2 && parts.headers.contains_key(COOKIE);
     for (name, value) in &parts.headers {
         if *name == HOST || (cookies_in_parts && *name == COOKIE) || named.names(name.as_str()) {

@@ -57,10 +57,20 @@ pub(crate) struct Breaker {
     state: State,
     /// Times that the state has changed: a pass of an earlier state is told by it.
     turn: u64,
-    /// The ids of the requests of the calls that ask, the latest last. At most [`ASKING_MAX`].
-    asking: Vec<Box<[u8]>>,
+    /// The calls that ask, the latest last. At most [`ASKING_MAX`].
+    asking: Vec<Asking>,
+    /// Calls that have asked.
+    questions: u64,
     /// Calls that went through beside those that ask.
     caused: u32,
+}
+
+/// A call that asks.
+#[derive(Debug)]
+struct Asking {
+    question: u64,
+    /// Of the request that it belongs to.
+    id: Box<[u8]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,12 +106,14 @@ pub enum BreakerState {
 #[must_use]
 pub(crate) struct Pass {
     turn: u64,
+    /// Which of all calls that have asked it is; zero if it is none.
+    question: u64,
 }
 
 impl Pass {
     /// Leave of a breaker that is closed, at this turn of it.
     pub(super) fn of(turn: u64) -> Self {
-        Self { turn }
+        Self { turn, question: 0 }
     }
 
     /// The turn of the breaker that it is of.
@@ -157,7 +169,7 @@ impl Breaker {
                 return Err(until.saturating_since(now));
             }
         }
-        Ok(Pass { turn: self.turn })
+        Ok(Pass::of(self.turn))
     }
 
     /// As [`Breaker::admit`], for a call of the request with the id that `id` looks up; `is_caused`: a cell makes it.
@@ -173,19 +185,21 @@ impl Breaker {
         let id = id();
         if is_caused && id.is_some_and(|id| self.lets_through(id)) {
             self.caused += 1;
-            return Ok(Pass { turn: NO_TURN });
+            return Ok(Pass::of(NO_TURN));
         }
         let pass = self.admit(now)?;
         if self.asking.len() == ASKING_MAX {
             self.asking.remove(0);
         }
-        self.asking.extend(id.map(Into::into));
-        Ok(pass)
+        self.questions += 1;
+        let question = self.questions;
+        self.asking.extend(id.map(|id| Asking { question, id: id.into() }));
+        Ok(Pass { question, ..pass })
     }
 
     /// Whether it is asked by a call of the request with this id.
     fn lets_through(&self, id: &[u8]) -> bool {
-        let is_asking = self.asking.iter().any(|asking| **asking == *id);
+        let is_asking = self.asking.iter().any(|asking| *asking.id == *id);
         is_asking && self.caused < CAUSED_MAX && self.state() == BreakerState::HalfOpen
     }
 
@@ -220,7 +234,10 @@ impl Breaker {
             // The next call asks. The same turn: what others come to that ask still counts.
             (State::HalfOpen { span, .. }, Verdict::Nothing) => {
                 self.state = State::HalfOpen { until: now, span };
-                self.caused = 0;
+                self.asking.retain(|asking| asking.question != pass.question);
+                if self.asking.is_empty() {
+                    self.caused = 0;
+                }
             }
             (State::Closed { .. }, Verdict::Nothing) | (State::Open { .. }, _) => {}
         }
@@ -392,6 +409,20 @@ mod tests {
         assert_eq!(breaker.settle(policy(), &first, Verdict::Success, at_ms(250)), Some(Turn::Closed));
         breaker.settle(policy(), &second, Verdict::Failure, at_ms(260));
         assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    /// However many calls ask and are given up, what belongs to one that still asks goes through.
+    #[test]
+    fn given_up_questions_leave_room() {
+        let mut breaker = opened();
+        let id = |id: &'static str| move || Some(id.as_bytes());
+        let _asking = breaker.admit_of(at_ms(100), false, id("patient")).expect("the time is over");
+        for (ms, given_up) in (200_u64..).zip(["a", "b", "c", "d", "e", "f"]) {
+            let pass = breaker.admit_of(at_ms(ms), false, id(given_up)).expect("nobody asks any more");
+            assert_eq!(breaker.settle(policy(), &pass, Verdict::Nothing, at_ms(ms)), None);
+            assert!(breaker.asking.len() <= 1, "{:?}", breaker.asking);
+        }
+        let _belongs = breaker.admit_of(at_ms(206), true, id("patient")).expect("a part of what asks");
     }
 
     /// What goes through beside the call that asks is bounded, whatever clients say.

@@ -130,7 +130,7 @@ fn bounds_of_lanes_are_summed() {
 /// What is said of wasmtime is what is built in.
 #[test]
 fn version_of_wasmtime_is_true() {
-    let lock = include_str!("../../../Cargo.lock");
+    let lock = include_str!("../../../../Cargo.lock");
     assert!(lock.contains(&format!("name = \"wasmtime\"\nversion = \"{WASMTIME_VERSION}\"\n")));
 }
 

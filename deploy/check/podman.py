@@ -124,6 +124,11 @@ class Pod:
     def inspect(self, container):
         return json.loads(run("podman", "inspect", f"{self.about.name}-{container}"))[0]
 
+    def log(self, container):
+        """Lines that it has written."""
+        command = ["podman", "logs", f"{self.about.name}-{container}"]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout.splitlines()
+
     def pid(self, container):
         return self.inspect(container)["State"]["Pid"]
 

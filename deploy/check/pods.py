@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the pods of an overlay with podman, with the kubelet's part played: kills, restarts, rollouts, the order of the end, each under load.
 
-    kubectl kustomize OVERLAY | pods.py [--kills N] [--kills-beside-twins N] [--restarts N] [--rollouts N] [--report FILE]
+    kubectl kustomize OVERLAY | pods.py [--kills N] [--kills-beside-twins N] [--kill-rate N] [--restarts N] [--rollouts N] [--report FILE]
 
 as root, with podman, nsenter, and the image in podman's storage; Python with requirements.txt. N times each container is killed and
 restarted, each pod of workers is killed beside two like it, and each workload is rolled out. FILE gets what was counted, as Markdown, behind what it has.
@@ -9,7 +9,9 @@ restarted, each pod of workers is killed beside two like it, and each workload i
 
 import argparse
 import collections
+import datetime
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -48,7 +50,7 @@ def is_told(answer):
 
 
 EXPLAINED = f"""`deploy/check.sh pods`: pods of the shipped overlays, run with podman, beside an open load: {KILL_RATE} requests a second during kills and
-restarts, {ROLLOUT_RATE} during rollouts, each with a number that has to come back. Each request had exactly one outcome; none hung, and no
+restarts unless it says otherwise, {ROLLOUT_RATE} during rollouts, each with a number that has to come back. Each request had exactly one outcome; none hung, and no
 answer came that nobody had asked for (the check fails otherwise). In columns with two figures the first is the median, the one in brackets
 the most. How long a container was away is podman's time; from the new process, which is seen within some ms, it is ours."""
 
@@ -60,6 +62,8 @@ class Deeds:
         self.what, self.requests, self.answers = what, 0, collections.Counter()
         self.gaps, self.ready, self.own = [], [], []
         self.slowest, self.after_kill = 0.0, []
+        # When, by the monotonic clock.
+        self.killed = []
 
     def add(self, seen, rounds):
         self.requests += seen.report["started"]
@@ -122,11 +126,12 @@ class Check:
         return since, begun, ready, right
 
     def rounds(self, deeds, pod, container, sent, count):
-        traffic = self.traffic(KILL_RATE)
+        traffic = self.traffic(self.counts.kill_rate)
         time.sleep(SETTLE_SECONDS)
         rounds = [self.round(traffic, pod, container, sent) for _ in range(count)]
         seen = traffic.end()
         deeds.add(seen, rounds)
+        deeds.killed += [since for since, *_ in rounds]
         return seen
 
     def kill_each(self):
@@ -201,6 +206,8 @@ class Check:
             [container] = pod.about.containers
             seen = self.rounds(deeds, pod, container, signal.SIGKILL, self.counts.kills_beside_twins)
             deeds.say()
+            noticed = noticed_after(self.layout.entrance, deeds.killed)
+            self.note(f"    {deeds.what}: the daemon's log says so after {median_and_most(noticed)}, p99 {percentile(noticed, 0.99):.3f} s")
             self.rows.append(deeds)
             # `egress`: the call of a cell was on it.
             assert seen.wrong.keys() <= {"502 worker-lost", "502 egress"}, seen.wrong
@@ -350,6 +357,15 @@ def machine():
     return f"{model}, {os.cpu_count()} cores, Linux {os.uname().release}; {', '.join(tools)}"
 
 
+def noticed_after(pod, killed):
+    """Seconds from each kill of a worker to the line about it in the daemon's log."""
+    offset = time.time() - time.monotonic()
+    lines = (json.loads(line) for line in pod.log(pod.about.entrance) if line.startswith("{"))
+    times = [datetime.datetime.fromisoformat(line["timestamp"].replace("Z", "+00:00")).timestamp() - offset
+             for line in lines if line["message"].startswith("detached")]
+    return [next(at for at in times if at >= since) - since for since in killed]
+
+
 def end_pod(pod, ended=lambda container: None):
     """As the kubelet: SIGTERM to one container after the other. `ended` is called with each that is gone."""
     for container in reversed(pod.about.containers):
@@ -411,6 +427,7 @@ def options():
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--kills-beside-twins", type=int, default=3)
+    parser.add_argument("--kill-rate", type=int, default=KILL_RATE, help="requests a second during kills and restarts")
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--rollouts", type=int, default=3)
     parser.add_argument("--without-circuits", action="store_true", help="no breakers: they leave a service alone for longer than it is away")

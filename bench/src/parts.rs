@@ -184,7 +184,7 @@ impl Caller {
             .as_ref()
             .map_or_else(Arc::<CallFlags>::default, |instance| Arc::clone(instance.flags()));
         cell.pulse().beat();
-        let called = cell.clone().call(self.instance.take(), flags, call, Bytes::new(), Nanos::MAX);
+        let called = cell.call(self.instance.take(), &flags, call, Bytes::new(), Nanos::MAX);
         let (instance, result) = runtime.block_on(called);
         self.instance = instance;
         match result? {

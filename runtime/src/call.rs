@@ -12,7 +12,6 @@
 //! - A call that waits for the host holds no thread: it is a task on its lane, until it is ready to run or late.
 //! - A result goes back to the lane through [`LaneInbox`]; a call is in exactly one of these places.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -25,7 +24,7 @@ use crossbeam_channel::{Receiver, Sender};
 use tokio::sync::Notify;
 
 use crate::cpu;
-use crate::host::{CallFlags, Cell, CellFault, GuestCall, GuestReturn, Instance};
+use crate::host::{CallFlags, CallFuture, Cell, CellFault, GuestCall, GuestReturn, Instance};
 use crate::pool::Pool;
 use crate::worker::{CallKind, RequestId, Timing};
 
@@ -75,8 +74,6 @@ impl Finished {
         Self { ticket, timing: None, instance: None, holds_room: true, result }
     }
 }
-
-type CallFuture = Pin<Box<dyn Future<Output = (Option<Instance>, Result<GuestReturn, CellFault>)> + Send>>;
 
 /// A call that has not ended.
 pub struct Call {
@@ -143,7 +140,6 @@ impl Call {
         lane: &LaneHandle,
     ) -> Self {
         let flags = instance.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.flags()));
-        let (cell, call_flags) = (cell.clone(), Arc::clone(&flags));
         let kind = CallKind::of(&work);
         let timing = Timing {
             kind,
@@ -154,8 +150,8 @@ impl Call {
             ran: Duration::ZERO,
             pooled: Duration::ZERO,
         };
-        let future = Box::pin(cell.clone().call(instance, call_flags, work, headers, deadline));
-        Self { ticket, timing, future, flags, cell, deadline, lane: lane.clone() }
+        let future = cell.call(instance, &flags, work, headers, deadline);
+        Self { ticket, timing, future, flags, cell: cell.clone(), deadline, lane: lane.clone() }
     }
 
     /// Flags to cancel it with.

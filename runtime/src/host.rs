@@ -37,8 +37,8 @@ pub use engine::{
 };
 pub use inspect::{Unfit, inspect};
 pub use instance::{
-    CallFlags, CellFault, Decision, GuestCall, GuestReturn, Instance, Returned, ReturnedBody, StepCall,
-    StepInput,
+    CallFlags, CallFuture, CellFault, Decision, GuestCall, GuestReturn, Instance, Returned, ReturnedBody,
+    StepCall, StepInput,
 };
 pub use oci::{CredentialsError, ManifestError, OciError, Reference, ReferenceError, RegistrySettings};
 pub use scratch::Scratch;

@@ -452,7 +452,7 @@ impl Worker {
     }
 
     /// Keeps what was noted of a request that has ended, if somebody will want to see it.
-    fn record(&self, mut request: Request, status: Option<u16>, response: Option<&ResponseMessage>) {
+    fn record(&self, mut request: Box<Request>, status: Option<u16>, response: Option<&ResponseMessage>) {
         let trace = std::mem::take(&mut request.trace);
         if !trace.is_on() {
             return;

@@ -432,7 +432,12 @@ impl Dpu {
         message: RequestMessage,
     ) -> Result<ResponseMessage, Refusal> {
         let way = settings.way_for_client(message.service);
-        self.exchange_to(settings, message, way, settings.config.retry_worker_lost).await
+        let repeats = settings.config.retry_worker_lost;
+        if way.is_none() && !settings.has_tries(message.service) {
+            return self.exchange_here(message, repeats).await;
+        }
+        // Boxed: a request that is waited for has no room for what it does not do.
+        Box::pin(self.exchange_to(settings, message, way, repeats)).await
     }
 
     /// Sends `message` into the mesh. The answer always comes: a fault at the latest after the deadline.

@@ -274,18 +274,21 @@ impl HeadWriter {
 }
 
 /// Whether a header of a cell's answer goes back to the client.
-pub(crate) fn goes_back(name: &str) -> bool {
-    !stays(name) && (!name.starts_with(MESH_PREFIX) || name == ERROR_HEADER)
+pub(crate) fn goes_back(name: impl AsRef<[u8]>) -> bool {
+    let name = name.as_ref();
+    !stays(name) && (!name.starts_with(MESH_PREFIX.as_bytes()) || name == ERROR_HEADER.as_bytes())
 }
 
-fn stays(name: &str) -> bool {
-    name == "content-length" || is_hop_by_hop(name)
+fn stays(name: impl AsRef<[u8]>) -> bool {
+    let name = name.as_ref();
+    name == b"content-length" || is_hop_by_hop(name)
 }
 
 /// Headers that one message may name in `connection`: who names more says nothing that anybody needs.
 const NAMED_MAX: usize = 32;
 
 /// The headers that `connection` says are for this hop only. Source: RFC 9110, 7.6.1.
+#[derive(Default)]
 pub(crate) struct NamedByConnection<'a>(Vec<&'a str>);
 
 impl<'a> NamedByConnection<'a> {

@@ -31,22 +31,35 @@ pub const BOUNDS: [Duration; 19] = [
 pub struct Histogram {
     /// How many fell between a bound and the one before; the last: beyond all.
     buckets: [u64; BOUNDS.len() + 1],
-    sum: Duration,
+    sum_nanos: u64,
 }
+
+/// [`BOUNDS`], in nanoseconds.
+const BOUNDS_NANOS: [u64; BOUNDS.len()] = {
+    let mut nanos = [0; BOUNDS.len()];
+    let mut place = 0;
+    while place < nanos.len() {
+        nanos[place] = BOUNDS[place].as_secs() * 1_000_000_000 + BOUNDS[place].subsec_nanos() as u64;
+        place += 1;
+    }
+    nanos
+};
 
 impl Histogram {
     /// Counts one. Cost: some comparisons.
     pub fn record(&mut self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         // Most are a call between cells, or shorter.
-        let place = if took <= BOUNDS[0] { 0 } else { BOUNDS.partition_point(|bound| *bound < took) };
+        let place =
+            if took <= BOUNDS_NANOS[0] { 0 } else { BOUNDS_NANOS.partition_point(|bound| *bound < took) };
         self.buckets[place] += 1;
-        self.sum = self.sum.saturating_add(took);
+        self.sum_nanos = self.sum_nanos.saturating_add(took);
     }
 
     /// Counts all that `other` has counted.
     pub fn add(&mut self, other: &Self) {
         self.buckets.iter_mut().zip(other.buckets).for_each(|(count, more)| *count += more);
-        self.sum = self.sum.saturating_add(other.sum);
+        self.sum_nanos = self.sum_nanos.saturating_add(other.sum_nanos);
     }
 
     /// How many there are.
@@ -64,7 +77,7 @@ impl Histogram {
     /// All of them together.
     #[must_use]
     pub fn sum(&self) -> Duration {
-        self.sum
+        Duration::from_nanos(self.sum_nanos)
     }
 
     /// How many took no longer than each of [`BOUNDS`].

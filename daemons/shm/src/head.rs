@@ -126,22 +126,76 @@ impl<'a> HeaderLines<'a> {
     /// # Errors
     /// The first rule that is broken, with the number of the line.
     pub fn check(&self, limits: HeadLimits) -> Result<(), HeadError> {
+        self.checked(limits)?.try_for_each(|line| line.map(drop))
+    }
+
+    /// Name and value of each line, in order, checked against the form and the bounds on the way: for who reads all of them
+    /// anyway. The first rule that is broken is the last item, with the number of the line.
+    /// # Errors
+    /// [`HeadError::TooLong`].
+    pub fn checked(&self, limits: HeadLimits) -> Result<CheckedLines<'a>, HeadError> {
         if self.0.len() > limits.bytes_max {
             return Err(HeadError::TooLong { found: self.0.len(), max: limits.bytes_max });
         }
-        let mut rest = self.0;
-        let mut line = 0;
-        while !rest.is_empty() {
-            line += 1;
-            if line > limits.lines_max {
-                return Err(HeadError::TooMany { max: limits.lines_max });
-            }
-            let end = memchr(b'\n', rest).ok_or(HeadError::NoLine { line })?;
-            check_line(&rest[..end], line)?;
-            rest = &rest[end + 1..];
-        }
-        Ok(())
+        Ok(CheckedLines { rest: self.0, line: 0, lines_max: limits.lines_max })
     }
+
+    /// Names and values of the headers that [`is_tracing`] is true of, in order.
+    pub fn tracing(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            while !rest.is_empty() {
+                let line;
+                (line, rest) = first_line(rest);
+                if may_be_tracing(line)
+                    && let Some((name, value)) = split_line(line)
+                    && is_tracing(name)
+                {
+                    return Some((name, value));
+                }
+            }
+            None
+        })
+    }
+}
+
+/// See [`HeaderLines::checked`].
+#[derive(Debug, Clone)]
+pub struct CheckedLines<'a> {
+    rest: &'a [u8],
+    /// Number of the line before.
+    line: usize,
+    lines_max: usize,
+}
+
+impl<'a> Iterator for CheckedLines<'a> {
+    type Item = Result<(&'a [u8], &'a [u8]), HeadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        self.line += 1;
+        let rest = std::mem::take(&mut self.rest);
+        if self.line > self.lines_max {
+            return Some(Err(HeadError::TooMany { max: self.lines_max }));
+        }
+        let Some((name, value, behind)) = good_line(rest) else {
+            return Some(Err(what_is_wrong(rest, self.line)));
+        };
+        self.rest = behind;
+        Some(Ok((name, value)))
+    }
+}
+
+/// Name and value of the first line, and what is behind it, if the line keeps all rules.
+#[inline]
+fn good_line(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let colon = bytes.iter().position(|&byte| !IS_NAME_BYTE[usize::from(byte)]).filter(|&colon| colon > 0)?;
+    let (name, behind) = bytes.split_at(colon);
+    let behind = behind.strip_prefix(b": ")?;
+    let end = memchr3(b'\r', b'\n', 0, behind).filter(|&end| behind[end] == b'\n')?;
+    Some((name, &behind[..end], &behind[end + 1..]))
 }
 
 /// Up to the next line end, and what is behind it.
@@ -166,15 +220,15 @@ fn split_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-fn check_line(bytes: &[u8], line: usize) -> Result<(), HeadError> {
-    let (name, value) = split_line(bytes).ok_or(HeadError::NoLine { line })?;
-    if !is_name(name) {
-        return Err(HeadError::Name { line });
+/// The rule that the first of these lines breaks: one that is not a [`good_line`].
+#[cold]
+fn what_is_wrong(bytes: &[u8], line: usize) -> HeadError {
+    let whole = memchr(b'\n', bytes).and_then(|end| split_line(&bytes[..end]));
+    match whole {
+        None => HeadError::NoLine { line },
+        Some((name, _)) if !is_name(name) => HeadError::Name { line },
+        Some(_) => HeadError::Value { line },
     }
-    if !is_value(value) {
-        return Err(HeadError::Value { line });
-    }
-    Ok(())
 }
 
 /// A lower-case HTTP token (RFC 9110, 5.6.2).
@@ -330,6 +384,11 @@ pub fn is_tracing(name: impl AsRef<[u8]>) -> bool {
         Some(b'g') => name == b"grpc-trace-bin",
         _ => false,
     }
+}
+
+/// Whether the name that a line begins with may be one of [`is_tracing`].
+fn may_be_tracing(line: &[u8]) -> bool {
+    matches!(line.first(), Some(b'x' | b't' | b'g'))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! An instance of a cell, and one call of it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -154,11 +155,18 @@ impl CellFault {
 }
 
 /// An instance that is ready to be called. Dropping it gives its slot back to the pool.
-pub struct Instance {
+pub struct Instance(Box<Parts>);
+
+/// Boxed: an instance goes from hand to hand with each call.
+struct Parts {
+    cell: Cell,
     store: Store<State>,
     exports: Exports,
-    lift_bytes_max: usize,
 }
+
+/// A call on its way: what became of its instance, and what it returned.
+pub type CallFuture =
+    Pin<Box<dyn Future<Output = (Option<Instance>, Result<GuestReturn, CellFault>)> + Send>>;
 
 impl std::fmt::Debug for Instance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -170,7 +178,7 @@ impl Instance {
     /// Flags of this instance's calls.
     #[must_use]
     pub fn flags(&self) -> &Arc<CallFlags> {
-        &self.store.data().flags
+        &self.0.store.data().flags
     }
 }
 
@@ -184,34 +192,28 @@ impl Cell {
     /// # Errors
     /// [`CellFault`]; the instance is given back only with a clean return, and never when config says
     /// that every call gets a fresh one.
-    pub async fn call(
-        self,
+    pub fn call(
+        &self,
         instance: Option<Instance>,
-        flags: Arc<CallFlags>,
+        flags: &Arc<CallFlags>,
         call: GuestCall,
         headers: Bytes,
         deadline: Nanos,
-    ) -> (Option<Instance>, Result<GuestReturn, CellFault>) {
-        let mut instance = match instance {
-            Some(instance) => instance,
-            // In a box: what it takes is no part of every call.
-            None => match Box::pin(self.instantiate(&flags, &headers, deadline)).await {
-                Ok(instance) => instance,
-                Err(fault) => return (None, Err(fault)),
-            },
-        };
-        let state = instance.store.data_mut();
-        state.deadline = deadline;
-        state.cause.set(headers);
-        instance.store.set_epoch_deadline(1);
-        match instance.run(call).await {
-            Ok(returned) => {
-                // An instance that waits keeps nothing of the request.
-                instance.store.data().cause.set(Bytes::new());
-                ((!self.setup().fresh_instances).then_some(instance), returned)
-            }
-            Err(error) => (None, Err(self.fault(&instance.store, &error))),
+    ) -> CallFuture {
+        if let Some(mut instance) = instance {
+            instance.prepare(headers, deadline);
+            return Box::pin(instance.call(call));
         }
+        let (cell, flags) = (self.clone(), Arc::clone(flags));
+        Box::pin(async move {
+            match cell.instantiate(&flags, &headers, deadline).await {
+                Ok(mut instance) => {
+                    instance.prepare(headers, deadline);
+                    instance.call(call).await
+                }
+                Err(fault) => (None, Err(fault)),
+            }
+        })
     }
 
     async fn instantiate(
@@ -234,7 +236,7 @@ impl Cell {
         store.set_hostcall_fuel(limits.lift_bytes_max);
         store.set_max_component_handles(COMPONENT_HANDLES_MAX);
         match self.pre().instantiate_async(&mut store).await {
-            Ok(exports) => Ok(Instance { store, exports, lift_bytes_max: limits.lift_bytes_max }),
+            Ok(exports) => Ok(Instance(Box::new(Parts { cell: self.clone(), store, exports }))),
             Err(error) if error.is::<wasmtime::Trap>() || error.is::<PastDeadline>() => {
                 Err(self.fault(&store, &error))
             }
@@ -265,23 +267,48 @@ fn root_message(error: &wasmtime::Error) -> String {
 }
 
 impl Instance {
-    async fn run(&mut self, call: GuestCall) -> wasmtime::Result<Result<GuestReturn, CellFault>> {
-        self.store.set_hostcall_fuel(self.lift_bytes_max);
+    /// Sets what holds for the next call: for which request it is, and when it has to end.
+    fn prepare(&mut self, headers: Bytes, deadline: Nanos) {
+        let Parts { cell, store, .. } = &mut *self.0;
+        let state = store.data_mut();
+        state.deadline = deadline;
+        state.cause.set(headers);
+        store.set_epoch_deadline(1);
+        store.set_hostcall_fuel(cell.setup().limits.lift_bytes_max);
+    }
+
+    async fn call(mut self, call: GuestCall) -> (Option<Self>, Result<GuestReturn, CellFault>) {
+        let returned = self.0.run(&call).await;
+        let Parts { cell, store, .. } = &*self.0;
+        match returned {
+            Ok(returned) => {
+                // An instance that waits keeps nothing of the request.
+                store.data().cause.set(Bytes::new());
+                let is_fresh = cell.setup().fresh_instances;
+                ((!is_fresh).then_some(self), returned)
+            }
+            Err(error) => (None, Err(cell.fault(store, &error))),
+        }
+    }
+}
+
+impl Parts {
+    async fn run(&mut self, call: &GuestCall) -> wasmtime::Result<Result<GuestReturn, CellFault>> {
         let handler = self.exports.cellmesh_cell_handler();
         match call {
             GuestCall::Handle { arena, method_len, target_len, headers_len } => {
-                let request = convert::request(&arena, method_len, target_len, headers_len);
-                let answer = handler.call_handle(&mut self.store, request, &arena).await?;
+                let request = convert::request(arena, *method_len, *target_len, *headers_len);
+                let answer = handler.call_handle(&mut self.store, request, arena).await?;
                 Ok(convert::decision(answer).map(GuestReturn::Handled))
             }
             GuestCall::RunStep(step) => {
-                let (arena, args, inputs) = convert::step_inputs(&step);
+                let (arena, args, inputs) = convert::step_inputs(step);
                 let output =
                     handler.call_run_step(&mut self.store, step.function, args, &inputs, &arena).await?;
                 Ok(convert::step_output(output).map(GuestReturn::Stepped))
             }
             GuestCall::BuildRequests(step) => {
-                let (arena, args, inputs) = convert::step_inputs(&step);
+                let (arena, args, inputs) = convert::step_inputs(step);
                 let built = handler
                     .call_build_requests(&mut self.store, step.function, args, &inputs, &arena)
                     .await?;

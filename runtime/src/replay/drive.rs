@@ -159,7 +159,7 @@ impl Replay<'_> {
     async fn call(&self, call: GuestCall, timeout: Duration) -> Result<GuestReturn, CellFault> {
         let deadline = Nanos::now().saturating_add(timeout);
         let headers = self.message.header_bytes();
-        self.cell.clone().call(None, Arc::default(), call, headers, deadline).await.1
+        self.cell.call(None, &Arc::default(), call, headers, deadline).await.1
     }
 }
 

@@ -6,7 +6,7 @@ use cellmesh_dpu::egress::hosts::{Authority, HostPattern, Scheme};
 use cellmesh_dpu::{Routes, ServiceName};
 use cellmesh_graph::{StepIndex, StepResult};
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::head::{HeadLimits, HeaderLines};
+use cellmesh_shm::head::HeaderLines;
 use cellmesh_shm::ids::{CallId, ServiceId};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use cellmesh_shm::port::Refusal;
@@ -99,11 +99,9 @@ pub(super) fn message(
             String::from_utf8_lossy(&outgoing.method)
         )));
     }
-    HeaderLines(&outgoing.headers)
-        .check(HeadLimits::with_added())
-        .map_err(|why| bad(format!("bad header: {why}")))?;
     let headers = with_traceparent(outgoing.headers, traceparent);
-    Ok(compose(service, &target, outgoing.method, headers, outgoing.body, cause))
+    let headers = finish_head(headers, cause.headers()).map_err(|why| bad(format!("bad header: {why}")))?;
+    Ok(compose(service, &target, outgoing.method, &headers, outgoing.body, cause))
 }
 
 /// A cell that says itself what its call belongs to is believed.
@@ -134,11 +132,10 @@ fn compose(
     service: ServiceId,
     target: &Target<'_>,
     method: Bytes,
-    headers: Bytes,
+    headers: &[u8],
     body: Bytes,
     cause: &RequestMessage,
 ) -> RequestMessage {
-    let headers = finish_head(headers, cause.headers());
     let mut head = BytesMut::with_capacity(
         method.len() + target.path.len() + headers.len() + 2 * target.host.len() + 16,
     );
@@ -151,12 +148,12 @@ fn compose(
     }
     head.extend_from_slice(target.path.as_bytes());
     let (method_len, target_len) = (short(method.len()), short(head.len() - method.len()));
-    if HeaderLines(&headers).get("host").is_none() {
+    if HeaderLines(headers).get("host").is_none() {
         head.extend_from_slice(b"host: ");
         head.extend_from_slice(target.host.as_bytes());
         head.extend_from_slice(b"\n");
     }
-    head.extend_from_slice(&headers);
+    head.extend_from_slice(headers);
     RequestMessage {
         service,
         deadline: cause.deadline,

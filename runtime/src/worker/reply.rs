@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use cellmesh_graph::{Engine, Response, StepKind};
-use cellmesh_shm::head::{HeadLimits, HeaderLines, is_hop_by_hop, is_tracing};
+use cellmesh_shm::head::{HeadError, HeadLimits, HeaderLines, is_hop_by_hop, is_tracing};
 use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 
 use crate::host::{CellFault, Returned, ReturnedBody};
@@ -88,42 +88,43 @@ pub(crate) fn finish(
         let status = response.status;
         return Err(contract(format!("it answered with status {status}: must be from 200 to 599")));
     }
-    if let Err(why) = HeaderLines(&response.head).check(HeadLimits::with_added()) {
-        return Err(contract(format!("it answered with a bad header: {why}")));
-    }
-    Ok(ResponseMessage { head: finish_head(response.head, request.headers()), ..response })
+    let head = finish_head(response.head, request.headers());
+    let head = head.map_err(|why| contract(format!("it answered with a bad header: {why}")))?;
+    Ok(ResponseMessage { head, ..response })
 }
 
 /// Header lines of a message that a cell made, without those of a single connection, with the tracing headers of
 /// `request` that it does not have itself, as far as [`HeadLimits::with_added`] has room for them.
 ///
-/// - cost: no copy when nothing has to be dropped or added.
-pub(super) fn finish_head(head: Bytes, request: HeaderLines<'_>) -> Bytes {
-    let lines = HeaderLines(&head);
-    let mut out = None;
-    if lines.bytes().any(|(name, _)| is_dropped(name)) {
-        let mut kept = BytesMut::with_capacity(head.len() + TRACING_BYTES);
-        lines
-            .bytes()
-            .filter(|(name, _)| !is_dropped(name))
-            .for_each(|(name, value)| push(&mut kept, name, value));
-        out = Some(kept);
-    }
+/// - cost: one look at each line; no copy when nothing has to be dropped or added.
+/// # Errors
+/// The first rule of heads that the cell broke.
+pub(super) fn finish_head(head: Bytes, request: HeaderLines<'_>) -> Result<Bytes, HeadError> {
     let limits = HeadLimits::with_added();
-    let mut count = lines.bytes().count();
-    for (name, value) in request.bytes().filter(|(name, _)| is_tracing(name)) {
+    let lines = HeaderLines(&head);
+    let (mut count, mut drops, mut traces) = (0, false, false);
+    for line in lines.checked(limits)? {
+        let (name, _) = line?;
+        count += 1;
+        drops |= is_dropped(name);
+        traces |= is_tracing(name);
+    }
+    let mut out = drops.then(|| {
+        let mut kept = BytesMut::with_capacity(head.len() + TRACING_BYTES);
+        let kept_lines = lines.bytes().filter(|(name, _)| !is_dropped(name));
+        kept_lines.for_each(|(name, value)| push(&mut kept, name, value));
+        kept
+    });
+    for (name, value) in request.tracing() {
         let so_far = out.as_ref().map_or(head.len(), BytesMut::len);
         let fits = count < limits.lines_max && so_far + line_len(name, value) <= limits.bytes_max;
-        if fits && lines.get(name).is_none() {
+        if fits && !(traces && lines.get(name).is_some()) {
             let out = out.get_or_insert_with(|| copied(&head));
             push(out, name, value);
             count += 1;
         }
     }
-    match out {
-        Some(out) => out.freeze(),
-        None => head,
-    }
+    Ok(out.map_or(head, BytesMut::freeze))
 }
 
 /// Room for what is usually added: a request id and a trace context.
@@ -188,7 +189,8 @@ mod tests {
     #[test]
     fn plain_heads_are_not_copied() {
         let head = Bytes::from_static(b"content-type: text/plain\n");
-        assert_eq!(finish_head(head.clone(), request("host: a\n").headers()).as_ptr(), head.as_ptr());
+        let finished = finish_head(head.clone(), request("host: a\n").headers()).expect("a good head");
+        assert_eq!(finished.as_ptr(), head.as_ptr());
     }
 
     /// A status or header that no client could be sent is the cell's mistake, and is told as such.

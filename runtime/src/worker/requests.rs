@@ -97,7 +97,8 @@ pub(super) struct Requests {
 #[derive(Default)]
 struct Entry {
     generation: u32,
-    request: Option<Request>,
+    /// Boxed: it is handed on when it ends, and many places are free.
+    request: Option<Box<Request>>,
 }
 
 impl Requests {
@@ -112,7 +113,7 @@ impl Requests {
             u32::try_from(self.entries.len() - 1).expect("the DPA bounds the requests in flight")
         });
         let entry = &mut self.entries[index as usize];
-        entry.request = Some(request);
+        entry.request = Some(Box::new(request));
         let id = RequestId { index, generation: entry.generation };
         if self.by_slot.len() <= slot {
             self.by_slot.resize(slot + 1, None);
@@ -123,15 +124,15 @@ impl Requests {
 
     pub(super) fn get(&self, id: RequestId) -> Option<&Request> {
         let entry = self.entries.get(id.index as usize)?;
-        entry.request.as_ref().filter(|_| entry.generation == id.generation)
+        entry.request.as_deref().filter(|_| entry.generation == id.generation)
     }
 
     pub(super) fn get_mut(&mut self, id: RequestId) -> Option<&mut Request> {
         let entry = self.entries.get_mut(id.index as usize)?;
-        entry.request.as_mut().filter(|_| entry.generation == id.generation)
+        entry.request.as_deref_mut().filter(|_| entry.generation == id.generation)
     }
 
-    pub(super) fn remove(&mut self, id: RequestId) -> Option<Request> {
+    pub(super) fn remove(&mut self, id: RequestId) -> Option<Box<Request>> {
         let entry =
             self.entries.get_mut(id.index as usize).filter(|entry| entry.generation == id.generation)?;
         let request = entry.request.take()?;
@@ -142,11 +143,11 @@ impl Requests {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Request> {
-        self.entries.iter().filter_map(|entry| entry.request.as_ref())
+        self.entries.iter().filter_map(|entry| entry.request.as_deref())
     }
 
     /// Removes the request that holds `slot`, if it still does.
-    pub(super) fn remove_slot(&mut self, slot: SlotId) -> Option<Request> {
+    pub(super) fn remove_slot(&mut self, slot: SlotId) -> Option<Box<Request>> {
         let id = (*self.by_slot.get(slot.index as usize)?)?;
         self.get(id).filter(|request| request.slot == slot)?;
         self.remove(id)

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::head::HeaderLines;
 use cellmesh_shm::ids::ServiceId;
 
 use self::services::{OfService, RoutePlace};
@@ -201,9 +202,14 @@ impl Received {
         &self.settings
     }
 
+    /// Header lines of its head as it went on; none before it was routed.
+    pub(crate) fn lines(&self) -> HeaderLines<'_> {
+        self.head.lines()
+    }
+
     /// What it is called in the log.
     pub(crate) fn origin(&self) -> Origin {
-        Origin::of(self.head.lines())
+        Origin::of(self.lines())
     }
 
     /// Who wants to hear of it.

@@ -38,6 +38,11 @@ impl Settings {
         Ok((permit, deadline))
     }
 
+    /// Whether a policy says what is done when a call of this service fails or is slow.
+    pub(super) fn has_tries(&self, service: ServiceId) -> bool {
+        self.policies.of(service).is_some_and(|policy| policy.tries().is_some())
+    }
+
     /// These in the place of `old` ones: connections off this node are kept where config says the same of them, and so are
     /// policies.
     fn instead_of(old: &Self, routes: Arc<Routes>, config: DpuConfig) -> Self {

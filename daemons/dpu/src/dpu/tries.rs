@@ -216,13 +216,22 @@ impl Dpu {
 
     /// `repeats`: one whose worker died with it is sent once more, to another, if its method says that doing it twice is as
     /// good as once.
-    async fn exchange_here(&self, message: RequestMessage, repeats: bool) -> Exchanged {
+    ///
+    /// It is sent at once, before the future is polled: what is waited for has no room for the message.
+    pub(super) fn exchange_here(
+        &self,
+        message: RequestMessage,
+        repeats: bool,
+    ) -> impl Future<Output = Exchanged> {
         let may_repeat = repeats && message.is_idempotent();
         let again = may_repeat.then(|| message.clone());
-        let answer = self.call(message)?.await;
-        match again {
-            Some(message) if answer.fault == Fault::WorkerLost => Ok(self.call(message)?.await),
-            Some(_) | None => Ok(answer),
+        let call = self.call(message);
+        async move {
+            let answer = call?.await;
+            match again {
+                Some(message) if answer.fault == Fault::WorkerLost => Ok(self.call(message)?.await),
+                Some(_) | None => Ok(answer),
+            }
         }
     }
 }

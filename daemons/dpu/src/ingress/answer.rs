@@ -5,13 +5,13 @@ use cellmesh_shm::head::{HeadLimits, HeaderLines, is_tracing};
 use cellmesh_shm::message::{Fault, ResponseMessage};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
 
 use super::reply_body::ReplyBody;
 use crate::dpu::{Dpu, Received};
 use crate::faults::{Refusal, Refused};
 use crate::forward::{ERROR_HEADER, goes_back};
-use crate::origin::Origin;
+use crate::origin::{Origin, REQUEST_ID};
 
 /// A response with all of its body.
 pub(super) type Answer = Response<ReplyBody>;
@@ -40,24 +40,34 @@ pub(super) fn of_cell(
 fn written(message: &ResponseMessage, status: StatusCode, body: ReplyBody) -> Result<Answer, String> {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
-    let lines = HeaderLines(&message.head);
-    lines.check(HeadLimits::with_added()).map_err(|error| error.to_string())?;
-    for (name, value) in lines.iter().filter(|(name, _)| goes_back(name)) {
+    let lines = HeaderLines(&message.head).checked(HeadLimits::with_added());
+    for line in lines.map_err(|error| error.to_string())? {
+        let (name, value) = line.map_err(|error| error.to_string())?;
+        if !goes_back(name) {
+            continue;
+        }
+        let bad = |what: &str| format!("the {what} of header \"{}\" is not allowed", name.escape_ascii());
         let shared = HeaderValue::from_maybe_shared(message.head.slice_ref(value));
-        let value = shared.map_err(|_| format!("the value of header \"{name}\" is not allowed"))?;
-        let name =
-            HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("\"{name}\" is no header name"))?;
-        answer.headers_mut().append(name, value);
+        let value = shared.map_err(|_| bad("value"))?;
+        answer.headers_mut().append(header_name(name).ok_or_else(|| bad("name"))?, value);
     }
     Ok(answer)
 }
 
-/// Of a request whose body is waited for, what is of use when it is answered. The rest of its head shares the buffer that it was
-/// read into, which the parser reads the body into once nobody else has it.
-pub(super) fn keep_little(request: &mut Parts) {
-    let tracing = request.headers.iter().filter(|(name, _)| is_tracing(name.as_str()));
-    let copied = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
-    request.headers = tracing.filter_map(|(name, value)| Some((name.clone(), copied(value)?))).collect();
+/// - cost: those that nearly every answer has are known.
+fn header_name(name: &[u8]) -> Option<HeaderName> {
+    const REQUEST_ID_NAME: HeaderName = HeaderName::from_static(REQUEST_ID);
+    match name {
+        b"content-type" => Some(CONTENT_TYPE),
+        _ if name == REQUEST_ID.as_bytes() => Some(REQUEST_ID_NAME),
+        _ => HeaderName::from_bytes(name).ok(),
+    }
+}
+
+/// Forgets what of a request's head goes on in a copy: it shares the buffer that it was read into, which the parser reads what
+/// comes next into once nobody else has it.
+pub(super) fn forget_copied(request: &mut Parts) {
+    request.headers = HeaderMap::new();
     request.uri = Uri::default();
 }
 
@@ -92,7 +102,7 @@ fn final_status(status: u16) -> Result<StatusCode, String> {
     known.ok_or_else(|| format!("status {status}: must be from 200 to 599"))
 }
 
-/// What the mesh answers instead, with the request's tracing headers.
+/// What the mesh answers instead, with the request's tracing headers: as they came, or went on if it was routed.
 pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal, request: &Parts) -> Answer {
     if let Refusal::BadResponse { service, why } = refusal {
         dpu.count_bad_response();
@@ -106,6 +116,11 @@ pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal, requ
     }
     for (name, value) in request.headers.iter().filter(|(name, _)| is_tracing(name.as_str())) {
         answer.headers_mut().append(name, value.clone());
+    }
+    for (name, value) in received.lines().tracing() {
+        if let (Some(name), Ok(value)) = (header_name(name), HeaderValue::from_bytes(value)) {
+            answer.headers_mut().append(name, value);
+        }
     }
     answer
 }

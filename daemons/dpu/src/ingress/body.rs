@@ -23,13 +23,11 @@ const BELIEVED_BYTES_LEAST: usize = 256;
 
 /// The whole body, within the time that the request has.
 ///
-/// - `on_wait`: called once if it did not come with the head, and is waited for.
 /// - cost: a body of one piece is not copied; a longer one is copied once.
 pub(super) async fn read(
     received: &mut Received,
     mut body: Incoming,
     deadline: Nanos,
-    on_wait: impl FnOnce(),
 ) -> Result<Bytes, Refusal> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -41,9 +39,8 @@ pub(super) async fn read(
     }
     let until = Instant::now() + deadline.saturating_since(Nanos::now());
     let mut pieces = Pieces::default();
-    let mut on_wait = Some(on_wait);
     while !body.is_end_stream() {
-        let Some(piece) = next_piece(&mut body, idle, until, &mut on_wait).await? else {
+        let Some(piece) = next_piece(&mut body, idle, until).await? else {
             break;
         };
         if (pieces.len() + piece.len()) as u64 > limit.0 {
@@ -56,24 +53,10 @@ pub(super) async fn read(
 }
 
 /// The next bytes; `None` at the end.
-async fn next_piece(
-    body: &mut Incoming,
-    idle: Duration,
-    until: Instant,
-    on_wait: &mut Option<impl FnOnce()>,
-) -> Result<Option<Bytes>, Refusal> {
+async fn next_piece(body: &mut Incoming, idle: Duration, until: Instant) -> Result<Option<Bytes>, Refusal> {
     loop {
         let patience = until.min(Instant::now() + idle);
-        let frame = poll_fn(|cx| {
-            let frame = Pin::new(&mut *body).poll_frame(cx);
-            if frame.is_pending()
-                && let Some(on_wait) = on_wait.take()
-            {
-                on_wait();
-            }
-            frame
-        });
-        match timeout_at(patience, frame).await {
+        match timeout_at(patience, poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx))).await {
             Err(_elapsed) => return Err(Refusal::BodyTooSlow),
             Ok(None) => return Ok(None),
             Ok(Some(Err(error))) => {

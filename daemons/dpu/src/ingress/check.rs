@@ -7,14 +7,14 @@
 use std::borrow::Cow;
 
 use cellmesh_shm::ids::ServiceId;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::io::Standing;
 use crate::dpu::Received;
 use crate::faults::Refusal;
-use crate::forward::{HOPS_HEADER, Head, HeadWriter, NamedByConnection, SERVICE_HEADER};
+use crate::forward::{HOPS_HEADER, Head, HeadWriter, MESH_PREFIX, NamedByConnection, SERVICE_HEADER};
 use crate::routes::{Route, RouteQuery};
 
 /// A head that was checked: where it goes, and what the cell will see of it.
@@ -29,16 +29,62 @@ pub(super) struct Checked {
 
 /// Checks, routes and rewrites a head.
 ///
-/// - cost: one pass over the headers, one allocation.
+/// - cost: two passes over the headers, one allocation.
 pub(super) fn check(received: &Received, parts: &Parts, standing: &Standing) -> Result<Checked, Refusal> {
     refuse_ambiguity(standing)?;
-    refuse_codings(parts)?;
-    refuse_other_protocols(parts)?;
+    let known = Known::of(&parts.headers);
+    refuse_codings(parts, &known)?;
+    refuse_other_protocols(parts, &known)?;
     refuse_other_forms(parts)?;
-    refuse_excess(received, parts)?;
-    let host = host(parts)?;
-    let (service, route) = route(received, parts, host)?;
-    Ok(Checked { service, route, hops: hops(parts)?, head: rewrite(received, parts, host, standing)? })
+    refuse_excess(received, parts, &known)?;
+    let host = host(parts, &known)?;
+    let (service, route) = route(received, parts, &known, host)?;
+    let hops = hops(&known)?;
+    Ok(Checked { service, route, hops, head: rewrite(received, parts, &known, host, standing)? })
+}
+
+/// What one pass over a head has found of the headers that are looked at here. Of those that are values, the first line.
+#[derive(Default)]
+struct Known<'h> {
+    host: Option<&'h HeaderValue>,
+    upgrade: Option<&'h HeaderValue>,
+    service: Option<&'h HeaderValue>,
+    hops: Option<&'h HeaderValue>,
+    hosts: usize,
+    cookies: usize,
+    has_codings: bool,
+    has_length: bool,
+    names_others: bool,
+}
+
+impl<'h> Known<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
+        let mut known = Self::default();
+        for (name, value) in headers {
+            if *name == HOST {
+                known.hosts += 1;
+                known.host.get_or_insert(value);
+            } else if *name == COOKIE {
+                known.cookies += 1;
+            } else if *name == UPGRADE {
+                known.upgrade.get_or_insert(value);
+            } else if name.as_str().starts_with(MESH_PREFIX) {
+                known.note_own(name.as_str(), value);
+            }
+            known.has_codings |= *name == TRANSFER_ENCODING;
+            known.has_length |= *name == CONTENT_LENGTH;
+            known.names_others |= *name == CONNECTION;
+        }
+        known
+    }
+
+    fn note_own(&mut self, name: &str, value: &'h HeaderValue) {
+        match name {
+            SERVICE_HEADER => self.service.get_or_insert(value),
+            HOPS_HEADER => self.hops.get_or_insert(value),
+            _ => return,
+        };
+    }
 }
 
 /// Also of use behind a body: what is wrong with trailers shows at their end.
@@ -53,11 +99,11 @@ const TWO_LENGTHS: &str =
     "a request has both content-length and transfer-encoding, or ends where others would not see its end";
 
 /// The parser has seen to it that the last coding is chunked. Source: RFC 9112, 6.1.
-fn refuse_codings(parts: &Parts) -> Result<(), Refusal> {
-    if !parts.headers.contains_key(TRANSFER_ENCODING) {
+fn refuse_codings(parts: &Parts, known: &Known<'_>) -> Result<(), Refusal> {
+    if !known.has_codings {
         return Ok(());
     }
-    if parts.headers.contains_key(CONTENT_LENGTH) {
+    if known.has_length {
         return Err(bad(TWO_LENGTHS));
     }
     let lines = parts.headers.get_all(TRANSFER_ENCODING).iter();
@@ -72,13 +118,13 @@ fn refuse_codings(parts: &Parts) -> Result<(), Refusal> {
     }
 }
 
-fn refuse_other_protocols(parts: &Parts) -> Result<(), Refusal> {
+fn refuse_other_protocols(parts: &Parts, known: &Known<'_>) -> Result<(), Refusal> {
     if parts.method == Method::CONNECT {
         return Err(Refusal::NotImplemented("CONNECT"));
     }
     // Other values are offers, such as h2c, that a server may ignore; those of 1.0 it must (RFC 9110, 7.8).
     let websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
-    if parts.version == Version::HTTP_11 && parts.headers.get(UPGRADE).is_some_and(websocket) {
+    if parts.version == Version::HTTP_11 && known.upgrade.is_some_and(websocket) {
         return Err(Refusal::NotImplemented("WebSocket"));
     }
     Ok(())
@@ -97,7 +143,7 @@ fn refuse_other_forms(parts: &Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn refuse_excess(received: &Received, parts: &Parts) -> Result<(), Refusal> {
+fn refuse_excess(received: &Received, parts: &Parts, known: &Known<'_>) -> Result<(), Refusal> {
     let limit = received.settings().config.target_bytes_max;
     if target(parts).len() > limit.as_len() {
         return Err(Refusal::TargetTooLong { limit });
@@ -105,8 +151,7 @@ fn refuse_excess(received: &Received, parts: &Parts) -> Result<(), Refusal> {
     // The cookies of HTTP/2 go on as one line.
     let lines_max = usize::from(received.settings().config.header_lines_max);
     let lines = parts.headers.len();
-    if lines > lines_max && lines - parts.headers.get_all(COOKIE).iter().count().saturating_sub(1) > lines_max
-    {
+    if lines > lines_max && lines - known.cookies.saturating_sub(1) > lines_max {
         return Err(Refusal::HeadTooLarge);
     }
     Ok(())
@@ -125,13 +170,11 @@ fn target(parts: &Parts) -> Cow<'_, str> {
 }
 
 /// The host that the request is for: of its target if that is absolute, else the one `Host` header.
-fn host(parts: &Parts) -> Result<Option<&str>, Refusal> {
-    let mut lines = parts.headers.get_all(HOST).iter();
-    let (first, second) = (lines.next(), lines.next());
-    if second.is_some() {
+fn host<'h>(parts: &'h Parts, known: &Known<'h>) -> Result<Option<&'h str>, Refusal> {
+    if known.hosts > 1 {
         return Err(bad("a request has more than one host header"));
     }
-    let named = first.map(host_text).transpose()?;
+    let named = known.host.map(host_text).transpose()?;
     match (parts.uri.authority(), named) {
         (_, None) if parts.version == Version::HTTP_11 => Err(bad("a request has no host header")),
         (Some(authority), _) if authority.as_str().contains('@') => {
@@ -164,25 +207,45 @@ fn is_host(text: &str) -> bool {
 }
 
 fn is_of_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
+    /// Built once: every request's host is looked at byte by byte.
+    const IS_OF_NAME: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0u8;
+        while byte < 128 {
+            table[byte as usize] = byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'')
+                || matches!(byte, b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+            byte += 1;
+        }
+        table
+    };
+    IS_OF_NAME[usize::from(byte)]
 }
 
 fn has_whole_escapes(text: &str) -> bool {
+    if !text.bytes().any(|b| b == b'%') {
+        return true;
+    }
     let mut digits = text.split('%').skip(1).map(|rest| rest.as_bytes().first_chunk::<2>());
     digits.all(|digits| digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
-fn route(received: &Received, parts: &Parts, host: Option<&str>) -> Result<(ServiceId, Route), Refusal> {
+fn route(
+    received: &Received,
+    parts: &Parts,
+    known: &Known<'_>,
+    host: Option<&str>,
+) -> Result<(ServiceId, Route), Refusal> {
     // A name that is no text is no service's name either.
-    let service = parts.headers.get(SERVICE_HEADER).map(|value| value.to_str().unwrap_or("?"));
+    let service = known.service.map(|value| value.to_str().unwrap_or("?"));
     let query = RouteQuery { host, service, path: &target(parts) };
     received.settings().routes.route(query).map_err(Refusal::UnknownService)
 }
 
 /// What the node that called us says; a client that says so without being one is at its limit sooner, and may get a bounded number
 /// of calls through a circuit that asks.
-fn hops(parts: &Parts) -> Result<u8, Refusal> {
-    let Some(said) = parts.headers.get(HOPS_HEADER) else { return Ok(0) };
+fn hops(known: &Known<'_>) -> Result<u8, Refusal> {
+    let Some(said) = known.hops else { return Ok(0) };
     let hops = said.to_str().ok().and_then(|text| text.parse().ok());
     hops.ok_or_else(|| bad("x-cellmesh-hops must be a number from 0 to 255"))
 }
@@ -190,6 +253,7 @@ fn hops(parts: &Parts) -> Result<u8, Refusal> {
 fn rewrite(
     received: &Received,
     parts: &Parts,
+    known: &Known<'_>,
     host: Option<&str>,
     standing: &Standing,
 ) -> Result<Head, Refusal> {
@@ -198,9 +262,12 @@ fn rewrite(
     if let Some(host) = host {
         head.pass("host", host.as_bytes());
     }
-    let named =
-        NamedByConnection::of(&parts.headers).ok_or_else(|| bad("connection names too many headers"))?;
-    let cookies_in_parts = parts.version == Version::HTTP_2 && parts.headers.contains_key(COOKIE);
+    let named = if known.names_others {
+        NamedByConnection::of(&parts.headers).ok_or_else(|| bad("connection names too many headers"))?
+    } else {
+        NamedByConnection::default()
+    };
+    let cookies_in_parts = parts.version == Version::HTTP_2 && known.cookies > 0;
     for (name, value) in &parts.headers {
         if *name == HOST || (cookies_in_parts && *name == COOKIE) || named.names(name.as_str()) {
             continue;

@@ -118,7 +118,8 @@ fn log_end(served: hyper::Result<()>) {
 fn http1_builder(config: &DpuConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .half_close(false)
+        // No look at the socket while a request is in flight, which takes another buffer: `Departure` looks.
+        .half_close(true)
         // Not `pipeline_flush`: hyper 1.12 then closes without flushing while unread bytes are left, so the
         // 400 to a bad request with another behind it is lost (`ambiguous_requests_are_refused`).
         .max_buf_size(HTTP1_BUFFER_BYTES)
@@ -215,7 +216,8 @@ async fn answer(
     let check::Checked { service, route, hops, head } = check::check(received, parts, standing)?;
     received.routed(service, Some(route), &head);
     let (mut permit, deadline) = received.settings().admit(service, &head)?;
-    let body = body::read(received, body, deadline, || answer::keep_little(parts)).await?;
+    answer::forget_copied(parts);
+    let body = body::read(received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;
     received.dispatch()?;
     let mut message = RequestMessage {

@@ -18,6 +18,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -143,8 +144,8 @@ impl Socket {
     /// Reads ahead until nothing is there, the bound is reached, or the client has ended.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.early.len() < AHEAD_BYTES_MAX {
-            let mut buffer = [0; 1024];
-            let mut into = ReadBuf::new(&mut buffer);
+            let mut buffer = [const { MaybeUninit::uninit() }; 1024];
+            let mut into = ReadBuf::uninit(&mut buffer);
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into));
             if read.is_err() || into.filled().is_empty() {
                 return Poll::Ready(());
@@ -344,11 +345,17 @@ impl AsyncWrite for ClientIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let mut joined = [0; JOINED_BYTES_MAX];
-        let wrote = match joined_into(&mut joined, slices) {
-            Some(bytes) => Pin::new(&mut this.socket.borrow_mut().stream).poll_write(cx, bytes),
-            None => Pin::new(&mut this.socket.borrow_mut().stream).poll_write_vectored(cx, slices),
+        let mut room = [const { MaybeUninit::uninit() }; JOINED_BYTES_MAX];
+        let mut joined = ReadBuf::uninit(&mut room);
+        let is_joined = join(slices, &mut joined);
+        let mut socket = this.socket.borrow_mut();
+        let stream = Pin::new(&mut socket.stream);
+        let wrote = if is_joined {
+            stream.poll_write(cx, joined.filled())
+        } else {
+            stream.poll_write_vectored(cx, slices)
         };
+        drop(socket);
         this.after_write(cx, wrote)
     }
 
@@ -374,26 +381,29 @@ impl AsyncWrite for ClientIo {
 /// Most bytes of a head and a body that are copied behind each other: to hand the kernel two places costs more.
 const JOINED_BYTES_MAX: usize = 1024;
 
-/// All of `slices` in one piece, if they fit.
-fn joined_into<'j>(joined: &'j mut [u8; JOINED_BYTES_MAX], slices: &[io::IoSlice<'_>]) -> Option<&'j [u8]> {
-    let mut len = 0;
-    for slice in slices {
-        joined.get_mut(len..len + slice.len())?.copy_from_slice(slice);
-        len += slice.len();
+/// Writes all of `slices` behind each other, if they fit.
+fn join(slices: &[io::IoSlice<'_>], into: &mut ReadBuf<'_>) -> bool {
+    let fits = slices.iter().map(|slice| slice.len()).sum::<usize>() <= into.remaining();
+    if fits {
+        slices.iter().for_each(|slice| into.put_slice(slice));
     }
-    Some(&joined[..len])
+    fits
 }
 
 /// A timer that is set rarely: it may be armed for an earlier instant than the one that counts, and
-/// looks again when that has come.
+/// looks again when that has come. Only the task of its connection polls it.
 #[derive(Debug, Default)]
 struct Patience {
+    /// Polled before: it wakes the task when its instant has come.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
     /// Ready once `until` has come.
     fn poll(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        if self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed() && sleep.deadline() <= until) {
+            return Poll::Pending;
+        }
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if sleep.deadline() > until {
             sleep.as_mut().reset(until);

@@ -8,8 +8,11 @@ const PER_DRAW: usize = LANES * size_of::<u64>();
 
 /// `len` random letters, in a list with room for at least `spare` more bytes.
 pub(crate) fn random(len: usize, spare: usize) -> Vec<u8> {
-    let mut letters = vec![0; (len + spare).next_multiple_of(PER_DRAW)];
-    let mut words = [(); LANES].map(|()| fastrand::u64(1..));
+    let drawn = len.next_multiple_of(PER_DRAW);
+    let mut letters = Vec::with_capacity(drawn + spare);
+    letters.resize(drawn, 0);
+    let seed = fastrand::u64(..);
+    let mut words = [0, 1, 2, 3].map(|lane| first(seed, lane));
     for place in letters.chunks_exact_mut(PER_DRAW) {
         words = words.map(next);
         for (place, word) in place.chunks_exact_mut(size_of::<u64>()).zip(words) {
@@ -18,6 +21,14 @@ pub(crate) fn random(len: usize, spare: usize) -> Vec<u8> {
     }
     letters.truncate(len);
     letters
+}
+
+/// The first word of a lane, never 0: SplitMix64 (Steele, Lea, Flood 2014), so that no lane looks like another.
+fn first(seed: u64, lane: u64) -> u64 {
+    let word = seed.wrapping_add(lane.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (word ^ (word >> 31)) | 1
 }
 
 /// Marsaglia's xorshift: a few instructions for eight letters; nobody's secrets are made of it. Never 0

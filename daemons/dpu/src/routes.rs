@@ -198,8 +198,14 @@ impl Routes {
 
     /// The service that the host of a cell's URL names: `s1`, `s1.shop`, `s1.shop.svc`, `s1.shop.svc.cluster.local`, with or
     /// without a port. Another namespace's `s1` is none of ours; without a namespace of our own, any is taken for it.
+    ///
+    /// - cost: a hash look-up where it is a name as it was given to us.
     #[must_use]
     pub fn id_of_host(&self, host: &str) -> Option<ServiceId> {
+        // No name has a dot or a colon: one that is known is all of the host.
+        if let Some(id) = self.by_name.get(host) {
+            return Some(*id);
+        }
         let id = self.id_ignoring_case(host_label(host)?)?;
         let host = host.rsplit_once(':').map_or(host, |(name, _port)| name);
         let mut labels = host.strip_suffix('.').unwrap_or(host).split('.').skip(1);

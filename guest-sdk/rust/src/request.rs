@@ -66,8 +66,12 @@ impl Request {
     }
 
     /// The target behind the `?`, as the client sent it; empty where there is none.
+    ///
+    /// cost: where there is none, one look for the `?`.
     pub fn query(&self) -> &str {
-        self.target().split_once('?').map_or("", |(_, query)| query)
+        let target = part(&self.arena, self.parts.target);
+        let query = target.iter().position(|byte| *byte == b'?').map_or(&[][..], |at| &target[at + 1..]);
+        std::str::from_utf8(query).unwrap_or_default()
     }
 
     /// The first value of `name` in the query, decoded.

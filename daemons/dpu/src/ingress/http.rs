@@ -254,6 +254,6 @@ mod tests {
     #[test]
     fn what_waits_is_small() {
         let (request, connection) = (of_request(serve_request), of_connection(serve_http1));
-        assert!(request <= 2560 && connection <= 2048, "{request} and {connection} bytes");
+        assert!(request <= 1600 && connection <= 1600, "{request} and {connection} bytes");
     }
 }

@@ -1,5 +1,7 @@
 //! HTTP in front of real cells: versions, routes, limits, and what a response looks like.
 
+use std::time::Duration;
+
 use cellmesh_tests::{H2, Node, Reply, Run, Wire};
 use http::Method;
 
@@ -51,6 +53,22 @@ fn pipelined_requests_are_answered_in_order() {
     let paths = ["/step/spin:300", "/config", "/echo", "/answer?status=418", "/count"];
     wire.send(paths.map(|path| format!("GET {path} HTTP/1.1\r\nhost: s1\r\n\r\n")).concat());
     assert_eq!(paths.map(|_| wire.reply().status), [200, 404, 200, 418, 200]);
+}
+
+/// Requests that come while another is answered wait for it, however long they are: more of them than is read ahead.
+#[test]
+fn requests_behind_a_slow_one_are_answered_in_order() {
+    let node = node();
+    let mut wire = node.connect();
+    wire.send("GET /step/sleep:300 HTTP/1.1\r\nhost: s1\r\n\r\n");
+    let bodies = ["a", "b", "c"].map(|letter| letter.repeat(40_000));
+    for body in &bodies {
+        std::thread::sleep(Duration::from_millis(20)); // several packets, behind each other
+        let length = body.len();
+        wire.send(format!("POST /echo HTTP/1.1\r\nhost: s1\r\ncontent-length: {length}\r\n\r\n{body}"));
+    }
+    assert_eq!(wire.reply().status, 200);
+    assert!(bodies.iter().all(|body| wire.reply().ok().text() == body.as_str()));
 }
 
 /// A request's end is found whichever way its length is told; trailers are taken off.

@@ -76,7 +76,8 @@ struct Target<'u> {
 /// The message for `outgoing`, caused by `cause`: its deadline, hops and tracing headers go with it.
 ///
 /// - `allow`: hosts beyond the services of the application that the cell may call.
-/// - `traceparent`: the header line that takes the place of `cause`'s, if its request is traced.
+/// - `traceparent`: the header line that takes the place of `cause`'s, if its request is traced. A cell that says itself what its
+///   call belongs to is believed.
 /// # Errors
 /// A step result that says what is wrong: 500 for a request that is none, 503 for a service that nobody serves.
 pub(super) fn message(
@@ -99,24 +100,10 @@ pub(super) fn message(
             String::from_utf8_lossy(&outgoing.method)
         )));
     }
-    let headers = with_traceparent(outgoing.headers, traceparent);
-    let headers = finish_head(headers, cause.headers()).map_err(|why| bad(format!("bad header: {why}")))?;
+    let own = HeaderLines(traceparent.as_deref().unwrap_or_default());
+    let headers = finish_head(outgoing.headers, own, cause.headers());
+    let headers = headers.map_err(|why| bad(format!("bad header: {why}")))?;
     Ok(compose(service, &target, outgoing.method, &headers, outgoing.body, cause))
-}
-
-/// A cell that says itself what its call belongs to is believed.
-fn with_traceparent(headers: Bytes, traceparent: Option<Bytes>) -> Bytes {
-    let Some(line) = traceparent else { return headers };
-    if headers.is_empty() {
-        return line;
-    }
-    if HeaderLines(&headers).get("traceparent").is_some() {
-        return headers;
-    }
-    let mut both = BytesMut::with_capacity(headers.len() + line.len());
-    both.extend_from_slice(&headers);
-    both.extend_from_slice(&line);
-    both.freeze()
 }
 
 /// A host that config names is what it names, whatever our services are called.

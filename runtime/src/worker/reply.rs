@@ -88,18 +88,22 @@ pub(crate) fn finish(
         let status = response.status;
         return Err(contract(format!("it answered with status {status}: must be from 200 to 599")));
     }
-    let head = finish_head(response.head, request.headers());
+    let head = finish_head(response.head, HeaderLines(b""), request.headers());
     let head = head.map_err(|why| contract(format!("it answered with a bad header: {why}")))?;
     Ok(ResponseMessage { head, ..response })
 }
 
 /// Header lines of a message that a cell made, without those of a single connection, with the tracing headers of
-/// `request` that it does not have itself, as far as [`HeadLimits::with_added`] has room for them.
+/// `own`, and of `request`, that it does not have itself, as far as [`HeadLimits::with_added`] has room for them.
 ///
 /// - cost: one look at each line; no copy when nothing has to be dropped or added.
 /// # Errors
 /// The first rule of heads that the cell broke.
-pub(super) fn finish_head(head: Bytes, request: HeaderLines<'_>) -> Result<Bytes, HeadError> {
+pub(super) fn finish_head(
+    head: Bytes,
+    own: HeaderLines<'_>,
+    request: HeaderLines<'_>,
+) -> Result<Bytes, HeadError> {
     let limits = HeadLimits::with_added();
     let lines = HeaderLines(&head);
     let (mut count, mut drops, mut traces) = (0, false, false);
@@ -115,7 +119,8 @@ pub(super) fn finish_head(head: Bytes, request: HeaderLines<'_>) -> Result<Bytes
         kept_lines.for_each(|(name, value)| push(&mut kept, name, value));
         kept
     });
-    for (name, value) in request.tracing() {
+    let passed_on = request.tracing().filter(|(name, _)| own.get(name).is_none());
+    for (name, value) in own.tracing().chain(passed_on) {
         let so_far = out.as_ref().map_or(head.len(), BytesMut::len);
         let fits = count < limits.lines_max && so_far + line_len(name, value) <= limits.bytes_max;
         if fits && !(traces && lines.get(name).is_some()) {
@@ -185,11 +190,25 @@ mod tests {
         assert_eq!(&response.head[..], b"x-request-id: 8\nx: y\ntraceparent: 00-1\n");
     }
 
+    /// A line of our own takes the place of the request's, and not of the cell's; what a cell sent is judged without it.
+    #[test]
+    fn own_lines_come_before_those_of_the_request() {
+        let cause = request("traceparent: old\nx-request-id: 7\n");
+        let own = HeaderLines(b"traceparent: own\n");
+        let finished = |head: &'static str| finish_head(head.into(), own, cause.headers());
+        let both = finished("x: y\n").expect("a good head");
+        assert_eq!(&both[..], b"x: y\ntraceparent: own\nx-request-id: 7\n");
+        let cells = finished("traceparent: cell\n").expect("a good head");
+        assert_eq!(&cells[..], b"traceparent: cell\nx-request-id: 7\n");
+        assert_eq!(finished("x: y"), Err(HeadError::NoLine { line: 1 }));
+    }
+
     /// A head that needs nothing is passed on as it is, without a copy.
     #[test]
     fn plain_heads_are_not_copied() {
         let head = Bytes::from_static(b"content-type: text/plain\n");
-        let finished = finish_head(head.clone(), request("host: a\n").headers()).expect("a good head");
+        let finished =
+            finish_head(head.clone(), HeaderLines(b""), request("host: a\n").headers()).expect("a good head");
         assert_eq!(finished.as_ptr(), head.as_ptr());
     }
 

@@ -215,8 +215,8 @@ async fn answer(
     received.admit(standing.is_in_time())?;
     let check::Checked { service, route, hops, head } = check::check(received, parts, standing)?;
     received.routed(service, Some(route), &head);
-    let (mut permit, deadline) = received.settings().admit(service, &head)?;
     answer::forget_copied(parts);
+    let (mut permit, deadline) = received.settings().admit(service, &head)?;
     let body = body::read(received, body, deadline).await?;
     check::refuse_ambiguity(standing)?;
     received.dispatch()?;

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use super::framing::Framing;
@@ -292,6 +293,10 @@ impl ClientIo {
 
     /// Reads and ignores until the client ends, falls silent where it owes us nothing, or time is up.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let early = std::mem::take(&mut self.socket.borrow_mut().early);
+        if let Some(framing) = &mut self.framing {
+            framing.feed(&early); // of a request that nobody will read
+        }
         let owes = self.framing.as_ref().is_some_and(|framing| !framing.is_at_rest());
         let mut waste = [0; 4096];
         while !self.read_ended {
@@ -404,14 +409,16 @@ impl Patience {
         if self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed() && sleep.deadline() <= until) {
             return Poll::Pending;
         }
+        // Whatever the task has left of its turn: a timer that was not polled in earnest would never wake it.
+        let mut poll = |sleep: Pin<&mut Sleep>| Pin::new(&mut unconstrained(sleep)).poll(cx);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if sleep.deadline() > until {
             sleep.as_mut().reset(until);
         }
-        ready!(sleep.as_mut().poll(cx));
+        ready!(poll(sleep.as_mut()));
         if sleep.deadline() < until {
             sleep.as_mut().reset(until);
-            ready!(sleep.as_mut().poll(cx));
+            ready!(poll(sleep.as_mut()));
         }
         Poll::Ready(())
     }
@@ -419,6 +426,7 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::sync::Arc;
 
     use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -463,6 +471,23 @@ mod tests {
             TlsConnector::from(Arc::new(believing)).connect(name, client),
         );
         (Stream::Tls(Box::new(server.expect("a handshake"))), client.expect("a handshake"))
+    }
+
+    /// A timer that is first asked when its task has had its turn rings all the same.
+    #[test]
+    fn timer_rings_whenever_it_was_asked_first() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let until = Instant::now() + Duration::from_millis(50);
+            let mut patience = Patience::default();
+            let waited = poll_fn(|cx| {
+                while tokio::task::coop::has_budget_remaining() {
+                    let _spent = std::pin::pin!(tokio::task::coop::consume_budget()).poll(cx);
+                }
+                patience.poll(cx, until)
+            });
+            tokio::time::timeout(HANG, waited).await.expect("it never rings");
+        });
     }
 
     /// TLS takes bytes that the client does not take, and holds them back: who waits for them in a flush or at the end

@@ -455,6 +455,8 @@ fn faults_name_the_service() {
         let reply = client.get("/idle").await;
         assert_eq!((reply.status, reply.header("x-cellmesh-error")), (503, Some("no-worker")));
         assert_eq!(reply.error(), "no worker serves \"idle\"");
+        // The id that it went on with.
+        assert_eq!(reply.header("x-request-id").map(str::len), Some(36));
         assert_eq!(reply.header("content-type"), Some("application/json"));
         assert_eq!(client.get("/hello").await.status, 200);
         assert_eq!((node.dpu.stats().refused, node.dpu.stats().answered), (2, 1));

@@ -155,10 +155,11 @@ fn requests_beyond_the_rate_are_not_sent() {
         let mut sent = 0;
         while refused == 0 {
             let mut client = Raw::connect(node.addr).await;
-            let reply = client.ask("s1", "/hello", "content-length: 0\r\n").await;
+            let reply = client.ask("s1", "/hello", "x-request-id: r7\r\ncontent-length: 0\r\n").await;
             match reply.status {
                 200 => sent += 1,
                 status => {
+                    assert_eq!(reply.headers("x-request-id"), ["r7"]);
                     assert_eq!((status, reply.header("x-cellmesh-error")), (429, Some("rate-limited")));
                     assert_eq!(reply.header("retry-after"), Some("1"));
                     assert_eq!(reply.error(), "requests of service \"s1\" come too fast");

@@ -66,6 +66,29 @@ fn check_names_the_rule() {
     check(&[b'a'; 21], "header lines of 21 bytes: must be at most 20");
 }
 
+/// Lines are given out until one breaks a rule, which is told once.
+#[test]
+fn checked_lines_end_with_the_first_mistake() {
+    let lines = HeaderLines(b"a: 1\nb: \nC: 3\nd: 4\n");
+    let checked = lines.checked(HeadLimits::default()).expect("short");
+    let all: Vec<_> = checked.collect();
+    let (a, b): (&[u8], &[u8]) = (b"a", b"b");
+    assert_eq!(all, [Ok((a, &b"1"[..])), Ok((b, &b""[..])), Err(HeadError::Name { line: 3 })]);
+    let limits = HeadLimits { lines_max: 1, ..HeadLimits::default() };
+    let last = lines.checked(limits).expect("short").last();
+    assert_eq!(last, Some(Err(HeadError::TooMany { max: 1 })));
+    assert!(lines.checked(HeadLimits { bytes_max: 3, ..limits }).is_err());
+}
+
+/// Of lines that anybody wrote those with tracing headers are found, as by asking each.
+#[test]
+fn tracing_headers_are_found() {
+    let lines =
+        HeaderLines(b"x-request-id: 7\nxyz\nhost: a\ntraceparent: 00: 1\ngrpc-trace-bin: b\nx-own: 1\n");
+    let asked: Vec<_> = lines.bytes().filter(|(name, _)| is_tracing(name)).collect();
+    assert_eq!((lines.tracing().collect::<Vec<_>>(), asked.len()), (asked, 3));
+}
+
 /// The tracing headers and those of RFC 9110, with a neighbour that is not in them.
 #[test]
 fn header_sets() {

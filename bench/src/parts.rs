@@ -94,7 +94,7 @@ fn run_graph(plan: &Plan, limits: &Limits, steps: u32) -> Result<()> {
     let mut ran = 0;
     loop {
         match engine.next_action() {
-            Some(Action::RunStep { step, .. }) => started.push(step),
+            Some(Action::RunStep { step, .. } | Action::Prepared { step, .. }) => started.push(step),
             Some(Action::Done(response)) => {
                 ensure!(ran == steps && response.result.status == 200, "{ran} steps of {steps}");
                 return Ok(());

@@ -85,11 +85,11 @@ impl Liar {
         let mut text = format!(
             r#"(module
                 (memory (export "memory") {pages})
-                (func (export "cellmesh:cell/handler@0.1.0#handle")
+                (func (export "cellmesh:cell/handler@0.2.0#handle")
                     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) i32.const {answer})
-                (func (export "cellmesh:cell/handler@0.1.0#run-step")
+                (func (export "cellmesh:cell/handler@0.2.0#run-step")
                     (param i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
-                (func (export "cellmesh:cell/handler@0.1.0#build-requests")
+                (func (export "cellmesh:cell/handler@0.2.0#build-requests")
                     (param i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
                 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 131072)
             "#

@@ -147,7 +147,7 @@ fn unfit_components_are_told() {
         &["cell.wasm: imports wasi:http/outgoing-handler"],
     );
     let clocks = components::importing("wasi:clocks/monotonic-clock@0.2.6");
-    check_error(with_component(clocks), &["cell.wasm: does not export cellmesh:cell/handler@0.1.0"]);
+    check_error(with_component(clocks), &["cell.wasm: does not export cellmesh:cell/handler@0.2.0"]);
     check_error(with_component(b"no component"), &["cell.wasm: is no WebAssembly component"]);
     check_error(
         with_component(b"\0asm\x01\0\0\0"),

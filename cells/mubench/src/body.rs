@@ -21,7 +21,21 @@ pub(crate) enum ResponseBody {
     Fixed(String),
 }
 
+/// The longest bodies that are made before it is known whether they are needed: their mean length in thousands of bytes, and that of
+/// a fixed one in bytes.
+const SMALL_MEAN: f64 = 64.0;
+const SMALL_BYTES: usize = 64_000;
+
 impl ResponseBody {
+    /// Whether it may be kept until the callees have answered. By the mean: the length of each is drawn once, when it is made.
+    pub(crate) fn is_small(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Random(mean) | Self::Repeated(mean) => *mean <= SMALL_MEAN,
+            Self::Fixed(text) => text.len() <= SMALL_BYTES,
+        }
+    }
+
     pub(crate) fn make(&self) -> Vec<u8> {
         match self {
             Self::Empty => Vec::new(),
@@ -72,6 +86,20 @@ mod tests {
     fn lengths_are_bounded() {
         assert_eq!((len(11.0, 0.0), len(0.0, 0.7)), (1, 1));
         assert_eq!((len(1e12, 0.9), len(11.0, 1.0)), (BYTES_MAX, BYTES_MAX));
+    }
+
+    /// Large bodies are not kept while callees work.
+    #[test]
+    fn only_small_bodies_are_made_early() {
+        let small =
+            [ResponseBody::Empty, ResponseBody::Random(64.0), ResponseBody::Fixed("x".repeat(64_000))];
+        assert!(small.iter().all(ResponseBody::is_small));
+        let large = [
+            ResponseBody::Repeated(64.1),
+            ResponseBody::Random(1e9),
+            ResponseBody::Fixed("x".repeat(64_001)),
+        ];
+        assert!(!large.iter().any(ResponseBody::is_small));
     }
 
     /// What each kind is made of.

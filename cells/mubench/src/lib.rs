@@ -3,7 +3,8 @@
 //! ```text
 //! request -> model.rs: what is this service, which behaviour was asked for
 //!         -> trace.rs (POST) or calls.rs (GET): which services are called, in which groups
-//!         -> graph: stress steps in order, then all groups at the same time, then the body
+//!         -> graph: stress steps in order, then all groups at the same time, then the body, which is ready unless it is large
+//!            or a callee fails
 //! ```
 //!
 //! A service that neither works nor calls anybody answers without a graph.
@@ -37,7 +38,9 @@ mod service {
         if behaviour.internal.stress.is_nothing() && calls.is_empty() {
             return Ok(Some(Response::text(behaviour.internal.body.make())));
         }
-        ctx.run_internal(finish, Args(&bid), calls);
+        let finish = Step::internal(finish).args(Args(&bid)).inputs(calls);
+        let body = &behaviour.internal.body;
+        ctx.step(if body.is_small() { finish.prepared(Response::text(body.make())) } else { finish });
         Ok(None)
     }
 

@@ -87,7 +87,7 @@ impl Context {
         args: impl IntoArgs,
         inputs: impl IntoIterator<Item = StepRef>,
     ) -> StepRef {
-        let invocation = Invocation { wanted, function, args: args.into_args() };
+        let invocation = Invocation { wanted, function, args: args.into_args(), prepared: None };
         let inputs = inputs.into_iter().map(Earlier::Ref);
         self.plan.invoke(self.functions, &Label::default(), invocation, inputs)
     }

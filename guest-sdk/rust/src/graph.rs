@@ -8,6 +8,7 @@ use crate::context::StepRef;
 use crate::function::{Functions, Named, Wanted};
 use crate::parameter::IntoArgs;
 use crate::plan::{Group, Invocation, Label, Plan};
+use crate::response::IntoResponse;
 
 /// Groups inside groups that are written; the runtime takes no more either.
 const DEPTH_MAX: u32 = 64;
@@ -66,7 +67,7 @@ impl Step {
 
     fn invoke<F: 'static>(wanted: Wanted, function: &F) -> Self {
         let function = Named::of(function);
-        Self::new(Work::Invoke(Invocation { wanted, function, args: Ok(None) }, Vec::new()))
+        Self::new(Work::Invoke(Invocation { wanted, function, args: Ok(None), prepared: None }, Vec::new()))
     }
 
     /// Of a function: its arguments.
@@ -87,6 +88,40 @@ impl Step {
     {
         match &mut self.work {
             Work::Invoke(_, inputs) => inputs.extend(steps.into_iter().map(|step| step.into().0)),
+            Work::Group(..) | Work::Call(_) | Work::Calls(_) => {}
+        }
+        self
+    }
+
+    /// Of a function marked `#[step]`: its result if each input is an answer 200 that is no error, also if it has no
+    /// inputs. The cell is not called for it then, which saves the time of a call; the function is run if any input is anything
+    /// else. The response is kept until the step comes up: prepare small ones.
+    ///
+    /// ```
+    /// # use cellmesh_guest::prelude::*;
+    /// # #[cellmesh_guest::cell]
+    /// # mod shop {
+    /// #     use super::*;
+    /// #[handler]
+    /// fn buy(ctx: &mut Context) {
+    ///     let sold = ctx.step(Step::call(Call::post("http://stock/7/sell")).tolerant());
+    ///     ctx.step(Step::internal(refuse).inputs([sold]).prepared(Response::text("It is yours.")));
+    /// }
+    ///
+    /// #[step]
+    /// fn refuse(sold: StepResult) -> Response {
+    ///     Response::error(409, format!("sold out ({})", sold.status()))
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # let answer = cellmesh_guest::testing::outline::<shop::ThisCell>(Request::get("/"));
+    /// # assert!(answer.contains("refuse#1: step refuse(call#0) unless prepared 200 It is yours."), "{answer}");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn prepared(mut self, response: impl IntoResponse) -> Self {
+        match &mut self.work {
+            Work::Invoke(invocation, _) => invocation.prepared = Some(response.into_response()),
             Work::Group(..) | Work::Call(_) | Work::Calls(_) => {}
         }
         self

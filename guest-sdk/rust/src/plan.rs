@@ -14,6 +14,7 @@ use crate::body::Earlier;
 use crate::call::Call;
 use crate::context::StepRef;
 use crate::function::{Found, Function, Functions, Named, Wanted, find};
+use crate::response::Response;
 
 /// A graph that is being written.
 ///
@@ -50,6 +51,8 @@ pub(crate) struct Invocation {
     pub(crate) wanted: Wanted,
     pub(crate) function: Named,
     pub(crate) args: Result<Option<Vec<u8>>, String>,
+    /// Of a step: its result if all inputs are plain.
+    pub(crate) prepared: Option<Response>,
 }
 
 /// Room that a graph begins with: enough for a few calls, so that the lists of most graphs are allocated
@@ -128,11 +131,34 @@ impl Plan {
         let inputs = self.inputs_of(function, inputs)?;
         let args = self.arena.push(&args.unwrap_or_default());
         let call = wit::FunctionCall { function: number, args };
-        let work = match invocation.wanted {
-            Wanted::Step => wit::Work::Internal(call),
-            Wanted::Builder => wit::Work::Builder(call),
+        let work = match (invocation.wanted, invocation.prepared) {
+            (Wanted::Step, None) => wit::Work::Internal(call),
+            (Wanted::Step, Some(response)) => wit::Work::Prepared(self.prepared(response, call)?),
+            (Wanted::Builder, None) => wit::Work::Builder(call),
+            (Wanted::Builder, Some(_)) => {
+                return Err(format!(
+                    "`{}` is a builder: only a step can have a prepared response",
+                    function.name()
+                ));
+            }
         };
         Ok(self.leaf(function.name(), label, work, inputs))
+    }
+
+    fn prepared(
+        &mut self,
+        response: Response,
+        otherwise: wit::FunctionCall,
+    ) -> Result<wit::Prepared, String> {
+        let (status, headers, body) = response.into_parts();
+        if body.elsewhere()?.is_some() {
+            return Err(
+                "a prepared response has its body itself: it cannot be that of the request or of an input"
+                    .into(),
+            );
+        }
+        let headers = self.arena.push(headers.checked()?);
+        Ok(wit::Prepared { status, headers, body: self.arena.push(body.bytes()), otherwise })
     }
 
     fn inputs_of(

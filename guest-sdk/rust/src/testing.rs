@@ -180,6 +180,11 @@ impl Outline<'_> {
             wit::Work::Requests(requests) => format!("{head}: {}\n", self.requests(*requests, node.inputs)),
             wit::Work::Builder(call) => format!("{head}: builder {}\n", self.function(call, node.inputs)),
             wit::Work::Internal(call) => format!("{head}: step {}\n", self.function(call, node.inputs)),
+            wit::Work::Prepared(prepared) => {
+                let otherwise = self.function(&prepared.otherwise, node.inputs);
+                let body = self.text(prepared.body);
+                format!("{head}: step {otherwise} unless prepared {} {body}\n", prepared.status)
+            }
         }
     }
 

@@ -246,8 +246,34 @@ handlers! {
         ctx.call(Call::get("http://a/"));
         order([]).into()
     }
+    prepared(ctx: &mut Context) -> () {
+        let call = ctx.call(Call::get("http://a/"));
+        let seen = ctx.step(Step::internal(at_least_one).inputs([call]).prepared("done"));
+        ctx.step(Step::internal(twice).args(Args(4)).prepared(Response::new(204)).id("last"));
+        ctx.respond_with(seen);
+    }
+    prepared_builder(ctx: &mut Context) -> () { ctx.step(Step::built(calls).prepared("x")); }
+    prepared_elsewhere(ctx: &mut Context) -> () {
+        ctx.step(Step::internal(twice).args(Args(1)).prepared(Response::new(200).body(Body::of_request())));
+    }
+    prepared_badly(ctx: &mut Context) -> () {
+        ctx.step(Step::internal(twice).args(Args(1)).prepared(Response::text("x").header("x", "a\nb")));
+    }
     reserved_id(ctx: &mut Context) -> () { ctx.step(Step::call(Call::get("http://a/")).id("call#0")); }
     bad_header(ctx: &mut Context) -> () { ctx.call(Call::get("http://a/").header("x", "a\nb")); }
+}
+
+/// A prepared step has its response, its function and all that this is given.
+#[test]
+fn responses_can_be_prepared() {
+    let expected = "\
+order#3: order
+  call#0: GET http://a/
+  at_least_one#1: step at_least_one(call#0 without body) unless prepared 200 done
+  last: step twice() 4 unless prepared 204 
+responds with at_least_one#1
+";
+    assert_eq!(prepared::answer(), expected);
 }
 
 /// What handlers can return.
@@ -277,6 +303,9 @@ fn mistakes_are_said() {
     check(step_as_builder::answer(), "`twice` is a step, not a builder");
     check(response_and_steps::answer(), "returned a response, but also put 1 steps into its context");
     check(graph_and_steps::answer(), "returned a graph, but also put 1 steps into its context: use one");
+    check(prepared_builder::answer(), "`calls` is a builder: only a step can have a prepared response");
+    check(prepared_elsewhere::answer(), "a prepared response has its body itself");
+    check(prepared_badly::answer(), "header \\\"x\\\"");
     check(reserved_id::answer(), "`#` is kept");
     check(bad_header::answer(), "call of http://a/: header \\\"x\\\"");
 }

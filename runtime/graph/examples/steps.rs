@@ -140,7 +140,7 @@ fn finish(mut engine: Engine) -> Option<Response> {
     let mut started = Vec::with_capacity(16);
     loop {
         match engine.next_action() {
-            Some(Action::RunStep { step, .. }) => started.push(step),
+            Some(Action::RunStep { step, .. } | Action::Prepared { step, .. }) => started.push(step),
             Some(Action::Done(response)) => return Some(response),
             Some(Action::BuildRequests { .. } | Action::Send { .. }) => return None,
             None => {

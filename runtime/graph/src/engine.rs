@@ -19,7 +19,7 @@ mod view;
 
 use bytes::Bytes;
 
-use crate::plan::{BuiltRequests, FunctionCall, StepIndex, Work};
+use crate::plan::{BuiltRequests, FunctionCall, Prepared, Span, StepIndex, Work};
 use crate::result::StepResult;
 use crate::validate::{NONE, ValidPlan, check_built};
 
@@ -118,12 +118,13 @@ impl Engine {
                 }
                 Work::Builder(call) => return Some(self.build(step, call)),
                 Work::Internal(call) => return Some(self.run(step, call)),
+                Work::Prepared(prepared) => return Some(self.run_prepared(step, prepared)),
             }
         }
         self.response.take().map(Action::Done)
     }
 
-    /// Takes what a function returned for an [`Action::RunStep`]. It is an error of the step if it has an error text.
+    /// Takes what a function returned for an [`Action::RunStep`], or the result of an [`Action::Prepared`]. It is an error of the step if it has an error text.
     ///
     /// # Errors
     /// No step waits for it; nothing has changed.
@@ -246,6 +247,17 @@ impl Engine {
     fn run(&mut self, step: u32, call: FunctionCall) -> Action {
         self.slot_mut(step).phase = Phase::Running;
         Action::RunStep { step: StepIndex(step), function: call.function, args: self.args(call) }
+    }
+
+    /// As an input, a result can be seen while its step is busy: the step is, from here on.
+    fn run_prepared(&mut self, step: u32, prepared: Prepared) -> Action {
+        let run = self.run(step, prepared.otherwise);
+        if !self.inputs(StepIndex(step)).all(|input| input.is_plain()) {
+            return run;
+        }
+        let part = |span: Span| self.valid.plan.arena.slice(span.range());
+        let result = StepResult::answer(prepared.status, part(prepared.headers), part(prepared.body));
+        Action::Prepared { step: StepIndex(step), result }
     }
 
     fn build(&mut self, step: u32, call: FunctionCall) -> Action {

@@ -29,8 +29,8 @@ mod validate;
 pub use engine::{Action, Engine, EngineError, InputView, OutgoingBody, OutgoingRequest, Response, StepKind};
 pub use limits::Limits;
 pub use plan::{
-    BodySource, BuiltRequests, EgressRequest, FunctionCall, Input, Node, Plan, Span, StepIndex, StepName,
-    Work,
+    BodySource, BuiltRequests, EgressRequest, FunctionCall, Input, Node, Plan, Prepared, Span, StepIndex,
+    StepName, Work,
 };
 pub use problem::{InputRule, PlanError, RequestRule};
 pub use result::StepResult;

@@ -50,6 +50,8 @@ pub enum Work {
     Builder(FunctionCall),
     /// Runs a function of the cell.
     Internal(FunctionCall),
+    /// Has its result already if all inputs are plain; else as `Internal`.
+    Prepared(Prepared),
 }
 
 impl Work {
@@ -57,7 +59,16 @@ impl Work {
     pub(crate) fn children(&self) -> Option<Span> {
         match *self {
             Self::Order(children) | Self::Pipe(children) => Some(children),
-            Self::Requests(_) | Self::Builder(_) | Self::Internal(_) => None,
+            Self::Requests(_) | Self::Builder(_) | Self::Internal(_) | Self::Prepared(_) => None,
+        }
+    }
+
+    /// The function of the cell that it runs, or may run.
+    pub fn function(&self) -> Option<FunctionCall> {
+        match *self {
+            Self::Builder(call) | Self::Internal(call) => Some(call),
+            Self::Prepared(prepared) => Some(prepared.otherwise),
+            Self::Order(_) | Self::Pipe(_) | Self::Requests(_) => None,
         }
     }
 }
@@ -69,6 +80,19 @@ pub struct FunctionCall {
     pub function: u32,
     /// Bytes that the function is given as they are.
     pub args: Span,
+}
+
+/// A result that stands if each input of its step is an answer 200 that is no error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prepared {
+    /// HTTP status; not checked here.
+    pub status: u16,
+    /// Lines of `name: value\n`; not checked here.
+    pub headers: Span,
+    /// The body.
+    pub body: Span,
+    /// What is run if any input is anything else.
+    pub otherwise: FunctionCall,
 }
 
 /// A request to another service.

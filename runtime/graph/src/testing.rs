@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::{BodySource, EgressRequest, FunctionCall, Input, Limits, Node, Plan, Span, ValidPlan, Work};
+use crate::{
+    BodySource, EgressRequest, FunctionCall, Input, Limits, Node, Plan, Prepared, Span, ValidPlan, Work,
+};
 
 /// Where random choices come from: a seed for many fast ones, or bytes that proptest can shrink.
 pub(crate) enum Choices<'b> {
@@ -59,6 +61,8 @@ pub(crate) enum Does {
     Requests(usize),
     Builder,
     Internal,
+    /// Its body is `prepared ID`.
+    Prepared,
 }
 
 fn sketch(id: &str, does: Does) -> Sketch {
@@ -75,6 +79,11 @@ pub(crate) fn pipe(id: &str, children: impl Into<Vec<Sketch>>) -> Sketch {
 
 pub(crate) fn internal(id: &str) -> Sketch {
     sketch(id, Does::Internal)
+}
+
+/// An internal step with a result that stands if all inputs are plain.
+pub(crate) fn prepared(id: &str) -> Sketch {
+    sketch(id, Does::Prepared)
 }
 
 pub(crate) fn builder(id: &str) -> Sketch {
@@ -111,14 +120,14 @@ impl Sketch {
     pub(crate) fn children(&self) -> &[Self] {
         match &self.does {
             Does::Order(children) | Does::Pipe(children) => children,
-            Does::Requests(_) | Does::Builder | Does::Internal => &[],
+            Does::Requests(_) | Does::Builder | Does::Internal | Does::Prepared => &[],
         }
     }
 
     fn children_mut(&mut self) -> &mut [Self] {
         match &mut self.does {
             Does::Order(children) | Does::Pipe(children) => children,
-            Does::Requests(_) | Does::Builder | Does::Internal => &mut [],
+            Does::Requests(_) | Does::Builder | Does::Internal | Does::Prepared => &mut [],
         }
     }
 
@@ -207,6 +216,12 @@ impl Encoder<'_> {
             Does::Requests(count) => Work::Requests(self.requests(step, *count)),
             Does::Builder => Work::Builder(self.call(&step.id)),
             Does::Internal => Work::Internal(self.call(&step.id)),
+            Does::Prepared => Work::Prepared(Prepared {
+                status: 202,
+                headers: self.push(b"x-prepared: 1\n"),
+                body: self.push(format!("prepared {}", step.id).as_bytes()),
+                otherwise: self.call(&step.id),
+            }),
         }
     }
 
@@ -288,7 +303,8 @@ fn draw_step(choices: &mut Choices<'_>, left: &mut usize, depth: usize) -> Sketc
         _ => choices.below(5),
     };
     let does = match kind {
-        0 | 1 => Does::Internal,
+        0 => Does::Internal,
+        1 => Does::Prepared,
         2 => Does::Builder,
         3 | 4 => Does::Requests([1, 2, 3, 0][choices.below(4)]),
         5 => Does::Pipe(draw_children(choices, left, depth)),

@@ -138,8 +138,12 @@ pub(crate) fn id_of(plan: &Plan, index: u32) -> &[u8] {
 
 fn check_calls(plan: &Plan) -> Result<(), PlanError> {
     for (index, node) in numbered(&plan.nodes) {
-        if let Work::Builder(call) | Work::Internal(call) = node.work {
+        if let Some(call) = node.work.function() {
             part(plan, index, "args", call.args, "the arena", plan.arena.len())?;
+        }
+        if let Work::Prepared(prepared) = node.work {
+            part(plan, index, "prepared headers", prepared.headers, "the arena", plan.arena.len())?;
+            part(plan, index, "prepared body", prepared.body, "the arena", plan.arena.len())?;
         }
     }
     Ok(())
@@ -191,7 +195,7 @@ fn certain_before(plan: &Plan, tree: &Tree, named: u32, step: u32) -> Result<(),
         Work::Order(_) if tree.at(named).first > tree.at(step).first => Err(InputRule::Later),
         Work::Order(_) => may_not_run(plan, tree, named, tree.hider_inside(around, named)),
         Work::Pipe(_) => Err(InputRule::SameTime),
-        Work::Requests(_) | Work::Builder(_) | Work::Internal(_) => {
+        Work::Requests(_) | Work::Builder(_) | Work::Internal(_) | Work::Prepared(_) => {
             unreachable!("only groups have steps inside")
         }
     }

@@ -167,7 +167,7 @@ mod tests {
         ));
         assert!(
             said(Unfit::NoHandler)
-                .contains("does not export cellmesh:cell/handler@0.1.0; remedy: build it for")
+                .contains("does not export cellmesh:cell/handler@0.2.0; remedy: build it for")
         );
         assert_eq!(good(&source, true).to_string(), "ok: a.wasm: a cell, compiled already");
         let folder = scratch_finding("s", Path::new("/x"), false).to_string();

@@ -121,7 +121,7 @@ pub enum LoadError {
     },
     /// It is no cell: an export is missing or has another type.
     #[error(
-        "component {component} is no service cell: it must export cellmesh:cell/handler@0.1.0 as wit/cell.wit says"
+        "component {component} is no service cell: it must export cellmesh:cell/handler@0.2.0 as wit/cell.wit says"
     )]
     NoCell {
         /// Where it is.

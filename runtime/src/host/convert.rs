@@ -114,6 +114,12 @@ fn node(node: wit::Node) -> graph::Node {
         wit::Work::Requests(requests) => graph::Work::Requests(span(requests)),
         wit::Work::Builder(call) => graph::Work::Builder(function_call(call)),
         wit::Work::Internal(call) => graph::Work::Internal(function_call(call)),
+        wit::Work::Prepared(prepared) => graph::Work::Prepared(graph::Prepared {
+            status: prepared.status,
+            headers: span(prepared.headers),
+            body: span(prepared.body),
+            otherwise: function_call(prepared.otherwise),
+        }),
     };
     graph::Node { id: span(node.id), work, inputs: span(node.inputs), tolerant: node.tolerant }
 }

@@ -9,7 +9,7 @@ use super::cell::Grants;
 use super::imports;
 
 /// What a cell exports, as `wit/cell.wit` says.
-const HANDLER: &str = "cellmesh:cell/handler@0.1.0";
+const HANDLER: &str = "cellmesh:cell/handler@0.2.0";
 
 /// Why a component is no cell.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

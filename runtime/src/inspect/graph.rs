@@ -266,12 +266,13 @@ impl Drawn {
 
     /// What a step does, in a few words.
     fn label(step: &StepShape) -> String {
-        use crate::trace::ShapeKind::{Builder, Egress, Internal, Order, Pipe};
+        use crate::trace::ShapeKind::{Builder, Egress, Internal, Order, Pipe, Prepared};
         let label = match step.kind {
             Order => "order".to_owned(),
             Pipe => "pipe".to_owned(),
             Builder => format!("builder, function {}", step.function.unwrap_or_default()),
             Internal => format!("function {}", step.function.unwrap_or_default()),
+            Prepared => format!("prepared, or function {}", step.function.unwrap_or_default()),
             Egress => {
                 let first = step.requests.first();
                 let first =

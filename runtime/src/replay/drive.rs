@@ -78,6 +78,10 @@ impl Replay<'_> {
                     let call = step_call(&engine, step, function, args);
                     self.run_step(&mut engine, step, call).await?;
                 }
+                Action::Prepared { step, result } => {
+                    self.note(&engine, step, StepDeed::Returned(Message::of_result(&result)));
+                    engine.on_result(step, result)?;
+                }
                 Action::BuildRequests { step, function, args } => {
                     let call = step_call(&engine, step, function, args);
                     self.build(&mut engine, step, call).await?;

@@ -43,7 +43,7 @@ impl<'r> Walk<'r> {
                 let last = step.children.iter().max_by_key(|child| self.end(child));
                 last.into_iter().for_each(|child| self.path(child, path));
             }
-            ShapeKind::Egress | ShapeKind::Builder | ShapeKind::Internal => {
+            ShapeKind::Egress | ShapeKind::Builder | ShapeKind::Internal | ShapeKind::Prepared => {
                 if self.ends.contains_key(&*step.id) {
                     path.push(&step.id);
                 }

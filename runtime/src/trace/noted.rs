@@ -30,10 +30,18 @@ pub enum SpanKind {
     Handler,
     /// An internal step.
     Internal,
+    /// An internal step whose result was prepared: nothing was called for it.
+    Prepared,
     /// A call that makes the requests of an egress step.
     Builder,
     /// A call to another service.
     Egress,
+}
+
+impl SpanKind {
+    fn is_guest_call(self) -> bool {
+        matches!(self, Self::Handler | Self::Internal | Self::Builder)
+    }
 }
 
 /// What is noted of one request while it is under way.
@@ -191,6 +199,24 @@ impl Trace {
         }
     }
 
+    /// An internal step has the result that its handler prepared.
+    pub(crate) fn prepared(&mut self, step: StepIndex, now: Nanos, result: &StepResult) {
+        if let Some(tape) = self.tape() {
+            tape.returned(step, result);
+        }
+        self.push(Span {
+            kind: SpanKind::Prepared,
+            step: Some(step),
+            target: None,
+            wanted: now,
+            ended: Some(now),
+            queue: Duration::ZERO,
+            ran: Duration::ZERO,
+            status: result.status,
+            error: None,
+        });
+    }
+
     /// A builder has returned.
     pub(crate) fn built(&mut self, step: StepIndex, built: &Result<BuiltRequests, Box<str>>) {
         if let Some(tape) = self.tape() {
@@ -273,7 +299,7 @@ impl Span {
             target,
             start: self.wanted.saturating_since(request.arrived),
             took: end.saturating_since(self.wanted),
-            queue_and_run: (self.kind != SpanKind::Egress).then_some((self.queue, self.ran)),
+            queue_and_run: self.kind.is_guest_call().then_some((self.queue, self.ran)),
             status: self.status,
             error: self.error.clone().or_else(unanswered),
         }

@@ -219,6 +219,7 @@ fn name(span: &SpanRecord) -> String {
     match (span.kind, &span.target) {
         (SpanKind::Egress, Some(target)) => format!("{step} to {target}"),
         (SpanKind::Builder, _) => format!("{step} (builder)"),
+        (SpanKind::Prepared, _) => format!("{step} (prepared)"),
         (SpanKind::Egress | SpanKind::Handler | SpanKind::Internal, _) => step.to_owned(),
     }
 }

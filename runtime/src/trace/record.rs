@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cellmesh_dpu::trace_context::Ids;
-use cellmesh_graph::{Plan, Span, Work};
+use cellmesh_graph::{Plan, Prepared, Span, Work};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::noted::SpanKind;
@@ -190,6 +190,8 @@ pub enum ShapeKind {
     Builder,
     /// A function of the cell.
     Internal,
+    /// As `Internal`; the function is run only if an input is out of the ordinary.
+    Prepared,
 }
 
 /// One step of it.
@@ -236,10 +238,8 @@ impl PlanShape {
     #[must_use]
     pub fn whole(plan: &Plan) -> Self {
         let with_args = |plan: &Plan, index: usize| {
-            let args = match plan.nodes[index].work {
-                Work::Builder(call) | Work::Internal(call) => Some(text_of(part(&plan.arena, call.args))),
-                Work::Order(_) | Work::Pipe(_) | Work::Requests(_) => None,
-            };
+            let call = plan.nodes[index].work.function();
+            let args = call.map(|call| text_of(part(&plan.arena, call.args)));
             StepShape { args, ..step(plan, index) }
         };
         Self::up_to(plan, usize::MAX, &with_args)
@@ -268,6 +268,9 @@ fn step(plan: &Plan, index: usize) -> StepShape {
         Work::Requests(requests) => (ShapeKind::Egress, Span::default(), None, requests),
         Work::Builder(call) => (ShapeKind::Builder, Span::default(), Some(call.function), Span::default()),
         Work::Internal(call) => (ShapeKind::Internal, Span::default(), Some(call.function), Span::default()),
+        Work::Prepared(Prepared { otherwise, .. }) => {
+            (ShapeKind::Prepared, Span::default(), Some(otherwise.function), Span::default())
+        }
     };
     StepShape {
         id: id_of(plan, u32::try_from(index).unwrap_or(u32::MAX)),

@@ -6,7 +6,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use cellmesh_graph::{BodySource, BuiltRequests, Plan, StepIndex, StepResult, Work};
+use cellmesh_graph::{BodySource, BuiltRequests, Plan, StepIndex, StepResult};
 use cellmesh_shm::head::HeaderLines;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::{Deserialize, Serialize};
@@ -189,10 +189,7 @@ impl Tape {
 /// About the bytes that [`PlanShape::whole`] has: spans of a plan may overlap, so these are more than its arena's.
 fn len_of_plan(plan: &Plan) -> usize {
     let steps = plan.nodes.iter().map(|node| {
-        let args = match node.work {
-            Work::Builder(call) | Work::Internal(call) => call.args.len as usize,
-            Work::Order(_) | Work::Pipe(_) | Work::Requests(_) => 0,
-        };
+        let args = node.work.function().map_or(0, |call| call.args.len as usize);
         size_of::<StepShape>() + node.id.len as usize + args
     });
     // An id beside each mention of a step.

@@ -65,6 +65,10 @@ impl Worker {
                     let call = step_call(engine, step, function, args);
                     self.call_step(id, step, GuestCall::RunStep(call));
                 }
+                Some(Action::Prepared { step, result }) => {
+                    request.trace.prepared(step, self.now, &result);
+                    tell(request, |engine| engine.on_result(step, result));
+                }
                 Some(Action::BuildRequests { step, function, args }) => {
                     let call = step_call(engine, step, function, args);
                     self.call_step(id, step, GuestCall::BuildRequests(call));

@@ -45,7 +45,7 @@ impl Engine {
             let parent_end = match self.valid.plan.nodes[parent as usize].work {
                 Work::Order(_) => self.child_of_order(parent, step, end),
                 Work::Pipe(_) => self.child_of_pipe(parent, step, end),
-                Work::Requests(_) | Work::Builder(_) | Work::Internal(_) => {
+                Work::Requests(_) | Work::Builder(_) | Work::Internal(_) | Work::Prepared(_) => {
                     unreachable!("only groups have children")
                 }
             };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use run::Run;
 
 use super::*;
-use crate::testing::{Sketch, builder, bytes, egress, internal, order, pipe, requests};
+use crate::testing::{Sketch, builder, bytes, egress, internal, order, pipe, prepared, requests};
 use crate::{BodySource, EgressRequest, Limits, Span};
 
 fn body_of(response: &Response) -> &[u8] {
@@ -359,6 +359,51 @@ fn actions_carry_the_arguments() {
     );
     let kinds = [0, 1, 2].map(|step| run.engine.kind(StepIndex(step)));
     assert_eq!(kinds, [StepKind::Pipe, StepKind::Internal, StepKind::Egress]);
+}
+
+/// A prepared result stands if all inputs are plain, also if there are none: nothing is run.
+#[test]
+fn prepared_result_stands() {
+    let step = |id| prepared(id).sees_status_of("a").sees("b");
+    let mut run = Run::of(&order("o", [pipe("p", [egress("a"), egress("b")]), step("c")]));
+    run.started();
+    run.ok("a");
+    run.ok("b");
+    let result = StepResult::answer(202, bytes("x-prepared: 1\n"), bytes("prepared c"));
+    let c = run.index("c");
+    assert_eq!(run.engine.next_action(), Some(Action::Prepared { step: c, result: result.clone() }));
+    run.engine.on_result(c, result.clone()).unwrap();
+    assert_eq!(run.response().result, result);
+    let alone = Run::of(&prepared("a")).engine.next_action();
+    assert!(matches!(alone, Some(Action::Prepared { .. })), "{alone:?}");
+}
+
+/// It does not where an input is an error that was tolerated, or an answer that is none and not 200: then the function is run.
+#[test]
+fn prepared_result_gives_way() {
+    for status in [201, 302, 404, 500] {
+        let graph = order("o", [egress("a").tolerant(), prepared("b").sees_status_of("a")]);
+        let mut run = Run::of(&graph);
+        run.started();
+        run.answers("a", status);
+        let b = run.index("b");
+        let expected = Action::RunStep { step: b, function: 2, args: bytes("args of b") };
+        assert_eq!(run.engine.next_action(), Some(expected), "{status}");
+        assert_eq!(run.engine.kind(b), StepKind::Internal);
+        run.ok("b");
+        assert_eq!(body_of(&run.response()), b"b");
+    }
+}
+
+/// A failure whose status is 200 is a failure.
+#[test]
+fn prepared_result_gives_way_to_a_failure() {
+    let graph = order("o", [internal("a").tolerant(), prepared("b").sees_status_of("a")]);
+    let mut run = Run::of(&graph);
+    run.started();
+    run.engine.on_result(run.index("a"), StepResult::failure(200, "no")).unwrap();
+    let action = run.engine.next_action();
+    assert!(matches!(action, Some(Action::RunStep { .. })), "{action:?}");
 }
 
 /// The response is given exactly once.

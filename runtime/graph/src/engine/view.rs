@@ -21,6 +21,13 @@ pub enum Action {
         /// Its arguments.
         args: Bytes,
     },
+    /// Nothing needs to be run: all inputs of a prepared step are plain. Its result, for [`Engine::on_result`].
+    Prepared {
+        /// Which step.
+        step: StepIndex,
+        /// What it comes to.
+        result: StepResult,
+    },
     /// Run a request builder; its inputs are [`Engine::inputs`]. Ends with [`Engine::on_built`].
     BuildRequests {
         /// Which step.
@@ -108,6 +115,11 @@ pub struct InputView<'e> {
 }
 
 impl<'e> InputView<'e> {
+    /// Whether it is an answer 200 that is no error.
+    pub fn is_plain(&self) -> bool {
+        !self.failed && self.result.status == 200
+    }
+
     /// Why it failed, if it did: an answer with a bad status has no text of its own and gets one.
     pub fn error(&self) -> Option<Cow<'e, str>> {
         let text = self.result.error.as_deref().map(Cow::Borrowed);
@@ -163,7 +175,7 @@ impl Engine {
             Work::Order(_) => StepKind::Order,
             Work::Pipe(_) => StepKind::Pipe,
             Work::Requests(_) | Work::Builder(_) => StepKind::Egress,
-            Work::Internal(_) => StepKind::Internal,
+            Work::Internal(_) | Work::Prepared(_) => StepKind::Internal,
         }
     }
 

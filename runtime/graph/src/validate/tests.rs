@@ -7,8 +7,8 @@ pub(crate) mod reference;
 
 use crate::testing::{Sketch, builder, egress, internal, order, pipe, requests};
 use crate::{
-    BodySource, EgressRequest, FunctionCall, Input, Limits, Plan, PlanError, RequestRule, Span, StepName,
-    Work,
+    BodySource, EgressRequest, FunctionCall, Input, Limits, Plan, PlanError, Prepared, RequestRule, Span,
+    StepName, Work,
 };
 
 fn three() -> Sketch {
@@ -135,6 +135,19 @@ fn spans_lie_inside_their_lists() {
     );
     work(|plan, args| plan.nodes[1].work = Work::Internal(FunctionCall { function: 0, args }));
     work(|plan, args| plan.nodes[1].work = Work::Builder(FunctionCall { function: 0, args }));
+    let inside = Span::default();
+    let prepared = |headers, body, args| {
+        let otherwise = FunctionCall { function: 0, args };
+        Work::Prepared(Prepared { status: 200, headers, body, otherwise })
+    };
+    for (field, work) in [
+        ("prepared headers", prepared(span, inside, inside)),
+        ("prepared body", prepared(inside, span, inside)),
+        ("args", prepared(inside, inside, span)),
+    ] {
+        let found = refused(&three(), |plan| plan.nodes[1].work = work);
+        assert!(found.starts_with(&format!(r#"step "a": {field} = 4294967295"#)), "{found}");
+    }
 }
 
 /// An empty span outside its list is outside all the same.

@@ -224,7 +224,7 @@ impl Tree {
             let may_fail = match node.work {
                 Work::Order(_) | Work::Pipe(_) => place.may_fail != NONE,
                 Work::Requests(requests) => requests.len > 0,
-                Work::Builder(_) | Work::Internal(_) => true,
+                Work::Builder(_) | Work::Internal(_) | Work::Prepared(_) => true,
             };
             if may_fail && !node.tolerant {
                 self.0[place.parent as usize].may_fail = place.slot;

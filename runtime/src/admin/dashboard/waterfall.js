@@ -12,7 +12,7 @@ const ROWS_MAX = 300;
 /** As deep as callees are nested; deeper ones are not indented further. */
 const DEPTH_MAX = 8;
 const TICKS = 4;
-const KINDS = { handler: "handler", internal: "step", builder: "builder", egress: "call" };
+const KINDS = { handler: "handler", internal: "step", prepared: "prepared", builder: "builder", egress: "call" };
 
 /** All spans of a record and of its callees, in the order of their beginning, callees below their call. */
 export function rowsOf(record) {

@@ -48,7 +48,7 @@ impl Picture {
             Does::Order(children) => self.order(children, ends),
             Does::Pipe(children) => self.pipe(step, children, ends),
             Does::Requests(0) => State::Ended(Some(step.id.clone()), false),
-            Does::Requests(_) | Does::Builder | Does::Internal => self.leaf(step, ends),
+            Does::Requests(_) | Does::Builder | Does::Internal | Does::Prepared => self.leaf(step, ends),
         };
         self.states.insert(step.id.clone(), state.clone());
         state

@@ -31,7 +31,7 @@ struct Script {
 fn draw_script(choices: &mut Choices<'_>, step: &Sketch) -> Script {
     let mut replies = VecDeque::new();
     let end = match step.does {
-        Does::Internal => draw_return(choices, step, &mut replies),
+        Does::Internal | Does::Prepared => draw_return(choices, step, &mut replies),
         Does::Requests(count) => draw_answers(choices, step, count, &mut replies),
         Does::Builder => draw_built(choices, step, &mut replies),
         Does::Order(_) | Does::Pipe(_) => (StepResult::skipped(), false),
@@ -144,6 +144,7 @@ impl<'g> Trial<'g> {
     fn drain(&mut self) -> (Vec<StepIndex>, Option<Response>) {
         let mut started = Vec::new();
         while let Some(action) = self.run.engine.next_action() {
+            self.check_prepared(&action);
             let Action::Done(response) = action else {
                 let step = step_of(&action).unwrap();
                 if !self.out.contains(&step) {
@@ -155,6 +156,30 @@ impl<'g> Trial<'g> {
             return (started, Some(response));
         }
         (started, None)
+    }
+
+    /// A prepared result stands if, and only if, each input is an answer 200 that is no error; it is what the step comes to.
+    fn check_prepared(&mut self, action: &Action) {
+        let Some(step) = step_of(action) else { return };
+        let id = self.run.engine.step_id(step).to_owned();
+        let sketch = self.graph.all().into_iter().find(|sketch| sketch.id == id).unwrap();
+        let is_prepared = matches!(sketch.does, Does::Prepared);
+        let picture = picture(self.graph, &self.ends);
+        let is_plain = |(named, _): &(String, bool)| {
+            let (value, _) = picture.ended(named).expect("an input has ended");
+            let failed =
+                value.as_ref().and_then(|leaf| self.ends.get(leaf)).is_some_and(|(_, failed)| *failed);
+            !failed && self.result_of(value.as_ref()).status == 200
+        };
+        let stands = is_prepared && sketch.inputs.iter().all(is_plain);
+        let Action::Prepared { result, .. } = action else {
+            return assert!(!stands, "{id} was run although its result was ready");
+        };
+        assert!(stands, "{id} was not run");
+        let expected = StepResult::answer(202, bytes("x-prepared: 1\n"), bytes(&format!("prepared {id}")));
+        assert_eq!(*result, expected);
+        let script = &mut self.scripts.iter_mut().find(|(index, _)| *index == step).unwrap().1;
+        *script = Script { replies: [Reply::Result(expected.clone())].into(), end: (expected, false) };
     }
 
     /// Gives a step the next thing that comes for it.

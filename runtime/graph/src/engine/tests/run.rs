@@ -82,9 +82,10 @@ impl Run {
 /// The step that an action is for.
 pub(super) fn step_of(action: &Action) -> Option<StepIndex> {
     match action {
-        Action::RunStep { step, .. } | Action::BuildRequests { step, .. } | Action::Send { step, .. } => {
-            Some(*step)
-        }
+        Action::RunStep { step, .. }
+        | Action::Prepared { step, .. }
+        | Action::BuildRequests { step, .. }
+        | Action::Send { step, .. } => Some(*step),
         Action::Done(_) => None,
     }
 }

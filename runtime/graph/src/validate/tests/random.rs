@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::reference::{Rule, broken, may_name, rule_of};
 use crate::testing::{Choices, draw_graph};
-use crate::{BodySource, EgressRequest, FunctionCall, Input, Limits, Node, Plan, Span, Work};
+use crate::{BodySource, EgressRequest, FunctionCall, Input, Limits, Node, Plan, Prepared, Span, Work};
 
 /// Small enough for random plans to touch them.
 const TIGHT: Limits = Limits {
@@ -83,13 +83,19 @@ impl Draw {
             0 => draw_span(choices, self.arena, 4),
             _ => crate::testing::span(number.min(self.arena.saturating_sub(1)), 1),
         };
-        let work = match choices.below(if number == 0 { 3 } else { 6 }) {
+        let work = match choices.below(if number == 0 { 3 } else { 7 }) {
             0 | 1 => Work::Order(self.take_children(choices)),
             2 => Work::Pipe(self.take_children(choices)),
             3 => Work::Requests(draw_span(choices, self.requests, 3)),
             4 => Work::Builder(FunctionCall {
                 function: edge(choices),
                 args: draw_span(choices, self.arena, 9),
+            }),
+            5 => Work::Prepared(Prepared {
+                status: 200,
+                headers: draw_span(choices, self.arena, 9),
+                body: draw_span(choices, self.arena, 9),
+                otherwise: FunctionCall { function: edge(choices), args: draw_span(choices, self.arena, 9) },
             }),
             _ => Work::Internal(FunctionCall {
                 function: edge(choices),

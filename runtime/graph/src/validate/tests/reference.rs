@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{BodySource, EgressRequest, Input, InputRule, Limits, Plan, PlanError, Span, Work};
+use crate::{BodySource, EgressRequest, Input, InputRule, Limits, Plan, PlanError, Prepared, Span, Work};
 
 /// The name of a rule.
 pub(crate) type Rule = &'static str;
@@ -66,7 +66,7 @@ fn check_counts(plan: &Plan, limits: &Limits, broken: &mut BTreeSet<Rule>) {
     let inputs = sum(&mut plan.nodes.iter().map(|node| node.inputs));
     let requests = sum(&mut plan.nodes.iter().filter_map(|node| match node.work {
         Work::Requests(span) => Some(span),
-        Work::Order(_) | Work::Pipe(_) | Work::Builder(_) | Work::Internal(_) => None,
+        Work::Order(_) | Work::Pipe(_) | Work::Builder(_) | Work::Internal(_) | Work::Prepared(_) => None,
     }));
     for (rule, found, max) in [
         ("steps", plan.nodes.len() as u64, limits.nodes_max),
@@ -105,6 +105,9 @@ fn check_spans(plan: &Plan, broken: &mut BTreeSet<Rule>) {
             Work::Order(span) | Work::Pipe(span) => fits(span, plan.children.len()),
             Work::Requests(span) => fits(span, plan.requests.len()),
             Work::Builder(call) | Work::Internal(call) => fits(call.args, arena),
+            Work::Prepared(Prepared { headers, body, otherwise, .. }) => {
+                [headers, body, otherwise.args].iter().all(|span| fits(*span, arena))
+            }
         };
         work && fits(node.id, arena) && fits(node.inputs, plan.inputs.len())
     });
@@ -116,7 +119,7 @@ fn check_spans(plan: &Plan, broken: &mut BTreeSet<Rule>) {
 fn children(plan: &Plan, step: u32) -> &[u32] {
     match plan.nodes[step as usize].work {
         Work::Order(span) | Work::Pipe(span) => cut(&plan.children, span),
-        Work::Requests(_) | Work::Builder(_) | Work::Internal(_) => &[],
+        Work::Requests(_) | Work::Builder(_) | Work::Internal(_) | Work::Prepared(_) => &[],
     }
 }
 
@@ -254,7 +257,7 @@ fn may_fail(plan: &Plan, step: u32) -> bool {
         && match node.work {
             Work::Order(_) | Work::Pipe(_) => children(plan, step).iter().any(|child| may_fail(plan, *child)),
             Work::Requests(span) => span.len > 0,
-            Work::Builder(_) | Work::Internal(_) => true,
+            Work::Builder(_) | Work::Internal(_) | Work::Prepared(_) => true,
         }
 }
 

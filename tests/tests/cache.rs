@@ -196,7 +196,7 @@ fn forbidden_import_is_named() {
         "wasi:sockets/tcp@0.2.6",
         "wasi:http/outgoing-handler@0.2.6",
         "evil:host/escape",
-        "cellmesh:cell/config@0.2.0",
+        "cellmesh:cell/config@0.1.0",
     ] {
         check_component_refused(&components::importing(import), &[import, "a cell may import"]);
     }

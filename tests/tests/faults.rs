@@ -205,6 +205,33 @@ fn answer_of_a_callee_passes_through() {
     assert!(reply.status == 500 && reply.error().contains("unreachable"), "{}", reply.text());
 }
 
+/// A prepared response stands where all callees answer 200: status, headers and body, without a further call of the cell. Where one
+/// says anything else, or nothing, the cell is asked.
+#[test]
+fn prepared_response_stands_unless_a_callee_says_otherwise() {
+    let node = node();
+    let ask = |callees: &str| node.get("good", &format!("/pipe?{callees}&tolerant&prepared=ready"));
+    for callees in ["", "url=http://bad/", "url=http://bad/&url=http://bad/answer?status=200"] {
+        let reply = ask(callees);
+        assert_eq!((reply.status, reply.text(), reply.header("x-prepared")), (201, "ready", Some("yes")));
+    }
+    for (path, said) in [
+        ("answer?status=201", "201 as asked"),
+        ("answer?status=302", "302 as asked"),
+        ("answer?status=404", "404 answered with status 404"),
+        ("do/trap", "500 "),
+    ] {
+        let reply = ask(&format!("url=http://bad/&url=http://bad/{path}")).ok();
+        let lines: Vec<&str> = reply.text().split_terminator('\n').filter(|line| !line.is_empty()).collect();
+        assert!(lines[0] == "200 ok" && lines[1].starts_with(said), "{path}: {lines:?}");
+    }
+    let lost = ask("url=http://nobody/&url=http://bad/").ok();
+    assert!(lost.text().starts_with("503 "), "{}", lost.text());
+    // Without tolerance an error ends the graph before it comes to that.
+    let reply = node.get("good", "/order?url=http://bad/answer?status=404&prepared=ready");
+    assert_eq!((reply.status, reply.text()), (404, "as asked\n"));
+}
+
 /// In a pipe all calls are made although one fails; in an order those after it are not.
 #[test]
 fn order_stops_at_an_error_and_pipe_does_not() {

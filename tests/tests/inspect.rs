@@ -133,6 +133,30 @@ fn recorded_request_is_run_again() {
     assert_eq!(old["course"]["response"], new["course"]["response"]);
 }
 
+/// A prepared response is part of a recording, is drawn, and is there again.
+#[test]
+fn prepared_response_is_run_again() {
+    let (node, admin) = start();
+    assert_eq!(node.get("front", "/order?url=http://back/&prepared=ready").status, 201);
+    until("both requests are kept", || ask(admin, "/v1/requests").matches("\"id\"").count() == 2);
+    let drawn = say(&["graph", &admin.to_string()]).stdout;
+    assert!(drawn.contains("gather#1: prepared, or function 2, given call#0  [0 us, 201]"), "{drawn}");
+    let kept: serde_json::Value = serde_json::from_str(&ask(admin, "/v1/requests")).expect("JSON");
+    let front = kept["requests"].as_array().expect("a list").iter().find(|kept| kept["service"] == "front");
+    let id = front.expect("it is kept")["id"].as_str().expect("an id").to_owned();
+    let recording = node.dir().join("prepared.json");
+    std::fs::write(&recording, ask(admin, &format!("/v1/requests/{id}/recording"))).expect("a file");
+    let app = node.dir().join("app.toml");
+    let same = say(&["replay", text(&recording), text(&app)]);
+    assert_eq!(same.code, Some(0), "{}{}", same.stdout, same.stderr);
+    // As a newer cell would differ that prepares another text.
+    let changed = std::fs::read_to_string(&recording).expect("a file").replace("\"ready\"", "\"early\"");
+    std::fs::write(&recording, changed).expect("a file");
+    let differs = say(&["replay", text(&recording), text(&app)]);
+    assert_eq!(differs.code, Some(1), "{}", differs.stderr);
+    assert!(differs.stdout.contains("recorded: early\n  now:      ready\n"), "{}", differs.stdout);
+}
+
 /// What cannot be used is named, with what could; nothing is run.
 #[test]
 fn what_cannot_be_used_is_named() {

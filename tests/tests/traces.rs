@@ -123,6 +123,21 @@ fn request_is_told_step_by_step() {
     );
 }
 
+/// A step whose response was prepared is told as one that took no time, and the plan says that it could have run.
+#[test]
+fn prepared_step_is_told() {
+    let (node, admin) = start("");
+    let reply = node.get("front", "/order?url=http://back/&prepared=ready");
+    assert_eq!((reply.status, reply.text()), (201, "ready"));
+    until("the request is kept", || kept(admin).len() == 2);
+    let told = newest(admin, "front");
+    assert_eq!(told["plan"]["steps"][1]["kind"], "prepared");
+    let gather = part(&told, "gather#1");
+    assert_eq!((&gather["kind"], &gather["status"]), (&"prepared".into(), &201.into()));
+    assert_eq!((&gather["duration_seconds"], &gather["run_seconds"]), (&0.0.into(), &Value::Null));
+    assert_eq!(told["critical_path"], serde_json::json!(["call#0", "gather#1"]));
+}
+
 /// A call that is refused before it is sent is a step that ran and failed: it is told, it is why the request failed, and it is counted.
 #[test]
 fn calls_that_are_not_sent_are_told() {

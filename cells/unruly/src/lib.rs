@@ -7,6 +7,7 @@
 //! | `/steps?deed=..&deed=..` | these deeds in internal steps that run at the same time |
 //! | `/order?url=..&url=..`, `/pipe?url=..&url=..` | calls with the method and body of the request |
 //! | the same with `&tolerant` | a line for each call: status and body, or status and error |
+//! | the same with `&prepared=..` too | that text with status 201 and a header, prepared; these lines if a call has not plainly 200 |
 //! | `/self` | a call of itself, without end |
 //! | `/bad-graph/<kind>` | a [graph that breaks a rule](bad_graph) |
 //! | `/echo`, `/echo-bytes` | the body, passed on by name, or copied through the cell |
@@ -85,8 +86,12 @@ mod unruly {
     }
 
     fn gather_if_tolerant(request: &Request, ctx: &mut Context, calls: Vec<StepRef>) {
-        if request.query_param("tolerant").is_some() {
-            ctx.run_internal(gather, (), calls);
+        let gather = Step::internal(gather).inputs(calls);
+        if let Some(text) = request.query_param("prepared") {
+            let ready = Response::text(text.into_owned()).with_status(201).header("x-prepared", "yes");
+            put(ctx, gather.prepared(ready));
+        } else if request.query_param("tolerant").is_some() {
+            put(ctx, gather);
         }
     }
 
@@ -212,7 +217,10 @@ order#4: order
     call#1, tolerant: GET http://b/ (body of the request)
   gather#3: step gather(call#0, call#1)
 ";
-        assert_eq!(asked("/pipe?url=http://a/&url=http://b/&tolerant"), expected);
+        let path = "/pipe?url=http://a/&url=http://b/&tolerant";
+        assert_eq!(asked(path), expected);
+        let prepared = expected.replace("call#1)\n", "call#1) unless prepared 201 ready\n");
+        assert_eq!(asked(&format!("{path}&prepared=ready")), prepared);
     }
 
     /// Headers are given as asked.

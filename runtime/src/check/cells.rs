@@ -108,6 +108,9 @@ fn good(source: &ComponentSource, is_compiled: bool) -> Finding {
 fn not_a_cell(source: &ComponentSource, unfit: &Unfit) -> Finding {
     let remedy = match unfit {
         Unfit::NoComponent(_) | Unfit::NoHandler => BUILD,
+        Unfit::Import(import) if import.starts_with("cellmesh:cell/") => {
+            "build it again with the SDK of this version: the contract is cellmesh:cell@0.2 here"
+        }
         Unfit::Import(_) => {
             "build it without: a cell may import cellmesh:cell/config, wasi:cli, wasi:clocks, wasi:io, wasi:random and \
              wasi:filesystem; calls to others are steps of its graph"
@@ -165,6 +168,8 @@ mod tests {
         assert!(import.starts_with(
             "error: a.wasm: imports wasi:http/outgoing-handler@0.2.6; remedy: build it without"
         ));
+        let old = said(Unfit::Import("cellmesh:cell/config@0.1.0".into()));
+        assert!(old.contains("remedy: build it again with the SDK of this version"), "{old}");
         assert!(
             said(Unfit::NoHandler)
                 .contains("does not export cellmesh:cell/handler@0.2.0; remedy: build it for")

@@ -110,8 +110,8 @@ pub enum LoadError {
     },
     /// It imports what cells do not get.
     #[error(
-        "component {component} imports {import}: a cell may import cellmesh:cell/config, wasi:cli, wasi:clocks, \
-         wasi:io, wasi:random and wasi:filesystem (with a granted folder)"
+        "component {component} imports {import}: a cell may import cellmesh:cell/config@0.2 (one that was \
+         built for another version has to be built again), wasi:cli, wasi:clocks, wasi:io, wasi:random and wasi:filesystem (with a granted folder)"
     )]
     Import {
         /// Where it is.

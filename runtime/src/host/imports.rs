@@ -4,8 +4,8 @@ use super::cell::Grants;
 
 /// Interfaces that every cell may use: they give time, randomness, the log and the cell's own config.
 const ALWAYS: [&str; 6] = [
-    "cellmesh:cell/config@0.1.",
-    "cellmesh:cell/types@0.1.",
+    "cellmesh:cell/config@0.2.",
+    "cellmesh:cell/types@0.2.",
     "wasi:cli/",
     "wasi:clocks/",
     "wasi:io/",
@@ -42,7 +42,7 @@ mod tests {
     /// A prefix is a whole interface namespace: no look-alike passes.
     #[test]
     fn look_alikes_are_refused() {
-        for name in ["wasi:clocksx/now", "cellmesh:cell/config@0.2.0", "evil:wasi:io/streams"] {
+        for name in ["wasi:clocksx/now", "cellmesh:cell/config@0.1.0", "evil:wasi:io/streams"] {
             assert_eq!(first_forbidden([name].into_iter(), &Grants::default()), Some(name));
         }
     }

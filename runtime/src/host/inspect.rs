@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(inspect(&sockets), Err(Unfit::Import("wasi:sockets/tcp@0.2.6".into())));
         let clocks = "wasi:clocks/monotonic-clock@0.2.6";
         assert_eq!(inspect(&importing(clocks, &[])), Err(Unfit::NoHandler));
-        assert_eq!(inspect(&importing(clocks, &["cellmesh:cell/handler@0.2.0"])), Err(Unfit::NoHandler));
+        assert_eq!(inspect(&importing(clocks, &["cellmesh:cell/handler@0.1.0"])), Err(Unfit::NoHandler));
         assert_eq!(inspect(&importing(clocks, &[HANDLER])), Ok(()));
     }
 }

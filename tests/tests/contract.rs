@@ -46,9 +46,25 @@ fn graph(nodes: [u32; 2], children: [u32; 2], inputs: [u32; 2], requests: [u32; 
     answer([4096, 64], &[&[1][..], &lists, &[root, 0]].concat())
 }
 
-/// The words of an `order` or (`pipe`): id, work with a span of children, no inputs, not tolerant.
-fn group(work: u32, id: [u32; 2], children: [u32; 2]) -> [u32; 9] {
-    [id[0], id[1], work, children[0], children[1], 0, 0, 0, 0]
+/// The words of a step: id, work and what that has, a span of inputs, tolerant.
+type StepWords = [u32; 14];
+
+/// Those of an `order` or (`pipe`) with a span of children; no inputs, not tolerant.
+fn group(work: u32, id: [u32; 2], children: [u32; 2]) -> StepWords {
+    [id[0], id[1], work, children[0], children[1], 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// Those of a step with a prepared result; no inputs, not tolerant.
+fn prepared(id: [u32; 2], status: u32, headers: [u32; 2], body: [u32; 2], args: [u32; 2]) -> StepWords {
+    let [h, b, a] = [headers, body, args];
+    [id[0], id[1], 5, status, h[0], h[1], b[0], b[1], 0, a[0], a[1], 0, 0, 0]
+}
+
+/// Steps, the indices that they have as children, and the root.
+fn tree(nodes: &[StepWords], children: &[u32], root: u32) -> Liar {
+    let count = |records: usize| u32::try_from(records).expect("few");
+    let lists = graph([8192, count(nodes.len())], [12_288, count(children.len())], [0, 0], [0, 0], root);
+    lists.bytes(4096, "abc").words(8192, &nodes.concat()).words(12_288, children)
 }
 
 /// The harness itself: an honest answer of a hand-made component passes.
@@ -129,13 +145,7 @@ fn misaligned_lists_are_refused() {
 /// Graphs that are no trees: a step in a cycle, a shared child, a child or root that is not there, a step with no parent.
 #[test]
 fn graphs_that_are_no_trees_are_refused() {
-    let ids = |liar: Liar| liar.bytes(4096, "abc");
     let (a, b, c) = ([0, 1], [1, 1], [2, 1]);
-    let tree = |nodes: &[[u32; 9]], children: &[u32], root: u32| {
-        let count = |records: usize| u32::try_from(records).expect("few");
-        let lists = graph([8192, count(nodes.len())], [12_288, count(children.len())], [0, 0], [0, 0], root);
-        ids(lists).words(8192, &nodes.concat()).words(12_288, children)
-    };
     check(&tree(&[group(0, a, [0, 1])], &[0], 0), &["a", "root"]);
     check(&tree(&[group(0, a, [0, 0]), group(0, b, [0, 1]), group(1, c, [1, 1])], &[2, 1], 0), &["cycle"]);
     check(&tree(&[group(0, a, [0, 2]), group(0, b, [0, 0])], &[1, 1], 0), &["b", "exactly one"]);
@@ -154,10 +164,27 @@ fn graphs_that_are_no_trees_are_refused() {
 #[test]
 fn deep_chain_is_refused() {
     let len: u32 = 4000;
-    let nodes: Vec<u32> =
-        (0..len).flat_map(|at| group(0, [0, 1], [at.min(len - 2), u32::from(at < len - 1)])).collect();
+    let step = |at: u32| group(0, [at * 4, 4], [at.min(len - 2), u32::from(at < len - 1)]);
+    let nodes: Vec<u32> = (0..len).flat_map(step).collect();
     let children: Vec<u32> = (1..len).collect();
-    let lists = graph([262_144, len], [524_288, len - 1], [0, 0], [0, 0], 0).pages(16);
-    let liar = lists.words(262_144, &nodes).words(524_288, &children).bytes(4096, "a");
-    check(&liar, &[]);
+    let ids: String = (0..len).map(|at| format!("{at:04}")).collect();
+    let lists = [[262_144, len], [524_288, len - 1], [0, 0], [0, 0]].concat();
+    let outcome = [&[1][..], &lists, &[0, 0]].concat();
+    let liar = answer([589_824, len * 4], &outcome).pages(16);
+    check(&liar.words(262_144, &nodes).words(524_288, &children).bytes(589_824, ids), &["64 levels"]);
+}
+
+/// What a handler prepares is looked at as closely as what it answers.
+#[test]
+fn prepared_results_that_are_none_are_refused() {
+    let a = [0, 1];
+    let step = |status, headers, body, args| tree(&[prepared(a, status, headers, body, args)], &[], 0);
+    let honest = step(201, [0, 0], [0, 3], [0, 0]);
+    let reply = node(&honest).get("liar", "/");
+    assert_eq!((reply.status, reply.text()), (201, "abc"));
+    check(&step(200, [60, 5], [0, 0], [0, 0]), &["prepared headers", "64 entries"]);
+    check(&step(200, [0, 0], [0xffff_ffff, 0xffff_ffff], [0, 0]), &["prepared body"]);
+    check(&step(200, [0, 0], [0, 0], [65, 0]), &["args"]);
+    check(&step(99, [0, 0], [0, 0], [0, 0]), &["status 99"]);
+    check(&step(200, [0, 3], [0, 0], [0, 0]), &["header"]);
 }

@@ -232,6 +232,24 @@ fn prepared_response_stands_unless_a_callee_says_otherwise() {
     assert_eq!((reply.status, reply.text()), (404, "as asked\n"));
 }
 
+/// A large result that a step has as its input thousands of times is more than the cell may have: its own request fails, before a
+/// byte is copied.
+#[test]
+fn inputs_are_bounded_by_the_memory_of_the_cell() {
+    let node = node();
+    let twice = node.get("bad", "/again?deed=big:1000&times=2").ok();
+    assert_eq!(twice.text().matches("200 xxx").count(), 2);
+    let before = node.usage();
+    for _ in 0..3 {
+        let reply = node.get("bad", "/again?deed=big:4000000&times=4000");
+        assert_eq!(reply.status, 500, "{}", reply.text());
+        assert!(reply.error().contains("past its memory limit"), "{}", reply.error());
+    }
+    let grown = node.usage().anonymous_bytes.saturating_sub(before.anonymous_bytes);
+    assert!(grown < 100 << 20, "{grown} bytes more");
+    assert_eq!(node.get("good", "/").status, 200);
+}
+
 /// In a pipe all calls are made although one fails; in an order those after it are not.
 #[test]
 fn order_stops_at_an_error_and_pipe_does_not() {

@@ -5,7 +5,7 @@ use crate::letters;
 /// The longest body that fits a message.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Room behind the letters for the response's headers, so that they are added without moving the body.
+/// Room behind the letters for the response's headers, so that they are added without moving a body that is the answer.
 const HEADERS_BYTES: usize = 128;
 
 /// What a body is made of.
@@ -21,8 +21,8 @@ pub(crate) enum ResponseBody {
     Fixed(String),
 }
 
-/// The longest bodies that are made before it is known whether they are needed: their mean length in thousands of bytes, and that of
-/// a fixed one in bytes.
+/// Bodies up to here are made before it is known whether they are needed: of drawn lengths the mean, in thousands of bytes, and
+/// of a fixed one the bytes.
 const SMALL_MEAN: f64 = 64.0;
 const SMALL_BYTES: usize = 64_000;
 

@@ -7,7 +7,8 @@
 //! | `/steps?deed=..&deed=..` | these deeds in internal steps that run at the same time |
 //! | `/order?url=..&url=..`, `/pipe?url=..&url=..` | calls with the method and body of the request |
 //! | the same with `&tolerant` | a line for each call: status and body, or status and error |
-//! | the same with `&prepared=..` too | that text with status 201 and a header, prepared; these lines if a call has not plainly 200 |
+//! | the same with `&prepared=..`, tolerant or not | that text with status 201 and a header, prepared; these lines if a call has not plainly 200 |
+//! | `/again?deed=..&times=..` | the deed in a step, then a line for each time that its result is an input of the next |
 //! | `/self` | a call of itself, without end |
 //! | `/bad-graph/<kind>` | a [graph that breaks a rule](bad_graph) |
 //! | `/echo`, `/echo-bytes` | the body, passed on by name, or copied through the cell |
@@ -53,11 +54,17 @@ mod unruly {
             }),
             "order" => {
                 let calls = calls(&request, ctx);
-                gather_if_tolerant(&request, ctx, calls);
+                gather_if_asked(&request, ctx, calls);
             }
             "pipe" => {
                 let calls = ctx.parallel(|ctx| calls(&request, ctx));
-                gather_if_tolerant(&request, ctx, calls);
+                gather_if_asked(&request, ctx, calls);
+            }
+            "again" => {
+                let deed = request.query_param("deed").unwrap_or("nothing".into());
+                let times = request.query_param("times").and_then(|times| times.parse().ok()).unwrap_or(1);
+                let result = ctx.run_internal(guilty_step, Args(deed), []);
+                ctx.run_internal(gather, (), std::iter::repeat_n(result, times));
             }
             "self" => put(ctx, Step::call(Call::get(format!("http://{}/self", config::service())))),
             "bad-graph" => bad_graph(what, ctx),
@@ -85,7 +92,7 @@ mod unruly {
         results.into_iter().map(line).collect()
     }
 
-    fn gather_if_tolerant(request: &Request, ctx: &mut Context, calls: Vec<StepRef>) {
+    fn gather_if_asked(request: &Request, ctx: &mut Context, calls: Vec<StepRef>) {
         let gather = Step::internal(gather).inputs(calls);
         if let Some(text) = request.query_param("prepared") {
             let ready = Response::text(text.into_owned()).with_status(201).header("x-prepared", "yes");

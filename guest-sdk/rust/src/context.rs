@@ -87,9 +87,9 @@ impl Context {
         args: impl IntoArgs,
         inputs: impl IntoIterator<Item = StepRef>,
     ) -> StepRef {
-        let invocation = Invocation { wanted, function, args: args.into_args(), prepared: None };
+        let invocation = Invocation { wanted, function, args: args.into_args() };
         let inputs = inputs.into_iter().map(Earlier::Ref);
-        self.plan.invoke(self.functions, &Label::default(), invocation, inputs)
+        self.plan.invoke(self.functions, &Label::default(), invocation, None, inputs)
     }
 
     /// Then runs a step that has an id, or is tolerant, or is a whole part of a graph.

@@ -8,7 +8,7 @@ use crate::context::StepRef;
 use crate::function::{Functions, Named, Wanted};
 use crate::parameter::IntoArgs;
 use crate::plan::{Group, Invocation, Label, Plan};
-use crate::response::IntoResponse;
+use crate::response::{IntoResponse, Response};
 
 /// Groups inside groups that are written; the runtime takes no more either.
 const DEPTH_MAX: u32 = 64;
@@ -29,6 +29,7 @@ pub fn pipe(steps: impl IntoIterator<Item = Step>) -> Step {
 pub struct Step {
     label: Label,
     work: Work,
+    prepared: Option<Response>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ enum Work {
 
 impl Step {
     fn new(work: Work) -> Self {
-        Self { label: Label::default(), work }
+        Self { label: Label::default(), work, prepared: None }
     }
 
     /// Calls another service.
@@ -67,7 +68,7 @@ impl Step {
 
     fn invoke<F: 'static>(wanted: Wanted, function: &F) -> Self {
         let function = Named::of(function);
-        Self::new(Work::Invoke(Invocation { wanted, function, args: Ok(None), prepared: None }, Vec::new()))
+        Self::new(Work::Invoke(Invocation { wanted, function, args: Ok(None) }, Vec::new()))
     }
 
     /// Of a function: its arguments.
@@ -95,7 +96,8 @@ impl Step {
 
     /// Of a function marked `#[step]`: its result if each input is an answer 200 that is no error, also if it has no
     /// inputs. The cell is not called for it then, which saves the time of a call; the function is run if any input is anything
-    /// else. The response is kept until the step comes up: prepare small ones.
+    /// else, another success too, so it has to know the answer for all of them. Whatever its status, a prepared response is no error. It
+    /// is kept until the step comes up: prepare small ones.
     ///
     /// ```
     /// # use cellmesh_guest::prelude::*;
@@ -105,25 +107,27 @@ impl Step {
     /// #[handler]
     /// fn buy(ctx: &mut Context) {
     ///     let sold = ctx.step(Step::call(Call::post("http://stock/7/sell")).tolerant());
-    ///     ctx.step(Step::internal(refuse).inputs([sold]).prepared(Response::text("It is yours.")));
+    ///     ctx.step(Step::internal(tell).inputs([sold]).prepared(YOURS));
     /// }
     ///
+    /// const YOURS: &str = "It is yours.";
+    ///
     /// #[step]
-    /// fn refuse(sold: StepResult) -> Response {
-    ///     Response::error(409, format!("sold out ({})", sold.status()))
+    /// fn tell(sold: StepResult) -> Response {
+    ///     match sold.is_failed() {
+    ///         false => Response::text(YOURS),
+    ///         true => Response::error(409, format!("sold out ({})", sold.status())),
+    ///     }
     /// }
     /// # }
     /// # fn main() {
     /// # let answer = cellmesh_guest::testing::outline::<shop::ThisCell>(Request::get("/"));
-    /// # assert!(answer.contains("refuse#1: step refuse(call#0) unless prepared 200 It is yours."), "{answer}");
+    /// # assert!(answer.contains("tell#1: step tell(call#0) unless prepared 200 It is yours."), "{answer}");
     /// # }
     /// ```
     #[must_use]
     pub fn prepared(mut self, response: impl IntoResponse) -> Self {
-        match &mut self.work {
-            Work::Invoke(invocation, _) => invocation.prepared = Some(response.into_response()),
-            Work::Group(..) | Work::Call(_) | Work::Calls(_) => {}
-        }
+        self.prepared = Some(response.into_response());
         self
     }
 
@@ -148,6 +152,13 @@ impl Step {
             return StepRef(0);
         }
         match self.work {
+            Work::Invoke(invocation, inputs) => {
+                plan.invoke(functions, &self.label, invocation, self.prepared, inputs.into_iter())
+            }
+            Work::Group(..) | Work::Call(_) | Work::Calls(_) if self.prepared.is_some() => {
+                plan.refuse("a call or a group has a prepared response: only a step that runs a function can have one".into());
+                StepRef(0)
+            }
             Work::Group(group, steps) => {
                 let start = plan.open();
                 for step in steps {
@@ -157,9 +168,6 @@ impl Step {
             }
             Work::Call(call) => plan.calls(&self.label, [call]),
             Work::Calls(calls) => plan.calls(&self.label, calls),
-            Work::Invoke(invocation, inputs) => {
-                plan.invoke(functions, &self.label, invocation, inputs.into_iter())
-            }
         }
     }
 }

@@ -104,8 +104,8 @@
 //! | `()` | an empty body with status 200 |
 //! | `Err(e)` | an error with status 500 and the text of `e` |
 //!
-//! Where the last step would only look whether a call failed, the handler can give it the response that it comes to if none did:
-//! [`Step::prepared`]. The cell is not called again for it then.
+//! Where the last step would only look whether a call failed, the handler can give it the response that it comes to if all of them
+//! answered 200: [`Step::prepared`]. The cell is not called again for it then.
 //!
 //! | a handler returns | then |
 //! |---|---|

@@ -51,8 +51,6 @@ pub(crate) struct Invocation {
     pub(crate) wanted: Wanted,
     pub(crate) function: Named,
     pub(crate) args: Result<Option<Vec<u8>>, String>,
-    /// Of a step: its result if all inputs are plain.
-    pub(crate) prepared: Option<Response>,
 }
 
 /// Room that a graph begins with: enough for a few calls, so that the lists of most graphs are allocated
@@ -104,15 +102,16 @@ impl Plan {
         Ok(())
     }
 
-    /// A step that runs a function of this cell.
+    /// A step that runs a function of this cell, unless `prepared` stands.
     pub(crate) fn invoke(
         &mut self,
         functions: Functions,
         label: &Label,
         invocation: Invocation,
+        prepared: Option<Response>,
         inputs: impl Iterator<Item = Earlier>,
     ) -> StepRef {
-        self.try_invoke(functions, label, invocation, inputs).unwrap_or_else(|problem| {
+        self.try_invoke(functions, label, invocation, prepared, inputs).unwrap_or_else(|problem| {
             self.refuse(problem);
             self.leaf("step", label, wit::Work::Order(NOTHING), NOTHING)
         })
@@ -123,6 +122,7 @@ impl Plan {
         functions: Functions,
         label: &Label,
         invocation: Invocation,
+        prepared: Option<Response>,
         inputs: impl Iterator<Item = Earlier>,
     ) -> Result<StepRef, String> {
         let args = invocation.args?;
@@ -131,9 +131,12 @@ impl Plan {
         let inputs = self.inputs_of(function, inputs)?;
         let args = self.arena.push(&args.unwrap_or_default());
         let call = wit::FunctionCall { function: number, args };
-        let work = match (invocation.wanted, invocation.prepared) {
+        let work = match (invocation.wanted, prepared) {
             (Wanted::Step, None) => wit::Work::Internal(call),
-            (Wanted::Step, Some(response)) => wit::Work::Prepared(self.prepared(response, call)?),
+            (Wanted::Step, Some(response)) => {
+                let prepared = self.prepared(response, call);
+                wit::Work::Prepared(prepared.map_err(|why| format!("step `{}`: {why}", function.name()))?)
+            }
             (Wanted::Builder, None) => wit::Work::Builder(call),
             (Wanted::Builder, Some(_)) => {
                 return Err(format!(

@@ -54,7 +54,7 @@ pub fn set_service(name: &str) {
 ///   pipe#2: pipe
 ///     call#0: GET http://users/7
 ///     call#1, tolerant: GET http://carts/7
-///   render#3: step render(call#0, call#1 without body) {"vat":19}
+///   render#3: step render(call#0, call#1 without body) {"vat":19} unless prepared 200 nothing new
 /// responds with call#0
 /// ```
 pub fn outline<C: Cell>(request: Request) -> String {
@@ -182,8 +182,8 @@ impl Outline<'_> {
             wit::Work::Internal(call) => format!("{head}: step {}\n", self.function(call, node.inputs)),
             wit::Work::Prepared(prepared) => {
                 let otherwise = self.function(&prepared.otherwise, node.inputs);
-                let body = self.text(prepared.body);
-                format!("{head}: step {otherwise} unless prepared {} {body}\n", prepared.status)
+                let result = format!("{} {}", prepared.status, self.text(prepared.body));
+                format!("{head}: step {otherwise} unless prepared {}\n", result.trim_end())
             }
         }
     }

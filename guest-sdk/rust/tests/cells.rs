@@ -253,6 +253,7 @@ handlers! {
         ctx.respond_with(seen);
     }
     prepared_builder(ctx: &mut Context) -> () { ctx.step(Step::built(calls).prepared("x")); }
+    prepared_call(ctx: &mut Context) -> () { ctx.step(Step::call(Call::get("http://a/")).prepared("x")); }
     prepared_elsewhere(ctx: &mut Context) -> () {
         ctx.step(Step::internal(twice).args(Args(1)).prepared(Response::new(200).body(Body::of_request())));
     }
@@ -270,7 +271,7 @@ fn responses_can_be_prepared() {
 order#3: order
   call#0: GET http://a/
   at_least_one#1: step at_least_one(call#0 without body) unless prepared 200 done
-  last: step twice() 4 unless prepared 204 
+  last: step twice() 4 unless prepared 204
 responds with at_least_one#1
 ";
     assert_eq!(prepared::answer(), expected);
@@ -304,8 +305,9 @@ fn mistakes_are_said() {
     check(response_and_steps::answer(), "returned a response, but also put 1 steps into its context");
     check(graph_and_steps::answer(), "returned a graph, but also put 1 steps into its context: use one");
     check(prepared_builder::answer(), "`calls` is a builder: only a step can have a prepared response");
-    check(prepared_elsewhere::answer(), "a prepared response has its body itself");
-    check(prepared_badly::answer(), "header \\\"x\\\"");
+    check(prepared_elsewhere::answer(), "step `twice`: a prepared response has its body itself");
+    check(prepared_call::answer(), "only a step that runs a function can have one");
+    check(prepared_badly::answer(), "step `twice`: header \\\"x\\\"");
     check(reserved_id::answer(), "`#` is kept");
     check(bad_header::answer(), "call of http://a/: header \\\"x\\\"");
 }

@@ -61,7 +61,7 @@ pub(super) fn built(built: wit::BuiltRequests) -> Result<Result<graph::BuiltRequ
 
 /// The arena, the arguments' span and the input records of a step.
 pub(super) fn step_inputs(step: &StepCall) -> (Vec<u8>, wit::Span, Vec<wit::StepInput>) {
-    let mut arena = Vec::with_capacity(step.args.len() + step.inputs.iter().map(input_len).sum::<usize>());
+    let mut arena = Vec::with_capacity(inputs_len(step));
     let args = push(&mut arena, &step.args);
     let inputs = step
         .inputs
@@ -76,6 +76,11 @@ pub(super) fn step_inputs(step: &StepCall) -> (Vec<u8>, wit::Span, Vec<wit::Step
         })
         .collect();
     (arena, args, inputs)
+}
+
+/// Bytes of the arena that [`step_inputs`] makes.
+pub(super) fn inputs_len(step: &StepCall) -> usize {
+    step.inputs.iter().map(input_len).fold(step.args.len(), usize::saturating_add)
 }
 
 fn input_len(input: &super::StepInput) -> usize {

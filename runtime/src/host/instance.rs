@@ -293,6 +293,12 @@ impl Instance {
 }
 
 impl Parts {
+    /// What a step is given has to fit the memory of the cell, and a span. An input may be named many times, so its inputs can have
+    /// more than any message.
+    fn inputs_bytes_max(&self) -> usize {
+        self.cell.setup().limits.memory_bytes_max.min(u32::MAX as usize)
+    }
+
     async fn run(&mut self, call: &GuestCall) -> wasmtime::Result<Result<GuestReturn, CellFault>> {
         let handler = self.exports.cellmesh_cell_handler();
         match call {
@@ -300,6 +306,11 @@ impl Parts {
                 let request = convert::request(arena, *method_len, *target_len, *headers_len);
                 let answer = handler.call_handle(&mut self.store, request, arena).await?;
                 Ok(convert::decision(answer).map(GuestReturn::Handled))
+            }
+            GuestCall::RunStep(step) | GuestCall::BuildRequests(step)
+                if convert::inputs_len(step) > self.inputs_bytes_max() =>
+            {
+                Ok(Err(CellFault::Memory { memory_bytes_max: self.cell.setup().limits.memory_bytes_max }))
             }
             GuestCall::RunStep(step) => {
                 let (arena, args, inputs) = convert::step_inputs(step);

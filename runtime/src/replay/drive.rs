@@ -32,12 +32,15 @@ pub(super) async fn again(cell: &Cell, recording: &Recording) -> anyhow::Result<
             answers.entry(step.clone()).or_default().push_back(result);
         }
     }
-    let mut replay = Replay { cell, message, answers, steps: Vec::new() };
+    let mut replay = Replay { cell, message, answers, steps: Vec::new(), bytes_left: COURSE_BYTES_MAX };
     let (plan, response) = replay.handle().await?;
     let response = reply::finish(response, &replay.message).unwrap_or_else(|fault| reply::broken(&fault));
     let response = Message::of_response(&response);
     Ok(Course { plan, steps: replay.steps, response })
 }
+
+/// Most bytes of bodies that are noted while a request is run again: steps may share one body thousands of times.
+const COURSE_BYTES_MAX: usize = 256 << 20;
 
 struct Replay<'c> {
     cell: &'c Cell,
@@ -45,6 +48,8 @@ struct Replay<'c> {
     /// By their steps, in their order.
     answers: HashMap<String, VecDeque<StepResult>>,
     steps: Vec<StepCourse>,
+    /// Of [`COURSE_BYTES_MAX`].
+    bytes_left: usize,
 }
 
 impl Replay<'_> {
@@ -79,6 +84,7 @@ impl Replay<'_> {
                     self.run_step(&mut engine, step, call).await?;
                 }
                 Action::Prepared { step, result } => {
+                    self.pay(result.body.len())?;
                     self.note(&engine, step, StepDeed::Returned(Message::of_result(&result)));
                     engine.on_result(step, result)?;
                 }
@@ -112,6 +118,7 @@ impl Replay<'_> {
             }
             Err(fault) => return self.fail(engine, step, &fault),
         };
+        self.pay(result.body.len())?;
         self.note(engine, step, StepDeed::Returned(Message::of_result(&result)));
         Ok(engine.on_result(step, result)?)
     }
@@ -126,6 +133,7 @@ impl Replay<'_> {
                 }
                 Err(fault) => return self.fail(engine, step, &fault),
             };
+        self.pay(built.as_ref().map_or(0, |built| built.arena.len()))?;
         let deed = match &built {
             Ok(built) => StepDeed::Built(Message::of_built(built)),
             Err(why) => StepDeed::Refused(why.to_string()),
@@ -146,6 +154,7 @@ impl Replay<'_> {
             OutgoingBody::Bytes(body) => body,
             OutgoingBody::OfRequest => self.message.body.clone(),
         };
+        self.pay(body.len())?;
         let sent = Sent { method: request.method, url: request.url, headers: request.headers, body };
         self.note(engine, step, StepDeed::Sent(Message::of_sent(&sent)));
         let recorded = self.answers.get_mut(engine.step_id(step)).and_then(VecDeque::pop_front);
@@ -153,6 +162,15 @@ impl Replay<'_> {
         let answer = recorded.unwrap_or_else(nothing);
         self.note(engine, step, StepDeed::Answered(Message::of_result(&answer)));
         Ok(engine.on_answer(step, answer)?)
+    }
+
+    /// Counts what is about to be noted.
+    fn pay(&mut self, bytes: usize) -> anyhow::Result<()> {
+        let left = self.bytes_left.checked_sub(bytes);
+        self.bytes_left = left.with_context(|| {
+            format!("what the steps come to has more than {COURSE_BYTES_MAX} bytes: too much to compare")
+        })?;
+        Ok(())
     }
 
     fn note(&mut self, engine: &Engine, step: StepIndex, deed: StepDeed) {

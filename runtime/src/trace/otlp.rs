@@ -256,6 +256,24 @@ fn nanos(since_1970: Duration) -> String {
 mod tests {
     use super::*;
 
+    /// A prepared step says so, and has no times of a call.
+    #[test]
+    fn prepared_step_is_named_so() {
+        let span = SpanRecord {
+            id: 1,
+            kind: SpanKind::Prepared,
+            step: Some("finish".into()),
+            target: None,
+            start: Duration::from_millis(3),
+            took: Duration::ZERO,
+            queue_and_run: None,
+            status: 200,
+            error: None,
+        };
+        assert_eq!(name(&span), "finish (prepared)");
+        assert_eq!(name(&SpanRecord { kind: SpanKind::Internal, ..span }), "finish");
+    }
+
     /// Each name is there once, whatever the environment says, and the service is told.
     #[test]
     fn names_of_a_resource_are_there_once() {

@@ -207,7 +207,7 @@ pub struct StepShape {
     pub inputs: Vec<Box<str>>,
     /// Whether its error stays its own.
     pub tolerant: bool,
-    /// The number of the function that it runs.
+    /// The number of the function that it runs, or may run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<u32>,
     /// What that is given; only where all of a request is recorded.

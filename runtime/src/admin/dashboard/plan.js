@@ -78,6 +78,8 @@ function node(step, spans, children, named, responds) {
     isFailed: failed !== undefined || (isGroup && children.some((child) => child.isFailed && !child.tolerant)),
     error: failed?.error ?? (failed ? `status ${failed.status}` : null),
     ran: spans.length > 0,
+    // A prepared step whose function was run all the same.
+    wasCalled: spans.some((span) => span.kind === "internal"),
     seconds: spans.reduce((sum, span) => sum + span.duration_seconds, 0),
   };
 }
@@ -88,7 +90,8 @@ function workOf(step) {
     const hosts = [...new Set((step.requests ?? []).map((request) => hostOf(request.url)))];
     return hosts.length > 0 ? `calls ${hosts.join(", ")}` : "calls";
   }
-  return step.kind === "internal" ? "step" : step.kind;
+  const isStep = step.kind === "internal" || (step.kind === "prepared" && step.wasCalled);
+  return isStep ? "step" : step.kind;
 }
 
 function hostOf(url) {

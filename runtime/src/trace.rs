@@ -39,7 +39,7 @@ pub use record::{
     TimeSpent, Why,
 };
 pub use recorder::{Ended, Kept, Recorder, RecorderParts};
-pub(crate) use recording::Sent;
+pub(crate) use recording::{Sent, len_of_built, len_of_plan};
 pub use recording::{Course, FORM, Message, Recording, StepCourse, StepDeed};
 pub use resource::Resource;
 pub use sampler::Sampler;

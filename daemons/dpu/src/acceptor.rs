@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::config::DpuConfig;
 use crate::dpu::Dpu;
+use crate::ebb::Ebb;
 use crate::ingress::serve;
 use crate::tls::{Terms, Tls};
 
@@ -306,13 +307,16 @@ impl LaneIntake {
     pub fn serve(mut self, dpu: Dpu) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {
             self.turned_away.take().into_iter().for_each(|counts| dpu.tell_turned_away(counts));
+            let ebb = Ebb::default();
             while let Some(Accepted { stream, client, tls, counted }) = self.accepted.recv().await {
                 match TcpStream::from_std(stream) {
                     Ok(tcp) => {
                         let connection = serve(dpu.clone(), tcp, client, tls);
+                        let ebb = ebb.clone();
                         tokio::task::spawn_local(async move {
                             connection.await;
                             drop(counted);
+                            ebb.connection_ended();
                         });
                     }
                     Err(error) => tracing::warn!(%error, "a connection could not be taken up"),

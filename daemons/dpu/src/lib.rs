@@ -48,6 +48,7 @@ pub mod units;
 mod acceptor;
 mod bridge;
 mod dpu;
+mod ebb;
 mod faults;
 mod files;
 mod forward;

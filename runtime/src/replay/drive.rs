@@ -15,7 +15,9 @@ use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 
 use super::compare::shown;
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, StepCall};
-use crate::trace::{Course, Message, PlanShape, Recording, Sent, StepCourse, StepDeed};
+use crate::trace::{
+    Course, Message, PlanShape, Recording, Sent, StepCourse, StepDeed, len_of_built, len_of_plan,
+};
 use crate::worker::{handle_call, reply, resolve, step_call};
 
 /// What the cell does with the recorded request now.
@@ -39,7 +41,7 @@ pub(super) async fn again(cell: &Cell, recording: &Recording) -> anyhow::Result<
     Ok(Course { plan, steps: replay.steps, response })
 }
 
-/// Most bytes of bodies that are noted while a request is run again: steps may share one body thousands of times.
+/// Most bytes of arguments and bodies that are noted while a request is run again: steps may share one body thousands of times.
 const COURSE_BYTES_MAX: usize = 256 << 20;
 
 struct Replay<'c> {
@@ -75,6 +77,7 @@ impl Replay<'_> {
                 return Ok((None, reply::error(500, "bad-graph", &format!("bad graph: {error}"), None)));
             }
         };
+        self.pay(len_of_plan(plan.plan()))?;
         let shape = PlanShape::whole(plan.plan());
         let mut engine = Engine::start(plan);
         while let Some(action) = engine.next_action() {
@@ -133,7 +136,7 @@ impl Replay<'_> {
                 }
                 Err(fault) => return self.fail(engine, step, &fault),
             };
-        self.pay(built.as_ref().map_or(0, |built| built.arena.len()))?;
+        self.pay(built.as_ref().map_or(0, len_of_built))?;
         let deed = match &built {
             Ok(built) => StepDeed::Built(Message::of_built(built)),
             Err(why) => StepDeed::Refused(why.to_string()),
@@ -168,7 +171,7 @@ impl Replay<'_> {
     fn pay(&mut self, bytes: usize) -> anyhow::Result<()> {
         let left = self.bytes_left.checked_sub(bytes);
         self.bytes_left = left.with_context(|| {
-            format!("what the steps come to has more than {COURSE_BYTES_MAX} bytes: too much to compare")
+            format!("the graph and what its steps come to have more than {COURSE_BYTES_MAX} bytes: too much to compare")
         })?;
         Ok(())
     }

@@ -137,12 +137,7 @@ impl Tape {
     }
 
     pub(super) fn built(&mut self, step: StepIndex, built: &Result<BuiltRequests, Box<str>>) {
-        let span = |span: cellmesh_graph::Span| span.len as usize;
-        let of_request = |request: &cellmesh_graph::EgressRequest| {
-            let body = if let BodySource::Bytes(body) = request.body { span(body) } else { 0 };
-            size_of::<Sent>() + span(request.method) + span(request.url) + span(request.headers) + body
-        };
-        let len = built.as_ref().map_or(0, |built| built.requests.iter().map(of_request).sum());
+        let len = built.as_ref().map_or(0, len_of_built);
         self.put(step, len, || Deed::Built(built.as_ref().map(requests_of).map_err(Clone::clone)));
     }
 
@@ -187,7 +182,7 @@ impl Tape {
 }
 
 /// About the bytes that [`PlanShape::whole`] has: spans of a plan may overlap, so these are more than its arena's.
-fn len_of_plan(plan: &Plan) -> usize {
+pub(crate) fn len_of_plan(plan: &Plan) -> usize {
     let steps = plan.nodes.iter().map(|node| {
         let args = node.work.function().map_or(0, |call| call.args.len as usize);
         size_of::<StepShape>() + node.id.len as usize + args
@@ -196,6 +191,16 @@ fn len_of_plan(plan: &Plan) -> usize {
     let mentions = (plan.children.len() + plan.inputs.len()) * 32;
     let requests = plan.requests.iter().map(|request| (request.method.len + request.url.len) as usize);
     steps.sum::<usize>() + mentions + requests.sum::<usize>()
+}
+
+/// About the bytes of requests that a builder made; spans of these may overlap, too.
+pub(crate) fn len_of_built(built: &BuiltRequests) -> usize {
+    let span = |span: cellmesh_graph::Span| span.len as usize;
+    let of_request = |request: &cellmesh_graph::EgressRequest| {
+        let body = if let BodySource::Bytes(body) = request.body { span(body) } else { 0 };
+        size_of::<Sent>() + span(request.method) + span(request.url) + span(request.headers) + body
+    };
+    built.requests.iter().map(of_request).sum()
 }
 
 fn len_of(result: &StepResult) -> usize {

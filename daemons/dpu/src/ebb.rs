@@ -1,0 +1,84 @@
+//! Gives back to the system what a wave of connections has left, once it has ebbed.
+//!
+//! - An allocator returns memory while it is asked for some (mimalloc: what has been empty for some looks at it, each of them one of a
+//!   hundred requests that are not small). A lane that nobody asks any more would keep what thousands of connections had.
+//! - So a lane that has lost many asks for a little, some times, and then no more: a lane without clients sleeps.
+
+use std::cell::Cell;
+use std::hint::black_box;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// It is worth it when so many connections have ended.
+const WAVE: u32 = 256;
+/// Between two sweeps.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Sweeps after the last connection of the wave. mimalloc keeps what is empty for a second before it goes.
+const SWEEPS: u32 = 5;
+/// Allocations of a sweep, and bytes of each: more than mimalloc calls small.
+const ALLOCATIONS: usize = 2000;
+const BYTES: usize = 2048;
+
+/// Of one lane. A cheap handle, for one thread.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ebb(Rc<Ended>);
+
+#[derive(Debug, Default)]
+struct Ended {
+    /// Since it was last looked at.
+    connections: Cell<u32>,
+    is_sweeping: Cell<bool>,
+}
+
+impl Ebb {
+    /// A connection of this lane has ended. To be called on its tasks.
+    pub(crate) fn connection_ended(&self) {
+        let ended = self.0.connections.get().saturating_add(1);
+        self.0.connections.set(ended);
+        if ended >= WAVE && !self.0.is_sweeping.replace(true) {
+            tokio::task::spawn_local(self.clone().sweeps());
+        }
+    }
+
+    async fn sweeps(self) {
+        let mut quiet = 0;
+        while quiet < SWEEPS {
+            tokio::time::sleep(PAUSE).await;
+            quiet = if self.0.connections.take() == 0 { quiet + 1 } else { 0 };
+            sweep();
+        }
+        self.0.is_sweeping.set(false);
+    }
+}
+
+/// cost: some 100 us.
+fn sweep() {
+    for _ in 0..ALLOCATIONS {
+        drop(black_box(Vec::<u8>::with_capacity(BYTES)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Few connections start nothing; a wave starts one round of sweeps, which ends when it has ebbed.
+    #[tokio::test(start_paused = true)]
+    async fn sweeps_end_with_the_wave() {
+        let ebb = Ebb::default();
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                (1..WAVE).for_each(|_| ebb.connection_ended());
+                assert!(!ebb.0.is_sweeping.get());
+                ebb.connection_ended();
+                assert!(ebb.0.is_sweeping.get());
+                tokio::time::sleep(PAUSE * SWEEPS).await;
+                ebb.connection_ended();
+                tokio::time::sleep(PAUSE * SWEEPS).await;
+                assert!(ebb.0.is_sweeping.get(), "one more has ended meanwhile");
+                tokio::time::sleep(PAUSE * 2).await;
+                assert!(!ebb.0.is_sweeping.get());
+            })
+            .await;
+    }
+}

@@ -39,8 +39,8 @@ pub use record::{
     TimeSpent, Why,
 };
 pub use recorder::{Ended, Kept, Recorder, RecorderParts};
-pub(crate) use recording::{Sent, len_of_built, len_of_plan};
 pub use recording::{Course, FORM, Message, Recording, StepCourse, StepDeed};
+pub(crate) use recording::{Sent, len_of_built, len_of_plan};
 pub use resource::Resource;
 pub use sampler::Sampler;
 pub use settings::{Otlp, TraceConfig, TraceSettings};

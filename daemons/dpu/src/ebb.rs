@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// It is worth it when so many connections have ended.
 const WAVE: u32 = 256;
-/// Between two sweeps.
+/// Between two sweeps of a lane.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Sweeps after the last connection of the wave. mimalloc keeps what is empty for a second before it goes.
 const SWEEPS: u32 = 5;
@@ -20,8 +20,12 @@ const ALLOCATIONS: usize = 2000;
 const BYTES: usize = 2048;
 
 /// Of one lane. A cheap handle, for one thread.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Ebb(Rc<Ended>);
+#[derive(Debug, Clone)]
+pub(crate) struct Ebb {
+    /// Between two sweeps.
+    pause: Duration,
+    ended: Rc<Ended>,
+}
 
 #[derive(Debug, Default)]
 struct Ended {
@@ -30,12 +34,22 @@ struct Ended {
     is_sweeping: Cell<bool>,
 }
 
+impl Default for Ebb {
+    fn default() -> Self {
+        Self::new(PAUSE)
+    }
+}
+
 impl Ebb {
+    fn new(pause: Duration) -> Self {
+        Self { pause, ended: Rc::default() }
+    }
+
     /// A connection of this lane has ended. To be called on its tasks.
     pub(crate) fn connection_ended(&self) {
-        let ended = self.0.connections.get().saturating_add(1);
-        self.0.connections.set(ended);
-        if ended >= WAVE && !self.0.is_sweeping.replace(true) {
+        let ended = self.ended.connections.get().saturating_add(1);
+        self.ended.connections.set(ended);
+        if ended >= WAVE && !self.ended.is_sweeping.replace(true) {
             tokio::task::spawn_local(self.clone().sweeps());
         }
     }
@@ -43,11 +57,11 @@ impl Ebb {
     async fn sweeps(self) {
         let mut quiet = 0;
         while quiet < SWEEPS {
-            tokio::time::sleep(PAUSE).await;
-            quiet = if self.0.connections.take() == 0 { quiet + 1 } else { 0 };
+            tokio::time::sleep(self.pause).await;
+            quiet = if self.ended.connections.take() == 0 { quiet + 1 } else { 0 };
             sweep();
         }
-        self.0.is_sweeping.set(false);
+        self.ended.is_sweeping.set(false);
     }
 }
 
@@ -62,22 +76,27 @@ fn sweep() {
 mod tests {
     use super::*;
 
-    /// Few connections start nothing; a wave starts one round of sweeps, which ends when it has ebbed.
-    #[tokio::test(start_paused = true)]
+    /// Few connections start nothing; a wave starts one round of sweeps, which ends when it has ebbed, and the next wave another.
+    #[tokio::test]
     async fn sweeps_end_with_the_wave() {
-        let ebb = Ebb::default();
+        let ebb = Ebb::new(Duration::from_millis(1));
+        let is_over = || async {
+            while ebb.ended.is_sweeping.get() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
         tokio::task::LocalSet::new()
             .run_until(async {
-                (1..WAVE).for_each(|_| ebb.connection_ended());
-                assert!(!ebb.0.is_sweeping.get());
-                ebb.connection_ended();
-                assert!(ebb.0.is_sweeping.get());
-                tokio::time::sleep(PAUSE * SWEEPS).await;
-                ebb.connection_ended();
-                tokio::time::sleep(PAUSE * SWEEPS).await;
-                assert!(ebb.0.is_sweeping.get(), "one more has ended meanwhile");
-                tokio::time::sleep(PAUSE * 2).await;
-                assert!(!ebb.0.is_sweeping.get());
+                for _ in 0..2 {
+                    (1..WAVE).for_each(|_| ebb.connection_ended());
+                    assert!(!ebb.ended.is_sweeping.get());
+                    (0..WAVE).for_each(|_| ebb.connection_ended());
+                    assert!(ebb.ended.is_sweeping.get());
+                    assert_eq!(Rc::strong_count(&ebb.ended), 2, "one round");
+                    tokio::time::timeout(Duration::from_secs(30), is_over()).await.expect("an end");
+                    assert_eq!(ebb.ended.connections.get(), 0);
+                    assert_eq!(Rc::strong_count(&ebb.ended), 1);
+                }
             })
             .await;
     }

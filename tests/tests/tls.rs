@@ -21,6 +21,7 @@ fn app(ca: &Ca, identity: &Identity, tls: &str, rest: &str) -> Run {
         [[cell]]
         component = "{{cells}}/unruly.wasm"
         services = ["s0", "s1"]
+        handler_timeout = "10s"
         "#
     );
     let run = Run::app(&toml).with_file("tls.crt", identity.certificate_pem());

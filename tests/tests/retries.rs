@@ -239,6 +239,27 @@ fn lanes_share_a_circuit() {
     assert_eq!([mesh.count("circuit_open"), mesh.count("circuit_openings_total")], [1, 1]);
 }
 
+/// Lanes pay from one budget: with one for each there were three times as many retries.
+#[test]
+fn lanes_share_a_budget() {
+    let upstream = Upstream::start(|_: &str, _: &[u8], stream: &mut TcpStream| reply(stream, 503, "", b"no"));
+    let policy =
+        "retry = { budget_ratio = 0, budget_per_second_min = 1, backoff = \"1ms\", backoff_max = \"1ms\" }";
+    let mesh = Mesh::start_lanes(3, policy, upstream);
+    // Connections that are open are spread over the lanes.
+    let mut wires = [(); 6].map(|()| mesh.node.connect());
+    for _ in 0..8 {
+        for wire in &mut wires {
+            wire.ask("GET", "back", &mesh.by_back("/"));
+            assert_eq!(wire.reply().status, 503);
+        }
+    }
+    let retries = mesh.count("policy_retries_total");
+    // Ten for each ten seconds, of which there are two if the machine stands still.
+    assert!((10..=20).contains(&retries), "{retries} retries of 48 requests");
+    assert_eq!(mesh.heard(), 48 + retries);
+}
+
 /// Of the addresses of `back`, which is not on this node, those that fail are left out for `ejection`.
 fn back_elsewhere(addresses: &[SocketAddr], ejection: &str) -> (Node, SocketAddr) {
     let admin = nobody();

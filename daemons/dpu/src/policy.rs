@@ -39,7 +39,6 @@ use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use serde::Deserialize;
 
 use self::breaker::BreakerPolicy;
-use self::circuit::Circuit;
 pub use self::headers::HeaderRules;
 use self::hedge::HedgePolicy;
 use self::in_flight::{InFlight, Place};
@@ -94,7 +93,7 @@ pub struct ServicePolicy {
 pub struct NodeCounts {
     in_flight: InFlight,
     bucket: Bucket,
-    circuit: Circuit,
+    tries: tries::Shared,
 }
 
 impl PartialEq for NodeCounts {
@@ -321,7 +320,7 @@ impl Policy {
         }
         let is_same = Tries::go_by_the_same(old, &settings);
         if is_same {
-            settings.counts.circuit = old.counts.circuit.clone();
+            settings.counts.tries = old.counts.tries.clone();
         }
         let tries = if is_same { self.tries.clone() } else { Self::tries_of(&settings) };
         let split = Split::new(&settings.split, routes);

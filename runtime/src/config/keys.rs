@@ -263,7 +263,7 @@ pub(super) const ALL: &[Section] = &[
     Section { path: "service.NAME.retry", keys: &[
         key("retries_max", Count, Is("1"), From("1", "10"), "Tries of one request after the first."),
         key("on", List, Is("[\"no-worker\", \"overloaded\", \"connect\", \"worker-lost\", \"timeout\", \"reset\", 502, 503, 504]"), Words("these names, and statuses from 400 to 599"), "What is tried again."),
-        key("budget_ratio", Share, Is("0.2"), From("0.0", "1.0"), "Retries are at most this share of the requests of the last ten seconds, and `budget_per_second_min` for each of them."),
+        key("budget_ratio", Share, Is("0.2"), From("0.0", "1.0"), "Retries are at most this share of the requests of the last ten seconds, over all lanes, and `budget_per_second_min` for each of them."),
         key("budget_per_second_min", Count, Is("1"), Any, "See `budget_ratio`."),
         key("backoff", Time, Is("\"25ms\""), USUAL, "The longest wait before the first retry, doubled for each one after it."),
         key("backoff_max", Time, Is("\"250ms\""), Words("from `backoff` to `\"24h\"`"), "The longest wait before any retry."),
@@ -276,7 +276,7 @@ pub(super) const ALL: &[Section] = &[
     ] },
     Section { path: "service.NAME.hedge", keys: &[
         key("percentile", Count, Is("95"), From("1", "99"), "A call that takes longer than so many hundredths of the latest 256 has a second one beside it."),
-        key("budget_ratio", Share, Is("0.1"), From("0.0", "1.0"), "Second calls are at most this share of the requests of the last ten seconds."),
+        key("budget_ratio", Share, Is("0.1"), From("0.0", "1.0"), "Second calls are at most this share of the requests of the last ten seconds, over all lanes."),
         key("methods", Choice, Is("\"idempotent\""), Words("`\"idempotent\"`, `\"all\"`"), "Which requests may be made twice."),
     ] },
     Section { path: "service.NAME.outlier", keys: &[

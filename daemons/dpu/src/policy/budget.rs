@@ -7,8 +7,12 @@
 //! - What is down gets no more than its usual load and that share of it: retries cannot make a storm.
 //! - Since calls on top are remembered as long as those that paid for them, none is paid for twice: of all calls ever, those on
 //!   top are at most the ratio of those asked for, and `per_second_min` for each second and once more for a window.
+//! - All lanes of the process count in one window: the budget is that of the node.
 //! - The window moves by whole slices. Pure: time is passed in.
+//! - cost: an atomic write or two for each call that is asked for, and no wait; a lock for one on top, which is held for a few sums.
 //! - Source: the retry budgets of Finagle and Linkerd.
+
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use cellmesh_shm::clock::Nanos;
 
@@ -20,12 +24,12 @@ pub(crate) const WINDOW_S: u64 = 10;
 const SLICES: usize = 10;
 const SLICE_NS: u64 = WINDOW_S * 1_000_000_000 / SLICES as u64;
 
-/// A budget of calls on top.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    ratio: Ratio,
-    /// What may be made in a window even if hardly anything was asked for.
-    reserve: u64,
+/// What was asked for lately, and made on top of it. Clones are the same window.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Window(Arc<Mutex<Slices>>);
+
+#[derive(Debug, Default)]
+struct Slices {
     slices: [Slice; SLICES],
     /// Number of the slice that is being counted in, since the clock's zero.
     newest: u64,
@@ -37,35 +41,9 @@ struct Slice {
     on_top: u64,
 }
 
-impl Budget {
-    /// - `per_second_min`: calls on top that are always allowed, on average over the window.
-    pub(crate) fn new(ratio: Ratio, per_second_min: u32) -> Self {
-        let reserve = u64::from(per_second_min) * WINDOW_S;
-        Self { ratio, reserve, slices: [Slice::default(); SLICES], newest: 0 }
-    }
-
-    /// A call was asked for.
-    pub(crate) fn deposit(&mut self, now: Nanos) {
-        self.slice(now).asked += 1;
-    }
-
-    /// Whether [`Budget::withdraw`] would take a call now.
-    pub(crate) fn has_room(&mut self, now: Nanos) -> bool {
-        self.slice(now);
-        let sum = |of: fn(&Slice) -> u64| self.slices.iter().map(of).sum::<u64>();
-        let may = self.ratio.of(sum(|slice| slice.asked)) + self.reserve;
-        sum(|slice| slice.on_top) < may
-    }
-
-    /// Takes a call on top, if there is one left.
-    pub(crate) fn withdraw(&mut self, now: Nanos) -> bool {
-        let has_room = self.has_room(now);
-        self.slice(now).on_top += u64::from(has_room);
-        has_room
-    }
-
+impl Slices {
     /// The slice of `now`; what is older than the window is forgotten.
-    fn slice(&mut self, now: Nanos) -> &mut Slice {
+    fn at(&mut self, now: Nanos) -> &mut Slice {
         let number = (now.0 / SLICE_NS).max(self.newest);
         for passed in (self.newest + 1..=number).take(SLICES) {
             self.slices[place(passed)] = Slice::default();
@@ -73,10 +51,62 @@ impl Budget {
         self.newest = number;
         &mut self.slices[place(number)]
     }
+
+    fn sum(&self, of: fn(&Slice) -> u64) -> u64 {
+        self.slices.iter().map(of).sum()
+    }
 }
 
 fn place(number: u64) -> usize {
     usize::try_from(number % SLICES as u64).expect("less than the slices")
+}
+
+/// A budget of calls on top, as one lane has it.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    ratio: Ratio,
+    /// What may be made in a window even if hardly anything was asked for.
+    reserve: u64,
+    window: Window,
+    /// Calls that were asked for here and are not in the window yet.
+    asked: u64,
+}
+
+impl Budget {
+    /// - `per_second_min`: calls on top that are always allowed, on average over the window.
+    pub(super) fn new(ratio: Ratio, per_second_min: u32, window: Window) -> Self {
+        Self { ratio, reserve: u64::from(per_second_min) * WINDOW_S, window, asked: 0 }
+    }
+
+    /// A call was asked for. While another lane is at the window it is kept for the next time.
+    pub(crate) fn deposit(&mut self, now: Nanos) {
+        self.asked += 1;
+        if let Ok(mut slices) = self.window.0.try_lock() {
+            slices.at(now).asked += std::mem::take(&mut self.asked);
+        }
+    }
+
+    /// Takes a call on top, if there is one left.
+    pub(crate) fn withdraw(&mut self, now: Nanos) -> bool {
+        let asked = std::mem::take(&mut self.asked);
+        let mut slices = self.slices();
+        slices.at(now).asked += asked;
+        let may = self.ratio.of(slices.sum(|slice| slice.asked)) + self.reserve;
+        let has_room = slices.sum(|slice| slice.on_top) < may;
+        slices.at(now).on_top += u64::from(has_room);
+        has_room
+    }
+
+    /// A call that was taken a moment ago is not made.
+    pub(crate) fn give_back(&mut self, now: Nanos) {
+        let mut slices = self.slices();
+        let slice = slices.at(now);
+        slice.on_top = slice.on_top.saturating_sub(1);
+    }
+
+    fn slices(&self) -> MutexGuard<'_, Slices> {
+        self.window.0.lock().expect("no sum panics")
+    }
 }
 
 #[cfg(test)]
@@ -90,10 +120,57 @@ mod tests {
         Nanos(ms * 1_000_000)
     }
 
+    /// The budget of a lane that is alone.
+    fn own(thousandths: u32, per_second_min: u32) -> Budget {
+        Budget::new(Ratio::thousandths(thousandths), per_second_min, Window::default())
+    }
+
+    /// The budgets of lanes that share theirs.
+    fn shared<const LANES: usize>(thousandths: u32) -> [Budget; LANES] {
+        let window = Window::default();
+        [(); LANES].map(|()| Budget::new(Ratio::thousandths(thousandths), 0, window.clone()))
+    }
+
+    /// What was asked for on one lane pays for a call on another, once.
+    #[test]
+    fn lanes_share_what_was_paid() {
+        let [mut one, mut other] = shared(200);
+        (0..5).for_each(|_| one.deposit(at_ms(0)));
+        assert!(other.withdraw(at_ms(1)));
+        assert!(!one.withdraw(at_ms(1)) && !other.withdraw(at_ms(1)));
+    }
+
+    /// A call that is given back can be taken by anybody.
+    #[test]
+    fn calls_are_given_back() {
+        let [mut one, mut other] = shared(1000);
+        one.deposit(at_ms(0));
+        assert!(one.withdraw(at_ms(1)) && !other.withdraw(at_ms(1)));
+        one.give_back(at_ms(2));
+        assert!(other.withdraw(at_ms(2)) && !one.withdraw(at_ms(2)));
+    }
+
+    /// Lanes that ask at the same time get what was paid together, to the last call and no more.
+    #[test]
+    fn threads_share_one_budget() {
+        const CALLS: usize = 2_000;
+        let lanes = shared::<4>(200);
+        let taken: usize = std::thread::scope(|scope| {
+            let lanes = lanes.map(|mut lane| {
+                scope.spawn(move || {
+                    (0..CALLS).for_each(|_| lane.deposit(at_ms(0)));
+                    (0..CALLS).filter(|_| lane.withdraw(at_ms(1))).count()
+                })
+            });
+            lanes.into_iter().map(|lane| lane.join().expect("no panic")).sum()
+        });
+        assert_eq!(taken, 4 * CALLS / 5);
+    }
+
     /// One call in five is paid for by the others, and none before.
     #[test]
     fn five_calls_pay_for_one() {
-        let mut budget = Budget::new(Ratio::thousandths(200), 0);
+        let mut budget = own(200, 0);
         (0..4).for_each(|_| budget.deposit(at_ms(0)));
         assert!(!budget.withdraw(at_ms(1)));
         budget.deposit(at_ms(2));
@@ -104,7 +181,7 @@ mod tests {
     /// What was asked for longer ago than the window pays for nothing.
     #[test]
     fn old_calls_are_forgotten() {
-        let mut budget = Budget::new(Ratio::thousandths(1000), 0);
+        let mut budget = own(1000, 0);
         (0..50).for_each(|_| budget.deposit(at_ms(0)));
         assert!(budget.withdraw(at_ms(9_999)));
         assert!(!budget.withdraw(at_ms(10_000)));
@@ -113,7 +190,7 @@ mod tests {
     /// Without any load the reserve is there, once in a window.
     #[test]
     fn reserve_comes_back_after_a_window() {
-        let mut budget = Budget::new(Ratio::thousandths(0), 1);
+        let mut budget = own(0, 1);
         let taken = |budget: &mut Budget, ms| (0..20).filter(|_| budget.withdraw(at_ms(ms))).count();
         assert_eq!(taken(&mut budget, 1_000), 10);
         assert_eq!(taken(&mut budget, 10_999), 0);
@@ -129,7 +206,7 @@ mod tests {
             events in vec((0..3_000_u64, 0..40_usize, 0..40_usize), 1..200),
         ) {
             let ratio = Ratio::thousandths(thousandths);
-            let mut budget = Budget::new(ratio, per_second_min);
+            let mut budget = Budget::new(ratio, per_second_min, Window::default());
             let (mut now_ms, mut asked, mut on_top) = (0, 0_u64, 0_u64);
             for (pause_ms, deposits, withdrawals) in events {
                 now_ms += pause_ms;
@@ -144,7 +221,7 @@ mod tests {
         /// A clock that seems to stand still or to go back harms nothing.
         #[test]
         fn any_instant_is_taken(instants in vec(any::<u64>(), 1..50)) {
-            let mut budget = Budget::new(Ratio::thousandths(500), 1);
+            let mut budget = own(500, 1);
             for instant in instants {
                 budget.deposit(Nanos(instant));
                 budget.withdraw(Nanos(instant));

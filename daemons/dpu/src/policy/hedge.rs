@@ -20,7 +20,7 @@ use crate::units::Ratio;
 pub struct HedgePolicy {
     /// A call is slow if it takes longer than so many hundredths of the latest.
     pub percentile: u8,
-    /// Second calls, as a share of all.
+    /// Second calls, as a share of all, of all lanes of the process together.
     pub budget_ratio: Ratio,
     /// Which requests may be made twice.
     pub methods: Methods,

@@ -17,7 +17,7 @@ use serde::de::{Deserializer, Error as _, Unexpected, Visitor};
 use super::Problems;
 use super::backoff::Backoff;
 use super::breaker::Verdict;
-use super::budget::Budget;
+use super::budget::{Budget, Window};
 use crate::units::{Ratio, TimeSpan};
 
 /// More would only make a long failure longer.
@@ -31,7 +31,7 @@ pub struct RetryPolicy {
     pub retries_max: u32,
     /// What is tried again.
     pub on: Vec<Trigger>,
-    /// Retries, as a share of all requests of the last ten seconds.
+    /// Retries, as a share of all requests of the last ten seconds, of all lanes of the process together.
     pub budget_ratio: Ratio,
     /// Retries that are allowed in any case, for each second of the last ten.
     pub budget_per_second_min: u32,
@@ -171,8 +171,8 @@ pub(crate) struct Tried<'m> {
 }
 
 impl Retries {
-    pub(crate) fn new(policy: &RetryPolicy) -> Self {
-        let budget = Budget::new(policy.budget_ratio, policy.budget_per_second_min);
+    pub(super) fn new(policy: &RetryPolicy, window: Window) -> Self {
+        let budget = Budget::new(policy.budget_ratio, policy.budget_per_second_min, window);
         Self { policy: policy.clone(), budget, refused: 0 }
     }
 
@@ -272,7 +272,7 @@ mod tests {
 
     fn is_tried_again(policy: &RetryPolicy, method: &'static str, outcome: Outcome) -> bool {
         let tried = Tried { message: &message(method), outcome, retries: 0 };
-        Retries::new(policy).again(tried, Nanos(0), || 0).is_some()
+        Retries::new(policy, Window::default()).again(tried, Nanos(0), || 0).is_some()
     }
 
     /// POST is tried again only where it was certainly not delivered, or where config says that it is safe.
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn budget_is_kept() {
         let policy = RetryPolicy { budget_per_second_min: 0, ..RetryPolicy::default() };
-        let mut retries = Retries::new(&policy);
+        let mut retries = Retries::new(&policy, Window::default());
         let get = message("GET");
         let tried = Tried { message: &get, outcome: Outcome::Answered(503), retries: 0 };
         (0..10).for_each(|_| retries.deposit(Nanos(0)));
@@ -338,7 +338,7 @@ mod tests {
             let policy = RetryPolicy { retries_max: 2, ..RetryPolicy::default() };
             let get = message("GET");
             let tried = Tried { message: &get, outcome: Outcome::Answered(503), retries };
-            if let Some(wait) = Retries::new(&policy).again(tried, Nanos(now), || random) {
+            if let Some(wait) = Retries::new(&policy, Window::default()).again(tried, Nanos(now), || random) {
                 prop_assert!(Nanos(now).saturating_add(wait) < DEADLINE);
                 prop_assert!(retries < 2);
             }

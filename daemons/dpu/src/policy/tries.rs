@@ -8,7 +8,7 @@
 //!
 //! - The parts know nothing of each other: [`Circuit`] (may a call be made), [`Latencies`] (is it slow), [`Retries`] (is it
 //!   made once more). Each is there only if config asks for it.
-//! - Circuits are those of all lanes of the process together, everything else is a lane's own.
+//! - Circuits and budgets are those of all lanes of the process together ([`Shared`]), everything else is a lane's own.
 //! - Pure: time and randomness are passed in. Not here: making the calls ([`crate::dpu`]).
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ use cellmesh_shm::message::RequestMessage;
 
 use super::ServicePolicy;
 use super::breaker::{BreakerPolicy, BreakerState, Pass, Turn, Verdict};
-use super::budget::Budget;
+use super::budget::{Budget, Window};
 use super::circuit::Circuit;
 use super::hedge::{HedgePolicy, Latencies};
 use super::retry::{Retries, Tried};
@@ -41,6 +41,14 @@ struct Hedges {
     policy: HedgePolicy,
     latencies: Latencies,
     budget: Budget,
+}
+
+/// What the tries of all lanes of the process share. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shared {
+    circuit: Circuit,
+    retried: Window,
+    hedged: Window,
 }
 
 /// What became of the tries of one service on one lane since its start.
@@ -66,15 +74,16 @@ impl Tries {
     /// None if the policy says nothing of tries.
     pub(crate) fn new(policy: &ServicePolicy) -> Option<Self> {
         let ServicePolicy { retry, breaker, hedge, try_timeout, timeout, counts, .. } = policy;
+        let Shared { circuit, retried, hedged } = counts.tries.clone();
         if retry.is_none() && breaker.is_none() && hedge.is_none() && try_timeout.is_none() {
             return None;
         }
         Some(Self {
             try_timeout: try_timeout.map(|span| span.0),
             timeout: timeout.map(|span| span.0),
-            retries: retry.as_ref().map(Retries::new),
-            breaker: breaker.map(|policy| (policy, counts.circuit.clone())),
-            hedges: hedge.map(Hedges::new),
+            retries: retry.as_ref().map(|policy| Retries::new(policy, retried)),
+            breaker: breaker.map(|policy| (policy, circuit)),
+            hedges: hedge.map(|policy| Hedges::new(policy, hedged)),
             counts: TryCounts::default(),
         })
     }
@@ -157,11 +166,13 @@ impl Tries {
     /// Leave for a second call that sends `message`, if the budget has one left and the circuit lets it through.
     pub(crate) fn hedge(&mut self, message: &RequestMessage, now: Nanos) -> Option<Pass> {
         // In this order: a call that is not made must not be one that asks.
-        if !self.hedges.as_mut()?.budget.has_room(now) {
+        if !self.hedges.as_mut()?.budget.withdraw(now) {
             return None;
         }
-        let pass = self.admit(message, now).ok()?;
-        self.hedges.as_mut()?.budget.withdraw(now);
+        let Ok(pass) = self.admit(message, now) else {
+            self.hedges.as_mut()?.budget.give_back(now);
+            return None;
+        };
         self.counts.hedges += 1;
         Some(pass)
     }
@@ -191,8 +202,9 @@ impl Tries {
 }
 
 impl Hedges {
-    fn new(policy: HedgePolicy) -> Self {
-        let (latencies, budget) = (Latencies::new(policy.percentile), Budget::new(policy.budget_ratio, 0));
+    fn new(policy: HedgePolicy, window: Window) -> Self {
+        let latencies = Latencies::new(policy.percentile);
+        let budget = Budget::new(policy.budget_ratio, 0, window);
         Self { policy, latencies, budget }
     }
 }
@@ -291,6 +303,17 @@ mod tests {
         let (mut tries, asks) = asked(0);
         assert_eq!(tries.hedge(&message(0), Nanos(3 * MS)), None);
         assert_eq!(tries.settle(&asks, Verdict::Success, Nanos(3 * MS)), Some(Turn::Closed));
+    }
+
+    /// What comes on one lane pays for second calls on another.
+    #[test]
+    fn lanes_have_one_budget() {
+        let policy: ServicePolicy =
+            serde_json::from_str(r#"{"hedge": {"budget_ratio": 0.5}}"#).expect("a policy");
+        let [mut one, mut other] = [(); 2].map(|()| Tries::new(&policy.clone()).expect("hedges"));
+        (0..4).for_each(|_| one.begin(Nanos(0)));
+        let made = (0..4).filter(|_| other.hedge(&message(0), Nanos(0)).is_some()).count();
+        assert_eq!((made, one.hedge(&message(0), Nanos(0))), (2, None));
     }
 
     /// Lanes have their own tries and one circuit: failures of both open it for both, and each counts what it has opened.

@@ -40,7 +40,7 @@ pub use record::{
 };
 pub use recorder::{Ended, Kept, Recorder, RecorderParts};
 pub use recording::{Course, FORM, Message, Recording, StepCourse, StepDeed};
-pub(crate) use recording::{Sent, len_of_built, len_of_plan};
+pub(crate) use recording::{Sent, len_of, len_of_built};
 pub use resource::Resource;
 pub use sampler::Sampler;
 pub use settings::{Otlp, TraceConfig, TraceSettings};

@@ -1,4 +1,4 @@
-//! Many clients at once for a while: no error, and nothing grows. `CELLMESH_SOAK_ROUNDS=100` makes it minutes.
+//! Many clients at once for a while: no error, nothing grows, and nothing stays. `CELLMESH_SOAK_ROUNDS=100` makes it minutes.
 
 use cellmesh_tests::{Node, Run, Usage, Wire};
 use serde_json::json;
@@ -89,4 +89,28 @@ fn nothing_fails_and_nothing_grows() {
     assert!(grown < 48 << 20, "{grown} bytes more than after {} requests", 2 * CLIENTS * REQUESTS);
     println!("{} requests more: {warm:?}, then {last:?}", rounds * CLIENTS * REQUESTS);
     assert!(!node.log().text().contains("ERROR"), "errors in the log");
+}
+
+/// What hundreds of slow clients took goes back to the system when they have left, though nobody asks for anything.
+#[test]
+fn waves_give_their_memory_back() {
+    const SLOW: usize = 600;
+    let node = node();
+    assert_eq!(node.get("hello", "/").status, 200);
+    let before = node.usage().anonymous_bytes;
+    let slow: Vec<Wire> = (0..SLOW)
+        .map(|_| {
+            let mut wire = node.connect();
+            wire.send("POST / HTTP/1.1\r\nhost: hello\r\ncontent-length: 1000\r\n\r\nabc");
+            wire
+        })
+        .collect();
+    node.until("each has taken some KiB", |node| {
+        node.usage().anonymous_bytes > before + SLOW as u64 * 8 * 1024
+    });
+    let most = node.usage().anonymous_bytes;
+    drop(slow);
+    node.until("most of it is given back", |node| {
+        node.usage().anonymous_bytes < before + (most - before) / 4
+    });
 }

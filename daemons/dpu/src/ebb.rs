@@ -1,22 +1,27 @@
 //! Gives back to the system what a wave of connections has left, once it has ebbed.
 //!
-//! - An allocator returns memory while it is asked for some (mimalloc: what has been empty for some looks at it, each of them one of a
-//!   hundred requests that are not small). A lane that nobody asks any more would keep what thousands of connections had.
+//! - mimalloc 3 looks for pages that can go while it is asked for memory: each 10,000th time that it is asked for a block that is not small
+//!   (`generic_collect`), and what has been empty for a second goes then (`purge_delay`). A lane that nobody asks any more would keep what
+//!   thousands of connections had.
 //! - So a lane that has lost many asks for a little, some times, and then no more: a lane without clients sleeps.
+//! - Another allocator makes this useless and harmless.
 
 use std::cell::Cell;
 use std::hint::black_box;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// It is worth it when so many connections have ended.
-const WAVE: u32 = 256;
+/// It is worth it when so many connections have ended since the last time: half a megabyte where their bodies were slow.
+const WAVE: u32 = 32;
+/// Fewer between two sweeps do not prolong them.
+const FEW: u32 = 8;
 /// Between two sweeps of a lane.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Sweeps after the last connection of the wave. mimalloc keeps what is empty for a second before it goes.
+/// Sweeps after the last connection of the wave: two of them make mimalloc look, and the last two come when its second is over.
 const SWEEPS: u32 = 5;
-/// Allocations of a sweep, and bytes of each: more than mimalloc calls small.
-const ALLOCATIONS: usize = 2000;
+/// Parts of a sweep, between which the lane does other things, blocks that each of them asks for, and bytes of each: more than mimalloc calls small.
+const PARTS: usize = 5;
+const BLOCKS: usize = 1000;
 const BYTES: usize = 2048;
 
 /// Of one lane. A cheap handle, for one thread.
@@ -58,16 +63,19 @@ impl Ebb {
         let mut quiet = 0;
         while quiet < SWEEPS {
             tokio::time::sleep(self.pause).await;
-            quiet = if self.ended.connections.take() == 0 { quiet + 1 } else { 0 };
-            sweep();
+            quiet = if self.ended.connections.take() < FEW { quiet + 1 } else { 0 };
+            for _ in 0..PARTS {
+                sweep();
+                tokio::task::yield_now().await;
+            }
         }
         self.ended.is_sweeping.set(false);
     }
 }
 
-/// cost: some 100 us.
+/// cost: some 50 us.
 fn sweep() {
-    for _ in 0..ALLOCATIONS {
+    for _ in 0..BLOCKS {
         drop(black_box(Vec::<u8>::with_capacity(BYTES)));
     }
 }

@@ -319,9 +319,6 @@ impl Policy {
             settings.counts.bucket = old.counts.bucket.clone();
         }
         let is_same = Tries::go_by_the_same(old, &settings);
-        if is_same {
-            settings.counts.tries = old.counts.tries.clone();
-        }
         let tries = if is_same { self.tries.clone() } else { Self::tries_of(&settings) };
         let split = Split::new(&settings.split, routes);
         let gate = settings.jwt.as_ref().map(Gate::new);

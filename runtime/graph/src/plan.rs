@@ -56,7 +56,7 @@ pub enum Work {
 
 impl Work {
     /// The children of an `order` or a `pipe`; none for a step that does something itself.
-    pub(crate) fn children(&self) -> Option<Span> {
+    pub fn children(&self) -> Option<Span> {
         match *self {
             Self::Order(children) | Self::Pipe(children) => Some(children),
             Self::Requests(_) | Self::Builder(_) | Self::Internal(_) | Self::Prepared(_) => None,

@@ -15,9 +15,7 @@ use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 
 use super::compare::shown;
 use crate::host::{Cell, CellFault, Decision, GuestCall, GuestReturn, StepCall};
-use crate::trace::{
-    Course, Message, PlanShape, Recording, Sent, StepCourse, StepDeed, len_of_built, len_of_plan,
-};
+use crate::trace::{Course, Message, PlanShape, Recording, Sent, StepCourse, StepDeed, len_of, len_of_built};
 use crate::worker::{handle_call, reply, resolve, step_call};
 
 /// What the cell does with the recorded request now.
@@ -41,7 +39,7 @@ pub(super) async fn again(cell: &Cell, recording: &Recording) -> anyhow::Result<
     Ok(Course { plan, steps: replay.steps, response })
 }
 
-/// Most bytes of arguments and bodies that are noted while a request is run again: steps may share one body thousands of times.
+/// Most bytes that are noted while a request is run again: steps may share one body, or one list of headers, thousands of times.
 const COURSE_BYTES_MAX: usize = 256 << 20;
 
 struct Replay<'c> {
@@ -77,7 +75,7 @@ impl Replay<'_> {
                 return Ok((None, reply::error(500, "bad-graph", &format!("bad graph: {error}"), None)));
             }
         };
-        self.pay(len_of_plan(plan.plan()))?;
+        self.pay(PlanShape::len_of_whole(plan.plan()))?;
         let shape = PlanShape::whole(plan.plan());
         let mut engine = Engine::start(plan);
         while let Some(action) = engine.next_action() {
@@ -87,7 +85,7 @@ impl Replay<'_> {
                     self.run_step(&mut engine, step, call).await?;
                 }
                 Action::Prepared { step, result } => {
-                    self.pay(result.body.len())?;
+                    self.pay(len_of(&result))?;
                     self.note(&engine, step, StepDeed::Returned(Message::of_result(&result)));
                     engine.on_result(step, result)?;
                 }
@@ -121,7 +119,7 @@ impl Replay<'_> {
             }
             Err(fault) => return self.fail(engine, step, &fault),
         };
-        self.pay(result.body.len())?;
+        self.pay(len_of(&result))?;
         self.note(engine, step, StepDeed::Returned(Message::of_result(&result)));
         Ok(engine.on_result(step, result)?)
     }
@@ -157,8 +155,8 @@ impl Replay<'_> {
             OutgoingBody::Bytes(body) => body,
             OutgoingBody::OfRequest => self.message.body.clone(),
         };
-        self.pay(body.len())?;
         let sent = Sent { method: request.method, url: request.url, headers: request.headers, body };
+        self.pay(sent.len())?;
         self.note(engine, step, StepDeed::Sent(Message::of_sent(&sent)));
         let recorded = self.answers.get_mut(engine.step_id(step)).and_then(VecDeque::pop_front);
         let nothing = || StepResult::failure(502, "the recording has no answer for this call");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cellmesh_dpu::trace_context::Ids;
-use cellmesh_graph::{Plan, Prepared, Span, Work};
+use cellmesh_graph::{Node, Plan, Span, Work};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::noted::SpanKind;
@@ -245,6 +245,13 @@ impl PlanShape {
         Self::up_to(plan, usize::MAX, &with_args)
     }
 
+    /// About the bytes of what [`PlanShape::whole`] makes: steps may name the same parts of a plan, so these can be many more than the
+    /// plan's own.
+    #[must_use]
+    pub(crate) fn len_of_whole(plan: &Plan) -> usize {
+        plan.nodes.iter().map(|node| len_of_step(plan, node)).sum()
+    }
+
     fn up_to(plan: &Plan, steps_max: usize, step: &dyn Fn(&Plan, usize) -> StepShape) -> Self {
         let steps: Vec<StepShape> =
             (0..plan.nodes.len().min(steps_max)).map(|index| step(plan, index)).collect();
@@ -262,15 +269,14 @@ fn step(plan: &Plan, index: usize) -> StepShape {
     let ids = |steps: &mut dyn Iterator<Item = u32>| {
         steps.take(STEP_ENTRIES_MAX).map(|step| id_of(plan, step)).collect()
     };
-    let (kind, children, function, requests) = match node.work {
-        Work::Order(children) => (ShapeKind::Order, children, None, Span::default()),
-        Work::Pipe(children) => (ShapeKind::Pipe, children, None, Span::default()),
-        Work::Requests(requests) => (ShapeKind::Egress, Span::default(), None, requests),
-        Work::Builder(call) => (ShapeKind::Builder, Span::default(), Some(call.function), Span::default()),
-        Work::Internal(call) => (ShapeKind::Internal, Span::default(), Some(call.function), Span::default()),
-        Work::Prepared(Prepared { otherwise, .. }) => {
-            (ShapeKind::Prepared, Span::default(), Some(otherwise.function), Span::default())
-        }
+    let (children, requests) = (node.work.children().unwrap_or_default(), requests_of(node.work));
+    let kind = match node.work {
+        Work::Order(_) => ShapeKind::Order,
+        Work::Pipe(_) => ShapeKind::Pipe,
+        Work::Requests(_) => ShapeKind::Egress,
+        Work::Builder(_) => ShapeKind::Builder,
+        Work::Internal(_) => ShapeKind::Internal,
+        Work::Prepared(_) => ShapeKind::Prepared,
     };
     StepShape {
         id: id_of(plan, u32::try_from(index).unwrap_or(u32::MAX)),
@@ -278,7 +284,7 @@ fn step(plan: &Plan, index: usize) -> StepShape {
         children: ids(&mut part(&plan.children, children).iter().copied()),
         inputs: ids(&mut part(&plan.inputs, node.inputs).iter().map(|input| input.step)),
         tolerant: node.tolerant,
-        function,
+        function: node.work.function().map(|call| call.function),
         args: None,
         requests: part(&plan.requests, requests)
             .iter()
@@ -289,6 +295,24 @@ fn step(plan: &Plan, index: usize) -> StepShape {
             })
             .collect(),
     }
+}
+
+/// The requests of a step that has them itself.
+fn requests_of(work: Work) -> Span {
+    if let Work::Requests(requests) = work { requests } else { Span::default() }
+}
+
+/// About the bytes of the step that [`PlanShape::whole`] makes.
+fn len_of_step(plan: &Plan, node: &Node) -> usize {
+    let text = |span: Span| size_of::<Box<str>>() + TEXT_BYTES_MAX.min(span.len as usize);
+    let id = |step: u32| plan.nodes.get(step as usize).map_or(0, |node| text(node.id));
+    let (children, requests) = (node.work.children().unwrap_or_default(), requests_of(node.work));
+    let children = part(&plan.children, children).iter().take(STEP_ENTRIES_MAX).map(|step| id(*step));
+    let inputs = part(&plan.inputs, node.inputs).iter().take(STEP_ENTRIES_MAX).map(|input| id(input.step));
+    let requests = part(&plan.requests, requests).iter().take(STEP_ENTRIES_MAX);
+    let requests = requests.map(|request| text(request.method) + text(request.url));
+    let args = node.work.function().map_or(0, |call| call.args.len as usize);
+    size_of::<StepShape>() + text(node.id) + args + children.chain(inputs).chain(requests).sum::<usize>()
 }
 
 pub(super) fn id_of(plan: &Plan, step: u32) -> Box<str> {
@@ -343,6 +367,8 @@ impl Serialize for RecordId {
 
 #[cfg(test)]
 mod tests {
+    use cellmesh_graph::{BodySource, EgressRequest, Input};
+
     use super::*;
 
     /// What a client chose is cut, also in the middle of a character.
@@ -352,6 +378,33 @@ mod tests {
         let long = "a".to_owned() + &"ü".repeat(200);
         let cut = text(long.as_bytes());
         assert!(cut.starts_with("aüü") && cut.ends_with('…') && cut.len() < 300, "{cut}");
+    }
+
+    /// Steps that name the same requests and children again and again have as many of them when they are told.
+    #[test]
+    fn shared_parts_count_for_each_step() {
+        let arena = "s".repeat(200);
+        let all = Span { start: 0, len: 200 };
+        let request = EgressRequest { method: all, url: all, headers: all, body: BodySource::OfRequest };
+        let step = |work| Node { id: all, work, inputs: Span { start: 0, len: 50 }, tolerant: false };
+        let steps = [Work::Requests(Span { start: 0, len: 90 }), Work::Pipe(Span { start: 0, len: 50 })];
+        let plan = Plan {
+            nodes: steps.into_iter().cycle().take(40).map(step).collect(),
+            children: (0..50).map(|child| child % 40).collect(),
+            inputs: (0..50).map(|step| Input { step: step % 40, with_body: false }).collect(),
+            requests: vec![request; 90],
+            root: 0,
+            respond_with: None,
+            arena: arena.into(),
+        };
+        let texts = |step: &StepShape| {
+            let ids = step.children.iter().chain(&step.inputs).map(|id| id.len());
+            let requests = step.requests.iter().map(|request| request.method.len() + request.url.len());
+            step.id.len() + ids.chain(requests).sum::<usize>()
+        };
+        let told: usize = PlanShape::whole(&plan).steps.iter().map(texts).sum();
+        assert!(told > 20 * (90 * 400 + 50 * 200), "{told} bytes");
+        assert!((told..2 * told).contains(&PlanShape::len_of_whole(&plan)), "{told} bytes");
     }
 
     /// An id is read as it is written, and nothing else is one.

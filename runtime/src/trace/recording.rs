@@ -11,7 +11,7 @@ use cellmesh_shm::head::HeaderLines;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use serde::{Deserialize, Serialize};
 
-use super::record::{PlanShape, StepShape, id_of, text_of};
+use super::record::{PlanShape, id_of, text_of};
 
 /// What a request did so far, in the order in which it was done.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Tape {
         plan: Option<&Plan>,
         response: &ResponseMessage,
     ) -> Option<Recording> {
-        let plan_len = plan.map_or(0, len_of_plan);
+        let plan_len = plan.map_or(0, PlanShape::len_of_whole);
         if self.is_full || plan_len + response.head.len() + response.body.len() > self.bytes_left {
             return None;
         }
@@ -181,21 +181,9 @@ impl Tape {
     }
 }
 
-/// About the bytes that [`PlanShape::whole`] has: spans of a plan may overlap, so these are more than its arena's.
-pub(crate) fn len_of_plan(plan: &Plan) -> usize {
-    let steps = plan.nodes.iter().map(|node| {
-        let args = node.work.function().map_or(0, |call| call.args.len as usize);
-        size_of::<StepShape>() + node.id.len as usize + args
-    });
-    // An id beside each mention of a step.
-    let mentions = (plan.children.len() + plan.inputs.len()) * 32;
-    let requests = plan.requests.iter().map(|request| (request.method.len + request.url.len) as usize);
-    steps.sum::<usize>() + mentions + requests.sum::<usize>()
-}
-
 /// About the bytes of requests that a builder made; spans of these may overlap, too.
 pub(crate) fn len_of_built(built: &BuiltRequests) -> usize {
-    let span = |span: cellmesh_graph::Span| span.len as usize;
+    let span = |span: cellmesh_graph::Span| span.range_in(built.arena.len()).map_or(0, |range| range.len());
     let of_request = |request: &cellmesh_graph::EgressRequest| {
         let body = if let BodySource::Bytes(body) = request.body { span(body) } else { 0 };
         size_of::<Sent>() + span(request.method) + span(request.url) + span(request.headers) + body
@@ -203,7 +191,8 @@ pub(crate) fn len_of_built(built: &BuiltRequests) -> usize {
     built.requests.iter().map(of_request).sum()
 }
 
-fn len_of(result: &StepResult) -> usize {
+/// Bytes of a step result.
+pub(crate) fn len_of(result: &StepResult) -> usize {
     result.headers.len() + result.body.len() + result.error.as_ref().map_or(0, |error| error.len())
 }
 
@@ -225,7 +214,7 @@ fn requests_of(built: &BuiltRequests) -> Vec<Sent> {
 }
 
 impl Sent {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.method.len() + self.url.len() + self.headers.len() + self.body.len()
     }
 }
@@ -320,4 +309,22 @@ impl Message {
 
 fn lines(headers: HeaderLines<'_>) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.to_owned(), text_of(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use cellmesh_graph::{EgressRequest, Span};
+
+    use super::*;
+
+    /// Spans of built requests are those that the cell gave, not validated: what lies outside is nothing.
+    #[test]
+    fn spans_outside_count_nothing() {
+        let [inside, outside] = [Span { start: 0, len: 4 }, Span { start: 1, len: u32::MAX }];
+        let request =
+            |url| EgressRequest { method: inside, url, headers: inside, body: BodySource::OfRequest };
+        let built = |url| BuiltRequests { requests: vec![request(url)], arena: "http".into() };
+        assert_eq!(len_of_built(&built(outside)) + 4, len_of_built(&built(inside)));
+        assert_eq!(requests_of(&built(outside))[0].url, "");
+    }
 }

@@ -201,7 +201,7 @@ impl Retries {
         if wait >= message.deadline.saturating_since(now) {
             return None;
         }
-        if !self.budget.withdraw(now) {
+        if self.budget.withdraw(now).is_none() {
             self.refused += 1;
             return None;
         }

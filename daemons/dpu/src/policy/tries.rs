@@ -166,11 +166,9 @@ impl Tries {
     /// Leave for a second call that sends `message`, if the budget has one left and the circuit lets it through.
     pub(crate) fn hedge(&mut self, message: &RequestMessage, now: Nanos) -> Option<Pass> {
         // In this order: a call that is not made must not be one that asks.
-        if !self.hedges.as_mut()?.budget.withdraw(now) {
-            return None;
-        }
+        let paid = self.hedges.as_mut()?.budget.withdraw(now)?;
         let Ok(pass) = self.admit(message, now) else {
-            self.hedges.as_mut()?.budget.give_back(now);
+            self.hedges.as_mut()?.budget.give_back(paid);
             return None;
         };
         self.counts.hedges += 1;
@@ -308,12 +306,13 @@ mod tests {
     /// What comes on one lane pays for second calls on another.
     #[test]
     fn lanes_have_one_budget() {
+        const S: u64 = 1000 * MS;
         let policy: ServicePolicy =
             serde_json::from_str(r#"{"hedge": {"budget_ratio": 0.5}}"#).expect("a policy");
         let [mut one, mut other] = [(); 2].map(|()| Tries::new(&policy.clone()).expect("hedges"));
-        (0..4).for_each(|_| one.begin(Nanos(0)));
-        let made = (0..4).filter(|_| other.hedge(&message(0), Nanos(0)).is_some()).count();
-        assert_eq!((made, one.hedge(&message(0), Nanos(0))), (2, None));
+        (0..4).for_each(|second| one.begin(Nanos(second * S)));
+        let made = (0..4).filter(|_| other.hedge(&message(0), Nanos(4 * S)).is_some()).count();
+        assert_eq!((made, one.hedge(&message(0), Nanos(4 * S))), (2, None));
     }
 
     /// Lanes have their own tries and one circuit: failures of both open it for both, and each counts what it has opened.

@@ -186,7 +186,10 @@ def check(node, prometheus):
     if " 413 " not in refused:
         sys.exit(f"a body that is too long: {refused}")
     while time.monotonic() < deadline:
-        for service, path, right in (("offers", "/?item=tea", 200), ("hello", "/", 200), ("unruly", "/do/trap", 500)):
+        for service, path, right in (
+            ("offers", "/?item=tea", 200), ("hello", "/", 200), ("unruly", "/do/trap", 500),
+            ("unruly", "/order?url=http://hello/&prepared=ready", 201),
+        ):
             status, body = node.ask(service, path)
             if status != right:
                 sys.exit(f"{service}{path}: {status} {body}")

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cellmesh_tests::upstream::nobody;
-use cellmesh_tests::{Node, Run, Wire, cells_dir, program, until};
+use cellmesh_tests::{Node, Run, Wire, cells_dir, program, sample, until};
 
 const CELLS: &str = r#"
     [trace]
@@ -141,6 +141,8 @@ fn prepared_response_is_run_again() {
     until("both requests are kept", || ask(admin, "/v1/requests").matches("\"id\"").count() == 2);
     let drawn = say(&["graph", &admin.to_string()]).stdout;
     assert!(drawn.contains("gather#1: prepared, or function 2, given call#0  [0 us, 201]"), "{drawn}");
+    let stood = "step_prepared_total{service=\"front\",step=\"gather\"}";
+    assert_eq!(sample(admin, stood), 1);
     let kept: serde_json::Value = serde_json::from_str(&ask(admin, "/v1/requests")).expect("JSON");
     let front = kept["requests"].as_array().expect("a list").iter().find(|kept| kept["service"] == "front");
     let id = front.expect("it is kept")["id"].as_str().expect("an id").to_owned();

@@ -319,6 +319,7 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     let mut faults = BTreeMap::new();
     let mut egress = BTreeMap::new();
     let mut calls = BTreeMap::new();
+    let mut prepared = BTreeMap::new();
     for (service, stats) in &cells {
         let service: &str = service;
         if stats.received > 0 {
@@ -333,6 +334,8 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
             let named = calls.named(&stats.step_names).filter(|(_, calls)| calls.durations.count() > 0);
             egress.extend(named.map(|(step, calls)| ([service, &**target, step], calls)));
         }
+        let stood = stats.prepared.named(&stats.step_names).filter(|(_, count)| **count > 0);
+        prepared.extend(stood.map(|(step, count)| ([service, step], *count)));
         calls.extend(stats.calls_by_step().map(|(kind, step, call)| ([service, kind.name(), step], call)));
     }
     text.family(&f::CELL_RESPONSES, responses.iter().map(|(labels, count)| (&labels[..], count)));
@@ -349,6 +352,7 @@ fn of_cells(text: &mut Text, lanes: &[Counts]) {
     // Zeros too, beside each histogram.
     let called = calls.iter().filter(|(_, call)| call.duration.count() > 0);
     text.family(&f::STEP_ERRORS, called.map(|(labels, call)| (&labels[..], call.errors)));
+    text.family(&f::STEP_PREPARED, prepared.iter().map(|(labels, count)| (&labels[..], *count)));
     text.histograms(&f::STEP_EGRESS, egress.iter().map(|(labels, calls)| (&labels[..], &calls.durations)));
     text.family(&f::STEP_EGRESS_ERRORS, egress.iter().map(|(labels, calls)| (&labels[..], calls.errors)));
 }

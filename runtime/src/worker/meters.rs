@@ -202,6 +202,8 @@ pub struct CellStats {
     pub internal: ByStep<CallStats>,
     /// Calls that make the requests of egress steps.
     pub builder: ByStep<CallStats>,
+    /// Steps whose prepared result stood.
+    pub prepared: ByStep<u64>,
     /// Guest calls that did not return to who waited for them, by [`CellFault::kind`].
     pub faults: BTreeMap<&'static str, u64>,
     /// Calls to other services, by their names, from sending to their answer.
@@ -232,6 +234,7 @@ impl CellStats {
         self.handler.add(&other.handler);
         self.internal.add(&other.internal);
         self.builder.add(&other.builder);
+        self.prepared.add(&other.prepared);
         // Lanes know more and more of the same names.
         if self.step_names.len() < other.step_names.len() {
             self.step_names.clone_from(&other.step_names);
@@ -394,6 +397,12 @@ impl Meter {
     }
 
     /// A call to another service, made by the step with this id, has its outcome.
+    /// The prepared result of a step stood.
+    pub(super) fn prepared(&self, step: &str) {
+        let place = self.names.borrow_mut().place(Some(step));
+        *self.stats.borrow_mut().prepared.at(place) += 1;
+    }
+
     pub(super) fn called_other(&self, target: &str, step: Option<&str>, took: Duration, is_error: bool) {
         let stats = &mut *self.stats.borrow_mut();
         let place = self.names.borrow_mut().place(step);

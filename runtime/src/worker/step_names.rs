@@ -112,6 +112,12 @@ impl<T: Tally> ByStep<T> {
     }
 }
 
+impl Tally for u64 {
+    fn add(&mut self, other: &Self) {
+        *self += other;
+    }
+}
+
 impl<T: Tally> Tally for ByStep<T> {
     fn add(&mut self, other: &Self) {
         other.0.iter().enumerate().for_each(|(place, more)| self.at(place).add(more));

@@ -66,6 +66,7 @@ impl Worker {
                     self.call_step(id, step, GuestCall::RunStep(call));
                 }
                 Some(Action::Prepared { step, result }) => {
+                    self.hosted[request.message.service].meter.prepared(engine.step_id(step));
                     request.trace.prepared(step, self.now, &result);
                     tell(request, |engine| engine.on_result(step, result));
                 }

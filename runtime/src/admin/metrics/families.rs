@@ -133,6 +133,7 @@ families! {
         STEP_QUEUE: Histogram "step_queue_seconds" "seconds" [Service, CallKind, Step] "Of it, until an instance was free, and, of a call that outlasts a tick, until a thread of the pool was, each time that it waited for one.";
         STEP_RUN: Histogram "step_run_seconds" "seconds" [Service, CallKind, Step] "Of it, on a thread. What is left was spent waiting for a clock or a file.";
         STEP_ERRORS: Counter "step_errors_total" "calls" [Service, CallKind, Step] "Of them, those that ended in an error of the step, or did not return (cell_faults_total). What a handler answers with is no error here, whatever its status; nor is a call that was stopped because nobody waited for it any more, or that never began.";
+        STEP_PREPARED: Counter "step_prepared_total" "steps" [Service, Step] "Internal steps whose prepared result stood: the cell was not called for them.";
         STEP_EGRESS: Histogram "step_egress_seconds" "seconds" [Service, Target, Step] "Calls to other services, from sending to their answer; hosts that are none are elsewhere, as is what a call names that could not be sent. One that was not sent took no time.";
         STEP_EGRESS_ERRORS: Counter "step_egress_errors_total" "calls" [Service, Target, Step] "Of them, those that were answered with 400 or more, or not at all, or that could not be sent.";
         CELL_FAULTS: Counter "cell_faults_total" "calls" [Service, CellFault] "Calls of a cell's functions that did not return what can be used, by reason. contract: a graph or an answer that breaks a rule, too.";

@@ -153,7 +153,7 @@ fn report(options: &Options, rate: f64, figures: &[Figures]) -> Result<String> {
     writeln!(
         report,
         "`cellmesh run`; floods of {} new connections per second from another address, idle ones {} at once (its bound: 4096); the others have {} \
-         connections, and make a new one every {} ms. In the open loop they ask {rate} times a second, half as often as they got an answer alone. \
+         connections, and make a new one every {} ms. In the open loop they ask {rate} times a second, half as often as they got an answer in a turn before the rounds. \
          {} rounds of {} s for each loop; medians, and in brackets the smallest and the largest round. All requests of the others were answered 200.\n",
         options.per_second,
         options.idle,

@@ -13,11 +13,10 @@ use std::time::Duration;
 
 /// It is worth it when so many connections have ended since the last time: half a megabyte where their bodies were slow.
 const WAVE: u32 = 32;
-/// Fewer between two sweeps do not prolong them.
-const FEW: u32 = 8;
 /// Between two sweeps of a lane.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Sweeps after the last connection of the wave: two of them make mimalloc look, and the last two come when its second is over.
+/// Sweeps of a round: two of them make mimalloc look, and the last two come when its second is over. While a wave lasts there is
+/// round after round.
 const SWEEPS: u32 = 5;
 /// Parts of a sweep, between which the lane does other things, blocks that each of them asks for, and bytes of each: more than mimalloc calls small.
 const PARTS: usize = 5;
@@ -34,7 +33,7 @@ pub(crate) struct Ebb {
 
 #[derive(Debug, Default)]
 struct Ended {
-    /// Since it was last looked at.
+    /// Since the last round began.
     connections: Cell<u32>,
     is_sweeping: Cell<bool>,
 }
@@ -60,13 +59,14 @@ impl Ebb {
     }
 
     async fn sweeps(self) {
-        let mut quiet = 0;
-        while quiet < SWEEPS {
-            tokio::time::sleep(self.pause).await;
-            quiet = if self.ended.connections.take() < FEW { quiet + 1 } else { 0 };
-            for _ in 0..PARTS {
-                sweep();
-                tokio::task::yield_now().await;
+        while self.ended.connections.get() >= WAVE {
+            self.ended.connections.set(0);
+            for _ in 0..SWEEPS {
+                tokio::time::sleep(self.pause).await;
+                for _ in 0..PARTS {
+                    sweep();
+                    tokio::task::yield_now().await;
+                }
             }
         }
         self.ended.is_sweeping.set(false);
@@ -84,15 +84,20 @@ fn sweep() {
 mod tests {
     use super::*;
 
-    /// Few connections start nothing; a wave starts one round of sweeps, which ends when it has ebbed, and the next wave another.
-    #[tokio::test]
-    async fn sweeps_end_with_the_wave() {
-        let ebb = Ebb::new(Duration::from_millis(1));
-        let is_over = || async {
+    async fn is_over(ebb: &Ebb) {
+        let until_over = async {
             while ebb.ended.is_sweeping.get() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
+        tokio::time::timeout(Duration::from_secs(30), until_over).await.expect("an end");
+        assert_eq!(Rc::strong_count(&ebb.ended), 1);
+    }
+
+    /// Few connections start nothing; a wave starts one round of sweeps, which ends when it has ebbed, and the next wave another.
+    #[tokio::test]
+    async fn sweeps_end_with_the_wave() {
+        let ebb = Ebb::new(Duration::from_millis(1));
         tokio::task::LocalSet::new()
             .run_until(async {
                 for _ in 0..2 {
@@ -101,9 +106,27 @@ mod tests {
                     (0..WAVE).for_each(|_| ebb.connection_ended());
                     assert!(ebb.ended.is_sweeping.get());
                     assert_eq!(Rc::strong_count(&ebb.ended), 2, "one round");
-                    tokio::time::timeout(Duration::from_secs(30), is_over()).await.expect("an end");
+                    is_over(&ebb).await;
                     assert_eq!(ebb.ended.connections.get(), 0);
-                    assert_eq!(Rc::strong_count(&ebb.ended), 1);
+                }
+            })
+            .await;
+    }
+
+    /// What ends during a round has another, if that is a wave, and counts for the next one else.
+    #[tokio::test]
+    async fn sweeps_last_as_long_as_the_wave() {
+        let ebb = Ebb::new(Duration::from_millis(1));
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                for (more, left) in [(WAVE, 0), (WAVE - 1, WAVE - 1)] {
+                    (0..WAVE).for_each(|_| ebb.connection_ended());
+                    while ebb.ended.connections.get() > 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    (0..more).for_each(|_| ebb.connection_ended());
+                    is_over(&ebb).await;
+                    assert_eq!(ebb.ended.connections.get(), left);
                 }
             })
             .await;

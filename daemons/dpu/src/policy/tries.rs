@@ -74,10 +74,10 @@ impl Tries {
     /// None if the policy says nothing of tries.
     pub(crate) fn new(policy: &ServicePolicy) -> Option<Self> {
         let ServicePolicy { retry, breaker, hedge, try_timeout, timeout, counts, .. } = policy;
-        let Shared { circuit, retried, hedged } = counts.tries.clone();
         if retry.is_none() && breaker.is_none() && hedge.is_none() && try_timeout.is_none() {
             return None;
         }
+        let Shared { circuit, retried, hedged } = counts.tries.clone();
         Some(Self {
             try_timeout: try_timeout.map(|span| span.0),
             timeout: timeout.map(|span| span.0),
@@ -270,6 +270,21 @@ mod tests {
         tries.settle(&pass, Verdict::Failure, Nanos(0));
         assert_eq!(tries.hedge(&message(0), Nanos(0)), None);
         assert_eq!((tries.counts().hedges, tries.counts().circuit_openings), (0, 1));
+    }
+
+    /// A second call that the circuit refuses has cost nothing.
+    #[test]
+    fn refused_hedges_are_given_back() {
+        let mut tries =
+            tries(r#"{"hedge": {"budget_ratio": 1}, "breaker": {"failures_max": 1, "open": "1ms"}}"#)
+                .expect("both");
+        tries.begin(Nanos(0));
+        let pass = tries.admit(&message(0), Nanos(0)).expect("closed");
+        tries.settle(&pass, Verdict::Failure, Nanos(0));
+        assert_eq!(tries.hedge(&message(0), Nanos(0)), None);
+        let asks = tries.admit(&message(0), Nanos(MS)).expect("the time is over");
+        assert_eq!(tries.settle(&asks, Verdict::Success, Nanos(MS)), Some(Turn::Closed));
+        assert!(tries.hedge(&message(0), Nanos(MS)).is_some(), "the one that is paid for");
     }
 
     /// Of a service that calls itself, and whose circuit a call asks: half open.

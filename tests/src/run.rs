@@ -47,6 +47,8 @@ pub struct Run {
     worker_admins: Vec<SocketAddr>,
     /// Whatever the placement under test is.
     split: bool,
+    /// Lanes and admin port of a DPU in a process of its own; without it a node is DPU and DPA.
+    dpu: Option<(u16, SocketAddr)>,
     descriptors_max: Option<u32>,
     environment: Vec<(String, String)>,
 }
@@ -85,6 +87,7 @@ impl Run {
             workers: Vec::new(),
             worker_admins: Vec::new(),
             split: false,
+            dpu: None,
             descriptors_max: None,
             environment: Vec::new(),
         }
@@ -140,6 +143,14 @@ impl Run {
         self
     }
 
+    /// Split in any case, with DPA and DPU in processes of their own. `admin`: where the DPU can be asked; the file's is for others.
+    #[must_use]
+    pub fn dpu_lanes(mut self, lanes: u16, admin: SocketAddr) -> Self {
+        self.dpu = Some((lanes, admin));
+        self.split = true;
+        self
+    }
+
     /// With admin ports of the workers, if there are any.
     #[must_use]
     pub fn worker_admins(mut self, admins: &[SocketAddr]) -> Self {
@@ -181,7 +192,14 @@ impl Run {
             let child = self.spawn("run");
             return Node::serving(child, self.dir);
         }
-        let node = self.spawn("node");
+        let (node, dpa) = match self.dpu {
+            None => (self.spawn("node"), None),
+            Some((lanes, admin)) => {
+                let [lanes, admin] = [lanes.to_string(), admin.to_string()];
+                let dpu = self.spawn_with(self.command("dpu").args(["--lanes", &lanes, "--admin", &admin]));
+                (dpu, Some(self.spawn("dpa")))
+            }
+        };
         let all = [Vec::new()];
         let workers = if self.workers.is_empty() { &all[..] } else { &self.workers };
         let mut admins = self.worker_admins.iter();
@@ -190,7 +208,8 @@ impl Run {
             let admin = admins.next().map(|admin| ["--admin".to_owned(), admin.to_string()]);
             self.spawn_with(self.command("worker").args(names).args(admin.into_iter().flatten()))
         });
-        let workers = workers.collect();
+        // A DPA attaches to nobody, and so does a node; a DPU does.
+        let workers = workers.chain(dpa).collect();
         Node::serving(node, self.dir).with_workers(workers)
     }
 

@@ -159,6 +159,24 @@ fn prepared_response_is_run_again() {
     assert!(differs.stdout.contains("recorded: early\n  now:      ready\n"), "{}", differs.stdout);
 }
 
+/// A request that comes to more than can be compared is refused before it takes more memory.
+#[test]
+fn replay_is_bounded() {
+    let (node, admin) = start();
+    let recording = recorded(&node, admin);
+    let read = || std::fs::read_to_string(&recording).expect("a file");
+    let mut large: serde_json::Value = serde_json::from_str(&read()).expect("JSON");
+    // Each call is sent the body of the request.
+    large["request"]["body"] = "x".repeat(8 << 20).into();
+    for (calls, too_much) in [(2, false), (33, true)] {
+        large["request"]["url"] = format!("/pipe?{}", "url=http://back/x&".repeat(calls)).into();
+        std::fs::write(node.dir().join("large.json"), large.to_string()).expect("a file");
+        let said = say(&["replay", text(&node.dir().join("large.json")), text(&node.dir().join("app.toml"))]);
+        let is_refused = said.stderr.contains("have more than 268435456 bytes: too much to compare");
+        assert_eq!((said.code, is_refused), (Some(1), too_much), "{calls} calls: {}", said.stderr);
+    }
+}
+
 /// What cannot be used is named, with what could; nothing is run.
 #[test]
 fn what_cannot_be_used_is_named() {

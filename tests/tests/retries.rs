@@ -260,13 +260,27 @@ fn lanes_share_a_budget() {
     assert_eq!(mesh.heard(), 48 + retries);
 }
 
+/// A retry that an open circuit refuses is given back: none is missing from the budget when another is wanted.
+#[test]
+fn retries_that_the_circuit_refuses_cost_nothing() {
+    let upstream = Upstream::start(|_: &str, _: &[u8], stream: &mut TcpStream| reply(stream, 503, "", b"no"));
+    let policy =
+        "retry = { budget_ratio = 0, budget_per_second_min = 1, backoff = \"1ms\", backoff_max = \"1ms\" }
+        breaker = { failures_max = 1, open = \"100ms\", open_max = \"100ms\" }";
+    let mesh = Mesh::start(policy, upstream);
+    // More than the budget has, each with a retry that comes while the circuit is open.
+    until("twenty requests that went through", || {
+        assert_eq!(mesh.ask("GET", "/").status, 503);
+        mesh.heard() >= 20
+    });
+    assert_eq!(mesh.count("policy_retries_refused_total"), 0);
+}
+
 /// Of the addresses of `back`, which is not on this node, those that fail are left out for `ejection`.
 fn back_elsewhere(addresses: &[SocketAddr], ejection: &str) -> (Node, SocketAddr) {
     let admin = nobody();
     let toml = format!(
         r#"
-        [admin]
-        listen = "{admin}"
         [dpu.egress]
         hosts = {{ back = {addresses:?} }}
         [service.back.outlier]
@@ -278,7 +292,7 @@ fn back_elsewhere(addresses: &[SocketAddr], ejection: &str) -> (Node, SocketAddr
         "#,
         addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
     );
-    (Run::app(&toml).lanes(1).workers(&[&["front"]]).start(), admin)
+    (Run::app(&toml).dpu_lanes(3, admin).workers(&[&["front"]]).start(), admin)
 }
 
 /// A host that fails until it works.
@@ -290,15 +304,21 @@ fn failing(works: &Arc<AtomicBool>) -> Upstream {
     })
 }
 
-/// An address that only fails is left out, for clients and for cells, and the others serve.
+/// An address that only fails is left out, for clients and for cells, and the others serve. What one lane has seen of it counts on
+/// all.
 #[test]
 fn failing_address_is_ejected() {
     let works = Arc::new(AtomicBool::new(true));
     let (bad, good) = (failing(&Arc::default()), failing(&works));
     let (node, admin) = back_elsewhere(&[bad.address(), good.address()], "1h");
     let mut failed = 0;
-    for _ in 0..20 {
-        for reply in [node.get("back", "/"), node.get("front", "/order?url=http://back/")] {
+    // Connections that are open are spread over the lanes.
+    let mut wires = [(); 4].map(|()| node.connect());
+    for call in 0..20 {
+        let wire = &mut wires[call % 4];
+        for (host, target) in [("back", "/"), ("front", "/order?url=http://back/")] {
+            wire.ask("GET", host, target);
+            let reply = wire.reply();
             assert!(matches!(reply.status, 200 | 500), "{}", reply.text());
             failed += usize::from(reply.status == 500);
         }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 pub use self::problems::ConfigError;
 pub(crate) use self::problems::Problems;
+use crate::egress::Directory;
 use crate::egress::hosts::{Addresses, Authority, HostPattern};
 use crate::egress::trust::Cas;
 pub use crate::forward::ForwardedRule;
@@ -155,6 +156,9 @@ pub struct EgressConfig {
     /// its own: see `[service.NAME.outlier]`.
     #[serde(skip)]
     pub outliers: BTreeMap<String, OutlierRule>,
+    /// What the lanes of the process know of the addresses of these services: clones of a config share it. Not a key.
+    #[serde(skip)]
+    pub directory: Directory,
 }
 
 impl Default for EgressConfig {
@@ -171,6 +175,7 @@ impl Default for EgressConfig {
             idle_connections_max: 64,
             allow: Vec::new(),
             outliers: BTreeMap::new(),
+            directory: Directory::default(),
         }
     }
 }

@@ -143,7 +143,7 @@ pub struct DpuStats {
     pub egress_open: usize,
     /// Times that an address of a service off this node was ejected as an outlier.
     pub egress_ejections: u64,
-    /// Addresses that are ejected.
+    /// Addresses that are ejected, by what all lanes know. See [`DpuStats::egress_ejected_of`].
     pub egress_ejected: usize,
     /// Answers of cells that could not be sent as HTTP.
     pub bad_responses: u64,
@@ -179,6 +179,12 @@ impl DpuStats {
     #[must_use]
     pub fn relays_in_flight(&self) -> u64 {
         (self.relays_open + self.egress_open) as u64
+    }
+
+    /// Addresses off this node that are ejected, of all lanes of a process. They know the same, but while config is replaced.
+    #[must_use]
+    pub fn egress_ejected_of(lanes: &[Self]) -> usize {
+        lanes.iter().map(|lane| lane.egress_ejected).max().unwrap_or_default()
     }
 }
 

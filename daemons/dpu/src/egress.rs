@@ -39,7 +39,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use self::addresses::Hosts;
+use self::addresses::Connected;
+pub use self::addresses::Directory;
 use self::connect::{ConnectError, Connector};
 use self::hosts::{Authority, Scheme};
 use self::services::LookUps;
@@ -88,8 +89,8 @@ struct Connections {
     http1: HttpClient,
     http2: HttpClient,
     /// To each address of services with a rule for outliers.
-    hosts: RefCell<Hosts<HttpClient>>,
-    /// Of these, the hosts that are being looked up.
+    connected: RefCell<Connected<HttpClient>>,
+    /// The hosts of such services that this lane is looking up.
     looking: RefCell<LookUps>,
 }
 
@@ -192,8 +193,8 @@ impl EgressClients {
         let connector = Connector::new(config);
         let client = |http2| client(config, connector.clone(), http2);
         let (http1, http2) = (client(false), client(true));
-        let (hosts, looking) = (RefCell::default(), RefCell::default());
-        let connections = Connections { connector, http1, http2, hosts, looking };
+        let (connected, looking) = (RefCell::default(), RefCell::default());
+        let connections = Connections { connector, http1, http2, connected, looking };
         Self { config: config.clone(), body_bytes_max, connections: Rc::new(connections) }
     }
 

@@ -16,7 +16,7 @@
 
 mod backoff;
 pub mod breaker;
-mod budget;
+pub(crate) mod budget;
 mod circuit;
 mod headers;
 pub mod hedge;
@@ -514,6 +514,39 @@ mod tests {
         assert!(goes_on(r#"{"s0": {"breaker": {}, "in_flight_max": 2}}"#));
         assert!(!goes_on(r#"{"s0": {"breaker": {"failures_max": 2}}}"#));
         assert!(!goes_on(r#"{"s0": {"breaker": {}, "timeout": "1s"}}"#));
+    }
+
+    /// Lanes go on with one budget when their policy changes: the one that both had, or the new one's.
+    #[test]
+    fn lanes_share_budgets_across_changes() {
+        let services = ["s0"].map(|name| name.parse().expect("a name")).to_vec();
+        let routes = Routes::new(services, ServiceId(0)).expect("valid routes");
+        let read =
+            |text| -> BTreeMap<String, ServicePolicy> { serde_json::from_str(text).expect("policies") };
+        let first = read(r#"{"s0": {"hedge": {"budget_ratio": 1}}}"#);
+        let message = RequestMessage {
+            service: ServiceId(0),
+            deadline: Nanos::MAX,
+            hops: 0,
+            method_len: 0,
+            target_len: 0,
+            head: Default::default(),
+            body: Default::default(),
+        };
+        for next in [
+            r#"{"s0": {"hedge": {"budget_ratio": 1}, "in_flight_max": 2}}"#,
+            r#"{"s0": {"hedge": {"budget_ratio": 0.5}}}"#,
+        ] {
+            let next = read(next);
+            let lane = || Policies::new(&first.clone(), &routes).followed_by(&next.clone(), &routes);
+            let [one, other] = [lane(), lane()];
+            let tries = |lane: &Policies| {
+                lane.of(ServiceId(0)).and_then(|policy| policy.tries.clone()).expect("tries")
+            };
+            const S: u64 = 1_000_000_000;
+            (0..4).for_each(|second| tries(&one).borrow_mut().begin(Nanos(second * S)));
+            assert!(tries(&other).borrow_mut().hedge(&message, Nanos(4 * S)).is_some(), "{next:?}");
+        }
     }
 
     /// Requests that are in flight when a policy changes count for the new one, and for what is told of it.

@@ -199,7 +199,6 @@ fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
     sum(&f::EGRESS_FAILURES, |dpu| dpu.egress_failed);
     sum(&f::EGRESS_OPEN, |dpu| dpu.egress_open as u64);
     sum(&f::EGRESS_EJECTIONS, |dpu| dpu.egress_ejections);
-    sum(&f::EGRESS_EJECTED, |dpu| dpu.egress_ejected as u64);
     sum(&f::TLS_FAILURES, |dpu| dpu.tls_failed);
     sum(&f::BAD_RESPONSES, |dpu| dpu.bad_responses);
     sum(&f::CONNECTIONS_OPEN, |dpu| dpu.connections_open.into());
@@ -207,6 +206,7 @@ fn of_dpus(text: &mut Text, dpus: &[DpuStats]) {
     sum(&f::ANSWER_BODY_BYTES, |dpu| dpu.answer_bytes);
     sum(&f::REQUESTS_DISPATCHED, |dpu| dpu.dispatched.into());
     sum(&f::RELAYED_OPEN, DpuStats::relays_in_flight);
+    text.one(&f::EGRESS_EJECTED, DpuStats::egress_ejected_of(dpus) as u64);
     bounds_of_dpus(text, dpus);
     refused_by(text, dpus);
 }

@@ -247,7 +247,7 @@ fn of_dpus(dpus: &[DpuStats]) -> [Value; 7] {
         gauge("calls off the node", elsewhere, None, "", "Of these, calls to hosts elsewhere."),
         gauge(
             "addresses left out",
-            sum(|dpu| dpu.egress_ejected as u64),
+            DpuStats::egress_ejected_of(dpus) as u64,
             None,
             "",
             "Addresses off this node that only failed of late.",

@@ -25,7 +25,8 @@ use crate::egress::Way;
 use crate::faults::Refusal;
 use crate::policy::Tries;
 use crate::policy::breaker::{Pass, Turn, Verdict};
-use crate::policy::retry::{Outcome, Tried, Trigger};
+use crate::policy::budget::Taken;
+use crate::policy::retry::{Again, Outcome, Tried, Trigger};
 
 type Exchanged = Result<ResponseMessage, Refusal>;
 
@@ -57,6 +58,28 @@ impl Drop for Leave<'_> {
             Some(Turn::Closed) => tracing::info!(service = service(), "the circuit closed"),
             // That one call asked in vain is nothing new.
             Some(Turn::OpenedAgain) | None => {}
+        }
+    }
+}
+
+/// What was paid for a retry: it goes back if that is not made.
+struct Paid<'p> {
+    tries: &'p RefCell<Tries>,
+    taken: Option<Taken>,
+}
+
+impl Paid<'_> {
+    /// The retry is made now.
+    fn spend(mut self) {
+        self.taken = None;
+        self.tries.borrow_mut().count_retry();
+    }
+}
+
+impl Drop for Paid<'_> {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken {
+            self.tries.borrow_mut().give_back(taken);
         }
     }
 }
@@ -124,21 +147,21 @@ impl Dpu {
         let Asked { tries, message, .. } = asked;
         tries.borrow_mut().begin(Nanos::now());
         let mut retries = 0;
-        let mut last = None;
+        let (mut last, mut paid) = (None, None::<Paid<'_>>);
         loop {
             let admitted = tries.borrow().admit(message, Nanos::now());
             let leave = match admitted {
                 Ok(pass) => Leave::new(asked, pass),
                 Err(after) => return last.unwrap_or_else(|| Err(circuit_open(asked, after))),
             };
-            if retries > 0 {
-                tries.borrow_mut().count_retry();
+            if let Some(paid) = paid.take() {
+                paid.spend();
             }
             let (answer, outcome) = self.hedged(asked, leave).await;
             let tried = Tried { message, outcome, retries };
-            let wait = tries.borrow_mut().again(tried, Nanos::now(), || fastrand::u64(..));
-            let Some(wait) = wait else { return answer };
-            last = Some(answer);
+            let again = tries.borrow_mut().again(tried, Nanos::now(), || fastrand::u64(..));
+            let Some(Again { wait, paid: taken }) = again else { return answer };
+            (last, paid) = (Some(answer), Some(Paid { tries, taken: Some(taken) }));
             retries += 1;
             sleep(wait).await;
         }

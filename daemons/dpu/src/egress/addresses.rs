@@ -1,9 +1,13 @@
 //! Addresses of services off the node: which of them a call goes to, where the service has a rule for outliers.
 //!
 //! ```text
-//! host --looked up, now and then--> addresses --without those that are ejected, in turn--> a call --> note
+//! host --looked up, now and then--> directory --without those that are ejected, in turn--> a lane's connection --> a call
+//!                                       ^                                                                           |
+//!                                       '----------------------------------- note ----------------------------------'
 //! ```
 //!
+//! - All lanes of a process go by one [`Directory`]: what one has found or seen fail serves the others. Connections are a lane's
+//!   own ([`Connected`]).
 //! - Each address has connections of its own: so it is known which of them has failed, and none is used while it is ejected.
 //! - What ejects an address, for how long and how many at once is decided by [`Outliers`], as for workers at the DPA. An
 //!   address that is found no more is forgotten, with its connections.
@@ -12,6 +16,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use cellmesh_shm::clock::Nanos;
@@ -32,38 +38,40 @@ const HOSTS_OF_SERVICE_MAX: usize = 16;
 /// Hosts that are known, of all services together.
 pub(super) const HOSTS_MAX: usize = 256;
 
-/// Hosts by their authority, with what a connection to each address is made with.
-#[derive(Debug)]
-pub(super) struct Hosts<C>(HashMap<String, Host<C>>);
+/// What the lanes of a process know of the addresses of services. Clones are the same; it is no setting, so all are equal.
+///
+/// - cost: a lock that is held for no longer than a look at the addresses of one host.
+#[derive(Debug, Clone, Default)]
+pub struct Directory(Arc<Mutex<Hosts>>);
 
-impl<C> Default for Hosts<C> {
-    fn default() -> Self {
-        Self(HashMap::new())
+impl PartialEq for Directory {
+    fn eq(&self, _: &Self) -> bool {
+        true
     }
 }
 
-/// One host, and how its addresses have done.
+impl Eq for Directory {}
+
+/// Where a call to a host may go.
 #[derive(Debug)]
-struct Host<C> {
-    /// Whose host it is.
-    service: Box<str>,
-    members: Vec<(SocketAddr, C)>,
-    outliers: Outliers<SocketAddr>,
-    /// Calls that were made to it.
-    turns: usize,
-    /// When its addresses were looked for, when they were found, and when one was asked for.
-    sought: Nanos,
-    found: Nanos,
-    used: Nanos,
+pub(super) struct Choice {
+    /// All addresses of the host: the same list until they are others.
+    known: Arc<[SocketAddr]>,
+    /// Those that are not ejected, in the order in which to try; at least one.
+    chosen: Vec<SocketAddr>,
 }
 
-impl<C: Clone> Hosts<C> {
+impl Directory {
+    /// Nothing in there is half done where somebody could panic.
+    fn hosts(&self) -> MutexGuard<'_, Hosts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the addresses of a host are to be looked for before it is called. Says so once in a while: who is told does
     /// it, and others use those that are known until then.
-    pub(super) fn wants_lookup(&mut self, host: &str, rule: OutlierRule, now: Nanos) -> bool {
-        let Some(known) = self.0.get_mut(host).filter(|known| known.outliers.rule() == rule) else {
-            return true;
-        };
+    pub(super) fn wants_lookup(&self, host: &str, now: Nanos) -> bool {
+        let mut hosts = self.hosts();
+        let Some(known) = hosts.0.get_mut(host) else { return true };
         let is_old = known.sought.saturating_add(FOUND_FOR) <= now;
         if is_old {
             known.sought = now;
@@ -71,57 +79,61 @@ impl<C: Clone> Hosts<C> {
         is_old
     }
 
-    /// These are the addresses of a service's host from now on.
-    ///
-    /// - `connect`: what connections to a new one are made with.
+    /// These are the addresses of a service's host from now on. `rule`: when one of them is left out; it is that of the host
+    /// for as long as this lives.
     pub(super) fn found(
-        &mut self,
+        &self,
         (service, host): (&str, &str),
         rule: OutlierRule,
         addresses: &[SocketAddr],
         now: Nanos,
-        connect: impl Fn(SocketAddr) -> C,
     ) {
-        if self.0.get(host).is_none_or(|known| known.outliers.rule() != rule) {
-            self.0.remove(host);
-            self.make_room(service);
-            self.0.insert(host.to_owned(), Host::new(service, rule, now));
+        let mut hosts = self.hosts();
+        if !hosts.0.contains_key(host) {
+            hosts.make_room(service);
+            hosts.0.insert(host.to_owned(), Host::new(service, rule, now));
         }
-        if let Some(known) = self.0.get_mut(host) {
-            known.replace(&addresses[..addresses.len().min(ADDRESSES_MAX)], now, connect);
+        if let Some(known) = hosts.0.get_mut(host) {
+            known.replace(&addresses[..addresses.len().min(ADDRESSES_MAX)], now);
         }
     }
 
-    /// Where to call a host, in the order in which to try: first that whose turn it is. None that is ejected. Empty if
-    /// nothing is known of the host, or nothing was for too long.
-    pub(super) fn turn(&mut self, host: &str, rule: OutlierRule, now: Nanos) -> Vec<(SocketAddr, C)> {
-        let known = self.0.get_mut(host).filter(|known| known.outliers.rule() == rule);
-        let serves = known.filter(|known| now < known.found.saturating_add(SERVE_FOR));
-        serves.map(|known| known.turn(now)).unwrap_or_default()
+    /// Where to call a host whose turn it is; none if nothing is known of it, or nothing was for too long.
+    pub(super) fn turn(&self, host: &str, now: Nanos) -> Option<Choice> {
+        let mut hosts = self.hosts();
+        let known = hosts.0.get_mut(host)?;
+        (now < known.found.saturating_add(SERVE_FOR)).then(|| known.turn(now))?
     }
 
     /// An address has answered, or has failed. Whether it is ejected for that.
     pub(super) fn note(
-        &mut self,
+        &self,
         host: &str,
         address: SocketAddr,
         has_failed: bool,
         now: Nanos,
     ) -> Option<Ejection<SocketAddr>> {
-        let known = self.0.get_mut(host)?;
+        let mut hosts = self.hosts();
+        let known = hosts.0.get_mut(host)?;
         known.outliers.readmit(now);
         known.outliers.note(address, has_failed, now)
     }
 
     /// Addresses that are ejected, of all hosts together.
-    pub(super) fn ejected(&mut self, now: Nanos) -> usize {
-        let ejected = |known: &mut Host<C>| {
+    pub(super) fn ejected(&self, now: Nanos) -> usize {
+        let ejected = |known: &mut Host| {
             known.outliers.readmit(now);
             known.outliers.ejected()
         };
-        self.0.values_mut().map(ejected).sum()
+        self.hosts().0.values_mut().map(ejected).sum()
     }
+}
 
+/// Hosts by their authority.
+#[derive(Debug, Default)]
+struct Hosts(HashMap<String, Host>);
+
+impl Hosts {
     /// Forgets a host if there are too many: of the service, one of its own; of all, one of a service that has the most, so that
     /// none is driven out by another with more. Of these the one that was not called for the longest time.
     fn make_room(&mut self, service: &str) {
@@ -132,7 +144,7 @@ impl<C: Clone> Hosts<C> {
         if !is_full && self.0.len() < HOSTS_MAX {
             return;
         }
-        let may_go = |known: &Host<C>| {
+        let may_go = |known: &Host| {
             if is_full { *known.service == *service } else { counts.get(&*known.service) == Some(&most) }
         };
         let candidates = self.0.iter().filter(|(_, known)| may_go(known));
@@ -143,11 +155,26 @@ impl<C: Clone> Hosts<C> {
     }
 }
 
-impl<C: Clone> Host<C> {
+/// One host, and how its addresses have done.
+#[derive(Debug)]
+struct Host {
+    /// Whose host it is.
+    service: Box<str>,
+    addresses: Arc<[SocketAddr]>,
+    outliers: Outliers<SocketAddr>,
+    /// Calls that were made to it.
+    turns: usize,
+    /// When its addresses were looked for, when they were found, and when one was asked for.
+    sought: Nanos,
+    found: Nanos,
+    used: Nanos,
+}
+
+impl Host {
     fn new(service: &str, rule: OutlierRule, now: Nanos) -> Self {
         Self {
             service: service.into(),
-            members: Vec::new(),
+            addresses: Arc::default(),
             outliers: Outliers::new(rule, &[]),
             turns: 0,
             sought: now,
@@ -156,34 +183,80 @@ impl<C: Clone> Host<C> {
         }
     }
 
-    fn replace(&mut self, addresses: &[SocketAddr], now: Nanos, connect: impl Fn(SocketAddr) -> C) {
+    /// Those that stay keep their places.
+    fn replace(&mut self, addresses: &[SocketAddr], now: Nanos) {
         (self.sought, self.found) = (now, now);
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            self.addresses.iter().copied().partition(|known| addresses.contains(known));
+        let mut all = kept;
         for address in addresses {
-            if self.members.iter().all(|(known, _)| known != address) {
-                self.members.push((*address, connect(*address)));
+            if !all.contains(address) {
+                all.push(*address);
                 self.outliers.add(*address);
             }
         }
         // After the new ones are there: who is ejected may stay so.
-        let (kept, gone): (Vec<_>, Vec<_>) =
-            self.members.drain(..).partition(|(address, _)| addresses.contains(address));
-        self.members = kept;
-        for (address, _) in gone {
+        for address in gone {
             self.outliers.remove(address, now);
+        }
+        if *all != *self.addresses {
+            self.addresses = all.into();
         }
     }
 
-    fn turn(&mut self, now: Nanos) -> Vec<(SocketAddr, C)> {
+    fn turn(&mut self, now: Nanos) -> Option<Choice> {
         self.used = now;
         self.outliers.readmit(now);
-        let chosen = self.members.iter().filter(|(address, _)| !self.outliers.is_ejected(*address));
-        let mut chosen: Vec<(SocketAddr, C)> = chosen.cloned().collect();
-        if !chosen.is_empty() {
-            let first = self.turns % chosen.len();
-            chosen.rotate_left(first);
-        }
+        let chosen = self.addresses.iter().copied().filter(|address| !self.outliers.is_ejected(*address));
+        let mut chosen: Vec<SocketAddr> = chosen.collect();
+        let first = self.turns.checked_rem(chosen.len())?;
+        chosen.rotate_left(first);
         self.turns = self.turns.wrapping_add(1);
-        chosen
+        Some(Choice { known: Arc::clone(&self.addresses), chosen })
+    }
+}
+
+/// What a lane has made connections to addresses with, by host.
+#[derive(Debug)]
+pub(super) struct Connected<C>(HashMap<String, OfHost<C>>);
+
+#[derive(Debug)]
+struct OfHost<C> {
+    /// The addresses as they were. Nobody else has that list any more when they are others, or when the host is forgotten.
+    known: Weak<[SocketAddr]>,
+    members: Vec<(SocketAddr, C)>,
+}
+
+impl<C> Default for Connected<C> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<C: Clone> Connected<C> {
+    /// What a call is made with, in the order in which to try. `connect`: makes it for an address that has none.
+    ///
+    /// Addresses and hosts that are known no more lose theirs when anything is new.
+    pub(super) fn to(
+        &mut self,
+        host: &str,
+        choice: &Choice,
+        connect: impl Fn(SocketAddr) -> C,
+    ) -> Vec<(SocketAddr, C)> {
+        let is_same = |of: &&OfHost<C>| ptr::addr_eq(of.known.as_ptr(), Arc::as_ptr(&choice.known));
+        if self.0.get(host).filter(is_same).is_none() {
+            let old = self.0.remove(host).map(|old| old.members).unwrap_or_default();
+            let old: HashMap<SocketAddr, C> = old.into_iter().collect();
+            let member = |address: &SocketAddr| {
+                (*address, old.get(address).cloned().unwrap_or_else(|| connect(*address)))
+            };
+            let members = choice.known.iter().map(member).collect();
+            self.0.retain(|_, of| of.known.strong_count() > 0);
+            self.0.insert(host.to_owned(), OfHost { known: Arc::downgrade(&choice.known), members });
+        }
+        let Some(of) = self.0.get(host) else { return Vec::new() };
+        let member = |address: &SocketAddr| of.members.iter().find(|(known, _)| known == address).cloned();
+        choice.chosen.iter().filter_map(member).collect()
     }
 }
 
@@ -212,89 +285,130 @@ mod tests {
     }
 
     /// One host at so many addresses.
-    fn hosts(count: u16) -> Hosts<()> {
-        let mut hosts = Hosts::default();
+    fn hosts(count: u16) -> Directory {
+        let hosts = Directory::default();
         let addresses: Vec<SocketAddr> = (0..count).map(address).collect();
-        hosts.found(BACK, RULE, &addresses, at(1), |_| ());
+        hosts.found(BACK, RULE, &addresses, at(1));
         hosts
     }
 
-    fn first(hosts: &mut Hosts<()>, seconds: u64) -> SocketAddr {
-        hosts.turn("back", RULE, at(seconds))[0].0
+    /// Where a call may go, in the order in which to try.
+    fn turn(hosts: &Directory, host: &str, now: Nanos) -> Vec<SocketAddr> {
+        hosts.turn(host, now).map(|choice| choice.chosen).unwrap_or_default()
+    }
+
+    fn first(hosts: &Directory, seconds: u64) -> SocketAddr {
+        turn(hosts, "back", at(seconds))[0]
     }
 
     /// Calls go round; who is ejected is passed over until its time is over.
     #[test]
     fn calls_go_round_those_that_are_left() {
-        let mut hosts = hosts(3);
+        let hosts = hosts(3);
         let [a, b, c] = [0, 1, 2].map(address);
-        assert_eq!([2; 4].map(|now| first(&mut hosts, now)), [a, b, c, a]);
+        assert_eq!([2; 4].map(|now| first(&hosts, now)), [a, b, c, a]);
         let noted = [2, 2, 2].map(|now| hosts.note("back", b, true, at(now)).is_some());
         assert_eq!((noted, hosts.ejected(at(3))), ([false, false, true], 1));
-        assert_eq!([3; 4].map(|now| first(&mut hosts, now)), [a, c, a, c]);
-        assert_eq!(hosts.turn("back", RULE, at(11)).len(), 2);
-        assert_eq!((hosts.turn("back", RULE, at(12)).len(), hosts.ejected(at(12))), (3, 0));
+        assert_eq!([3; 4].map(|now| first(&hosts, now)), [a, c, a, c]);
+        assert_eq!(turn(&hosts, "back", at(11)).len(), 2);
+        assert_eq!((turn(&hosts, "back", at(12)).len(), hosts.ejected(at(12))), (3, 0));
     }
 
-    /// Addresses are looked for again after a while, by one caller; another rule begins anew.
+    /// Addresses are looked for again after a while, by one caller.
     #[test]
     fn addresses_are_looked_for_now_and_then() {
-        let mut hosts = hosts(2);
-        assert!(Hosts::<()>::default().wants_lookup("back", RULE, at(1)));
-        assert_eq!([5, 6, 6].map(|now| hosts.wants_lookup("back", RULE, at(now))), [false, true, false]);
-        let other = OutlierRule { failures_max: 1, ..RULE };
-        assert!(hosts.wants_lookup("back", other, at(6)));
-        hosts.found(BACK, other, &[address(0), address(1)], at(6), |_| ());
-        assert!(hosts.note("back", address(0), true, at(6)).is_some());
+        let hosts = hosts(2);
+        assert!(Directory::default().wants_lookup("back", at(1)));
+        assert_eq!([5, 6, 6].map(|now| hosts.wants_lookup("back", at(now))), [false, true, false]);
     }
 
     /// Addresses of a host that is found no more are somebody else's soon.
     #[test]
     fn addresses_do_not_serve_for_ever() {
-        let mut hosts = hosts(2);
-        assert!(hosts.wants_lookup("back", RULE, at(60)));
-        assert_eq!([60, 61].map(|now| hosts.turn("back", RULE, at(now)).len()), [2, 0]);
-        hosts.found(BACK, RULE, &[address(1)], at(61), |_| ());
-        assert_eq!(hosts.turn("back", RULE, at(62)).len(), 1);
+        let hosts = hosts(2);
+        assert!(hosts.wants_lookup("back", at(60)));
+        assert_eq!([60, 61].map(|now| turn(&hosts, "back", at(now)).len()), [2, 0]);
+        hosts.found(BACK, RULE, &[address(1)], at(61));
+        assert_eq!(turn(&hosts, "back", at(62)).len(), 1);
     }
 
     /// However many hosts are named, few are kept, and of each few addresses. A service that names many drives out its own.
     #[test]
     fn what_is_kept_is_bounded() {
-        let mut hosts = hosts(200);
-        assert_eq!(hosts.turn("back", RULE, at(1)).len(), ADDRESSES_MAX);
-        hosts.found(("other", "other"), RULE, &[address(0)], at(1), |_| ());
+        let hosts = hosts(200);
+        assert_eq!(turn(&hosts, "back", at(1)).len(), ADDRESSES_MAX);
+        hosts.found(("other", "other"), RULE, &[address(0)], at(1));
         for port in 1..=1000 {
-            hosts.found(("back", &format!("back:{port}")), RULE, &[address(0)], at(2), |_| ());
+            hosts.found(("back", &format!("back:{port}")), RULE, &[address(0)], at(2));
         }
-        assert_eq!(hosts.0.len(), HOSTS_OF_SERVICE_MAX + 1);
-        assert!(hosts.turn("back", RULE, at(3)).is_empty(), "it was not called for the longest time");
-        assert_eq!(
-            (hosts.turn("back:1000", RULE, at(3)).len(), hosts.turn("other", RULE, at(3)).len()),
-            (1, 1)
-        );
+        assert_eq!(hosts.hosts().0.len(), HOSTS_OF_SERVICE_MAX + 1);
+        assert!(turn(&hosts, "back", at(3)).is_empty(), "it was not called for the longest time");
+        assert_eq!((turn(&hosts, "back:1000", at(3)).len(), turn(&hosts, "other", at(3)).len()), (1, 1));
     }
 
     /// Where there is no room for all, services with many hosts give way to those with few, whoever was called last; then those that
     /// were called last stay.
     #[test]
     fn services_with_few_hosts_keep_them() {
-        let mut hosts = Hosts::default();
-        let mut found = |service: &str, host: &str, seconds| {
-            hosts.found((service, host), RULE, &[address(0)], at(seconds), |_| ());
-            assert!(hosts.0.len() <= HOSTS_MAX);
-            hosts.0.keys().filter(|known| known.starts_with("many")).count()
+        let hosts = Directory::default();
+        let found = |service: &str, host: &str, seconds| {
+            hosts.found((service, host), RULE, &[address(0)], at(seconds));
+            assert!(hosts.hosts().0.len() <= HOSTS_MAX);
+            hosts.hosts().0.keys().filter(|known| known.starts_with("many")).count()
         };
         for number in 0..HOSTS_MAX - HOSTS_OF_SERVICE_MAX {
             found(&format!("few-{number}"), &format!("few-{number}"), 1);
         }
-        let of_many = (1..=HOSTS_OF_SERVICE_MAX).map(|port| found("many", &format!("many:{port}"), 2)).last();
-        assert_eq!(of_many, Some(HOSTS_OF_SERVICE_MAX));
+        let of_many = (1..=HOSTS_OF_SERVICE_MAX).fold(0, |_, port| found("many", &format!("many:{port}"), 2));
+        assert_eq!(of_many, HOSTS_OF_SERVICE_MAX);
         let of_many =
-            (1..HOSTS_OF_SERVICE_MAX).map(|n| found(&format!("late-{n}"), &format!("late-{n}"), 3)).last();
-        assert_eq!(of_many, Some(1));
+            (1..HOSTS_OF_SERVICE_MAX).fold(0, |_, n| found(&format!("late-{n}"), &format!("late-{n}"), 3));
+        assert_eq!(of_many, 1);
         assert_eq!(found("last", "last", 4), 1, "one of those that were not called since");
-        assert_eq!(hosts.turn("late-1", RULE, at(5)).len(), 1);
+        assert_eq!(turn(&hosts, "late-1", at(5)).len(), 1);
+    }
+
+    /// Lanes go by the same addresses and failures; each makes its connections once for as long as an address is known.
+    #[test]
+    fn lanes_share_what_is_known() {
+        let hosts = hosts(3);
+        let (lanes, made) = ([hosts.clone(), hosts.clone()], std::cell::Cell::new(0));
+        let connect = |_| {
+            made.set(made.get() + 1);
+            made.get()
+        };
+        let mut connected = Connected::default();
+        let mut call = |lane: &Directory, seconds| {
+            connected.to("back", &lane.turn("back", at(seconds)).expect("addresses"), connect)
+        };
+        let [a, b, c] = [0, 1, 2].map(address);
+        assert_eq!(call(&lanes[0], 2), [(a, 1), (b, 2), (c, 3)]);
+        assert_eq!(
+            [1, 0, 1].map(|lane| lanes[lane].note("back", b, true, at(2)).is_some()),
+            [false, false, true]
+        );
+        assert_eq!(call(&lanes[1], 2), [(c, 3), (a, 1)]);
+        hosts.found(BACK, RULE, &[c, b, address(3)], at(3));
+        assert_eq!(call(&lanes[0], 3), [(c, 3), (address(3), 4)]);
+        hosts.found(BACK, RULE, &[a, b, c], at(4));
+        assert_eq!(
+            call(&lanes[0], 4).iter().find(|(address, _)| *address == a),
+            Some(&(a, 5)),
+            "it was forgotten"
+        );
+        assert_eq!(call(&lanes[0], 20).iter().find(|(address, _)| *address == b), Some(&(b, 2)));
+    }
+
+    /// Connections to hosts that are forgotten go with them.
+    #[test]
+    fn connections_are_bounded_too() {
+        let (hosts, mut connected) = (Directory::default(), Connected::default());
+        for port in 1..=1000 {
+            let host = format!("back:{port}");
+            hosts.found(("back", &host), RULE, &[address(0)], at(2));
+            assert_eq!(connected.to(&host, &hosts.turn(&host, at(2)).expect("an address"), |_| ()).len(), 1);
+            assert!(connected.0.len() <= HOSTS_OF_SERVICE_MAX);
+        }
     }
 
     #[derive(Debug, Clone)]
@@ -320,9 +434,9 @@ mod tests {
         /// those never more are ejected than the rule says, and none for longer.
         #[test]
         fn there_is_always_an_address(events in prop::collection::vec(event(), 0..200)) {
-            let (mut hosts, mut all) = (hosts(4), (0..4).map(address).collect::<Vec<_>>());
+            let (hosts, mut all) = (hosts(4), (0..4).map(address).collect::<Vec<_>>());
             let (mut now, mut out) = (at(1), HashMap::new());
-            let fail = |hosts: &mut Hosts<()>, out: &mut HashMap<_, _>, address, has_failed, now: Nanos| {
+            let fail = |hosts: &Directory, out: &mut HashMap<_, _>, address, has_failed, now: Nanos| {
                 if let Some(Ejection { member, span }) = hosts.note("back", address, has_failed, now) {
                     assert!(has_failed && member == address && !out.contains_key(&member));
                     assert!(RULE.ejection <= span && span <= RULE.ejection_max);
@@ -332,27 +446,27 @@ mod tests {
             for event in events {
                 match event {
                     Event::Call { has_failed } => {
-                        let called = hosts.turn("back", RULE, now)[0].0;
+                        let called = turn(&hosts, "back", now)[0];
                         prop_assert!(!out.contains_key(&called));
-                        fail(&mut hosts, &mut out, called, has_failed, now);
+                        fail(&hosts, &mut out, called, has_failed, now);
                     }
-                    Event::Late { number, has_failed } => fail(&mut hosts, &mut out, address(number), has_failed, now),
+                    Event::Late { number, has_failed } => fail(&hosts, &mut out, address(number), has_failed, now),
                     Event::Pass { seconds } => {
                         now = now.saturating_add(Duration::from_secs(seconds));
-                        hosts.found(BACK, RULE, &all, now, |_| ());
+                        hosts.found(BACK, RULE, &all, now);
                     }
                     Event::Found { numbers } => {
                         all = numbers.into_iter().map(address).collect();
                         all.sort_unstable();
                         all.dedup();
-                        hosts.found(BACK, RULE, &all, now, |_| ());
+                        hosts.found(BACK, RULE, &all, now);
                         // Some may be back, for want of others.
-                        let left: Vec<SocketAddr> = hosts.turn("back", RULE, now).into_iter().map(|(left, ())| left).collect();
+                        let left: Vec<SocketAddr> = turn(&hosts, "back", now);
                         out.retain(|address, _| all.contains(address) && !left.contains(address));
                     }
                 }
                 out.retain(|_, until| now < *until);
-                let mut left: Vec<SocketAddr> = hosts.turn("back", RULE, now).into_iter().map(|(left, ())| left).collect();
+                let mut left: Vec<SocketAddr> = turn(&hosts, "back", now);
                 left.sort_unstable();
                 let expected: Vec<SocketAddr> = all.iter().copied().filter(|address| !out.contains_key(address)).collect();
                 prop_assert_eq!(left, expected);

@@ -23,11 +23,10 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::addresses::HOSTS_MAX;
+use super::addresses::{Directory, HOSTS_MAX};
 use super::connect::ConnectError;
 use super::hosts::Authority;
 use super::{Callee, Connections, EgressClients, Failure, HOPS_MAX, HttpClient, client, request};
-use crate::config::EgressConfig;
 use crate::forward::HOPS_HEADER;
 use crate::policy::breaker::Verdict;
 use crate::policy::retry::Outcome;
@@ -110,43 +109,47 @@ impl EgressClients {
         had >= self.config.try_timeout.0 / 2
     }
 
-    /// Addresses of services that are ejected.
+    /// Addresses of services that are ejected: on all lanes.
     pub(crate) fn ejected(&self, now: Nanos) -> usize {
-        self.connections.hosts.borrow_mut().ejected(now)
+        self.config.directory.ejected(now)
     }
 
     /// Where to call a service, in the order in which to try; at least one. Looks it up if that was not done lately: those that
     /// are known are used meanwhile.
     async fn turn(&self, way: &Way, rule: OutlierRule) -> Result<Vec<(SocketAddr, HttpClient)>, Failure> {
-        let (connections, host) = (&self.connections, &*way.host);
-        let wants_lookup = connections.hosts.borrow_mut().wants_lookup(host, rule, Nanos::now());
-        let turn = connections.hosts.borrow_mut().turn(host, rule, Nanos::now());
+        let (connections, directory) = (&self.connections, &self.config.directory);
+        let wants_lookup = directory.wants_lookup(&way.host, Nanos::now());
+        let turn = self.known_turn(way);
         let lookup = || LookUp {
             connections: Rc::clone(connections),
-            config: self.config.clone(),
+            directory: directory.clone(),
             way: way.clone(),
             rule,
-            http2: self.is_http2(host),
         };
-        if !turn.is_empty() {
+        if let Some(turn) = turn {
             if wants_lookup {
                 drop(lookup().begin());
             }
             return Ok(turn);
         }
         let problem = lookup().ended().await;
-        let turn = || connections.hosts.borrow_mut().turn(host, rule, Nanos::now());
-        let found = turn();
-        if !found.is_empty() {
-            return Ok(found);
+        if let Some(turn) = self.known_turn(way) {
+            return Ok(turn);
         }
         if let Some(problem) = problem {
             return Err(Failure::Connect(problem));
         }
         // It was found, and forgotten for other hosts before this call had its turn.
         lookup().run().await.map_err(Failure::Connect)?;
-        let found = turn();
-        if found.is_empty() { Err(Failure::Connect(ConnectError::NoHost)) } else { Ok(found) }
+        self.known_turn(way).ok_or(Failure::Connect(ConnectError::NoHost))
+    }
+
+    /// The same of a service whose addresses are known.
+    fn known_turn(&self, way: &Way) -> Option<Vec<(SocketAddr, HttpClient)>> {
+        let (connections, host) = (&self.connections, &*way.host);
+        let choice = self.config.directory.turn(host, Nanos::now())?;
+        let connect = |address| client(&self.config, connections.connector.to(address), self.is_http2(host));
+        Some(connections.connected.borrow_mut().to(host, &choice, connect))
     }
 
     fn is_http2(&self, host: &str) -> bool {
@@ -179,7 +182,7 @@ impl<E: Fn()> Asked<'_, E> {
 
     fn note(&self, has_failed: bool) {
         let Self { host, address, .. } = *self;
-        let noted = self.clients.connections.hosts.borrow_mut().note(host, address, has_failed, Nanos::now());
+        let noted = self.clients.config.directory.note(host, address, has_failed, Nanos::now());
         if let Some(ejection) = noted {
             tell(host, ejection);
             (self.ejected)();
@@ -203,10 +206,9 @@ pub(super) type LookUps = HashMap<String, watch::Receiver<Option<ConnectError>>>
 /// Looks for the addresses of a host. Those that were found before serve for a while if none are.
 struct LookUp {
     connections: Rc<Connections>,
-    config: EgressConfig,
+    directory: Directory,
     way: Way,
     rule: OutlierRule,
-    http2: bool,
 }
 
 impl LookUp {
@@ -246,11 +248,10 @@ impl LookUp {
     }
 
     async fn run(self) -> Result<(), ConnectError> {
-        let Self { connections, config, way: Way { service, host, .. }, rule, http2 } = self;
+        let Self { connections, directory, way: Way { service, host, .. }, rule } = self;
         let authority = Authority::parse(&host).unwrap_or(Authority { host: &host, port: None });
         let found = connections.connector.addresses(authority).await?;
-        let connect = |address| client(&config, connections.connector.to(address), http2);
-        connections.hosts.borrow_mut().found((&service, &host), rule, &found, Nanos::now(), connect);
+        directory.found((&service, &host), rule, &found, Nanos::now());
         Ok(())
     }
 }
@@ -295,6 +296,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::config::EgressConfig;
     use crate::units::TimeSpan;
 
     /// Longer than anything takes that is not stuck.
@@ -433,7 +435,7 @@ mod tests {
                 assert_eq!(clients.connections.looking.borrow().len(), 1);
             }
             drop(resolver);
-            while clients.connections.hosts.borrow_mut().turn(&host, RULE, Nanos::now()).is_empty() {
+            while clients.config.directory.turn(&host, Nanos::now()).is_none() {
                 sleep(Duration::from_millis(1)).await;
             }
             assert!(clients.connections.looking.borrow().is_empty());

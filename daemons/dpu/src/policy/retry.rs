@@ -17,7 +17,7 @@ use serde::de::{Deserializer, Error as _, Unexpected, Visitor};
 use super::Problems;
 use super::backoff::Backoff;
 use super::breaker::Verdict;
-use super::budget::{Budget, Window};
+use super::budget::{Budget, Taken, Window};
 use crate::units::{Ratio, TimeSpan};
 
 /// More would only make a long failure longer.
@@ -161,6 +161,15 @@ pub(crate) struct Retries {
     refused: u64,
 }
 
+/// A try that is to be made, and is paid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Again {
+    /// Until then.
+    pub(crate) wait: Duration,
+    /// Goes back to the budget if it is not made.
+    pub(crate) paid: Taken,
+}
+
 /// A request whose try has failed, or not.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tried<'m> {
@@ -181,13 +190,13 @@ impl Retries {
         self.budget.deposit(now);
     }
 
-    /// After which wait to try again, if at all. `random`: 64 random bits, asked for only if there is a wait.
+    /// Whether to try again. `random`: 64 random bits, asked for only if there is a wait.
     pub(crate) fn again(
         &mut self,
         tried: Tried<'_>,
         now: Nanos,
         random: impl FnOnce() -> u64,
-    ) -> Option<Duration> {
+    ) -> Option<Again> {
         let Tried { message, outcome, retries } = tried;
         let trigger = outcome.trigger()?;
         if retries >= self.policy.retries_max || !self.policy.on.contains(&trigger) {
@@ -201,11 +210,14 @@ impl Retries {
         if wait >= message.deadline.saturating_since(now) {
             return None;
         }
-        if self.budget.withdraw(now).is_none() {
-            self.refused += 1;
-            return None;
-        }
-        Some(wait)
+        let paid = self.budget.withdraw(now);
+        self.refused += u64::from(paid.is_none());
+        Some(Again { wait, paid: paid? })
+    }
+
+    /// A try that was paid for is not made.
+    pub(crate) fn give_back(&mut self, paid: Taken) {
+        self.budget.give_back(paid);
     }
 
     /// Retries that the budget has refused, ever.
@@ -331,6 +343,21 @@ mod tests {
         assert_eq!((made, retries.refused()), (2, 8));
     }
 
+    /// What was paid for and is not made can be had again.
+    #[test]
+    fn retries_that_are_not_made_cost_nothing() {
+        let policy = RetryPolicy { budget_per_second_min: 0, ..RetryPolicy::default() };
+        let mut retries = Retries::new(&policy, Window::default());
+        let get = message("GET");
+        let tried = Tried { message: &get, outcome: Outcome::Answered(503), retries: 0 };
+        (0..5).for_each(|_| retries.deposit(Nanos(0)));
+        for _ in 0..3 {
+            let again = retries.again(tried, Nanos(0), || 0).expect("one of five");
+            assert_eq!(retries.again(tried, Nanos(0), || 0), None);
+            retries.give_back(again.paid);
+        }
+    }
+
     proptest! {
         /// No retry begins at the deadline or after it, and none is one too many.
         #[test]
@@ -338,8 +365,8 @@ mod tests {
             let policy = RetryPolicy { retries_max: 2, ..RetryPolicy::default() };
             let get = message("GET");
             let tried = Tried { message: &get, outcome: Outcome::Answered(503), retries };
-            if let Some(wait) = Retries::new(&policy, Window::default()).again(tried, Nanos(now), || random) {
-                prop_assert!(Nanos(now).saturating_add(wait) < DEADLINE);
+            if let Some(again) = Retries::new(&policy, Window::default()).again(tried, Nanos(now), || random) {
+                prop_assert!(Nanos(now).saturating_add(again.wait) < DEADLINE);
                 prop_assert!(retries < 2);
             }
         }

@@ -18,10 +18,10 @@ use cellmesh_shm::message::RequestMessage;
 
 use super::ServicePolicy;
 use super::breaker::{BreakerPolicy, BreakerState, Pass, Turn, Verdict};
-use super::budget::{Budget, Window};
+use super::budget::{Budget, Taken, Window};
 use super::circuit::Circuit;
 use super::hedge::{HedgePolicy, Latencies};
-use super::retry::{Retries, Tried};
+use super::retry::{Again, Retries, Tried};
 use crate::origin::REQUEST_ID;
 
 /// The tries of one service on one lane.
@@ -132,14 +132,21 @@ impl Tries {
         self.try_timeout.into_iter().chain(self.timeout).min()
     }
 
-    /// After which wait to call once more, if at all. `random`: 64 random bits, asked for only if there is a wait.
+    /// Whether to call once more. `random`: 64 random bits, asked for only if there is a wait.
     pub(crate) fn again(
         &mut self,
         tried: Tried<'_>,
         now: Nanos,
         random: impl FnOnce() -> u64,
-    ) -> Option<Duration> {
+    ) -> Option<Again> {
         self.retries.as_mut()?.again(tried, now, random)
+    }
+
+    /// What was paid for a call that is not made.
+    pub(crate) fn give_back(&mut self, paid: Taken) {
+        if let Some(retries) = &mut self.retries {
+            retries.give_back(paid);
+        }
     }
 
     /// Whether it is decided here what is done when a worker dies.

@@ -108,7 +108,7 @@ families! {
         EGRESS_FAILURES: Counter "egress_failures_total" "calls" [] "Calls off this node without an answer of their callee.";
         EGRESS_OPEN: Gauge "egress_calls_open" "calls" [] "Calls of workers on their way off this node.";
         EGRESS_EJECTIONS: Counter "egress_ejections_total" "ejections" [] "Times that an address of a service off this node was ejected as an outlier.";
-        EGRESS_EJECTED: Gauge "egress_addresses_ejected" "addresses" [] "Addresses of services off this node that are ejected as outliers, by each lane for itself.";
+        EGRESS_EJECTED: Gauge "egress_addresses_ejected" "addresses" [] "Addresses of services off this node that are ejected as outliers.";
     }
     "Policies of services" {
         POLICY_REFUSED: Counter "policy_refused_total" "requests" [Service, PolicyRefusedFor] "Requests refused by the policy of their service.";

@@ -14,17 +14,20 @@
 
 mod keys;
 mod paths;
+mod verified;
 
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use cellmesh_shm::head::HeaderLines;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use self::keys::{Keys, KeysError};
 use self::paths::Path;
+use self::verified::Verified;
 use crate::config::Problems;
 use crate::units::TimeSpan;
 
@@ -119,6 +122,9 @@ pub(super) struct Gate {
     rules: Vec<Rule>,
     /// What a token has to say, for each algorithm that a key has.
     expected: Vec<(Algorithm, Validation)>,
+    /// By how much clocks may differ, in seconds.
+    leeway: u64,
+    verified: Verified,
 }
 
 impl Gate {
@@ -129,20 +135,31 @@ impl Gate {
             public: policy.public.clone(),
             rules: policy.rules.iter().map(Rule::new).collect(),
             expected: algorithms.into_iter().map(|alg| (alg, validation(policy, alg))).collect(),
+            leeway: policy.leeway.0.as_secs(),
+            verified: Verified::default(),
         }
     }
 
     /// Whether who asks may have this.
     ///
     /// - `target`: path and query.
-    /// - cost: one signature, some tens of microseconds; of a token without a key id, one for each key of its algorithm.
+    /// - cost: one signature the first time that a token is shown here, some tens of microseconds; of one without a key id, one for
+    ///   each key of its algorithm. Less than one after that.
     pub(super) fn admit(&self, target: &[u8], headers: HeaderLines<'_>) -> Result<(), TokenError> {
         let path = Path::of_target(target);
         let mut asking = self.rules.iter().filter(|rule| path.may_be_in(&rule.path)).peekable();
         if asking.peek().is_none() && self.public.iter().any(|public| path.is_in(public)) {
             return Ok(());
         }
-        let claims = self.claims(bearer(headers)?)?;
+        let (token, now) = (bearer(headers)?, get_current_timestamp());
+        let claims = match self.verified.claims(token, now) {
+            Some(claims) => claims,
+            None => {
+                let claims = Rc::new(self.claims(token)?);
+                self.verified.keep(token, &claims, self.leeway, now);
+                claims
+            }
+        };
         match asking.find(|rule| !rule.is_kept(&claims)) {
             Some(rule) => Err(TokenError::Claim { claim: rule.written.clone() }),
             None => Ok(()),

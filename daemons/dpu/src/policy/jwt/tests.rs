@@ -70,6 +70,25 @@ fn bad_tokens_are_told_apart() {
     assert!(matches!(ask("/", &two), Err(TokenError::Invalid(_))));
 }
 
+/// The signature of a token is looked at once, what it may ask for each time; one that was refused is looked at again.
+#[test]
+fn good_tokens_are_remembered() {
+    let mut gate = Gate::new(&policy());
+    let ask = |gate: &Gate, path: &str, name: &str| {
+        let lines = format!("authorization: Bearer {}\n", token(name));
+        gate.admit(path.as_bytes(), HeaderLines(lines.as_bytes()))
+    };
+    assert_eq!([ask(&gate, "/", "ed"), ask(&gate, "/admin", "admin")], [Ok(()), Ok(())]);
+    assert!(ask(&gate, "/", "expired").is_err());
+    gate.keys = Keys::default();
+    assert_eq!([ask(&gate, "/", "ed"), ask(&gate, "/admin", "admin")], [Ok(()), Ok(())]);
+    assert_eq!(ask(&gate, "/admin", "ed"), Err(TokenError::Claim { claim: "role".to_owned() }));
+    for name in ["ec", "expired"] {
+        let why = "no key fits its algorithm and key id".to_owned();
+        assert_eq!(ask(&gate, "/", name), Err(TokenError::Invalid(why)), "{name}");
+    }
+}
+
 /// A path that a rule covers asks for the claim; others do not.
 #[test]
 fn rules_ask_for_claims() {

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cellmesh_tests::upstream::{nobody, reply};
 use cellmesh_tests::{Node, Reply, Run, Upstream, sample, until};
@@ -273,6 +274,25 @@ fn retries_that_the_circuit_refuses_cost_nothing() {
         assert_eq!(mesh.ask("GET", "/").status, 503);
         mesh.heard() >= 20
     });
+    assert_eq!(mesh.count("policy_retries_refused_total"), 0);
+}
+
+/// A retry that nobody waits for any more is given back too.
+#[test]
+fn retries_of_clients_that_leave_cost_nothing() {
+    let upstream = Upstream::start(|_: &str, _: &[u8], stream: &mut TcpStream| reply(stream, 503, "", b"no"));
+    let policy =
+        "retry = { budget_ratio = 0, budget_per_second_min = 1, backoff = \"5s\", backoff_max = \"5s\" }";
+    let mesh = Mesh::start(policy, upstream);
+    // More than the budget has, each of which leaves while its retry is waited for.
+    for heard in 1..=20 {
+        let mut wire = mesh.node.connect();
+        wire.ask("GET", "back", &mesh.by_back("/"));
+        until("a failure", || mesh.heard() >= heard);
+        std::thread::sleep(Duration::from_millis(20));
+        drop(wire);
+        until("a request that is given up", || sample(mesh.admin, "inflight_requests") == 0);
+    }
     assert_eq!(mesh.count("policy_retries_refused_total"), 0);
 }
 

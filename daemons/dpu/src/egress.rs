@@ -208,6 +208,11 @@ impl EgressClients {
         Rc::ptr_eq(&self.connections, &other.connections)
     }
 
+    #[cfg(test)]
+    pub(crate) fn shares_directory_with(&self, other: &Self) -> bool {
+        self.config.directory.is(&other.config.directory)
+    }
+
     async fn try_elsewhere(&self, url: &str, message: &RequestMessage) -> Result<ResponseMessage, Failure> {
         let uri: Uri = url.parse().map_err(|_| Failure::Request(format!("{url:?} is no URL")))?;
         let Some(scheme) = uri.scheme_str().and_then(Scheme::parse) else {

@@ -133,4 +133,23 @@ mod tests {
         dpu.reconfigure(routes(0), DpuConfig { egress, ..DpuConfig::default() });
         assert!(!dpu.settings().clients.shares_connections_with(&first.clients));
     }
+
+    /// Lanes go by one directory of addresses from their start on, after a change too; with another egress it is another.
+    #[test]
+    fn lanes_share_a_directory() {
+        let lanes_of = |config: &DpuConfig| [(); 2].map(|()| Dpu::new(routes(0), config.clone()));
+        let first = DpuConfig::default();
+        let [one, other] = lanes_of(&first);
+        let is_shared = || one.settings().clients.shares_directory_with(&other.settings().clients);
+        assert!(is_shared());
+        let begun = one.settings();
+        let outliers = [("back".to_owned(), Default::default())].into();
+        let egress = EgressConfig { outliers, ..EgressConfig::default() };
+        for (egress, stays) in [(EgressConfig::default(), true), (egress, false)] {
+            let next = DpuConfig { body_bytes_max: ByteSize(8), egress, ..DpuConfig::default() };
+            [&one, &other].iter().for_each(|lane| lane.reconfigure(routes(0), next.clone()));
+            assert!(is_shared());
+            assert_eq!(one.settings().clients.shares_directory_with(&begun.clients), stays);
+        }
+    }
 }

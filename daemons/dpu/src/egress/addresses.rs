@@ -40,7 +40,9 @@ pub(super) const HOSTS_MAX: usize = 256;
 
 /// What the lanes of a process know of the addresses of services. Clones are the same; it is no setting, so all are equal.
 ///
-/// - cost: a lock that is held for no longer than a look at the addresses of one host.
+/// - It belongs to one config of a DPU: another one (`EgressConfig`) has another directory, in which nothing is known and nobody ejected.
+/// - cost: a lock that is held for a look at the addresses of one host; of all hosts where a new one takes the place of another, or
+///   where metrics are read.
 #[derive(Debug, Clone, Default)]
 pub struct Directory(Arc<Mutex<Hosts>>);
 
@@ -55,13 +57,20 @@ impl Eq for Directory {}
 /// Where a call to a host may go.
 #[derive(Debug)]
 pub(super) struct Choice {
-    /// All addresses of the host: the same list until they are others.
+    /// The host: nobody else has this when it is forgotten.
+    host: Arc<()>,
+    /// All of its addresses: the same list until they are others.
     known: Arc<[SocketAddr]>,
     /// Those that are not ejected, in the order in which to try; at least one.
     chosen: Vec<SocketAddr>,
 }
 
 impl Directory {
+    #[cfg(test)]
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Nothing in there is half done where somebody could panic.
     fn hosts(&self) -> MutexGuard<'_, Hosts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -79,26 +88,25 @@ impl Directory {
         is_old
     }
 
-    /// These are the addresses of a service's host from now on. `rule`: when one of them is left out; it is that of the host
-    /// for as long as this lives.
-    pub(super) fn found(
+    /// These are the addresses of a service's host from now on. `rule`: when one of them is left out; it is that of the host for as
+    /// long as this lives.
+    pub(super) fn found(&self, of: (&str, &str), rule: OutlierRule, addresses: &[SocketAddr], now: Nanos) {
+        self.hosts().found(of, rule, addresses, now);
+    }
+
+    /// The same, and at once the turn of the call that they were looked for, before others can take the host's place.
+    pub(super) fn found_for_call(
         &self,
-        (service, host): (&str, &str),
+        of: (&str, &str),
         rule: OutlierRule,
         addresses: &[SocketAddr],
         now: Nanos,
-    ) {
-        let mut hosts = self.hosts();
-        if !hosts.0.contains_key(host) {
-            hosts.make_room(service);
-            hosts.0.insert(host.to_owned(), Host::new(service, rule, now));
-        }
-        if let Some(known) = hosts.0.get_mut(host) {
-            known.replace(&addresses[..addresses.len().min(ADDRESSES_MAX)], now);
-        }
+    ) -> Option<Choice> {
+        self.hosts().found(of, rule, addresses, now)?.turn(now)
     }
 
-    /// Where to call a host whose turn it is; none if nothing is known of it, or nothing was for too long.
+    /// Where to call a host, in the order in which to try: first that whose turn it is. None if nothing is known of it, or
+    /// nothing was for too long.
     pub(super) fn turn(&self, host: &str, now: Nanos) -> Option<Choice> {
         let mut hosts = self.hosts();
         let known = hosts.0.get_mut(host)?;
@@ -134,6 +142,23 @@ impl Directory {
 struct Hosts(HashMap<String, Host>);
 
 impl Hosts {
+    /// `(service, host)`; returns the host.
+    fn found(
+        &mut self,
+        (service, host): (&str, &str),
+        rule: OutlierRule,
+        addresses: &[SocketAddr],
+        now: Nanos,
+    ) -> Option<&mut Host> {
+        if !self.0.contains_key(host) {
+            self.make_room(service);
+            self.0.insert(host.to_owned(), Host::new(service, rule, now));
+        }
+        let known = self.0.get_mut(host)?;
+        known.replace(&addresses[..addresses.len().min(ADDRESSES_MAX)], now);
+        Some(known)
+    }
+
     /// Forgets a host if there are too many: of the service, one of its own; of all, one of a service that has the most, so that
     /// none is driven out by another with more. Of these the one that was not called for the longest time.
     fn make_room(&mut self, service: &str) {
@@ -160,6 +185,7 @@ impl Hosts {
 struct Host {
     /// Whose host it is.
     service: Box<str>,
+    itself: Arc<()>,
     addresses: Arc<[SocketAddr]>,
     outliers: Outliers<SocketAddr>,
     /// Calls that were made to it.
@@ -174,6 +200,7 @@ impl Host {
     fn new(service: &str, rule: OutlierRule, now: Nanos) -> Self {
         Self {
             service: service.into(),
+            itself: Arc::default(),
             addresses: Arc::default(),
             outliers: Outliers::new(rule, &[]),
             turns: 0,
@@ -212,7 +239,7 @@ impl Host {
         let first = self.turns.checked_rem(chosen.len())?;
         chosen.rotate_left(first);
         self.turns = self.turns.wrapping_add(1);
-        Some(Choice { known: Arc::clone(&self.addresses), chosen })
+        Some(Choice { host: Arc::clone(&self.itself), known: Arc::clone(&self.addresses), chosen })
     }
 }
 
@@ -222,7 +249,9 @@ pub(super) struct Connected<C>(HashMap<String, OfHost<C>>);
 
 #[derive(Debug)]
 struct OfHost<C> {
-    /// The addresses as they were. Nobody else has that list any more when they are others, or when the host is forgotten.
+    /// Until it is forgotten.
+    host: Weak<()>,
+    /// Its addresses as they were.
     known: Weak<[SocketAddr]>,
     members: Vec<(SocketAddr, C)>,
 }
@@ -236,7 +265,7 @@ impl<C> Default for Connected<C> {
 impl<C: Clone> Connected<C> {
     /// What a call is made with, in the order in which to try. `connect`: makes it for an address that has none.
     ///
-    /// Addresses and hosts that are known no more lose theirs when anything is new.
+    /// An address that is known no more loses its own with the next call to its host, a host when another one is new.
     pub(super) fn to(
         &mut self,
         host: &str,
@@ -251,8 +280,9 @@ impl<C: Clone> Connected<C> {
                 (*address, old.get(address).cloned().unwrap_or_else(|| connect(*address)))
             };
             let members = choice.known.iter().map(member).collect();
-            self.0.retain(|_, of| of.known.strong_count() > 0);
-            self.0.insert(host.to_owned(), OfHost { known: Arc::downgrade(&choice.known), members });
+            let known = Arc::downgrade(&choice.known);
+            self.0.retain(|_, of| of.host.strong_count() > 0);
+            self.0.insert(host.to_owned(), OfHost { host: Arc::downgrade(&choice.host), known, members });
         }
         let Some(of) = self.0.get(host) else { return Vec::new() };
         let member = |address: &SocketAddr| of.members.iter().find(|(known, _)| known == address).cloned();
@@ -397,6 +427,28 @@ mod tests {
             "it was forgotten"
         );
         assert_eq!(call(&lanes[0], 20).iter().find(|(address, _)| *address == b), Some(&(b, 2)));
+    }
+
+    /// What another lane finds of a host takes no connections from it here, whoever else is called.
+    #[test]
+    fn connections_outlast_other_addresses() {
+        let (hosts, made) = (hosts(2), std::cell::Cell::new(0));
+        let mut connected = Connected::default();
+        let mut call = |choice: Option<Choice>, host| {
+            let connect = |_| {
+                made.set(made.get() + 1);
+                made.get()
+            };
+            connected.to(host, &choice.expect("addresses"), connect)
+        };
+        assert_eq!(call(hosts.turn("back", at(1)), "back"), [(address(0), 1), (address(1), 2)]);
+        hosts.found(BACK, RULE, &[address(1), address(2)], at(2));
+        let other = hosts.found_for_call(("other", "other"), RULE, &[address(0)], at(2));
+        assert_eq!(call(other, "other"), [(address(0), 3)]);
+        let (mut again, expected) =
+            (call(hosts.turn("back", at(2)), "back"), [(address(1), 2), (address(2), 4)]);
+        again.sort_unstable();
+        assert_eq!(again, expected);
     }
 
     /// Connections to hosts that are forgotten go with them.

@@ -4,8 +4,8 @@
 //!   are. With one calls go to the addresses in turn, but for those that are ejected (`addresses.rs`).
 //! - An address that has not answered when its request's deadline is there has failed, whoever notices it first: this side, or who
 //!   waited for the answer and gives the call up. A call that is given up before that says nothing of its address.
-//! - A host is looked up in a task of its own, once for all calls that wait for it: they wait as long as they have time, and what is
-//!   found serves the next ones.
+//! - A host is looked up in a task of its own, once for all calls of a lane that wait for it: they wait as long as they have time,
+//!   and what is found serves the next ones, of all lanes.
 //! - An address that takes no connection has been sent nothing: the call goes to the next one. It counts as a failure.
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::addresses::{Directory, HOSTS_MAX};
+use super::addresses::{Choice, Directory, HOSTS_MAX};
 use super::connect::ConnectError;
 use super::hosts::Authority;
 use super::{Callee, Connections, EgressClients, Failure, HOPS_MAX, HttpClient, client, request};
@@ -140,16 +140,20 @@ impl EgressClients {
             return Err(Failure::Connect(problem));
         }
         // It was found, and forgotten for other hosts before this call had its turn.
-        lookup().run().await.map_err(Failure::Connect)?;
-        self.known_turn(way).ok_or(Failure::Connect(ConnectError::NoHost))
+        let found = lookup().addresses().await.map_err(Failure::Connect)?;
+        let choice = directory.found_for_call((&way.service, &way.host), rule, &found, Nanos::now());
+        choice.map(|choice| self.connected(way, &choice)).ok_or(Failure::Connect(ConnectError::NoHost))
     }
 
     /// The same of a service whose addresses are known.
     fn known_turn(&self, way: &Way) -> Option<Vec<(SocketAddr, HttpClient)>> {
+        self.config.directory.turn(&way.host, Nanos::now()).map(|choice| self.connected(way, &choice))
+    }
+
+    fn connected(&self, way: &Way, choice: &Choice) -> Vec<(SocketAddr, HttpClient)> {
         let (connections, host) = (&self.connections, &*way.host);
-        let choice = self.config.directory.turn(host, Nanos::now())?;
         let connect = |address| client(&self.config, connections.connector.to(address), self.is_http2(host));
-        Some(connections.connected.borrow_mut().to(host, &choice, connect))
+        connections.connected.borrow_mut().to(host, choice, connect)
     }
 
     fn is_http2(&self, host: &str) -> bool {
@@ -248,11 +252,16 @@ impl LookUp {
     }
 
     async fn run(self) -> Result<(), ConnectError> {
-        let Self { connections, directory, way: Way { service, host, .. }, rule } = self;
-        let authority = Authority::parse(&host).unwrap_or(Authority { host: &host, port: None });
-        let found = connections.connector.addresses(authority).await?;
-        directory.found((&service, &host), rule, &found, Nanos::now());
+        let found = self.addresses().await?;
+        let Way { service, host, .. } = &self.way;
+        self.directory.found((service, host), self.rule, &found, Nanos::now());
         Ok(())
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        let host = &*self.way.host;
+        let authority = Authority::parse(host).unwrap_or(Authority { host, port: None });
+        self.connections.connector.addresses(authority).await
     }
 }
 

@@ -17,7 +17,6 @@ mod paths;
 mod verified;
 
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use cellmesh_shm::head::HeaderLines;
 use jsonwebtoken::errors::ErrorKind;
@@ -27,11 +26,11 @@ use serde_json::{Map, Value};
 
 pub use self::keys::{Keys, KeysError};
 use self::paths::Path;
-use self::verified::Verified;
+use self::verified::{Good, Kept, Verified};
 use crate::config::Problems;
 use crate::units::TimeSpan;
 
-/// Most rules and public paths of a service: each is asked for each request.
+/// Most rules and public paths of a service: each is asked for each request, and has a bit in [`Kept`].
 const RULES_MOST: usize = 64;
 /// The claim whose text is a list of words. Source: RFC 8693, 4.2.
 const SCOPE: &str = "scope";
@@ -146,24 +145,36 @@ impl Gate {
     /// - cost: one signature the first time that a token is shown here, some tens of microseconds; of one without a key id, one for
     ///   each key of its algorithm. Less than one after that.
     pub(super) fn admit(&self, target: &[u8], headers: HeaderLines<'_>) -> Result<(), TokenError> {
+        self.admit_at(target, headers, get_current_timestamp())
+    }
+
+    /// `now`: seconds since 1970, for what is remembered.
+    fn admit_at(&self, target: &[u8], headers: HeaderLines<'_>, now: u64) -> Result<(), TokenError> {
         let path = Path::of_target(target);
-        let mut asking = self.rules.iter().filter(|rule| path.may_be_in(&rule.path)).peekable();
+        let asking = self.rules.iter().enumerate().filter(|(_, rule)| path.may_be_in(&rule.path));
+        let mut asking = asking.peekable();
         if asking.peek().is_none() && self.public.iter().any(|public| path.is_in(public)) {
             return Ok(());
         }
-        let (token, now) = (bearer(headers)?, get_current_timestamp());
-        let claims = match self.verified.claims(token, now) {
-            Some(claims) => claims,
-            None => {
-                let claims = Rc::new(self.claims(token)?);
-                self.verified.keep(token, &claims, self.leeway, now);
-                claims
-            }
-        };
-        match asking.find(|rule| !rule.is_kept(&claims)) {
-            Some(rule) => Err(TokenError::Claim { claim: rule.written.clone() }),
+        let token = bearer(headers)?;
+        let kept = self.verified.get(token, now).map_or_else(|| self.verify(token, now), Ok)?;
+        match asking.find(|(bit, _)| kept & (1 << bit) == 0) {
+            Some((_, rule)) => Err(TokenError::Claim { claim: rule.written.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// The rules that a good token keeps; it is remembered.
+    fn verify(&self, token: &[u8], now: u64) -> Result<Kept, TokenError> {
+        let claims = self.claims(token)?;
+        let bits = self.rules.iter().enumerate().filter(|(_, rule)| rule.is_kept(&claims));
+        let kept = bits.fold(0, |kept, (bit, _)| kept | 1 << bit);
+        // One with a part of a second is looked at each time.
+        if let Some(expires) = claims.get("exp").and_then(Value::as_u64) {
+            let until = expires.saturating_add(self.leeway);
+            self.verified.put(token, Good { kept, from: now, until });
+        }
+        Ok(kept)
     }
 
     fn claims(&self, token: &[u8]) -> Result<Map<String, Value>, TokenError> {

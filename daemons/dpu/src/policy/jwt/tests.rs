@@ -70,23 +70,30 @@ fn bad_tokens_are_told_apart() {
     assert!(matches!(ask("/", &two), Err(TokenError::Invalid(_))));
 }
 
-/// The signature of a token is looked at once, what it may ask for each time; one that was refused is looked at again.
+/// The signature of a token is looked at once until it expires, what it may ask for each time; one that was refused is looked at
+/// again.
 #[test]
 fn good_tokens_are_remembered() {
+    const EXPIRES: u64 = 4_102_444_800;
     let mut gate = Gate::new(&policy());
-    let ask = |gate: &Gate, path: &str, name: &str| {
+    let ask = |gate: &Gate, path: &str, name: &str, now| {
         let lines = format!("authorization: Bearer {}\n", token(name));
-        gate.admit(path.as_bytes(), HeaderLines(lines.as_bytes()))
+        gate.admit_at(path.as_bytes(), HeaderLines(lines.as_bytes()), now)
     };
-    assert_eq!([ask(&gate, "/", "ed"), ask(&gate, "/admin", "admin")], [Ok(()), Ok(())]);
-    assert!(ask(&gate, "/", "expired").is_err());
+    let now = EXPIRES - 1000;
+    assert_eq!([ask(&gate, "/", "ed", now), ask(&gate, "/admin", "admin", now)], [Ok(()), Ok(())]);
+    assert!(ask(&gate, "/", "expired", now).is_err());
     gate.keys = Keys::default();
-    assert_eq!([ask(&gate, "/", "ed"), ask(&gate, "/admin", "admin")], [Ok(()), Ok(())]);
-    assert_eq!(ask(&gate, "/admin", "ed"), Err(TokenError::Claim { claim: "role".to_owned() }));
-    for name in ["ec", "expired"] {
-        let why = "no key fits its algorithm and key id".to_owned();
-        assert_eq!(ask(&gate, "/", name), Err(TokenError::Invalid(why)), "{name}");
+    let no_key = || Err(TokenError::Invalid("no key fits its algorithm and key id".to_owned()));
+    for now in [now, EXPIRES, EXPIRES + 59] {
+        assert_eq!([ask(&gate, "/", "ed", now), ask(&gate, "/admin", "admin", now)], [Ok(()), Ok(())]);
+        assert_eq!(ask(&gate, "/admin", "ed", now), Err(TokenError::Claim { claim: "role".to_owned() }));
+        assert_eq!([ask(&gate, "/", "ec", now), ask(&gate, "/", "expired", now)], [no_key(), no_key()]);
     }
+    assert_eq!(
+        [ask(&gate, "/", "ed", EXPIRES + 60), ask(&gate, "/", "admin", now - 1)],
+        [no_key(), no_key()]
+    );
 }
 
 /// A path that a rule covers asks for the claim; others do not.

@@ -11,24 +11,25 @@ use crate::{cells, command, wasip2};
 const OF_PARTS: [&str; 2] = ["contract", "transport"];
 
 /// Builds what a benchmark needs, then runs the benchmark program, which finds it through
-/// `CELLMESH_BIN`, `CELLMESH_CELLS` and `CELLMESH_BENCH_GUESTS`.
-pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<ExitCode> {
+/// `CELLMESH_BIN`, `CELLMESH_CELLS` and `CELLMESH_BENCH_GUESTS`. `profile`: of cargo, for both.
+pub(crate) fn run(workspace: &Workspace, profile: &str, args: &[String]) -> Result<ExitCode> {
     let compiler = wasip2::compiler(workspace)?;
     let guests = workspace.target.join("bench-guests");
     cells::build_folder(workspace, &compiler, &workspace.root.join("bench/guests"), &guests, &[])?;
     let mut build = workspace.cargo();
-    build.args(["build", "--release", "--package", "cellmesh-bench"]);
+    build.args(["build", "--profile", profile, "--package", "cellmesh-bench"]);
     if needs_runtime(args) {
         let cells = workspace.root.join("cells");
         cells::build_folder(workspace, &compiler, &cells, &workspace.cells(), &[])?;
         build.args(["--package", "cellmesh"]);
     }
     command::run(&mut build)?;
-    let mut bench = Command::new(workspace.target.join("release/cellmesh-bench"));
+    let built = workspace.target.join(profile);
+    let mut bench = Command::new(built.join("cellmesh-bench"));
     bench
         .args(args)
         .current_dir(&workspace.root)
-        .env("CELLMESH_BIN", workspace.target.join("release/cellmesh"))
+        .env("CELLMESH_BIN", built.join("cellmesh"))
         .env("CELLMESH_CELLS", workspace.cells())
         .env("CELLMESH_BENCH_GUESTS", guests);
     command::run(&mut bench)?;

@@ -74,6 +74,9 @@ enum Task {
     Dist { parts: dist::Parts },
     /// Builds everything and runs a benchmark; `cargo xtask bench -- --help` lists them.
     Bench {
+        /// Measures what is shipped, with link-time optimisation: it is some ten minutes more in the making.
+        #[arg(long)]
+        dist: bool,
         /// Passed on to the benchmark program.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -105,6 +108,6 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Tidy => tidy::run(&workspace),
         Task::Dist { .. } => unreachable!("done above"),
         Task::Image(options) => image::run(&workspace, &options),
-        Task::Bench { args } => bench::run(&workspace, &args),
+        Task::Bench { dist, args } => bench::run(&workspace, if dist { "dist" } else { "release" }, &args),
     }
 }

@@ -466,6 +466,19 @@ mod tests {
         policies.admit(ServiceId(service), ANY, Nanos(0)).expect("admitted")
     }
 
+    /// A request to the first service, which says nothing.
+    fn message() -> RequestMessage {
+        RequestMessage {
+            service: ServiceId(0),
+            deadline: Nanos::MAX,
+            hops: 0,
+            method_len: 0,
+            target_len: 0,
+            head: Default::default(),
+            body: Default::default(),
+        }
+    }
+
     /// A timeout shortens what there is and never lengthens it; other services are not concerned.
     #[test]
     fn timeout_shortens_the_deadline() {
@@ -524,15 +537,7 @@ mod tests {
         let read =
             |text| -> BTreeMap<String, ServicePolicy> { serde_json::from_str(text).expect("policies") };
         let first = read(r#"{"s0": {"hedge": {"budget_ratio": 1}}}"#);
-        let message = RequestMessage {
-            service: ServiceId(0),
-            deadline: Nanos::MAX,
-            hops: 0,
-            method_len: 0,
-            target_len: 0,
-            head: Default::default(),
-            body: Default::default(),
-        };
+        let message = message();
         for next in [
             r#"{"s0": {"hedge": {"budget_ratio": 1}, "in_flight_max": 2}}"#,
             r#"{"s0": {"hedge": {"budget_ratio": 0.5}}}"#,
@@ -556,15 +561,7 @@ mod tests {
         let routes = Routes::new(services, ServiceId(0)).expect("valid routes");
         let read = |text| serde_json::from_str(text).expect("policies");
         let first = Policies::new(&read(r#"{"s0": {"in_flight_max": 2}}"#), &routes);
-        let mut message = RequestMessage {
-            service: ServiceId(0),
-            deadline: Nanos::MAX,
-            hops: 0,
-            method_len: 0,
-            target_len: 0,
-            head: Default::default(),
-            body: Default::default(),
-        };
+        let mut message = message();
         let mut permits: Vec<Permit> = (0..2).map(|_| permit(&first, 0)).collect();
         permits.iter_mut().for_each(|permit| permit.dispatch(&mut message).expect("room"));
         let next = first.followed_by(&read(r#"{"s0": {"in_flight_max": 2, "timeout": "1s"}}"#), &routes);

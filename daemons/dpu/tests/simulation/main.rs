@@ -5,7 +5,7 @@
 //!                   Ledger: what each of them sees, and whether the History explains it
 //! ```
 //!
-//! - One thread, no sockets, no clock: a run is a function of its seed, so a failure happens again.
+//! - One thread for each seed, no sockets, no clock: a run is a function of its seed, so a failure happens again.
 //! - `CELLMESH_SIM_SEED=<seed> cargo test -p cellmesh-dpu --test simulation` runs one seed;
 //!   `CELLMESH_SIM_REQUESTS=<count>` makes so many requests instead of a million.
 //! - Not here: the network side of the DPU (`tests/network`), processes and sockets of workers (end to end).
@@ -23,7 +23,9 @@ mod seat;
 mod trouble;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread::{self, available_parallelism};
 use std::time::Duration;
 
 use node::Node;
@@ -93,6 +95,21 @@ fn run_named(seed: u64, requests: u64) -> Report {
     })
 }
 
+/// A processor each runs its share of the seeds: they know nothing of each other.
+fn run_all(seeds: &[u64]) -> Vec<Report> {
+    let threads = available_parallelism().map_or(1, NonZeroUsize::get);
+    let share = |first| {
+        seeds.iter().skip(first).step_by(threads).map(|seed| run_named(*seed, REQUESTS_PER_SEED)).collect()
+    };
+    thread::scope(|scope| {
+        let shares: Vec<_> = (0..threads).map(|first| scope.spawn(move || share(first))).collect();
+        let reports = |share: thread::ScopedJoinHandle<'_, Vec<Report>>| {
+            share.join().unwrap_or_else(|broken| resume_unwind(broken))
+        };
+        shares.into_iter().flat_map(reports).collect()
+    })
+}
+
 fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} = {value}: must be a number")))
@@ -113,8 +130,7 @@ fn seeds() -> Vec<u64> {
 fn every_promise_is_kept() {
     let (mut sums, mut requests, mut slowest) = (BTreeMap::<&str, u64>::new(), 0, Duration::ZERO);
     let seeds = seeds();
-    for seed in &seeds {
-        let report = run_named(*seed, REQUESTS_PER_SEED);
+    for report in run_all(&seeds) {
         requests += report.requests;
         slowest = slowest.max(report.slowest);
         for (what, count) in report.counts {

@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// Only these parts.
     #[arg(long)]
     only: Vec<Part>,
+    /// Sleeps of the part `sleeps`: some 400,000 take a second.
+    #[arg(long, default_value_t = 10_000_000)]
+    sleeps: u64,
 }
 
 /// A part of the report.
@@ -52,6 +55,8 @@ enum Part {
     Engine,
     /// One ring, without a DPA.
     Rings,
+    /// Sleeps until so many have ended: only where it is asked for.
+    Sleeps,
 }
 
 /// Bytes of a message, head and body.
@@ -69,7 +74,8 @@ pub(crate) fn run(options: &Options) -> Result<String> {
     writeln!(report, "# Transport\n\n{}\n", machine::describe())?;
     writeln!(report, "{} rounds; medians, and in brackets the least and the most.\n", options.rounds)?;
     for part in Part::value_variants() {
-        if !options.only.is_empty() && !options.only.contains(part) {
+        let asked = options.only.contains(part);
+        if !asked && (!options.only.is_empty() || *part == Part::Sleeps) {
             continue;
         }
         match part {
@@ -78,6 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<String> {
             Part::BesideLarge => beside_large(&mut report, options)?,
             Part::Engine => engine::report(&mut report, options.rounds)?,
             Part::Rings => rings::report(&mut report, options.rounds)?,
+            Part::Sleeps => engine::sleeps(&mut report, options.sleeps)?,
         }
     }
     Ok(report)

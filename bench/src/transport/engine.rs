@@ -87,12 +87,20 @@ pub(crate) struct EnginePeer {
 /// Round trips, throughput and wake-ups, in Markdown.
 pub(super) fn report(report: &mut String, rounds: usize) -> Result<()> {
     writeln!(report, "## Through an engine thread in another process, 64 B there and back\n")?;
+    on_two_processors(report, |report| trips(report, rounds).and_then(|()| loads(report, rounds)))
+}
+
+/// Runs what pins its threads to processors 0 and 1, and gives this one back where it may run.
+pub(super) fn on_two_processors(
+    report: &mut String,
+    measure: impl FnOnce(&mut String) -> Result<()>,
+) -> Result<()> {
     let allowed = sched_getaffinity(None)?;
     if (0..2).any(|cpu| !allowed.is_set(cpu)) {
         writeln!(report, "Not measured: it takes processors 0 and 1, and this program may not use both.\n")?;
         return Ok(());
     }
-    let measured = trips(report, rounds).and_then(|()| loads(report, rounds));
+    let measured = measure(report);
     sched_setaffinity(None, &allowed)?;
     measured
 }
@@ -174,6 +182,28 @@ fn loads(report: &mut String, rounds: usize) -> Result<()> {
     Ok(())
 }
 
+/// Single messages there and back until both sides together have slept so often: whether one sleep did not end by its bell.
+pub(super) fn sleeps(report: &mut String, count: u64) -> Result<()> {
+    writeln!(report, "## Sleeps that nothing but a backstop has ended\n")?;
+    writeln!(report, "| placement | sleeps of either side | of the worker | lost |\n|---|---|---|---|")?;
+    on_two_processors(report, |report| {
+        // Across processors a sleep takes some twenty times as long.
+        for (placement, count) in PLACEMENTS.into_iter().skip(1).zip([count, count / 200]) {
+            pin(placement.cpus[0])?;
+            let mut worker = Worker::beside(placement)?;
+            let mut sleeps = 0;
+            while sleeps < count {
+                sleeps = worker.load(LOADED, 1)?;
+            }
+            let Slept { times, lost } = worker.slept;
+            writeln!(report, "| {} | {sleeps} | {times} | {lost} |", placement.name)?;
+        }
+        Ok(())
+    })?;
+    writeln!(report)?;
+    Ok(())
+}
+
 /// How often a side slept, and how often nothing but the backstop woke it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Slept {
@@ -239,10 +269,10 @@ impl Worker {
         Ok(())
     }
 
-    /// `count` messages there and back, `window` of them on the way at once. Returns how often a bell rang, of either side.
+    /// `count` messages there and back, `window` of them on the way at once. Returns how often a bell has rung so far, of either
+    /// side.
     fn load(&mut self, count: usize, window: usize) -> Result<u64> {
         let (mut sent, mut taken) = (0, 0);
-        let before = self.slept.times;
         while taken < count {
             let more = (window - (sent - taken)).min(count - sent);
             self.send(u32::try_from(more)?)?;
@@ -252,7 +282,7 @@ impl Worker {
                 some => taken += some,
             }
         }
-        Ok(self.link.tx.rings() + self.slept.times - before)
+        Ok(self.link.tx.rings() + self.slept.times)
     }
 
     /// Calls with new names each time: the indices go round, the generation with them.
@@ -347,7 +377,7 @@ impl EnginePeer {
 impl Engine {
     fn attached(socket: &std::path::Path) -> Result<Self> {
         let mut dpa = Dpa::new(DpaConfig::default());
-        let sidecar = dpa.attach_sidecar_here(RingProfile::default())?;
+        let sidecar = dpa.attach_sidecar_here(RingProfile::within_lane())?;
         let worker = dpa.attach_worker(&[], RingProfile::default())?;
         let endpoint = worker.spec.endpoint;
         let channel = handover::offer(&AttachListener::bind(socket)?, worker)?;

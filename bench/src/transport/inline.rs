@@ -18,6 +18,9 @@ use cellmesh_shm::ring::Payload;
 const CALLED: ServiceId = ServiceId(0);
 const STREAMED: ServiceId = ServiceId(1);
 
+/// Longest message that is sent as frames: of a longer one not as many fit the ring at once as are asked for.
+const FRAMES_BYTES_MAX: usize = 1024;
+
 /// Bytes of a large body.
 const LARGE_BYTES: usize = 1 << 20;
 /// Large bodies in flight at once.
@@ -42,7 +45,7 @@ impl Node {
     pub(super) fn new(size: usize) -> Result<Self> {
         let mut wired = Wired::new()?;
         let (caller, callee) = wired.pair(CALLED)?;
-        let ends = if size <= RingProfile::default().inline_bytes_max as usize {
+        let ends = if size <= FRAMES_BYTES_MAX {
             Ends::Frames(Box::new((caller, callee)))
         } else {
             Ends::Messages(Box::new((port(caller), port(callee))))
@@ -262,13 +265,13 @@ struct Wired {
 impl Wired {
     fn new() -> Result<Self> {
         let mut dpa = Dpa::new(DpaConfig::default());
-        let sidecar = dpa.attach_sidecar_here(RingProfile::default())?;
+        let sidecar = dpa.attach_sidecar_here(RingProfile::within_lane())?;
         Ok(Self { dpa, sidecar: port(sidecar) })
     }
 
     /// A worker that may call `service` without the sidecar, and the worker that serves it.
     fn pair(&mut self, service: ServiceId) -> Result<(Link, Link)> {
-        let profile = RingProfile::default();
+        let profile = RingProfile::within_lane();
         let mut caller = self.dpa.attach_worker_here(&[], profile)?;
         let callee = self.dpa.attach_worker_here(&[service], profile)?;
         let call = FrameHeader { service, deadline: Nanos::MAX, ..FrameHeader::new(FrameKind::Request, 0) };

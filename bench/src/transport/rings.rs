@@ -2,7 +2,8 @@
 //!
 //! - Frames are the product's, with headers that are checked. Beside them `rtrb`, a ring of the same depth between two
 //!   threads that trust each other.
-//! - Both sides spin; where they have to share one core this says nothing.
+//! - Both sides spin, each pinned to a processor of its own: while a scheduler leaves both on one, what is moved never leaves
+//!   its caches.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -14,10 +15,11 @@ use cellmesh_shm::attach::AttachListener;
 use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind};
 use cellmesh_shm::ids::EndpointId;
 use cellmesh_shm::link::{Link, LinkSpec};
-use cellmesh_shm::profile::RingProfile;
+use cellmesh_shm::profile::{LINE_BYTES, RingProfile};
 use cellmesh_shm::ring::Payload;
 use clap::Args;
 
+use super::engine::{on_two_processors, pin};
 use super::handover;
 use crate::turns::{Series, median_ratio, spread};
 
@@ -30,6 +32,10 @@ const RING_BYTES: usize = 128 << 10;
 
 /// Messages there and back in one turn.
 const TRIPS_PER_TURN: usize = 20_000;
+
+/// Processors of the two sides.
+const NEAR: usize = 0;
+const FAR: usize = 1;
 
 const SIZES: [usize; 3] = [64, 1024, 64 * 1024];
 const BATCHES: [usize; 2] = [1, 32];
@@ -57,6 +63,11 @@ enum Far {
 /// Throughput and round trips, in Markdown.
 pub(super) fn report(report: &mut String, rounds: usize) -> Result<()> {
     writeln!(report, "## One ring, both sides spinning\n")?;
+    on_two_processors(report, |report| tables(report, rounds))
+}
+
+fn tables(report: &mut String, rounds: usize) -> Result<()> {
+    pin(NEAR)?;
     writeln!(
         report,
         "| bytes, batch | one thread, M/s | two threads, M/s | two processes, M/s | rtrb, two threads, M/s | processes to rtrb |\n\
@@ -163,8 +174,10 @@ fn trips(ring: &mut Ring, size: usize) -> Result<f64> {
 }
 
 fn rtrb_stream(count: usize, batch: usize) -> Result<f64> {
-    let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; 8]>::new(256);
+    let depth = (RingProfile::default().small_bytes / LINE_BYTES) as usize;
+    let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; 8]>::new(depth);
     let consuming = std::thread::spawn(move || {
+        pin(FAR).expect("it was allowed");
         let (mut taken, mut idle) = (0, 0);
         while taken < count {
             let ready = consumer.slots().min(batch.max(1));
@@ -300,6 +313,7 @@ fn take_some(link: &mut Link, size: usize) -> Result<(usize, Option<FrameKind>)>
 
 /// The far side: takes everything, answers what wants an answer, until it is told to end.
 fn serve(mut link: Link) -> Result<()> {
+    pin(FAR)?;
     let mut idle = 0;
     loop {
         let (count, asked) = take_some(&mut link, usize::MAX)?;
@@ -346,7 +360,7 @@ fn with_far<T>(
 
 fn in_thread(fds: cellmesh_shm::link::LinkFds) -> Result<Far> {
     let link = Link::open(fds)?;
-    Ok(Far::Thread(std::thread::spawn(move || serve(link).expect("an honest producer"))))
+    Ok(Far::Thread(std::thread::spawn(move || serve(link).expect("an honest producer, and a processor"))))
 }
 
 fn in_process(fds: cellmesh_shm::link::LinkFds) -> Result<Far> {

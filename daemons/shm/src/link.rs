@@ -166,7 +166,7 @@ impl Link {
         let ((near_wait, far_ring), (far_wait, near_ring)) = (bells()?, bells()?);
         let near = Self::of(spec, near_own, near_peer, Bell::new(near_ring), Bell::new(near_wait));
         let far = Self::of(spec, far_own, far_peer, Bell::new(far_ring), Bell::new(far_wait));
-        Ok((near.never_rings(), far.never_rings()))
+        Ok((near.within_lane(), far.within_lane()))
     }
 
     /// The far side of a link, from its descriptors. Checks the spec and what the segments are; bells of another kind never
@@ -198,8 +198,14 @@ impl Link {
         Self { spec, rx, tx, sleep: LinkSleep { flag: SleepFlag::new(own), wait, sleeps: 0 } }
     }
 
-    fn never_rings(mut self) -> Self {
+    fn within_lane(mut self) -> Self {
         self.tx.peer_sleep.never_sleeps();
+        for producer in [&mut self.tx.small, &mut self.tx.bulk] {
+            producer.is_within_lane();
+        }
+        for consumer in [&mut self.rx.small, &mut self.rx.bulk] {
+            consumer.is_within_lane();
+        }
         self
     }
 

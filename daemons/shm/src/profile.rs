@@ -34,11 +34,10 @@ pub const CHUNK_BYTES_MOST: u32 = 1 << 20;
 pub const BULK_CHUNKS_MOST: u32 = 1024;
 
 impl Default for RingProfile {
-    /// 16 KiB of small frames stay in the nearest cache and moved three times as much as 32 KiB; 16 chunks of 16 KiB
-    /// keep a large message flowing while its receiver copies. Source: entries between two
-    /// processes over a memfd, one core each.
+    /// Between processes: messages of 8 KiB and their heads go in one frame, of which two fit; 16 chunks of 16 KiB keep a
+    /// large message flowing while its receiver sleeps or copies. Why so: `docs/decisions/0012-rings-as-large-as-their-work.md`.
     fn default() -> Self {
-        Self { small_bytes: 16 << 10, chunk_bytes: 16 << 10, bulk_chunks: 16, inline_bytes_max: 4096 }
+        Self { small_bytes: 32 << 10, chunk_bytes: 16 << 10, bulk_chunks: 16, inline_bytes_max: 12 << 10 }
     }
 }
 
@@ -55,6 +54,12 @@ pub struct ProfileError {
 }
 
 impl RingProfile {
+    /// Within a lane: each chunk is taken before the next one but one is sent, and what four of them lie in stays in the near caches.
+    #[must_use]
+    pub fn within_lane() -> Self {
+        Self { bulk_chunks: 4, ..Self::default() }
+    }
+
     /// Checks each field, and what the fields promise each other.
     /// # Errors
     /// The first field that is wrong.
@@ -108,8 +113,9 @@ mod tests {
     /// The defaults can be used.
     #[test]
     fn default_is_valid() {
-        assert_eq!(RingProfile::default().validate(), Ok(()));
-        assert_eq!(RingProfile::default().bulk_bytes(), 256 << 10);
+        for profile in [RingProfile::default(), RingProfile::within_lane()] {
+            assert_eq!(profile.validate(), Ok(()));
+        }
     }
 
     /// Each wrong field is named with what was found and what would be right.
@@ -124,8 +130,8 @@ mod tests {
         check(|p| p.chunk_bytes = 64, "chunk_bytes = 64: must be a power of two from 128 to 1048576");
         check(|p| p.bulk_chunks = 0, "bulk_chunks = 0: must be a power of two from 2 to 1024");
         check(
-            |p| p.inline_bytes_max = 8192,
-            "inline_bytes_max = 8192: must be a multiple of 64 up to 8128 (half of small_bytes, less a header)",
+            |p| p.inline_bytes_max = 16_384,
+            "inline_bytes_max = 16384: must be a multiple of 64 up to 16320 (half of small_bytes, less a header)",
         );
     }
 }

@@ -20,8 +20,12 @@
 use crate::frame::{Frame, FrameError, FrameHeader, FrameKind, FrameLimits, HEADER_WORDS, Relabel, RingName};
 use crate::layout::{LINE_WORDS, RingPlace};
 use crate::profile::LINE_BYTES;
-use crate::segment::{Readable, WORD_BYTES, Words, Writable, store_bytes, store_words};
+use crate::segment::{Readable, WORD_BYTES, Words, Writable, prefetch_to_store, store_bytes, store_words};
 use crate::sync::{Ordering, observe, publish};
+
+/// How far ahead of a frame its side asks for the next lines, where they come from another processor: as many bytes as are on
+/// their way from there while one frame is looked at. Four, eight and 32 lines moved 0.6 to 0.8 of what 16 do.
+const AHEAD_BYTES: u32 = 16 * LINE_BYTES;
 
 /// What no correct peer does. The ring stays closed until its endpoint is attached anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +116,8 @@ pub struct Producer {
     /// What the peer last said it has read; checked.
     head: u32,
     batches: Batches,
+    /// The consumer may run on another processor.
+    is_apart: bool,
     closed: Option<RingError>,
 }
 
@@ -120,7 +126,23 @@ impl Producer {
     #[must_use]
     pub fn new(own: Writable, peer: Readable, place: RingPlace, limits: FrameLimits) -> Self {
         let batches = Batches::default();
-        Self { own, peer, place, limits, tail: 0, published: 0, head: 0, batches, closed: None }
+        Self {
+            own,
+            peer,
+            place,
+            limits,
+            tail: 0,
+            published: 0,
+            head: 0,
+            batches,
+            is_apart: true,
+            closed: None,
+        }
+    }
+
+    /// From now on one thread pumps both sides: lines are where they were left.
+    pub(crate) fn is_within_lane(&mut self) {
+        self.is_apart = false;
     }
 
     /// Writes a frame behind the others; the peer sees it after [`Producer::publish`]. `Ok(false)`: the ring is full,
@@ -162,6 +184,9 @@ impl Producer {
         }
         if pad > 0 {
             self.write_pad(pad);
+        }
+        if self.is_apart {
+            prefetch_to_store(self.own.words(), self.place.word_of(self.tail.wrapping_add(AHEAD_BYTES)));
         }
         self.write(&header);
         self.write_payload(payload);
@@ -315,6 +340,10 @@ pub struct Consumer {
     published: u32,
     /// What the peer last said it has written; checked.
     tail: u32,
+    /// Bytes behind the header of the frame that was released last, and the room that it took.
+    last: (u32, u32),
+    /// The producer may run on another processor.
+    is_apart: bool,
     closed: Option<RingError>,
 }
 
@@ -322,7 +351,13 @@ impl Consumer {
     /// The consuming side of the ring at `place`: frames come from `peer`, our head goes to `own`.
     #[must_use]
     pub fn new(own: Writable, peer: Readable, place: RingPlace, limits: FrameLimits) -> Self {
-        Self { own, peer, place, limits, head: 0, published: 0, tail: 0, closed: None }
+        let last = (0, place.footprint(0));
+        Self { own, peer, place, limits, head: 0, published: 0, tail: 0, last, is_apart: true, closed: None }
+    }
+
+    /// From now on one thread pumps both sides: lines are where they were left.
+    pub(crate) fn is_within_lane(&mut self) {
+        self.is_apart = false;
     }
 
     /// Looks how far the peer has written. Returns whether there are frames to take. Once per batch.
@@ -394,6 +429,10 @@ impl Consumer {
     /// Trust boundary rule 3: copied once, checked, then used.
     #[inline(always)]
     fn admit_next(&self, frame: &mut Frame) -> Result<(), FrameError> {
+        // Beyond the tail are lines that the producer is about to write.
+        if self.is_apart && self.tail.wrapping_sub(self.head) > AHEAD_BYTES {
+            self.peer.words().prefetch(self.place.word_of(self.head.wrapping_add(AHEAD_BYTES)));
+        }
         let words = self.peer.words().part(self.place.word_of(self.head), HEADER_WORDS);
         frame.admit(|index| words.get(index), &self.limits)?;
         let published = self.tail.wrapping_sub(self.head);
@@ -418,9 +457,23 @@ impl Consumer {
 
     /// Gives the room of the frame that [`Consumer::peek`] gave back; the peer learns it after
     /// [`Consumer::publish`].
+    ///
+    /// - cost: a guess that is right while frames are of one length. Were the room counted from each header, a processor could not
+    ///   know where the next frame is before the line of this one has come, and would wait for one line after the other; on a guess it
+    ///   goes on at once.
     #[inline(always)]
     pub fn release(&mut self, frame: &Frame) {
-        self.head = self.head.wrapping_add(self.place.footprint(frame.frame_len()));
+        let (len, room) = self.last;
+        let room = if frame.frame_len() == len { room } else { self.note_length(frame.frame_len()) };
+        self.head = self.head.wrapping_add(room);
+    }
+
+    /// Never inlined: both ways would become one again, without a guess.
+    #[inline(never)]
+    fn note_length(&mut self, frame_len: u32) -> u32 {
+        let room = self.place.footprint(frame_len);
+        self.last = (frame_len, room);
+        room
     }
 
     /// Tells the peer of all frames released so far. `false`: there was nothing to tell.

@@ -123,6 +123,14 @@ impl<'a> Words<'a> {
         Words(&self.0[start..start + count])
     }
 
+    /// Asks for the line of a word that will be loaded soon; nothing beyond the end.
+    #[inline(always)]
+    pub(crate) fn prefetch(self, index: usize) {
+        if let Some(word) = self.0.get(index) {
+            wide::prefetch(word);
+        }
+    }
+
     /// The first `N` words as they are now. Panics if there are fewer.
     #[must_use]
     #[inline]
@@ -161,6 +169,14 @@ impl<'a> Words<'a> {
     }
 }
 
+/// Asks for the line of a word that will be stored to soon, for this side alone; nothing beyond the end.
+#[inline(always)]
+pub(crate) fn prefetch_to_store(words: &[AtomicU64], index: usize) {
+    if let Some(word) = words.get(index) {
+        wide::prefetch_to_store(word);
+    }
+}
+
 /// Stores `from` into `to`; a last word that `from` does not fill is filled with zeros.
 /// Panics if `to` is too short. Returns the words used.
 #[inline]
@@ -196,7 +212,7 @@ pub(crate) fn store_words(to: &[AtomicU64], from: Words<'_>) {
 /// In assembly, because the language has no access to memory that is both wide and shared: for the compiler this is code that it
 /// does not know, which neither promises nor needs that the bytes stay as they are meanwhile. A processor may show the other side
 /// a line half written, which it does not look at before the ring's counter says so; what a peer does that looks or writes nevertheless is
-/// wrong bytes, as with words.
+/// wrong bytes, as with words. A prefetch reads and writes nothing.
 #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
 mod wide {
     use std::mem::MaybeUninit;
@@ -204,6 +220,22 @@ mod wide {
     use super::{AtomicU64, WORD_BYTES};
 
     const LINE_BYTES: usize = 64;
+
+    /// Asks for its line, to load from it.
+    #[inline(always)]
+    pub(super) fn prefetch(word: &AtomicU64) {
+        let at = std::ptr::from_ref(word);
+        // SAFETY: a hint, which changes neither memory nor registers and never faults; SSE is part of x86-64.
+        unsafe { std::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags)) };
+    }
+
+    /// Asks for its line, to store to it.
+    #[inline(always)]
+    pub(super) fn prefetch_to_store(word: &AtomicU64) {
+        let at = std::ptr::from_ref(word);
+        // SAFETY: a hint, which changes neither memory nor registers and never faults; processors that do not know it pass over it.
+        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags)) };
+    }
 
     /// Of `from` into `to`, as much as both have.
     #[inline]
@@ -271,6 +303,10 @@ mod wide {
     use std::mem::MaybeUninit;
 
     use super::AtomicU64;
+
+    pub(super) fn prefetch(_word: &AtomicU64) {}
+
+    pub(super) fn prefetch_to_store(_word: &AtomicU64) {}
 
     pub(super) fn put(_from: &[u8], _to: &[AtomicU64]) -> usize {
         0

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use cellmesh_shm::message::{RequestMessage, ResponseMessage};
 use cellmesh_shm::outlier::OutlierRule;
 use cellmesh_shm::port::Arrived;
+use cellmesh_shm::profile::RingProfile;
 
 use super::*;
 use crate::DpaConfig;
@@ -209,7 +210,22 @@ fn cancelled_streams_give_credit_back() {
     }
 }
 
-/// Messages of 16 MiB pass byte for byte through rings of 16 and 256 KiB.
+/// Who grants credit goes by its own ring, whatever the ring of the sender holds: large messages pass both ways between rings of
+/// different sizes.
+#[test]
+fn rings_may_differ() {
+    let profile = |bulk_chunks| RingProfile { bulk_chunks, ..RingProfile::default() };
+    let mut node = Node::new(DpaConfig { profile: profile(2), ..DpaConfig::default() }, &[]);
+    node.add_worker(&[S], &DpaConfig { profile: profile(64), ..DpaConfig::default() });
+    node.call(SIDECAR, request(S, pattern(4 << 20, 1)));
+    let (slot, message) = node.next_request(W1);
+    assert!(message.body == pattern(4 << 20, 1));
+    node.respond(W1, slot, pattern(4 << 20, 2));
+    assert!(node.next_response(SIDECAR).1 == answer(pattern(4 << 20, 2)));
+    node.assert_settled();
+}
+
+/// Messages of 16 MiB pass byte for byte through rings of 32 and 256 KiB.
 #[test]
 fn messages_far_beyond_the_ring_pass() {
     let mut node = Node::with_workers(&[&[S]]);

@@ -6,7 +6,7 @@
 
 use super::{FRAME_VERSION, Frame, FrameHeader, FrameKind, HEADER_WORDS, RingName, padded};
 use crate::message::Fault;
-use crate::profile::RingProfile;
+use crate::profile::{BULK_CHUNKS_MOST, RingProfile};
 
 /// What a header on one ring may claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,6 @@ pub struct FrameLimits {
     pub frame_bytes_max: u32,
     /// Most bytes of a message, head and body.
     pub message_bytes_max: u32,
-    /// Most chunks that can be granted at once.
-    pub credit_max: u32,
 }
 
 impl FrameLimits {
@@ -31,7 +29,7 @@ impl FrameLimits {
             RingName::Small => profile.inline_bytes_max,
             RingName::Bulk => profile.chunk_payload_bytes(),
         };
-        Self { ring, generation, frame_bytes_max, message_bytes_max, credit_max: profile.bulk_chunks }
+        Self { ring, generation, frame_bytes_max, message_bytes_max }
     }
 }
 
@@ -116,13 +114,11 @@ pub enum FrameError {
         /// Status found.
         found: u16,
     },
-    /// No credit, or more than the receiver's ring holds.
-    #[error("credit of {found} chunks: must be 1 to {most}")]
+    /// No credit, or more than any receiver's ring holds: which of them grants it is not the link's that brings it.
+    #[error("credit of {found} chunks: must be 1 to {BULK_CHUNKS_MOST}")]
     Credit {
         /// Chunks granted.
         found: u32,
-        /// Most allowed.
-        most: u32,
     },
     /// The frame reaches beyond what its producer has published, or around the end of the ring.
     #[error("frame of {found} bytes where {published} are published")]
@@ -237,7 +233,7 @@ impl FrameHeader {
             FrameKind::RequestChunk | FrameKind::ResponseChunk => self.check_frame(1, limits.frame_bytes_max),
             FrameKind::RequestCredit | FrameKind::ResponseCredit => {
                 self.check_frame(0, 0)?;
-                self.check_credit(limits.credit_max)
+                self.check_credit()
             }
             FrameKind::Cancel | FrameKind::FlowInstall | FrameKind::FlowRemove => self.check_frame(0, 0),
             // Its length is checked by the ring, which knows where it is.
@@ -262,11 +258,11 @@ impl FrameHeader {
     }
 
     #[inline(always)]
-    fn check_credit(&self, most: u32) -> Result<(), FrameError> {
-        if (1..=most).contains(&self.credit) {
+    fn check_credit(&self) -> Result<(), FrameError> {
+        if (1..=BULK_CHUNKS_MOST).contains(&self.credit) {
             return Ok(());
         }
-        Err(FrameError::Credit { found: self.credit, most })
+        Err(FrameError::Credit { found: self.credit })
     }
 
     #[inline(always)]

@@ -71,7 +71,7 @@ fn broken_rules_are_named() {
         assert_eq!(admit(header).unwrap_err().to_string(), expected);
     };
     check(|h| h.generation = 8, "frame of generation 8: must be 9");
-    check(|h| h.frame_len = 4097, "Request with 4097 bytes behind its header: must be 0 to 4096");
+    check(|h| h.frame_len = 12_289, "Request with 12289 bytes behind its header: must be 0 to 12288");
     check(|h| h.payload_len = 121, "Request of 121 bytes: must be 120 to 120");
     check(|h| h.headers_len = 108, "head of 128 bytes in a message of 120");
     check(|h| h.headers_len = u32::MAX, "head of 4294967312 bytes in a message of 120");
@@ -81,7 +81,10 @@ fn broken_rules_are_named() {
         |h| (h.kind, h.frame_len) = (FrameKind::RequestChunk, 0),
         "RequestChunk with 0 bytes behind its header: must be 1 to 16320",
     );
-    check(|h| (h.kind, h.frame_len) = (FrameKind::ResponseCredit, 0), "credit of 0 chunks: must be 1 to 16");
+    check(
+        |h| (h.kind, h.frame_len) = (FrameKind::ResponseCredit, 0),
+        "credit of 0 chunks: must be 1 to 1024",
+    );
     check(
         |h| (h.kind, h.frame_len, h.payload_len) = (FrameKind::RequestAnnounce, 0, (1 << 24) + 1),
         "RequestAnnounce of 16777217 bytes: must be 1 to 16777216",

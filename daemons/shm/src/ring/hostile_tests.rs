@@ -10,7 +10,7 @@
 //!   [`in_bounds`], which computes with 128-bit integers and shares no code with the decoder.
 
 use super::*;
-use crate::profile::RingProfile;
+use crate::profile::{BULK_CHUNKS_MOST, RingProfile};
 use crate::segment;
 
 const PROFILE: RingProfile =
@@ -119,7 +119,7 @@ fn in_bounds(words: &[u64; HEADER_WORDS], ring: RingName) -> bool {
         && (whole || chunk || kind == 12 || frame_len == 0)
         && (!(whole || announced) || (head <= payload_len && payload_len <= u128::from(MESSAGE_BYTES_MAX)))
         && (!matches!(kind, 2 | 4) || (100..=999).contains(&status))
-        && (!matches!(kind, 5 | 6) || (1..=4).contains(&field(6, 0, 32)))
+        && (!matches!(kind, 5 | 6) || (1..=u128::from(BULK_CHUNKS_MOST)).contains(&field(6, 0, 32)))
         && field(5, 32, 32) == u128::from(GENERATION)
 }
 

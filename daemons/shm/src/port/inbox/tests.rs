@@ -26,7 +26,6 @@ fn take(inbox: &mut Inbox, index: u32, seq: u32) -> Result<bool, BadChunk> {
         generation: 0,
         frame_bytes_max: CHUNK,
         message_bytes_max: u32::MAX,
-        credit_max: RING,
     };
     let chunk = Frame::of(&chunk.encode(), &limits).expect("a chunk");
     inbox.take(index, &chunk, words.words())

@@ -60,10 +60,14 @@ impl Dpa {
         for index in (self.first_turn..count).chain(0..self.first_turn.min(count)) {
             moved |= self.turn(index, now);
         }
-        moved |= self.publish();
+        let (told, broken) = self.publish();
+        moved |= told;
         // After the turns: what somebody has just done counts.
+        let looks_at_all = now >= self.next_stall_check;
         moved |= self.expel_stalled(now);
-        moved |= self.expel_broken();
+        if broken || looks_at_all {
+            moved |= self.expel_broken();
+        }
         Progress::from(moved)
     }
 
@@ -79,7 +83,11 @@ impl Dpa {
 
     #[inline]
     fn turn(&mut self, index: usize, now: Nanos) -> bool {
-        if self.inlets[index].is_none() {
+        let (Some(inlet), Some(outlet)) = (&mut self.inlets[index], &self.outlets[index]) else {
+            return false;
+        };
+        // Most have nothing to say, and nothing waits for them.
+        if outlet.parked() == 0 && !inlet.rx.has_seen() && inlet.rx.has_no_news() {
             return false;
         }
         let endpoint = EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX"));
@@ -138,16 +146,18 @@ impl Dpa {
         moved
     }
 
+    /// Whether there was anything to tell, and whether anybody is to be closed.
     #[inline]
-    fn publish(&mut self) -> bool {
-        let mut moved = false;
+    fn publish(&mut self) -> (bool, bool) {
+        let (mut moved, mut broken) = (false, false);
         for (inlet, outlet) in self.inlets.iter_mut().zip(&mut self.outlets) {
             if let (Some(inlet), Some(outlet)) = (inlet, outlet) {
                 let room = inlet.rx.publish();
                 moved |= outlet.tx.publish(room);
+                broken |= outlet.broken.is_some();
             }
         }
-        moved
+        (moved, broken)
     }
 
     #[inline]

@@ -16,6 +16,7 @@
 
 use crate::profile::{LINE_BYTES, RingProfile};
 use crate::segment::WORD_BYTES;
+use crate::sync::AtomicU64;
 
 /// Words of a cache line.
 pub(crate) const LINE_WORDS: usize = LINE_BYTES as usize / WORD_BYTES;
@@ -71,6 +72,19 @@ impl RingPlace {
     #[inline]
     pub(crate) fn word_of(&self, counter: u32) -> usize {
         self.first_word + (counter & (self.capacity - 1)) as usize / WORD_BYTES
+    }
+
+    /// Of the producer's words those of a frame that takes `room`: its header, and what is behind. Panics if they wrap.
+    #[inline(always)]
+    pub(crate) fn frame_at<'a>(
+        &self,
+        words: &'a [AtomicU64],
+        counter: u32,
+        room: u32,
+    ) -> (&'a [AtomicU64; LINE_WORDS], &'a [AtomicU64]) {
+        let start = self.word_of(counter);
+        let frame = &words[start..start + room as usize / WORD_BYTES];
+        frame.split_first_chunk().expect("a frame has a header")
     }
 
     /// Bytes from the counter's place to the end of the ring.

@@ -21,7 +21,7 @@ use crate::frame::{Frame, FrameError, FrameHeader, FrameKind, FrameLimits, HEADE
 use crate::layout::{LINE_WORDS, RingPlace};
 use crate::profile::LINE_BYTES;
 use crate::segment::{Readable, WORD_BYTES, Words, Writable, prefetch_to_store, store_bytes, store_words};
-use crate::sync::{Ordering, observe, publish};
+use crate::sync::{AtomicU64, Ordering, observe, publish};
 
 /// How far ahead of a frame its side asks for the next lines, where they come from another processor: as many bytes as are on
 /// their way from there while one frame is looked at. Four, eight and 32 lines moved 0.6 to 0.8 of what 16 do.
@@ -176,8 +176,10 @@ impl Producer {
     ) -> Result<bool, RingError> {
         debug_assert!(payload.len().abs_diff(frame_len as usize) < WORD_BYTES, "{header:x?} {payload:?}");
         assert!(frame_len <= self.limits.frame_bytes_max, "the caller splits what is too large for the ring");
-        let room = self.place.footprint(frame_len);
-        let to_end = self.place.left_to_end(self.tail);
+        // A copy: the compiler would load each field again after each store to the ring.
+        let place = self.place;
+        let room = place.footprint(frame_len);
+        let to_end = place.left_to_end(self.tail);
         let pad = if room > to_end { to_end } else { 0 };
         if !self.has_room(pad + room)? {
             return Ok(false);
@@ -185,13 +187,22 @@ impl Producer {
         if pad > 0 {
             self.write_pad(pad);
         }
+        let (tail, words) = (self.tail, self.own.words());
         if self.is_apart {
-            prefetch_to_store(self.own.words(), self.place.word_of(self.tail.wrapping_add(AHEAD_BYTES)));
+            prefetch_to_store(words, place.word_of(tail.wrapping_add(AHEAD_BYTES)));
         }
-        self.write(&header);
-        self.write_payload(payload);
+        let (line, behind) = place.frame_at(words, tail, room);
+        store_line(line, &header);
+        match payload {
+            Payload::Empty => {}
+            Payload::Parts(head, body) => {
+                let used = store_bytes(behind, head);
+                store_bytes(&behind[used..], body);
+            }
+            Payload::Words(words) => store_words(behind, words),
+        }
         self.batches.frames += 1;
-        self.tail = self.tail.wrapping_add(room);
+        self.tail = tail.wrapping_add(room);
         Ok(true)
     }
 
@@ -300,30 +311,9 @@ impl Producer {
         let generation = self.limits.generation;
         let header =
             FrameHeader { frame_len: pad - LINE_BYTES, generation, ..FrameHeader::new(FrameKind::Pad, 0) };
-        self.write(&header.encode());
+        let (line, _) = self.place.frame_at(self.own.words(), self.tail, pad);
+        store_line(line, &header.encode());
         self.tail = self.tail.wrapping_add(pad);
-    }
-
-    #[inline(always)]
-    fn write(&self, header: &[u64; HEADER_WORDS]) {
-        let start = self.place.word_of(self.tail);
-        let to = &self.own.words()[start..start + HEADER_WORDS];
-        for (to, word) in to.iter().zip(header) {
-            to.store(*word, Ordering::Relaxed);
-        }
-    }
-
-    #[inline(always)]
-    fn write_payload(&self, payload: Payload<'_>) {
-        let to = &self.own.words()[self.place.word_of(self.tail) + LINE_WORDS..];
-        match payload {
-            Payload::Empty => {}
-            Payload::Parts(head, body) => {
-                let used = store_bytes(to, head);
-                store_bytes(&to[used..], body);
-            }
-            Payload::Words(words) => store_words(to, words),
-        }
     }
 }
 
@@ -372,6 +362,9 @@ impl Consumer {
         }
         let found = self.peer.words().get(self.place.tail_word);
         observe(); // Pairs with: Producer::publish.
+        if found == u64::from(self.tail) {
+            return Ok(self.has_seen());
+        }
         let span = self.place.capacity - self.tail.wrapping_sub(self.head);
         match believable(found, self.tail, span, self.place.unit) {
             Some(tail) => self.tail = tail,
@@ -386,7 +379,14 @@ impl Consumer {
                 }));
             }
         }
-        Ok(self.tail != self.head)
+        Ok(self.has_seen())
+    }
+
+    /// Whether the peer's tail is as it was last seen, and the ring is open.
+    #[must_use]
+    #[inline(always)]
+    pub fn has_no_news(&self) -> bool {
+        self.peer.words().get(self.place.tail_word) == u64::from(self.tail) && self.closed.is_none()
     }
 
     /// Whether frames that the last [`Consumer::refresh`] has seen are not released yet.
@@ -404,17 +404,14 @@ impl Consumer {
     /// [`RingError::Frame`] if the header breaks a rule; then and from then on.
     #[inline(always)]
     pub fn peek(&mut self, frame: &mut Frame) -> Result<bool, RingError> {
-        if let Some(error) = self.closed {
-            return Err(error);
-        }
-        while self.head != self.tail {
+        while self.has_seen() {
             match self.admit_next(frame) {
                 Ok(()) if frame.kind() == FrameKind::Pad => self.release(frame),
                 Ok(()) => return Ok(true),
                 Err(error) => return Err(self.close(RingError::Frame { ring: self.limits.ring, error })),
             }
         }
-        Ok(false)
+        self.closed.map_or(Ok(false), Err)
     }
 
     /// As [`Consumer::peek`], with a frame of its own. Where speed matters, one frame is used again and again.
@@ -429,18 +426,19 @@ impl Consumer {
     /// Trust boundary rule 3: copied once, checked, then used.
     #[inline(always)]
     fn admit_next(&self, frame: &mut Frame) -> Result<(), FrameError> {
+        let (place, head, words) = (self.place, self.head, self.peer.words());
+        let published = self.tail.wrapping_sub(head);
         // Beyond the tail are lines that the producer is about to write.
-        if self.is_apart && self.tail.wrapping_sub(self.head) > AHEAD_BYTES {
-            self.peer.words().prefetch(self.place.word_of(self.head.wrapping_add(AHEAD_BYTES)));
+        if self.is_apart && published > AHEAD_BYTES {
+            words.prefetch(place.word_of(head.wrapping_add(AHEAD_BYTES)));
         }
-        let words = self.peer.words().part(self.place.word_of(self.head), HEADER_WORDS);
-        frame.admit(|index| words.get(index), &self.limits)?;
-        let published = self.tail.wrapping_sub(self.head);
-        let to_end = self.place.left_to_end(self.head);
+        let header = words.part(place.word_of(head), HEADER_WORDS);
+        frame.admit(|index| header.get(index), &self.limits)?;
+        let to_end = place.left_to_end(head);
         if frame.kind() == FrameKind::Pad {
             return check_pad(frame, published, to_end);
         }
-        let room = self.place.footprint(frame.frame_len());
+        let room = place.footprint(frame.frame_len());
         if room > published.min(to_end) {
             return Err(FrameError::Overrun { found: room, published: published.min(to_end) });
         }
@@ -503,10 +501,19 @@ impl Consumer {
         tail.wrapping_sub(self.head)
     }
 
+    /// Whatever was seen is not there any more: [`Consumer::peek`] asks whether it is closed only when there is nothing.
     #[cold]
     fn close(&mut self, error: RingError) -> RingError {
         self.closed = Some(error);
+        self.tail = self.head;
         error
+    }
+}
+
+#[inline(always)]
+fn store_line(to: &[AtomicU64; HEADER_WORDS], words: &[u64; HEADER_WORDS]) {
+    for (to, word) in to.iter().zip(words) {
+        to.store(*word, Ordering::Relaxed);
     }
 }
 

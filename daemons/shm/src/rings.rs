@@ -36,6 +36,15 @@ impl LinkRx {
         Ok(small || bulk)
     }
 
+    /// Whether the peer's counters are as the last [`LinkRx::refresh`] has seen them: it would see nothing new, and nothing wrong.
+    ///
+    /// - cost: two loads of the peer's lines.
+    #[must_use]
+    #[inline]
+    pub fn has_no_news(&self) -> bool {
+        self.small.has_no_news() && self.bulk.has_no_news()
+    }
+
     /// Whether something that the last [`LinkRx::refresh`] has seen is not released yet. Who leaves chunks for later leaves
     /// the small frames behind them too, and does not look again before: or it would take a small frame before its chunks.
     #[must_use]

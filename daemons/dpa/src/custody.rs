@@ -188,8 +188,8 @@ impl Custody {
     /// Ends a request and frees its slot; its name is worth nothing from now on.
     #[inline]
     pub(crate) fn end(&mut self, id: SlotId) -> Option<Slot> {
-        self.get_mut(id)?;
-        let entry = &mut self.entries[id.index as usize];
+        let entry =
+            self.entries.get_mut(id.index as usize).filter(|entry| entry.generation == id.generation)?;
         let slot = entry.slot.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.deadlines[id.index as usize] = Nanos::MAX;

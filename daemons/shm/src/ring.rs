@@ -154,7 +154,7 @@ impl Producer {
     /// [`RingError::Corrupt`] if the peer's head is impossible; then and from then on.
     #[inline(always)]
     pub fn push(&mut self, header: &FrameHeader, payload: Payload<'_>) -> Result<bool, RingError> {
-        let words = FrameHeader { generation: self.limits.generation, ..*header }.encode();
+        let words = |generation| FrameHeader { generation, ..*header }.encode();
         self.push_words(words, header.frame_len, payload)
     }
 
@@ -163,18 +163,18 @@ impl Producer {
     /// As [`Producer::push`].
     #[inline(always)]
     pub fn relay(&mut self, frame: &Frame, label: Relabel, payload: Words<'_>) -> Result<bool, RingError> {
-        let words = frame.relabelled_words(label, self.limits.generation);
+        let words = |generation| frame.relabelled_words(label, generation);
         self.push_words(words, frame.frame_len(), Payload::Words(payload))
     }
 
     #[inline(always)]
     fn push_words(
         &mut self,
-        header: [u64; HEADER_WORDS],
+        header: impl Fn(u32) -> [u64; HEADER_WORDS],
         frame_len: u32,
         payload: Payload<'_>,
     ) -> Result<bool, RingError> {
-        debug_assert!(payload.len().abs_diff(frame_len as usize) < WORD_BYTES, "{header:x?} {payload:?}");
+        debug_assert!(payload.len().abs_diff(frame_len as usize) < WORD_BYTES, "{frame_len} {payload:?}");
         assert!(frame_len <= self.limits.frame_bytes_max, "the caller splits what is too large for the ring");
         // A copy: the compiler would load each field again after each store to the ring.
         let place = self.place;
@@ -192,7 +192,7 @@ impl Producer {
             prefetch_to_store(words, place.word_of(tail.wrapping_add(AHEAD_BYTES)));
         }
         let (line, behind) = place.frame_at(words, tail, room);
-        store_line(line, &header);
+        store_line(line, &header(self.limits.generation));
         match payload {
             Payload::Empty => {}
             Payload::Parts(head, body) => {

@@ -157,14 +157,13 @@ impl Cohosted {
     /// # Errors
     /// [`CohostError`] when shared memory cannot be had.
     pub fn new(parts: LaneParts) -> Result<Self, CohostError> {
-        let config = dpa_config(&parts.dpu);
+        let config = DpaConfig { profile: RingProfile::within_lane(), ..dpa_config(&parts.dpu) };
         // One thread pumps all three: nobody has to be rung.
         let mut dpa = Dpa::new(config);
         let services: Vec<ServiceId> = (0..parts.services.len()).map(service_id).collect();
         let attach = |who| move |source| CohostError { who, source };
-        let sidecar = dpa.attach_sidecar_here(RingProfile::within_lane()).map_err(attach("sidecar"))?;
-        let worker =
-            dpa.attach_worker_here(&services, RingProfile::within_lane()).map_err(attach("worker"))?;
+        let sidecar = dpa.attach_sidecar_here(config.profile).map_err(attach("sidecar"))?;
+        let worker = dpa.attach_worker_here(&services, config.profile).map_err(attach("worker"))?;
         let wake = Arc::new(Notify::new());
         Ok(Self {
             dpu: attached(&parts.routes, parts.dpu, sidecar, config.calls_max, parts.recorder.ingress()),
@@ -243,7 +242,8 @@ impl Node {
         readiness: Rc<Readiness>,
         ingress: IngressParts,
     ) -> Result<Self, CohostError> {
-        let sidecar = dpa.attach_sidecar_here(RingProfile::within_lane());
+        // Whoever sends to it is another process, and sends as much as it grants.
+        let sidecar = dpa.attach_sidecar_here(RingProfile::default());
         let sidecar = sidecar.map_err(|source| CohostError { who: "sidecar", source })?;
         let dpu = attached(routes, dpu, sidecar, calls_max, ingress);
         Ok(Self { dpu, dpa, readiness })

@@ -187,7 +187,7 @@ pub(super) fn sleeps(report: &mut String, count: u64) -> Result<()> {
     writeln!(report, "## Sleeps that nothing but a backstop has ended\n")?;
     writeln!(report, "| placement | sleeps of either side | of the worker | lost |\n|---|---|---|---|")?;
     on_two_processors(report, |report| {
-        // Across processors a sleep takes some twenty times as long.
+        // Across processors a sleep takes many times as long.
         for (placement, count) in PLACEMENTS.into_iter().skip(1).zip([count, count / 200]) {
             pin(placement.cpus[0])?;
             let mut worker = Worker::beside(placement)?;
@@ -377,7 +377,7 @@ impl EnginePeer {
 impl Engine {
     fn attached(socket: &std::path::Path) -> Result<Self> {
         let mut dpa = Dpa::new(DpaConfig::default());
-        let sidecar = dpa.attach_sidecar_here(RingProfile::within_lane())?;
+        let sidecar = dpa.attach_sidecar_here(RingProfile::default())?;
         let worker = dpa.attach_worker(&[], RingProfile::default())?;
         let endpoint = worker.spec.endpoint;
         let channel = handover::offer(&AttachListener::bind(socket)?, worker)?;

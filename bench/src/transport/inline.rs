@@ -264,7 +264,7 @@ struct Wired {
 
 impl Wired {
     fn new() -> Result<Self> {
-        let mut dpa = Dpa::new(DpaConfig::default());
+        let mut dpa = Dpa::new(DpaConfig { profile: RingProfile::within_lane(), ..DpaConfig::default() });
         let sidecar = dpa.attach_sidecar_here(RingProfile::within_lane())?;
         Ok(Self { dpa, sidecar: port(sidecar) })
     }

@@ -131,8 +131,8 @@ fn throughput(report: &mut String, rounds: usize, size: usize, batch: usize) -> 
 fn one_thread(size: usize, count: usize, batch: usize) -> Result<f64> {
     // Nobody takes anything until all of a batch is in the ring.
     let batch = batch.min(RING_BYTES / size);
-    let (mut ring, fds) = Ring::new()?;
-    let mut far = Link::open(fds)?;
+    let (link, mut far) = Link::pair(Ring::spec())?;
+    let mut ring = Ring { link, profile: RingProfile::default() };
     let payload = vec![7; size];
     let start = Instant::now();
     let (mut sent, mut taken) = (0, 0);
@@ -214,10 +214,13 @@ fn rate(count: usize, start: Instant) -> f64 {
 
 impl Ring {
     fn new() -> Result<(Self, cellmesh_shm::link::LinkFds)> {
+        let (link, fds) = Link::create(Self::spec())?;
+        Ok((Self { link, profile: RingProfile::default() }, fds))
+    }
+
+    fn spec() -> LinkSpec {
         let profile = RingProfile::default();
-        let spec = LinkSpec { endpoint: EndpointId(1), generation: 1, profile, message_bytes_max: 1 << 20 };
-        let (link, fds) = Link::create(spec)?;
-        Ok((Self { link, profile }, fds))
+        LinkSpec { endpoint: EndpointId(1), generation: 1, profile, message_bytes_max: 1 << 20 }
     }
 
     /// Up to `count` messages; how many found room.

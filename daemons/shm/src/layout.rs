@@ -74,7 +74,7 @@ impl RingPlace {
         self.first_word + (counter & (self.capacity - 1)) as usize / WORD_BYTES
     }
 
-    /// Of the producer's words those of a frame that takes `room`: its header, and what is behind. Panics if they wrap.
+    /// Of the producer's words those of a frame that takes `room`: its header, and what is behind. The caller keeps them from wrapping.
     #[inline(always)]
     pub(crate) fn frame_at<'a>(
         &self,

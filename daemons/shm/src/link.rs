@@ -261,7 +261,7 @@ impl LinkTx {
 }
 
 impl LinkSleep {
-    /// Says that this side is about to sleep. The caller then looks for work once more, by [`LinkRx::refresh`] and by
+    /// Says that this side is about to sleep. The caller then looks for work once more, by [`LinkRx::refresh`] or [`LinkRx::has_no_news`] and by
     /// trying what found no room before, and waits for the bell only if there is none; [`LinkSleep::wake`]
     /// afterwards in either case. `wants_room`: something here waits for room in a ring.
     ///

@@ -34,10 +34,10 @@ pub const CHUNK_BYTES_MOST: u32 = 1 << 20;
 pub const BULK_CHUNKS_MOST: u32 = 1024;
 
 impl Default for RingProfile {
-    /// Between processes: messages of 8 KiB and their heads go in one frame, of which two fit; 16 chunks of 16 KiB keep a
-    /// large message flowing while its receiver sleeps or copies. Why so: `docs/decisions/0012-rings-as-large-as-their-work.md`.
+    /// Between processes: 16 KiB of small frames stay in the nearest cache; 16 chunks of 16 KiB keep a large message flowing while
+    /// its receiver sleeps or copies. A longer frame would be more that a DPA has to keep for a process that takes nothing.
     fn default() -> Self {
-        Self { small_bytes: 32 << 10, chunk_bytes: 16 << 10, bulk_chunks: 16, inline_bytes_max: 12 << 10 }
+        Self { small_bytes: 16 << 10, chunk_bytes: 16 << 10, bulk_chunks: 16, inline_bytes_max: 4096 }
     }
 }
 
@@ -54,10 +54,11 @@ pub struct ProfileError {
 }
 
 impl RingProfile {
-    /// Within a lane: each chunk is taken before the next one but one is sent, and what four of them lie in stays in the near caches.
+    /// Within a lane, where what is sent is taken a turn later: messages of 8 KiB go in one frame with their heads, and what four chunks
+    /// lie in stays in the near caches. Source: `docs/decisions/0012-rings-as-large-as-their-work.md`.
     #[must_use]
     pub fn within_lane() -> Self {
-        Self { bulk_chunks: 4, ..Self::default() }
+        Self { small_bytes: 32 << 10, bulk_chunks: 4, inline_bytes_max: 12 << 10, ..Self::default() }
     }
 
     /// Checks each field, and what the fields promise each other.
@@ -116,6 +117,8 @@ mod tests {
         for profile in [RingProfile::default(), RingProfile::within_lane()] {
             assert_eq!(profile.validate(), Ok(()));
         }
+        assert_eq!(RingProfile::default().bulk_bytes(), 256 << 10);
+        assert_eq!(RingProfile::within_lane().bulk_bytes(), 64 << 10);
     }
 
     /// Each wrong field is named with what was found and what would be right.
@@ -130,8 +133,8 @@ mod tests {
         check(|p| p.chunk_bytes = 64, "chunk_bytes = 64: must be a power of two from 128 to 1048576");
         check(|p| p.bulk_chunks = 0, "bulk_chunks = 0: must be a power of two from 2 to 1024");
         check(
-            |p| p.inline_bytes_max = 16_384,
-            "inline_bytes_max = 16384: must be a multiple of 64 up to 16320 (half of small_bytes, less a header)",
+            |p| p.inline_bytes_max = 8192,
+            "inline_bytes_max = 8192: must be a multiple of 64 up to 8128 (half of small_bytes, less a header)",
         );
     }
 }

@@ -21,7 +21,7 @@ use crate::frame::{Frame, FrameError, FrameHeader, FrameKind, FrameLimits, HEADE
 use crate::layout::{LINE_WORDS, RingPlace};
 use crate::profile::LINE_BYTES;
 use crate::segment::{Readable, WORD_BYTES, Words, Writable, prefetch_to_store, store_bytes, store_words};
-use crate::sync::{AtomicU64, Ordering, observe, publish};
+use crate::sync::{AtomicU64, Ordering, observe, publish, turn};
 
 /// How far ahead of a frame its side asks for the next lines, where they come from another processor: as many bytes as are on
 /// their way from there while one frame is looked at. Four, eight and 32 lines moved 0.6 to 0.8 of what 16 do.
@@ -386,7 +386,9 @@ impl Consumer {
     #[must_use]
     #[inline(always)]
     pub fn has_no_news(&self) -> bool {
-        self.peer.words().get(self.place.tail_word) == u64::from(self.tail) && self.closed.is_none()
+        let found = self.peer.words().get(self.place.tail_word);
+        turn();
+        found == u64::from(self.tail) && self.closed.is_none()
     }
 
     /// Whether frames that the last [`Consumer::refresh`] has seen are not released yet.
@@ -454,7 +456,7 @@ impl Consumer {
     }
 
     /// Gives the room of the frame that [`Consumer::peek`] gave back; the peer learns it after
-    /// [`Consumer::publish`].
+    /// [`Consumer::publish`]. Nothing that can close the ring comes between the two.
     ///
     /// - cost: a guess that is right while frames are of one length. Were the room counted from each header, a processor could not
     ///   know where the next frame is before the line of this one has come, and would wait for one line after the other; on a guess it
@@ -463,6 +465,10 @@ impl Consumer {
     pub fn release(&mut self, frame: &Frame) {
         let (len, room) = self.last;
         let room = if frame.frame_len() == len { room } else { self.note_length(frame.frame_len()) };
+        debug_assert!(
+            room <= self.tail.wrapping_sub(self.head),
+            "{frame:?} was not seen, or the ring is closed"
+        );
         self.head = self.head.wrapping_add(room);
     }
 

@@ -171,7 +171,7 @@ pub(super) const ALL: &[Section] = &[
         table("ring", "Its rings to the DPA."),
     ] },
     Section { path: "worker.ring", keys: &[
-        key("small", Size, Is("\"32KiB\""), From("32KiB", "16MiB"), "Of small messages, each way; a power of two."),
+        key("small", Size, Is("\"16KiB\""), From("16KiB", "16MiB"), "Of small messages, each way; a power of two."),
         key("bulk_chunks", Count, Is("16"), From("2", "1024"), "Chunks of 16 KiB of large messages, each way; a power of two."),
     ] },
     Section { path: "dpu", keys: &[

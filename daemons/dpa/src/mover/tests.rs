@@ -225,7 +225,19 @@ fn rings_may_differ() {
     node.assert_settled();
 }
 
-/// Messages of 16 MiB pass byte for byte through rings of 32 and 256 KiB.
+/// What is found outside of an endpoint's turn closes it in the same pump, although nobody looks at all of them then.
+#[test]
+fn found_outside_a_turn_closes_at_once() {
+    let mut node = Node::with_workers(&[&[S]]);
+    node.settle_down();
+    let violation = Violation::Rule { kind: FrameKind::Cancel, rule: "as a test says" };
+    node.dpa.outlets[usize::from(node.ids[W1].0)].as_mut().expect("attached").broken = Some(violation);
+    node.dpa.pump(node.now);
+    let closed = node.dpa.take_closed().expect("it is closed");
+    assert_eq!((closed.endpoint, closed.rule.as_str()), (node.ids[W1], "Cancel: as a test says"));
+}
+
+/// Messages of 16 MiB pass byte for byte through rings of 16 and 256 KiB.
 #[test]
 fn messages_far_beyond_the_ring_pass() {
     let mut node = Node::with_workers(&[&[S]]);

@@ -174,7 +174,7 @@ impl Frame {
     /// the message, and a whole message is all behind its header.
     ///
     /// - `word`: each of the header's words, loaded once; a peer may be changing the original.
-    /// - cost: eight loads and as many stores; about 30 compares. In place, because a header that is built somewhere and
+    /// - cost: eight loads and as many stores; ten compares of a whole message, about 30 of others. In place, because a header that is built somewhere and
     ///   moved to where it is used is loaded in pieces wider than it was stored, which a processor waits for.
     /// # Errors
     /// The first rule that is broken; what is in the frame then says nothing.
@@ -191,7 +191,7 @@ impl Frame {
 
     /// Whether it is a whole message that breaks no rule, by comparisons that are made all at once. Sets the kind if so.
     #[inline(always)]
-    fn is_plain(&mut self, limits: &FrameLimits) -> bool {
+    pub(super) fn is_plain(&mut self, limits: &FrameLimits) -> bool {
         let [first, _, _, lengths, head, seq, credit, last] = self.words;
         let [version, kind, fault, ..] = first.to_le_bytes();
         let response = kind == FrameKind::Response as u8;
@@ -214,7 +214,7 @@ impl Frame {
 
     /// Rule by rule: the first that is broken is named.
     #[inline(never)]
-    fn admit_other(&mut self, limits: &FrameLimits) -> Result<(), FrameError> {
+    pub(super) fn admit_other(&mut self, limits: &FrameLimits) -> Result<(), FrameError> {
         let header = self.decode()?;
         if header.generation != limits.generation {
             return Err(FrameError::Generation { found: header.generation, expected: limits.generation });

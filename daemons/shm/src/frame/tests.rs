@@ -42,6 +42,7 @@ fn headers_round_trip() {
             ..request()
         },
         FrameHeader { generation: 9, ..FrameHeader::new(FrameKind::Cancel, u64::MAX) },
+        FrameHeader { generation: 9, credit: 1024, ..FrameHeader::new(FrameKind::ResponseCredit, 5) },
         FrameHeader {
             generation: 9,
             service: ServiceId(u16::MAX),
@@ -71,7 +72,11 @@ fn broken_rules_are_named() {
         assert_eq!(admit(header).unwrap_err().to_string(), expected);
     };
     check(|h| h.generation = 8, "frame of generation 8: must be 9");
-    check(|h| h.frame_len = 12_289, "Request with 12289 bytes behind its header: must be 0 to 12288");
+    check(|h| h.frame_len = 4097, "Request with 4097 bytes behind its header: must be 0 to 4096");
+    check(
+        |h| (h.frame_len, h.payload_len) = (4104, 4104),
+        "Request with 4104 bytes behind its header: must be 0 to 4096",
+    );
     check(|h| h.payload_len = 121, "Request of 121 bytes: must be 120 to 120");
     check(|h| h.headers_len = 108, "head of 128 bytes in a message of 120");
     check(|h| h.headers_len = u32::MAX, "head of 4294967312 bytes in a message of 120");
@@ -86,11 +91,58 @@ fn broken_rules_are_named() {
         "credit of 0 chunks: must be 1 to 1024",
     );
     check(
+        |h| (h.kind, h.frame_len, h.credit) = (FrameKind::RequestCredit, 0, 1025),
+        "credit of 1025 chunks: must be 1 to 1024",
+    );
+    check(
         |h| (h.kind, h.frame_len, h.payload_len) = (FrameKind::RequestAnnounce, 0, (1 << 24) + 1),
         "RequestAnnounce of 16777217 bytes: must be 1 to 16777216",
     );
     let on_bulk = Frame::of(&request().encode(), &limits(RingName::Bulk));
     assert_eq!(on_bulk.unwrap_err().to_string(), "frame kind Request on the bulk ring");
+}
+
+/// A whole message is plain if and only if it breaks no rule: each field with values on both sides of its edges, in all combinations.
+#[test]
+fn plain_is_what_breaks_no_rule() {
+    let lengths = [0, 64, 120, 4096, 4104];
+    let mut fields = Vec::new();
+    for payload_len in lengths {
+        for frame_len in lengths {
+            for headers_len in [0, 107, 108, u32::MAX] {
+                for status in [0, 99, 100, 999, 1000] {
+                    fields.push((payload_len, frame_len, headers_len, status));
+                }
+            }
+        }
+    }
+    let flips =
+        [(0, 0), (0, 0x01), (0, 9 << 16), (0, 10 << 16), (0, 0xff << 16), (5, 1 << 32), (6, 1 << 32), (7, 1)];
+    let (mut plain, mut refused) = (0, 0);
+    for (payload_len, frame_len, headers_len, status) in fields {
+        for kind in [FrameKind::Request, FrameKind::Response, FrameKind::RequestAnnounce, FrameKind::Cancel] {
+            for (word, bits) in flips {
+                for ring in [RingName::Small, RingName::Bulk] {
+                    let header =
+                        FrameHeader { kind, payload_len, frame_len, headers_len, status, ..request() };
+                    let mut words = header.encode();
+                    words[word] ^= bits;
+                    let mut frame = Frame { words, ..Frame::EMPTY };
+                    let whole = matches!(kind, FrameKind::Request | FrameKind::Response);
+                    let expected = frame.admit_other(&limits(ring)).is_ok() && whole;
+                    let mut again = Frame { words, ..Frame::EMPTY };
+                    assert_eq!(
+                        again.is_plain(&limits(ring)),
+                        expected,
+                        "{header:?} on {ring}, {word}: {bits:#x}"
+                    );
+                    assert!(!expected || again == frame, "{again:?}: {frame:?}");
+                    *if expected { &mut plain } else { &mut refused } += 1;
+                }
+            }
+        }
+    }
+    assert!(plain > 50 && refused > 1000, "{plain} plain, {refused} not");
 }
 
 /// Bytes that no encoder writes are refused, each for its own reason.

@@ -175,8 +175,30 @@ fn tail_past_what_is_not_taken_closes_ring() {
         ring.producer.publish();
         assert_eq!(ring.consumer.refresh(), Ok(true));
         ring.tails.words()[ring.place.tail_word].store(tail, Ordering::Relaxed);
-        assert_eq!(ring.consumer.refresh().is_ok(), expected, "tail {tail}");
+        let refreshed = ring.consumer.refresh();
+        assert_eq!(refreshed.is_ok(), expected, "tail {tail}");
+        if let Err(error) = refreshed {
+            assert_eq!(ring.consumer.peek_frame(), Err(error), "what was seen before is not given any more");
+            assert!(!ring.consumer.has_no_news(), "who looks for news hears of it");
+        }
     }
+}
+
+/// No news is the counter as it was, across its wrap too; anything else is news, sane or not.
+#[test]
+fn news_is_any_other_tail() {
+    let mut ring = TestRing::new().started_at(u32::MAX - 63);
+    assert!(ring.consumer.has_no_news());
+    assert!(ring.push(&[]) && ring.push(&[]));
+    assert!(ring.consumer.has_no_news(), "nothing is published");
+    ring.producer.publish();
+    assert!(!ring.consumer.has_no_news());
+    assert_eq!(ring.consumer.refresh(), Ok(true));
+    assert!(ring.consumer.has_no_news() && ring.consumer.has_seen());
+    let word = &ring.tails.words()[ring.place.tail_word];
+    word.store(word.load(Ordering::Relaxed) | 1 << 32, Ordering::Relaxed);
+    assert!(!ring.consumer.has_no_news(), "its upper half counts");
+    assert!(ring.consumer.refresh().is_err());
 }
 
 /// A tail that goes back, is not on a line, or does not fit 32 bits closes the ring.

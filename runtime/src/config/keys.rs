@@ -171,8 +171,8 @@ pub(super) const ALL: &[Section] = &[
         table("ring", "Its rings to the DPA."),
     ] },
     Section { path: "worker.ring", keys: &[
-        key("small", Size, Is("\"16KiB\""), From("16KiB", "16MiB"), "Of small messages, each way; a power of two."),
-        key("bulk_chunks", Count, Is("16"), From("2", "1024"), "Chunks of 16 KiB of large messages, each way; a power of two."),
+        key("small", Size, Is("\"16KiB\""), From("16KiB", "1MiB"), "Of small messages, each way; a power of two."),
+        key("bulk_chunks", Count, Is("16"), From("2", "128"), "Chunks of 16 KiB of large messages, each way; a power of two."),
     ] },
     Section { path: "dpu", keys: &[
         key("request_timeout", Time, Is("\"30s\""), USUAL, "From a request's head to its answer: 504. The rest of it is passed on to callees."),

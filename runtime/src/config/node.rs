@@ -19,7 +19,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cellmesh_shm::profile::{BULK_CHUNKS_MOST, RingProfile, SMALL_BYTES_LEAST, SMALL_BYTES_MOST};
+use cellmesh_shm::profile::{RingProfile, SMALL_BYTES_LEAST};
 
 use super::app::{NodeSettings, ServiceSpec, WorkerSocket};
 use super::manifest::{LONGEST, SHORTEST};
@@ -27,6 +27,9 @@ use super::reader::{Source, Table};
 
 /// With it the longest wait is about a minute.
 const REATTACH_DELAY_MOST: Duration = Duration::from_secs(1);
+/// The most of each ring that a worker may ask for: together they fit what a DPA grants (`DpaConfig::segment_bytes_max`).
+const RING_SMALL_MOST: u64 = 1 << 20;
+const RING_CHUNKS_MOST: u64 = 128;
 
 /// Reads both sections, if they are there.
 pub(super) fn read(
@@ -64,12 +67,10 @@ fn ring(source: &mut Source<'_>, worker: &mut Table<'_, '_>) -> Option<RingProfi
     let mut table = worker.table(source, "ring")?;
     let mut profile = RingProfile::default();
     let to_u32 = |size: u64| u32::try_from(size).unwrap_or(u32::MAX);
-    if let Some(size) =
-        table.size(source, "small", SMALL_BYTES_LEAST.into(), SMALL_BYTES_MOST.into()).map(to_u32)
-    {
+    if let Some(size) = table.size(source, "small", SMALL_BYTES_LEAST.into(), RING_SMALL_MOST).map(to_u32) {
         profile.small_bytes = size;
     }
-    if let Some(chunks) = table.number(source, "bulk_chunks", 2, BULK_CHUNKS_MOST.into()).map(to_u32) {
+    if let Some(chunks) = table.number(source, "bulk_chunks", 2, RING_CHUNKS_MOST).map(to_u32) {
         profile.bulk_chunks = chunks;
     }
     if let Err(error) = profile.validate() {
@@ -119,4 +120,23 @@ fn known_services(
         }
     }
     Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use cellmesh_dpa::DpaConfig;
+    use cellmesh_shm::layout::segment_bytes;
+
+    use super::*;
+
+    /// Whatever rings config lets a worker ask for, the DPA of its node grants.
+    #[test]
+    fn largest_rings_are_granted() {
+        let small_bytes = u32::try_from(RING_SMALL_MOST).expect("some MiB");
+        let bulk_chunks = u32::try_from(RING_CHUNKS_MOST).expect("some chunks");
+        let profile = RingProfile { small_bytes, bulk_chunks, ..RingProfile::default() };
+        assert_eq!(profile.validate(), Ok(()));
+        let (asked, granted) = (segment_bytes(&profile), DpaConfig::default().segment_bytes_max);
+        assert!(asked <= granted, "{asked} bytes asked for, {granted} granted");
+    }
 }

@@ -81,13 +81,16 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<App, Problems> {
 /// # Errors
 /// One problem: that it cannot be read.
 pub fn text(path: &Path) -> Result<String, Problems> {
-    std::fs::read_to_string(path).map_err(|error| {
-        Problems::one(Problem::of_file(
-            path,
-            &format!("cannot be read: {error}"),
-            "name an app.toml or a workmodel.json",
-        ))
-    })
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let (wrong, right) = if error.kind() == std::io::ErrorKind::InvalidData {
+            ("is not UTF-8".to_owned(), "save it as UTF-8")
+        } else {
+            (format!("cannot be read: {error}"), "name an app.toml or a workmodel.json")
+        };
+        Problems::one(Problem::of_file(path, &wrong, right))
+    })?;
+    // Some editors begin a file with a mark that says that it is UTF-8.
+    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
 }
 
 /// Checks `text`, which was read from `path`.
@@ -101,7 +104,8 @@ pub fn parse(path: &Path, text: String, overrides: &Overrides) -> Result<App, Pr
         manifest::read(path, &text, overrides)?
     };
     app.apply(path, overrides)?;
-    app.origin = Origin { path: path.to_owned(), text, overrides: overrides.clone() };
+    let model = app.origin.model.take();
+    app.origin = Origin { path: path.to_owned(), text, model, overrides: overrides.clone() };
     Ok(app)
 }
 

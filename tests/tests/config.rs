@@ -187,6 +187,23 @@ fn taken_address_is_told() {
     assert!(ended.stderr.contains(&format!("cannot listen on {address}")), "{}", ended.stderr);
 }
 
+/// A component that is something else: what it is, and what would help.
+#[test]
+fn files_that_are_no_components_are_told() {
+    let toml = "[[cell]]\ncomponent = \"cell.wasm\"\nservices = [\"hello\"]\n";
+    for (bytes, what) in [
+        (
+            &b"\0asm\x01\0\0\0"[..],
+            "is no WebAssembly component: it is a core module; build it for wasm32-wasip2",
+        ),
+        (b"text\nand more", "is no WebAssembly component: it does not begin as WebAssembly does"),
+    ] {
+        let ended = Run::app(toml).with_file("cell.wasm", bytes).end();
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains(what), "no {what:?} in {}", ended.stderr);
+    }
+}
+
 /// `check` says whether a file can be used, and serves nothing.
 #[test]
 fn check_serves_nothing() {

@@ -57,6 +57,8 @@ pub struct Origin {
     pub path: PathBuf,
     /// What it said.
     pub text: String,
+    /// What the work model said that it names, or is.
+    pub model: Option<String>,
     /// What the command line says on top of it.
     pub overrides: Overrides,
 }

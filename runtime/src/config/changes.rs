@@ -29,6 +29,9 @@ pub struct Changes {
 pub fn changes(old: &Origin, new: &Origin) -> Changes {
     let mut keys = Vec::new();
     compare("", &document(&old.path, &old.text), &document(&new.path, &new.text), &mut keys);
+    if !is_json(&new.path, &new.text) {
+        compare("workmodel", &model(old), &model(new), &mut keys);
+    }
     let (live, restart) = keys.into_iter().partition(|key| is_live(key));
     Changes { live, restart }
 }
@@ -36,6 +39,11 @@ pub fn changes(old: &Origin, new: &Origin) -> Changes {
 fn document(path: &Path, text: &str) -> Value {
     let value = if is_json(path, text) { serde_json::from_str(text).ok() } else { toml::from_str(text).ok() };
     value.unwrap_or_default()
+}
+
+/// The work model that an `app.toml` names.
+fn model(origin: &Origin) -> Value {
+    origin.model.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// As deep as the readers of both formats let a file be.

@@ -59,7 +59,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         return Err(source.problems);
     }
     let mut root = Table::root(root.get_ref());
-    let name = root.text(&mut source, "name");
+    let name = root.words(&mut source, "name", "write a name on one line");
     let entry = root.text(&mut source, "entry");
     let listen = root.address(&mut source, "listen").unwrap_or(LISTEN_DEFAULT);
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
@@ -81,8 +81,8 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         Part::Whole | Part::Worker => Files::Here,
     };
     runtime.registry = registry::read(&mut source, &mut root, folder, files == Files::Here);
-    let model = root.text(&mut source, "workmodel");
-    let Served { services, entry: first, deploy, notes } = match model {
+    let model = root.words(&mut source, "workmodel", "name a muBench work model, relative to this file");
+    let Served { services, entry: first, deploy, notes, model } = match model {
         Some(model) => work_model(&folder.join(model), &root, &mut source, overrides)?,
         None => Served::by(services(&mut source, &mut root, folder, files)),
     };
@@ -107,7 +107,7 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         trace,
         deploy: over(policies.deploy, deploy),
         notes,
-        origin: Origin::default(),
+        origin: Origin { model, ..Origin::default() },
     })
 }
 
@@ -117,11 +117,13 @@ struct Served {
     entry: usize,
     deploy: BTreeMap<String, Deploy>,
     notes: Vec<String>,
+    /// The text of the work model.
+    model: Option<String>,
 }
 
 impl Served {
     fn by(services: Vec<ServiceSpec>) -> Self {
-        Self { services, entry: 0, deploy: BTreeMap::new(), notes: Vec::new() }
+        Self { services, entry: 0, deploy: BTreeMap::new(), notes: Vec::new(), model: None }
     }
 }
 
@@ -137,10 +139,16 @@ fn work_model(
         let right = "name a work model or list cells, not both";
         source.note(line, "workmodel".into(), "there are cells too", right);
     }
+    if !path.is_file() {
+        let wrong = format!("there is no file {}", path.display());
+        let line = root.line_of_key(source, "workmodel");
+        source.note(line, "workmodel".into(), wrong, "name a muBench work model, relative to this file");
+        return Err(std::mem::take(&mut source.problems));
+    }
     match super::text(path).and_then(|text| workmodel::read(path, &text, overrides)) {
         Ok(model) if !root.has("cell") => {
-            let App { services, entry, deploy, notes, .. } = model;
-            Ok(Served { services, entry, deploy, notes })
+            let App { services, entry, deploy, notes, origin, .. } = model;
+            Ok(Served { services, entry, deploy, notes, model: origin.model })
         }
         Ok(_) => Err(std::mem::take(&mut source.problems)),
         Err(problems) => {
@@ -171,7 +179,7 @@ fn runtime(source: &mut Source<'_>, root: &mut Table<'_, '_>) -> RuntimeSettings
     set(&mut settings.drain_delay, table.duration(source, "drain_delay", Duration::ZERO, LONGEST));
     set(&mut settings.drain_timeout, table.duration(source, "drain_timeout", Duration::ZERO, LONGEST));
     settings.watch = table.flag(source, "watch").unwrap_or(settings.watch);
-    if let Some(dir) = table.text(source, "cache_dir") {
+    if let Some(dir) = table.words(source, "cache_dir", "name a folder") {
         settings.cache_dir = PathBuf::from(dir);
     }
     table.finish(source);
@@ -292,7 +300,8 @@ fn component(
     }
     let path = folder.join(&file);
     if files == Files::Here && !path.is_file() {
-        let wrong = format!("there is no file {}", path.display());
+        let there = if path.is_dir() { "there is a folder" } else { "there is no file" };
+        let wrong = format!("{there} {}", path.display());
         let line = table.line_of_key(source, "component");
         source.note(line, table.path("component"), wrong, "name a .wasm file, relative to this one");
     }

@@ -16,10 +16,10 @@
 //! ring = { small = "64KiB", bulk_chunks = 32 }
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cellmesh_shm::profile::{RingProfile, SMALL_BYTES_LEAST};
+use cellmesh_shm::profile::RingProfile;
 
 use super::app::{NodeSettings, ServiceSpec, WorkerSocket};
 use super::manifest::{LONGEST, SHORTEST};
@@ -27,8 +27,12 @@ use super::reader::{Source, Table};
 
 /// With it the longest wait is about a minute.
 const REATTACH_DELAY_MOST: Duration = Duration::from_secs(1);
+/// What a socket's path must be: an empty one would be a name without a file, which no permissions protect.
+const SOCKET_RIGHT: &str = "name a Unix socket";
 /// The most of each ring that a worker may ask for: together they fit what a DPA grants (`DpaConfig::segment_bytes_max`).
 const RING_SMALL_MOST: u64 = 1 << 20;
+/// The least that two frames of the longest small message fit.
+const RING_SMALL_LEAST: u64 = 16 << 10;
 const RING_CHUNKS_MOST: u64 = 128;
 
 /// Reads both sections, if they are there.
@@ -39,7 +43,7 @@ pub(super) fn read(
 ) -> NodeSettings {
     let mut settings = NodeSettings::default();
     if let Some(mut dpa) = root.table(source, "dpa") {
-        if let Some(socket) = dpa.text(source, "socket") {
+        if let Some(socket) = dpa.words(source, "socket", SOCKET_RIGHT) {
             settings.socket = PathBuf::from(socket);
         }
         if let Some(timeout) = dpa.duration(source, "stall_timeout", SHORTEST, LONGEST) {
@@ -49,12 +53,13 @@ pub(super) fn read(
             settings.reattach_delay = delay;
         }
         for table in dpa.tables(source, "worker_socket") {
-            settings.worker_sockets.extend(worker_socket(source, table, services));
+            let socket = worker_socket(source, table, services, &settings);
+            settings.worker_sockets.extend(socket);
         }
         dpa.finish(source);
     }
     if let Some(mut worker) = root.table(source, "worker") {
-        settings.worker_socket = worker.text(source, "socket").map(PathBuf::from);
+        settings.worker_socket = worker.words(source, "socket", SOCKET_RIGHT).map(PathBuf::from);
         settings.worker_ring = ring(source, &mut worker);
         settings.worker_services = known_services(source, &mut worker, services);
         worker.finish(source);
@@ -66,20 +71,20 @@ pub(super) fn read(
 fn ring(source: &mut Source<'_>, worker: &mut Table<'_, '_>) -> Option<RingProfile> {
     let mut table = worker.table(source, "ring")?;
     let mut profile = RingProfile::default();
-    let to_u32 = |size: u64| u32::try_from(size).unwrap_or(u32::MAX);
-    if let Some(size) = table.size(source, "small", SMALL_BYTES_LEAST.into(), RING_SMALL_MOST).map(to_u32) {
-        profile.small_bytes = size;
-    }
-    if let Some(chunks) = table.number(source, "bulk_chunks", 2, RING_CHUNKS_MOST).map(to_u32) {
-        profile.bulk_chunks = chunks;
-    }
-    if let Err(error) = profile.validate() {
-        source.note(
-            Some(table.line()),
-            table.path(""),
-            format!("{} = {}", error.field, error.found),
-            error.right,
-        );
+    let small = table.size(source, "small", RING_SMALL_LEAST, RING_SMALL_MOST);
+    let chunks = table.number(source, "bulk_chunks", 2, RING_CHUNKS_MOST);
+    for (key, found, field) in
+        [("small", small, &mut profile.small_bytes), ("bulk_chunks", chunks, &mut profile.bulk_chunks)]
+    {
+        let Some(found) = found else { continue };
+        if found.is_power_of_two() {
+            *field = u32::try_from(found).expect("at most what is checked above");
+        } else {
+            let (least, most) = (1 << found.ilog2(), found.next_power_of_two());
+            let right = format!("write {least} or {most}");
+            let line = table.line_of_key(source, key);
+            source.note(line, table.path(key), format!("{found} is no power of two"), right);
+        }
     }
     table.finish(source);
     Some(profile)
@@ -89,10 +94,17 @@ fn worker_socket(
     source: &mut Source<'_>,
     mut table: Table<'_, '_>,
     services: &[ServiceSpec],
+    settings: &NodeSettings,
 ) -> Option<WorkerSocket> {
-    let path = table.text(source, "path");
+    let path = table.words(source, "path", SOCKET_RIGHT);
     if path.is_none() && !table.has("path") {
         source.note(Some(table.line()), table.path("path"), "is missing", "name a Unix socket");
+    }
+    let mut others = settings.worker_sockets.iter().map(|socket| &socket.path).chain([&settings.socket]);
+    if let Some(twin) = others.find(|other| path.as_ref().is_some_and(|path| Path::new(path) == *other)) {
+        let wrong = format!("{} is there twice", twin.display());
+        let right = "give each socket a path of its own, dpa.socket too";
+        source.note(table.line_of_key(source, "path"), table.path("path"), wrong, right);
     }
     let served = known_services(source, &mut table, services);
     if served.is_none() && !table.has("services") {
@@ -110,6 +122,10 @@ fn known_services(
     services: &[ServiceSpec],
 ) -> Option<Vec<String>> {
     let names = table.text_list(source, "services")?;
+    if names.is_empty() {
+        let line = table.line_of_key(source, "services");
+        source.note(line, table.path("services"), "names no service", "name at least one, or leave it out");
+    }
     for (index, name) in names.iter().enumerate() {
         if !services.iter().any(|spec| *spec.setup.service == **name) {
             let known: Vec<&str> = services.iter().map(|spec| &*spec.setup.service).collect();

@@ -165,6 +165,17 @@ impl<'t, 'i> Table<'t, 'i> {
         self.parsed(source, key, "write text in quotes", |text| Some(text.to_owned()))
     }
 
+    /// Text that is not empty and on one line.
+    pub(super) fn words(
+        &mut self,
+        source: &mut Source<'_>,
+        key: &'static str,
+        right: &str,
+    ) -> Option<String> {
+        let is_line = |text: &&str| !text.trim().is_empty() && !text.contains(char::is_control);
+        self.parsed(source, key, right, |text| Some(text).filter(is_line).map(str::to_owned))
+    }
+
     /// A list of texts.
     pub(super) fn text_list(&mut self, source: &mut Source<'_>, key: &'static str) -> Option<Vec<String>> {
         let value = self.get(key)?;

@@ -89,7 +89,12 @@ fn check_split(
         let is_other = other != name && services.iter().any(|spec| *spec.setup.service == **other);
         if !is_other {
             let others = services.iter().map(|spec| &*spec.setup.service).filter(|other| *other != name);
-            let right = format!("name one of: {}", others.collect::<Vec<_>>().join(", "));
+            let others = others.collect::<Vec<_>>().join(", ");
+            let right = if others.is_empty() {
+                "leave it out: there is no other service".to_owned()
+            } else {
+                format!("name one of: {others}")
+            };
             let key = format!("{}.{other}", table.path("split"));
             source.note(line, key, format!("{other} is no other service"), right);
         }

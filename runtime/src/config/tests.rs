@@ -297,6 +297,165 @@ fn work_model_keys_are_checked() {
     assert_eq!(notes, [told]);
 }
 
+/// What the cell would not read is refused before it has to, with the key: other types, two names for one thing, keys that are there
+/// twice, names that nobody could call, and files that are no work model.
+#[test]
+fn work_models_that_the_cell_would_refuse_are_refused() {
+    let problems = read(
+        "w.json",
+        r#"{"s0": {"external_services": [7, {"services": ["s1"], "probabilities": [0.5], "seq_len": -1}],
+                "alternative_behaviors": {"a": 5, "b": {"internal_services": {}, "internal_service": {}}},
+                "request_method": "soap", "path": "/ä", "path": "/a?b"},
+            "s1__a": {}, "s1": {"path": "/a b"}, "s2": {"ServiceParameters": {}}}"#,
+    )
+    .expect_err("full of mistakes");
+    for part in [
+        "s0.external_services[0]: is not an object",
+        "s0.external_services[1].probabilities: is not an object",
+        "s0.external_services[1].seq_len: -1 does not fit; write a whole number from 0",
+        "s0.alternative_behaviors.a: is not an object",
+        "s0.alternative_behaviors.b: internal_services and internal_service are two names",
+        "s0.request_method: \"soap\" does not fit; write \"rest\" or \"grpc\"",
+        "s0.path: is there twice",
+        "s0.path: \"/a?b\" is no path",
+        "s1__a: __ begins a suffix",
+        "s1.path: \"/a b\" is no path",
+        "s2: has no key of a service",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{part:?} is not in {problems:#?}");
+    }
+    assert_eq!(problems.len(), 11, "{problems:#?}");
+}
+
+/// What can be served and is hardly meant is told, and served: circles and long ways, calls that a graph has no room for, what the
+/// usual limits do not give.
+#[test]
+fn work_models_that_are_hardly_meant_are_told() {
+    let warned = |text: &str, parts: &[&str]| {
+        let notes = read("w.json", text).expect("it can be served").notes;
+        assert!(
+            notes.len() == parts.len() && notes.iter().zip(parts).all(|(note, part)| note.contains(part)),
+            "{notes:#?} where {parts:#?} is expected"
+        );
+    };
+    let calls = |callee: &str| format!(r#"{{"external_services": [{{"services": ["{callee}"]}}]}}"#);
+    warned(
+        &format!(r#"{{"s0": {}, "s1": {}}}"#, calls("s1"), calls("s0__2")),
+        &["s0 -> s1 -> s0 call each other in a circle: of a request that leads to more than 16,"],
+    );
+    let chain = |services: usize| {
+        let entry = |at| {
+            format!(
+                r#""s{at}": {}"#,
+                if at + 1 < services { calls(&format!("s{}", at + 1)) } else { "{}".into() }
+            )
+        };
+        format!("{{{}}}", (0..services).map(entry).collect::<Vec<_>>().join(","))
+    };
+    warned(&chain(17), &[]);
+    warned(&chain(18), &["s15 -> s16 -> s17 is a way of 17 calls"]);
+    let many = |count: usize| {
+        format!(
+            r#"{{"s0": {{"external_services": [{{"services": ["s1"{}]}}]}}, "s1": {{}}}}"#,
+            r#", "s1__2""#.repeat(count - 1)
+        )
+    };
+    warned(&many(4093), &[]);
+    warned(
+        &many(4094),
+        &["s0.external_services: 4094 calls for a request, of which a graph has at most 4093"],
+    );
+    warned(
+        r#"{"s0": {"external_services": [{"services": ["s1__2"], "probabilities": {"s1": 0.5, "s1__2": 0.5, "s9": 0.5}}]},
+            "s1": {"internal_service": {"loader": {"memory_stress": {"run": true, "memory_size": 200000},
+                "disk_stress": {"run": true, "disk_write_block_size": 4000000000}, "sleep_stress": {"run": true, "sleep_time": 31},
+                "mean_response_size": 2401}}},
+            "s2": {"internal_service": {"loader": {"memory_stress": {"run": false, "memory_size": 200000},
+                "sleep_stress": {"run": true, "sleep_time": 30}, "mean_response_size": 2400}}}}"#,
+        &[
+            "s0.external_services[0].probabilities.s9: this group does not call s9",
+            "memory_stress.memory_size: 200000 is more than the 128 MiB of memory of a cell",
+            "disk_stress.disk_write_block_size: 4000000000 is more than",
+            "sleep_stress.sleep_time: 31 s are more than the 30 s that a request may take",
+            "mean_response_size: 2401 kB: some bodies are longer than the 16 MiB",
+        ],
+    );
+}
+
+/// Editors that begin a file with a byte order mark are no problem; a file in another encoding is told so.
+#[test]
+fn encodings_are_told() {
+    let model = read("w.json", "\u{feff}{\"s0\": {}}").expect("the mark is passed over");
+    assert_eq!(model.services.len(), 1);
+    let (_folder, path) = file("app.toml", "");
+    std::fs::write(&path, b"name = \"caf\xe9\"").expect("writable");
+    let problems = load(&path, &Overrides::default()).expect_err("Latin-1").to_string();
+    assert!(problems.ends_with("is not UTF-8; save it as UTF-8"), "{problems}");
+}
+
+/// Names and paths that would be nothing, or the same thing twice, are refused, each with its key and line.
+#[test]
+fn empty_names_and_twins_are_refused() {
+    let (folder, path) = file(
+        "app.toml",
+        r#"name = "a\nb"
+            [[cell]]
+            component = "folder"
+            services = ["a"]
+            [runtime]
+            cache_dir = ""
+            [dpa]
+            socket = "d.sock"
+            [[dpa.worker_socket]]
+            path = ""
+            services = ["a"]
+            [[dpa.worker_socket]]
+            path = "d.sock"
+            services = []
+            [worker]
+            socket = " "
+            services = []
+            ring = { small = "20KiB", bulk_chunks = 3 }
+            [service.a]
+            split = { b = 5 }"#,
+    );
+    std::fs::create_dir(folder.path().join("folder")).expect("writable");
+    let problems = load(&path, &Overrides::default()).expect_err("full of mistakes").to_string();
+    for part in [
+        ":1: name: ",
+        ":3: cell[0].component: there is a folder ",
+        ":6: runtime.cache_dir: ",
+        ":10: dpa.worker_socket[0].path: ",
+        ":13: dpa.worker_socket[1].path: d.sock is there twice",
+        ":14: dpa.worker_socket[1].services: names no service",
+        ":16: worker.socket: ",
+        ":17: worker.services: names no service",
+        ":18: worker.ring.small: 20480 is no power of two; write 16384 or 32768",
+        ":18: worker.ring.bulk_chunks: 3 is no power of two; write 2 or 4",
+        "service.a.split.b: b is no other service; leave it out: there is no other service",
+    ] {
+        assert!(problems.contains(part), "{part:?} is not in {problems}");
+    }
+    assert_eq!(problems.lines().count(), 11, "{problems}");
+}
+
+/// A work model that an `app.toml` names holds from the start on: what has changed in it since is named as what waits for the next.
+#[test]
+fn changed_work_model_waits_for_a_restart() {
+    let (folder, path) = file("app.toml", "workmodel = \"w.json\"\n");
+    let model = |text: &str| std::fs::write(folder.path().join("w.json"), text).expect("writable");
+    let overrides = Overrides { cells_dir: Some(folder.path().to_owned()), ..Overrides::default() };
+    let load = || load(&path, &overrides).expect("valid");
+    model(r#"{"s0": {"path": "/a"}}"#);
+    let old = load();
+    model(r#"{"s0": {"path": "/b"}, "s1": {"path": "/c"}}"#);
+    let Changes { live, restart } = changes(&old.origin, &load().origin);
+    assert_eq!(
+        (live, restart),
+        (Vec::new(), vec!["workmodel.s0.path".to_owned(), "workmodel.s1.path".to_owned()])
+    );
+}
+
 /// A value of the wrong type is told once, not also as missing.
 #[test]
 fn wrong_types_are_told_once() {

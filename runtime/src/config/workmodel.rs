@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cellmesh_dpa::DpaConfig;
 use cellmesh_dpu::config::DpuConfig;
 use cellmesh_dpu::routes::ServiceName;
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use cellmesh_graph::Limits;
 use serde_json::{Map, Value, json};
 
 use super::app::{App, NodeSettings, Origin, RuntimeSettings, ServiceSpec};
@@ -22,32 +22,46 @@ use crate::host::{CellLimits, CellSetup, Grants, Scratch};
 use crate::trace::TraceSettings;
 
 mod functions;
+mod json;
 mod keys;
+mod reach;
 
+use json::Entries;
 use keys::Strangers;
+use reach::{Calls, TooFar};
 
 /// Where a service answers unless its entry says otherwise. Source: muBench's default.
 const PATH_DEFAULT: &str = "/api/v1";
+
+/// What follows it in a callee's name only makes that unique. Source: muBench.
+const SUFFIX: &str = "__";
+
+/// Steps of the muBench cell's graph that are no calls: its order, its internal service, and what follows the calls.
+const STEPS_BESIDE_CALLS: usize = 3;
 
 /// File name of the muBench cell.
 const CELL_FILE: &str = "mubench.wasm";
 
 /// Reads and checks a work model.
 pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App, Problems> {
-    let model = parse(path, text).map_err(Problems::one)?;
-    let names = model.0.iter().map(|(name, _)| name.clone()).collect();
+    let (model, twice) = parse(path, text).map_err(Problems::one)?;
+    let names = model.iter().map(|(name, _)| name.clone()).collect();
     let mut check = Check::new(path, names);
-    for (index, (name, entry)) in model.0.iter().enumerate() {
+    for key in twice {
+        check.note(key, "is there twice", "leave one of them");
+    }
+    for (index, (name, entry)) in model.iter().enumerate() {
         check.service(index, name, entry);
         check.deploy(name, entry);
     }
+    check.reach();
     let component = match overrides.part {
         Part::Daemon | Part::Dpa => PathBuf::from(CELL_FILE),
         Part::Whole | Part::Worker => {
             cell_file(overrides).map_err(|error| check.problems.0.push(error)).unwrap_or_default()
         }
     };
-    let (names, deploy, strangers) = (check.names, check.deploy, check.strangers);
+    let (names, deploy, strangers, warnings) = (check.names, check.deploy, check.strangers, check.warnings);
     check.problems.or(|| App {
         name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         entry: names.iter().position(|name| name == "s0").unwrap_or(0),
@@ -61,47 +75,19 @@ pub(super) fn read(path: &Path, text: &str, overrides: &Overrides) -> Result<App
         runtime: RuntimeSettings::default(),
         trace: TraceSettings::default(),
         deploy,
-        notes: grpc_note(&model).into_iter().chain(strangers.note()).collect(),
-        origin: Origin::default(),
+        notes: grpc_note(&model).into_iter().chain(warnings).chain(strangers.note()).collect(),
+        origin: Origin { model: Some(text.to_owned()), ..Origin::default() },
     })
 }
 
-/// The services and their entries, in the order of the file.
-struct Model(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Model {
-    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        reader.deserialize_map(ModelVisitor)
-    }
-}
-
-struct ModelVisitor;
-
-impl<'de> Visitor<'de> for ModelVisitor {
-    type Value = Model;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("a JSON object with a key for each service")
-    }
-
-    /// A map type would keep the last of two entries with the same name, and say nothing.
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Model, M::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(Model(entries))
-    }
-}
-
-fn parse(path: &Path, text: &str) -> Result<Model, Problem> {
+fn parse(path: &Path, text: &str) -> Result<(Entries, Vec<String>), Problem> {
     const RIGHT: &str =
         "write a muBench work model: {\"s0\": {\"external_services\": [...], \"internal_service\": {...}}}";
-    match serde_json::from_str(text) {
-        Ok(Model(entries)) if entries.is_empty() => {
+    match json::read(text) {
+        Ok((entries, _)) if entries.is_empty() => {
             Err(Problem::of_file(path, "is not a JSON object with a key for each service", RIGHT))
         }
-        Ok(model) => Ok(model),
+        Ok(found) => Ok(found),
         Err(error) if error.is_data() => {
             Err(Problem::of_file(path, "is not a JSON object with a key for each service", RIGHT))
         }
@@ -112,8 +98,7 @@ fn parse(path: &Path, text: &str) -> Result<Model, Problem> {
     }
 }
 
-fn services(model: &Model, names: &[String], component: &Path) -> Vec<ServiceSpec> {
-    let model = &model.0;
+fn services(model: &Entries, names: &[String], component: &Path) -> Vec<ServiceSpec> {
     let paths: BTreeMap<&String, &str> = model.iter().map(|(name, entry)| (name, path_of(entry))).collect();
     let (all, paths) = (json!(names).to_string(), json!(paths).to_string());
     model
@@ -142,8 +127,22 @@ fn path_of(entry: &Value) -> &str {
     entry.get("path").and_then(Value::as_str).unwrap_or(PATH_DEFAULT)
 }
 
-fn grpc_note(model: &Model) -> Option<String> {
-    let entries = model.0.iter();
+/// What can be sent in the first line of a request.
+fn is_path(path: &str) -> bool {
+    path.starts_with('/')
+        && path.bytes().all(|byte| byte.is_ascii_graphic())
+        && path
+            .parse::<http::uri::PathAndQuery>()
+            .is_ok_and(|read| read.as_str() == path && read.query().is_none())
+}
+
+/// `s1__2` calls `s1`.
+fn without_suffix(name: &str) -> &str {
+    name.split_once(SUFFIX).map_or(name, |(service, _)| service)
+}
+
+fn grpc_note(model: &Entries) -> Option<String> {
+    let entries = model.iter();
     let grpc: Vec<&str> = entries
         .filter(|(_, entry)| entry.get("request_method").and_then(Value::as_str) == Some("grpc"))
         .map(|(name, _)| name.as_str())
@@ -184,16 +183,21 @@ struct Check<'a> {
     problems: Problems,
     deploy: BTreeMap<String, Deploy>,
     strangers: Strangers,
+    calls: Calls,
+    /// What can be served and is hardly meant.
+    warnings: Vec<String>,
 }
 
 impl<'a> Check<'a> {
     fn new(path: &'a Path, names: Vec<String>) -> Self {
         Self {
             path,
+            calls: Calls::of(names.len()),
             names,
             problems: Problems::default(),
             deploy: BTreeMap::new(),
             strangers: Strangers::default(),
+            warnings: Vec::new(),
         }
     }
 
@@ -228,6 +232,10 @@ impl<'a> Check<'a> {
         if let Err(error) = name.parse::<ServiceName>() {
             self.note(name.to_owned(), error.to_string(), "rename the service");
         }
+        if name.contains(SUFFIX) {
+            let wrong = "__ begins a suffix that only makes a name unique: nobody could call this service";
+            self.note(name.to_owned(), wrong, "rename the service");
+        }
         self.twin(index, name);
         let Some(entry) = entry.as_object() else {
             return self.note(
@@ -237,18 +245,25 @@ impl<'a> Check<'a> {
             );
         };
         self.keys(name, entry, &keys::OF_SERVICE);
-        if let Some(path) = entry.get("path")
-            && !path.as_str().is_some_and(|path| path.starts_with('/') && !path.contains(char::is_whitespace))
-        {
-            self.note(
-                format!("{name}.path"),
-                format!("{path} is no path"),
-                "write a text that begins with /",
-            );
+        if !entry.is_empty() && !entry.keys().any(|key| keys::OF_SERVICE.contains(&key.as_str())) {
+            let right = "write {\"external_services\": [], \"internal_service\": {}}, or {} for a service that does nothing";
+            self.note(name.to_owned(), "has no key of a service, and others", right);
         }
-        self.groups(&format!("{name}.external_services"), entry.get("external_services"));
+        if let Some(path) = entry.get("path")
+            && !path.as_str().is_some_and(is_path)
+        {
+            let right = "write a path without a query: text that begins with /, of ASCII letters, other characters as %XX";
+            self.note(format!("{name}.path"), format!("{path} is no path"), right);
+        }
+        if let Some(method) = entry.get("request_method")
+            && !method.as_str().is_some_and(|method| ["rest", "grpc"].contains(&method))
+        {
+            let right = "write \"rest\" or \"grpc\"";
+            self.note(format!("{name}.request_method"), format!("{method} does not fit"), right);
+        }
+        self.groups(index, &format!("{name}.external_services"), entry.get("external_services"));
         self.functions(&format!("{name}.internal_service"), entry.get("internal_service"));
-        self.behaviors(name, entry.get("alternative_behaviors"));
+        self.behaviors(index, name, entry.get("alternative_behaviors"));
     }
 
     fn deploy(&mut self, name: &str, entry: &Value) {
@@ -257,24 +272,33 @@ impl<'a> Check<'a> {
         self.problems.0.extend(problems);
     }
 
-    fn behaviors(&mut self, name: &str, behaviors: Option<&Value>) {
+    fn behaviors(&mut self, caller: usize, name: &str, behaviors: Option<&Value>) {
         let Some(behaviors) = behaviors else { return };
         let key = format!("{name}.alternative_behaviors");
         let Some(behaviors) = behaviors.as_object() else {
             return self.note(key, "is not an object", "write {\"<bid>\": {\"external_services\": [...]}}");
         };
         for (id, behavior) in behaviors {
-            if let Some(behavior) = behavior.as_object() {
-                self.keys(&format!("{key}.{id}"), behavior, &keys::OF_BEHAVIOR);
+            let key = format!("{key}.{id}");
+            let Some(behavior) = behavior.as_object() else {
+                let right = "write {\"internal_services\": {...}, \"external_services\": [...]}";
+                self.note(key, "is not an object", right);
+                continue;
+            };
+            self.keys(&key, behavior, &keys::OF_BEHAVIOR);
+            self.groups(caller, &format!("{key}.external_services"), behavior.get("external_services"));
+            let names = ["internal_services", "internal_service"];
+            if names.iter().all(|name| behavior.contains_key(*name)) {
+                let wrong = "internal_services and internal_service are two names for one thing";
+                self.note(key.clone(), wrong, "leave one of them");
             }
-            self.groups(&format!("{key}.{id}.external_services"), behavior.get("external_services"));
-            for name in ["internal_services", "internal_service"] {
-                self.functions(&format!("{key}.{id}.{name}"), behavior.get(name));
+            for name in names {
+                self.functions(&format!("{key}.{name}"), behavior.get(name));
             }
         }
     }
 
-    fn groups(&mut self, key: &str, groups: Option<&Value>) {
+    fn groups(&mut self, caller: usize, key: &str, groups: Option<&Value>) {
         let Some(groups) = groups else { return };
         let Some(groups) = groups.as_array() else {
             return self.note(
@@ -283,44 +307,85 @@ impl<'a> Check<'a> {
                 "write a list of groups: [{\"services\": [\"s1\"]}]",
             );
         };
+        let mut steps = 0;
         for (index, group) in groups.iter().enumerate() {
-            self.group(&format!("{key}[{index}]"), group);
+            steps += self.group(caller, &format!("{key}[{index}]"), group);
+        }
+        let steps_max = Limits::default().nodes_max as usize - STEPS_BESIDE_CALLS;
+        if steps > steps_max {
+            self.warnings.push(format!(
+                "{key}: {steps} calls for a request, of which a graph has at most {steps_max}: it will be answered 500"
+            ));
         }
     }
 
-    fn group(&mut self, key: &str, group: &Value) {
-        if let Some(group) = group.as_object() {
-            self.keys(key, group, &keys::OF_GROUP);
-        }
-        match group.get("services").and_then(Value::as_array) {
-            None => self.note(format!("{key}.services"), "is not a list", "write a list of service names"),
-            Some(services) => {
-                for (index, callee) in services.iter().enumerate() {
-                    self.callee(&format!("{key}.services[{index}]"), callee);
-                }
+    /// How many of its services a request calls at most.
+    fn group(&mut self, caller: usize, key: &str, group: &Value) -> usize {
+        let Some(group) = group.as_object() else {
+            self.note(key.to_owned(), "is not an object", "write {\"services\": [\"s1\"]}");
+            return 0;
+        };
+        self.keys(key, group, &keys::OF_GROUP);
+        let no_services = Vec::new();
+        let services = match group.get("services") {
+            Some(Value::Array(services)) => services,
+            _ => {
+                self.note(format!("{key}.services"), "is not a list", "write a list of service names");
+                &no_services
             }
+        };
+        for (index, callee) in services.iter().enumerate() {
+            self.callee(caller, &format!("{key}.services[{index}]"), callee);
         }
-        if let Some(length) = group.get("seq_len")
-            && !functions::is_count(length)
-        {
-            self.note(format!("{key}.seq_len"), format!("{length} does not fit"), "write a whole number");
+        let length = group.get("seq_len");
+        if let Some(length) = length.filter(|length| !functions::is_count(length)) {
+            let right = "write a whole number from 0: so many of the services are called";
+            self.note(format!("{key}.seq_len"), format!("{length} does not fit"), right);
         }
-        for (callee, probability) in
-            group.get("probabilities").and_then(Value::as_object).into_iter().flatten()
-        {
+        match group.get("probabilities") {
+            None => {}
+            Some(Value::Object(table)) => self.probabilities(key, services, table),
+            Some(_) => self.note(format!("{key}.probabilities"), "is not an object", "write {\"s1\": 0.5}"),
+        }
+        let length = length.and_then(Value::as_u64).and_then(|length| usize::try_from(length).ok());
+        length.unwrap_or(usize::MAX).min(services.len())
+    }
+
+    fn probabilities(&mut self, key: &str, services: &[Value], table: &Map<String, Value>) {
+        for (callee, probability) in table {
+            let key = format!("{key}.probabilities.{callee}");
             if !probability.as_f64().is_some_and(|p| (0.0..=1.0).contains(&p)) {
-                let key = format!("{key}.probabilities.{callee}");
-                self.note(key, format!("{probability} does not fit"), "write a number from 0 to 1");
+                let wrong = format!("{probability} does not fit");
+                self.note(key.clone(), wrong, "write a number from 0 to 1");
+            }
+            let is_called = |name: &str| name == callee || without_suffix(name) == callee;
+            if !services.iter().filter_map(Value::as_str).any(is_called) {
+                self.warnings.push(format!("{key}: this group does not call {callee}"));
             }
         }
     }
 
-    fn callee(&mut self, key: &str, callee: &Value) {
-        let name = callee.as_str().map(|name| name.split("__").next().unwrap_or(name));
-        if name.is_none_or(|name| !self.names.iter().any(|known| known == name)) {
-            let right = format!("name one of: {}", self.names.join(", "));
-            self.note(key.to_owned(), format!("{callee} is no service of this model"), right);
+    fn callee(&mut self, caller: usize, key: &str, callee: &Value) {
+        let name = callee.as_str().map(without_suffix);
+        match name.and_then(|name| self.names.iter().position(|known| known == name)) {
+            Some(callee) => self.calls.add(caller, callee),
+            None => {
+                let right = format!("name one of: {}", self.names.join(", "));
+                self.note(key.to_owned(), format!("{callee} is no service of this model"), right);
+            }
         }
+    }
+
+    /// Calls that go further than one may.
+    fn reach(&mut self) {
+        let calls_max = DpaConfig::default().hops_max;
+        let named = |way: &[usize]| way.iter().map(|at| &*self.names[*at]).collect::<Vec<_>>().join(" -> ");
+        let warning = match self.calls.too_far(calls_max.into()) {
+            None => return,
+            Some(TooFar::Circle(way)) => format!("{} call each other in a circle", named(&way)),
+            Some(TooFar::Way(way)) => format!("{} is a way of {} calls", named(&way), way.len() - 1),
+        };
+        self.warnings.push(format!("{warning}: of a request that leads to more than {calls_max}, one after the other, the next is refused (508)"));
     }
 
     fn functions(&mut self, key: &str, functions: Option<&Value>) {
@@ -329,6 +394,8 @@ impl<'a> Check<'a> {
             Some(Value::Object(functions)) => {
                 for (function, parameters) in functions {
                     let at = format!("{key}.{function}");
+                    let beyond = functions::beyond(function, parameters).into_iter();
+                    self.warnings.extend(beyond.map(|beyond| format!("{at}.{beyond}")));
                     for wrong in functions::check(function, parameters) {
                         self.note(format!("{at}{}", wrong.at), wrong.wrong, wrong.right);
                     }

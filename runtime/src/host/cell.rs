@@ -16,6 +16,7 @@ use super::bindings::CellPre;
 use super::engine::HostEngine;
 use super::guest_log::{Cause, GuestLog};
 use super::imports;
+use super::inspect::{Unfit, inspect};
 use super::oci::{OciError, Reference};
 use super::scratch::{Scratch, ScratchFolder};
 use super::source::ComponentSource;
@@ -107,6 +108,14 @@ pub enum LoadError {
         /// Why.
         #[source]
         source: ArtifactError,
+    },
+    /// It is something else.
+    #[error("component {component} {unfit}; build it for wasm32-wasip2 with the guest SDK")]
+    NoComponent {
+        /// Where it is.
+        component: ComponentSource,
+        /// What it is.
+        unfit: Unfit,
     },
     /// It imports what cells do not get.
     #[error(
@@ -205,7 +214,11 @@ impl Cell {
         scratch: Option<&Arc<ScratchFolder>>,
     ) -> Result<Self, LoadError> {
         let component = || setup.component.clone();
-        let unusable = |source| LoadError::Artifact { component: component(), source };
+        // Asked only once it is known that something is wrong: what there is compiled is good.
+        let unusable = |source| match inspect(bytes, &setup.grants) {
+            Err(unfit @ Unfit::NoComponent(_)) => LoadError::NoComponent { component: component(), unfit },
+            _ => LoadError::Artifact { component: component(), source },
+        };
         let loaded = cache.load(engine, bytes).map_err(unusable)?;
         let ty = loaded.component.component_type();
         let names: Vec<String> = ty.imports(engine.wasmtime()).map(|(name, _)| name.to_owned()).collect();

@@ -8,6 +8,9 @@ use wasmparser::{Encoding, Parser, Payload, Validator};
 use super::cell::Grants;
 use super::imports;
 
+/// Source: the WebAssembly specification, "Modules".
+const MAGIC: &[u8] = b"\0asm";
+
 /// What a cell exports, as `wit/cell.wit` says.
 const HANDLER: &str = "cellmesh:cell/handler@0.2.0";
 
@@ -30,6 +33,9 @@ pub enum Unfit {
 /// # Errors
 /// [`Unfit`]: the first thing that is wrong.
 pub fn inspect(component: &[u8], grants: &Grants) -> Result<(), Unfit> {
+    if !component.starts_with(MAGIC) {
+        return Err(Unfit::NoComponent("it does not begin as WebAssembly does, with \\0asm".into()));
+    }
     let no_component = |error: wasmparser::BinaryReaderError| Unfit::NoComponent(error.to_string());
     Validator::new().validate_all(component).map_err(no_component)?;
     let (mut imports, mut has_handler, mut depth) = (Vec::new(), false, 0_u32);

@@ -4,7 +4,10 @@
 //! - A parameter that is not there takes its default; one that is not known here is passed over, as muBench does, unless it is
 //!   nearly one that is.
 
+use cellmesh_dpu::config::DpuConfig;
 use serde_json::{Map, Value};
+
+use crate::host::CellLimits;
 
 /// What a parameter must be.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +29,9 @@ enum Kind {
     /// An object whose keys mean nothing here.
     AnyObject,
 }
+
+/// As much as a whole number may be.
+const AMOUNT_MOST: f64 = u32::MAX as f64;
 
 /// Whole numbers travel as 32 bits.
 const COUNT: Kind = Kind::Count(0, u32::MAX);
@@ -102,6 +108,46 @@ pub(super) fn check(function: &str, parameters: &Value) -> Vec<Wrong> {
     found
 }
 
+/// Means of bodies, in kB, of which one in a thousand is longer than a message may be. Source: an exponential length is beyond
+/// x with probability exp(-x / mean), and exp(-16777 / 2400) = 0.0009.
+const MEAN_OF_WHOLE_BODIES: f64 = 2400.0;
+
+/// What a function will ask for and not get with the limits that there are unless config has others, each with the path of its parameter.
+pub(super) fn beyond(function: &str, parameters: &Value) -> Vec<String> {
+    let memory = CellLimits::default().memory_bytes_max as f64;
+    let seconds = DpuConfig::default().request_timeout.0.as_secs_f64();
+    let number = |value: &Value, name| value.get(name).and_then(Value::as_f64).unwrap_or_default();
+    let stress = |name| parameters.get(name).filter(|stress| stress.get("run") == Some(&Value::Bool(true)));
+    let mut found = Vec::new();
+    if function == "loader" {
+        let more_memory = |bytes: f64| {
+            (bytes > memory)
+                .then(|| format!("more than the {} MiB of memory of a cell", memory / f64::from(1 << 20)))
+        };
+        let wants = |name, parameter, bytes_each: f64| {
+            let value = number(stress(name)?, parameter);
+            Some(format!("{name}.{parameter}: {value} is {}", more_memory(value * bytes_each)?))
+        };
+        found.extend(wants("memory_stress", "memory_size", 1000.0));
+        found.extend(wants("disk_stress", "disk_write_block_size", 1.0));
+        let sleep = stress("sleep_stress").map(|stress| number(stress, "sleep_time"));
+        found.extend(sleep.filter(|sleep| *sleep > seconds).map(|sleep| {
+            format!(
+                "sleep_stress.sleep_time: {sleep} s are more than the {seconds} s that a request may take"
+            )
+        }));
+    }
+    for name in ["mean_response_size", "mean_bandwidth"] {
+        let mean = number(parameters, name);
+        if mean > MEAN_OF_WHOLE_BODIES {
+            found.push(format!(
+                "{name}: {mean} kB: some bodies are longer than the 16 MiB of a message, and are cut there"
+            ));
+        }
+    }
+    found
+}
+
 /// A name that muBench's generators give to a function of a model. It means nothing when the function runs.
 const FUNCTION_ID: &str = "function_id";
 
@@ -153,7 +199,7 @@ impl Kind {
             }),
             Self::AmountOrNull(_) if value.is_null() => true,
             Self::Amount(_) | Self::AmountOrNull(_) => {
-                value.as_f64().is_some_and(|amount| (0.0..=f64::from(u32::MAX)).contains(&amount))
+                value.as_f64().is_some_and(|amount| (0.0..=AMOUNT_MOST).contains(&amount))
             }
             Self::Text => value.is_string(),
             Self::Object(_) | Self::AnyObject => value.is_object(),
@@ -165,7 +211,9 @@ impl Kind {
             Self::Flag => "write true or false".into(),
             Self::Count(least, most) => format!("write a whole number from {least} to {most}"),
             Self::Range => "write two whole numbers, the second not less than the first: [100, 200]".into(),
-            Self::Amount(unit) | Self::AmountOrNull(unit) => format!("write a number of {unit}, from 0"),
+            Self::Amount(unit) | Self::AmountOrNull(unit) => {
+                format!("write a number of {unit} from 0 to {AMOUNT_MOST}")
+            }
             Self::Text => "write text in quotes".into(),
             Self::Object(_) | Self::AnyObject => "write the function's parameters: {}".into(),
         }

@@ -13,7 +13,9 @@
 //!
 //! - A port of its own, so that nobody asks it by accident and a drain does not close it.
 //! - Whoever knows of something that is missing says so in [`Health`]; nothing is looked up when somebody asks.
+//! - Clients that take all connections do not keep probes out: the oldest makes room (`admin/connections.rs`).
 
+mod connections;
 mod dashboard;
 mod lanes;
 pub mod metrics;
@@ -37,8 +39,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
+use self::connections::{Connections, Standing};
 pub use self::lanes::{Asked, Lane, lane};
 use self::metrics::{Counts, Reloads};
 use self::requests::Kept;
@@ -52,10 +55,10 @@ const LOG_LEVEL: &str = "/log-level";
 const FILTER_BYTES_MAX: usize = 4096;
 /// What can be asked, as OpenAPI 3.1 says it.
 const OPENAPI: &str = include_str!("admin/openapi.json");
-/// Connections at once; more wait.
-const CONNECTIONS_MAX: usize = 64;
 /// Longest time for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time for a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest life of a connection: a probe asks once.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a lane may take for an answer before it is taken for dead, and before its counters are missed: a lane never
@@ -90,7 +93,7 @@ impl Health {
     }
 
     /// A line for each thing that is missing.
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.reasons().iter().map(|(what, why)| format!("{what}: {why}")).collect()
     }
 
@@ -148,7 +151,7 @@ struct Sources {
 }
 
 impl Sources {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, standing: &Standing) -> Response<Full<Bytes>> {
         let is_level = request.uri().path() == LOG_LEVEL;
         match *request.method() {
             Method::GET | Method::HEAD => {}
@@ -160,6 +163,7 @@ impl Sources {
                 return answer;
             }
         }
+        let _answering = standing.answering();
         let path = request.uri().path();
         if let Some(answer) = dashboard::file(path) {
             return answer;
@@ -247,8 +251,15 @@ fn nothing_here() -> Response<Full<Bytes>> {
 
 /// Takes the body for what is to be logged from now on.
 async fn set_log_level(body: Incoming) -> Response<Full<Bytes>> {
-    let Ok(body) = Limited::new(body, FILTER_BYTES_MAX).collect().await else {
-        return text(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {FILTER_BYTES_MAX} bytes\n"));
+    let body = match timeout(BODY_TIMEOUT, Limited::new(body, FILTER_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {FILTER_BYTES_MAX} bytes\n"));
+        }
+        Err(_) => {
+            let why = format!("the body did not arrive within {BODY_TIMEOUT:?}\n");
+            return text(StatusCode::REQUEST_TIMEOUT, why);
+        }
     };
     match logs::set(&String::from_utf8_lossy(&body.to_bytes())) {
         Ok(()) => text(StatusCode::OK, format!("{}\n", logs::get().unwrap_or_default())),
@@ -286,17 +297,15 @@ pub async fn serve(
     let sources = Sources { about: Arc::new(about), health, lanes: lanes.into(), reloads };
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = Connections::default();
     loop {
-        let place = Arc::clone(&room).acquire_owned().await.expect("never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let sources = sources.clone();
-                tokio::spawn(async move {
-                    // Cut after its time: there is nothing to say to one that asks for longer.
-                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve_one(stream, sources)).await;
-                    drop(place);
-                });
+                let (sources, standing) = (sources.clone(), Standing::default());
+                let served = serve_one(stream, sources, standing.clone());
+                // Cut after its time: there is nothing to say to one that asks for longer.
+                let served = tokio::spawn(timeout(CONNECTION_TIMEOUT, served));
+                connections.add(served.abort_handle(), standing);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections to the admin port");
@@ -306,9 +315,10 @@ pub async fn serve(
     }
 }
 
-async fn serve_one(stream: TcpStream, sources: Sources) {
-    let sources = &sources;
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(sources.answer(request).await) });
+async fn serve_one(stream: TcpStream, sources: Sources, standing: Standing) {
+    let (sources, standing) = (&sources, &standing);
+    let service =
+        service_fn(|request| async move { Ok::<_, Infallible>(sources.answer(request, standing).await) });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {

@@ -26,7 +26,7 @@ use self::finding::{Finding, Report};
 use crate::cli::{Check, CheckPart};
 use crate::config::{App, ServiceSpec};
 
-/// Exit status when the start would fail.
+/// Exit status when the start would fail, or when what was found cannot be written.
 const ERRORS: u8 = 1;
 
 /// Looks at everything, says it, and gives the exit status.
@@ -52,7 +52,11 @@ pub fn run(app: &App, options: &Check) -> u8 {
     report.extend(sockets::look(app, part));
     report.extend(limits::of_lanes(part.lanes(app)));
     report.extend(kernel::look());
-    report.say(&format!("{}: {} services", app.name, app.services.len()), options.verbose);
+    let title = format!("{}: {} services", app.name, app.services.len());
+    if let Err(error) = report.say(&title, options.verbose) {
+        eprintln!("cellmesh: {error:#}");
+        return ERRORS;
+    }
     if report.has_errors() { ERRORS } else { 0 }
 }
 

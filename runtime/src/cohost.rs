@@ -12,10 +12,16 @@
 //!   of its own. This is the only file that names both daemons.
 //! - A circle goes the way of a request, so that one that needs no other thread is answered within a circle and
 //!   a half.
+//! - A node that has lost the link between its two modules makes another (`cohost/sidecar.rs`): its workers are other processes,
+//!   and go on. A lane of `run` ends with an error: its cells have nobody else to answer to, and nobody else's memory is
+//!   broken, so that a new process is all that helps.
+
+mod sidecar;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cellmesh_dpa::{Closed, Dpa, DpaConfig, DpaHost, DpaStats};
 use cellmesh_dpu::config::EgressConfig;
@@ -28,6 +34,7 @@ use cellmesh_shm::port::{Port, PortConfig, Progress};
 use cellmesh_shm::profile::RingProfile;
 use tokio::sync::Notify;
 
+use self::sidecar::Sidecar;
 use crate::admin::Health;
 use crate::call::LaneHandle;
 use crate::config::App;
@@ -73,18 +80,37 @@ pub struct Cohosted {
 
 /// DPU and DPA; workers are other processes.
 pub struct Node {
-    dpu: Dpu,
-    dpa: DpaHost,
+    sidecar: Sidecar,
     readiness: Rc<Readiness>,
 }
 
-/// Tells whether every service has a worker, or a way to one elsewhere.
+/// What a [`Node`] is made of.
+#[derive(Debug)]
+pub struct NodeParts {
+    /// Names of services; the DPA numbers them as they do.
+    pub routes: Arc<Routes>,
+    /// Limits of the network side.
+    pub dpu: DpuConfig,
+    /// The DPA.
+    pub dpa: DpaHost,
+    /// Calls that the network side may have in flight.
+    pub calls_max: u32,
+    /// How long a network side whose link was lost waits before it attaches again.
+    pub reattach_delay: Duration,
+    /// Who is told whether clients can be served.
+    pub readiness: Rc<Readiness>,
+    /// What clients' requests are noted with.
+    pub ingress: IngressParts,
+}
+
+/// Tells whether the network side has a DPA, and every service a worker, or a way to one elsewhere.
 #[derive(Debug)]
 pub struct Readiness {
     health: Health,
     elsewhere: RefCell<EgressConfig>,
     /// Of the DPA's workers, when they were last looked at.
     seen: Cell<Option<u64>>,
+    is_detached: Cell<bool>,
 }
 
 impl Readiness {
@@ -92,7 +118,24 @@ impl Readiness {
     #[must_use]
     pub fn new(app: &App, health: Health) -> Self {
         health.missing(SERVICES, "the DPA has not started");
-        Self { health, elsewhere: RefCell::new(app.dpu.egress.clone()), seen: Cell::default() }
+        Self::of(&app.dpu.egress, health)
+    }
+
+    fn of(elsewhere: &EgressConfig, health: Health) -> Self {
+        let elsewhere = RefCell::new(elsewhere.clone());
+        Self { health, elsewhere, seen: Cell::default(), is_detached: Cell::default() }
+    }
+
+    /// Whether the network side in the same process has a link to the DPA. Cost: a comparison.
+    fn attached(&self, is_attached: bool) {
+        if self.is_detached.replace(!is_attached) != is_attached {
+            return;
+        }
+        if is_attached {
+            self.health.found(LINK);
+        } else {
+            self.health.missing(LINK, "the network side is not attached to it");
+        }
     }
 
     /// Looks again if workers have come or gone. Cost otherwise: a comparison.
@@ -121,6 +164,9 @@ impl Readiness {
 /// What is missing while a service has no worker.
 const SERVICES: &str = "services";
 
+/// What is missing while the network side has no link to the DPA.
+const LINK: &str = "dpa";
+
 /// A lane has no modules: the DPA could not make the segments of one of its endpoints.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot attach a {who} to the DPA")]
@@ -129,6 +175,15 @@ pub struct CohostError {
     pub who: &'static str,
     /// Why.
     pub source: cellmesh_dpa::DpaError,
+}
+
+/// A lane has lost a module: one of them broke a rule of the rings between them.
+#[derive(Debug, thiserror::Error)]
+enum LinkLost {
+    #[error("the DPA of this lane has closed endpoint {endpoint} of the same lane: {rule}")]
+    Closed { endpoint: u16, rule: String },
+    #[error("the network side of this lane has left the DPA of the same lane, which broke a rule")]
+    Left,
 }
 
 /// The DPA that fits this network side: everything that one may send, and what that causes, finds room.
@@ -211,8 +266,11 @@ impl Modules for Cohosted {
         progress |= self.worker.pump(now)?;
         let mut dpa = self.dpa.borrow_mut();
         progress |= dpa.pump(now);
-        while let Some(Closed { endpoint, rule, .. }) = dpa.take_closed() {
-            tracing::warn!(endpoint = endpoint.0, rule, "endpoint closed");
+        if let Some(Closed { endpoint, rule, .. }) = dpa.take_closed() {
+            return Err(LinkLost::Closed { endpoint: endpoint.0, rule }.into());
+        }
+        if !self.dpu.is_attached() {
+            return Err(LinkLost::Left.into());
         }
         Ok(progress)
     }
@@ -234,59 +292,56 @@ impl Node {
     ///
     /// # Errors
     /// [`CohostError`] when shared memory cannot be had.
-    pub fn new(
-        routes: &Arc<Routes>,
-        dpu: DpuConfig,
-        dpa: DpaHost,
-        calls_max: u32,
-        readiness: Rc<Readiness>,
-        ingress: IngressParts,
-    ) -> Result<Self, CohostError> {
-        // Whoever sends to it is another process, and sends as much as it grants.
-        let sidecar = dpa.attach_sidecar_here(RingProfile::default());
-        let sidecar = sidecar.map_err(|source| CohostError { who: "sidecar", source })?;
-        let dpu = attached(routes, dpu, sidecar, calls_max, ingress);
-        Ok(Self { dpu, dpa, readiness })
+    pub fn new(parts: NodeParts) -> Result<Self, CohostError> {
+        let NodeParts { routes, dpu, dpa, calls_max, reattach_delay, readiness, ingress } = parts;
+        let dpu = Dpu::new(Arc::clone(&routes), dpu);
+        ingress.tell(&dpu);
+        let sidecar = Sidecar::new(dpu, dpa, routes, calls_max, reattach_delay)?;
+        Ok(Self { sidecar, readiness })
     }
 
     /// The network side.
     #[must_use]
     pub fn dpu(&self) -> &Dpu {
-        &self.dpu
+        &self.sidecar.dpu
     }
 }
 
 impl Modules for Node {
     fn pump(&mut self, now: Nanos) -> anyhow::Result<Progress> {
-        let mut progress = self.dpu.pump(now);
-        progress |= self.dpa.pump(now);
-        progress |= self.dpu.pump(now);
-        self.readiness.look(&self.dpa);
+        let Sidecar { dpu, dpa, .. } = &self.sidecar;
+        let mut progress = dpu.pump(now);
+        progress |= dpa.pump(now);
+        progress |= dpu.pump(now);
+        progress |= self.sidecar.look(now);
+        self.readiness.attached(self.sidecar.is_attached());
+        self.readiness.look(&self.sidecar.dpa);
         Ok(progress)
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
-        [self.dpu.next_deadline(), self.dpa.next_deadline()].into_iter().flatten().min()
+        let Sidecar { dpu, dpa, .. } = &self.sidecar;
+        [dpu.next_deadline(), dpa.next_deadline(), self.sidecar.next_deadline()].into_iter().flatten().min()
     }
 
     async fn woken(&self) {
         tokio::select! {
-            () = self.dpu.work().notified() => {}
-            () = self.dpa.woken() => {}
+            () = self.sidecar.dpu.work().notified() => {}
+            () = self.sidecar.dpa.woken() => {}
         }
     }
 
     fn announce_sleep(&mut self) -> bool {
-        self.dpa.announce_sleep();
+        self.sidecar.dpa.announce_sleep();
         true
     }
 
     fn wake(&mut self) {
-        self.dpa.wake();
+        self.sidecar.dpa.wake();
     }
 
     fn awaits_bell(&self) -> bool {
-        self.dpa.live() > 0
+        self.sidecar.dpa.live() > 0
     }
 }
 
@@ -307,3 +362,6 @@ fn attached(
 fn service_id(index: usize) -> ServiceId {
     ServiceId(u16::try_from(index).expect("routes hold at most 65,536 services"))
 }
+
+#[cfg(test)]
+mod tests;

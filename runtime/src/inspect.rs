@@ -2,6 +2,7 @@
 
 mod client;
 pub mod graph;
+mod output;
 pub mod top;
 
 use std::path::Path;
@@ -10,6 +11,7 @@ use anyhow::Context;
 use serde::de::DeserializeOwned;
 
 pub(crate) use client::AdminPort;
+pub(crate) use output::say;
 
 /// Longest file with a recording, or an answer of the admin port that was saved.
 const FILE_BYTES_MAX: u64 = 64 << 20;

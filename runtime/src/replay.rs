@@ -19,7 +19,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::config::{self, App, Overrides};
-use crate::inspect::read_json;
+use crate::inspect::{read_json, say};
 use crate::mesh::Mesh;
 use crate::trace::{FORM, Recording};
 
@@ -59,7 +59,7 @@ impl Options {
 /// Runs it, and says what is not as it was. The answer: whether all is.
 ///
 /// # Errors
-/// The recording cannot be read, the service is not in the file, or its cell does not load.
+/// The recording cannot be read, the service is not in the file, its cell does not load, or standard output cannot be written.
 pub fn run(options: &Options, app: &App) -> anyhow::Result<bool> {
     let recording: Recording =
         read_json(&options.recording, "a recording, as /v1/requests/ID/recording answers it")?;
@@ -83,11 +83,11 @@ pub fn run(options: &Options, app: &App) -> anyhow::Result<bool> {
     let course = runtime.block_on(drive::again(cell, &recording))?;
     if options.json {
         let again = Recording { course, service: service.to_owned(), ..recording };
-        println!("{}", serde_json::to_string_pretty(&again)?);
+        say(&format!("{}\n", serde_json::to_string_pretty(&again)?))?;
         return Ok(true);
     }
     let differences = compare::compare(&recording.course, &course);
-    print!("{}", compare::told(&recording, &course, &differences));
+    say(&compare::told(&recording, &course, &differences))?;
     Ok(differences.is_empty())
 }
 

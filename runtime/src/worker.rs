@@ -448,7 +448,7 @@ impl Worker {
         let kind = fault.kind();
         tracing::warn!(%cell, request_id, trace_id, kind, reason = %fault, "the answer cannot be sent");
         request.trace.failed(|| fault.to_string());
-        reply::broken(fault)
+        reply::broken(fault, &request.message)
     }
 
     /// Keeps what was noted of a request that has ended, if somebody will want to see it.

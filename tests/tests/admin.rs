@@ -1,9 +1,15 @@
 //! The admin port: alive, and ready or not.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use cellmesh_tests::upstream::nobody;
-use cellmesh_tests::{Node, Placement, Reply, Run, Wire, placement, sample, seconds, until};
+use cellmesh_tests::{
+    Node, Placement, Reply, Run, Wire, cells_dir, placement, program, sample, seconds, shared_cache_dir,
+    until,
+};
 use rustix::process::Signal;
 
 const APP: &str = r#"
@@ -176,6 +182,40 @@ fn log_level_is_changed() {
     node.until("a line in debug", |_| told() > before);
     assert_eq!(put("error").0, 200);
     assert!(node.log().text().contains("what is logged is changed"));
+}
+
+/// A client that announces the body of a new filter, and never sends it.
+fn announce_filter(admin: SocketAddr) -> Wire {
+    let mut wire = Wire::connect(admin);
+    wire.send("PUT /log-level HTTP/1.1\r\nhost: admin\r\ncontent-length: 4\r\n\r\n");
+    wire
+}
+
+/// As many clients as there is room for, none of which ever ends its request, keep no probe waiting.
+#[test]
+fn probes_are_answered_whatever_others_do() {
+    let admin = nobody();
+    let _node = app(admin).start();
+    until_ready(admin);
+    let mut crowd: Vec<Wire> = (0..64).map(|_| announce_filter(admin)).collect();
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(ask(admin, "GET", path).ok().text(), "ok\n", "{path}");
+    }
+    // The oldest made room, without an answer; the newest did not have to.
+    crowd[0].expect_close();
+    assert_eq!(crowd[63].reply().status, 408);
+}
+
+/// A body that does not come is not waited for.
+#[test]
+fn body_of_a_filter_has_to_come() {
+    let admin = nobody();
+    let _node = app(admin).start();
+    until_ready(admin);
+    let mut wire = announce_filter(admin);
+    let reply = wire.reply();
+    assert_eq!(reply.status, 408, "{}", reply.text());
+    wire.expect_close();
 }
 
 /// A node whose cells run on two threads, a lane and one of the pool, and where they are asked.
@@ -523,4 +563,56 @@ fn taken_address_is_told() {
     let ended = app(address).end();
     assert_ne!(ended.code, Some(0));
     assert!(ended.stderr.contains(&format!("cannot listen on {address}")), "{}", ended.stderr);
+}
+
+/// Runs a command that ends by itself, with its output to `stdout`.
+fn command_to(stdout: Stdio, args: &[&str]) -> Output {
+    let mut command = Command::new(program());
+    command.args(args).env_remove("RUST_LOG").env("CELLMESH_CELLS", cells_dir());
+    command.env("CELLMESH_CACHE_DIR", shared_cache_dir()).stdin(Stdio::null()).stderr(Stdio::piped());
+    command
+        .stdout(stdout)
+        .spawn()
+        .and_then(std::process::Child::wait_with_output)
+        .expect("cellmesh can be started")
+}
+
+/// The recording of the only request of a process that records, as a file.
+fn recording(admin: SocketAddr, dir: &Path) -> String {
+    until("it is kept", || ask(admin, "GET", "/v1/requests").text().contains("\"id\""));
+    let kept = ask(admin, "GET", "/v1/requests").json();
+    let id = kept["requests"][0]["id"].as_str().expect("an id").to_owned();
+    let file = dir.join("recording.json");
+    let recording = ask(admin, "GET", &format!("/v1/requests/{id}/recording")).ok();
+    std::fs::write(&file, recording.text()).expect("a file");
+    file.to_str().expect("text").to_owned()
+}
+
+/// Output that is lost is a failure that is told; output that nobody wants any more is none.
+#[test]
+fn lost_output_is_a_failure() {
+    let (node, admin) = counted("[trace]\nrecord = true");
+    assert_eq!(node.get("front", "/step/nothing").status, 200);
+    let recording = recording(admin, node.dir());
+    let file = node.dir().join("app.toml");
+    let (file, at) = (file.to_str().expect("text"), admin.to_string());
+    // A check would find the port of the node taken.
+    for args in [
+        &["replay", &recording, file][..],
+        &["replay", &recording, file, "--json"],
+        &["graph", &recording],
+        &["top", &at, "--once"],
+        &["check", file, "-v", "--part", "worker"],
+    ] {
+        let full = File::options().write(true).open("/dev/full").expect("a device of Linux");
+        let lost = command_to(full.into(), args);
+        let told = String::from_utf8_lossy(&lost.stderr).into_owned();
+        assert_eq!(lost.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.starts_with("cellmesh: standard output cannot be written"), "{args:?}: {told}");
+        let (reader, writer) = std::io::pipe().expect("descriptors");
+        drop(reader);
+        let unread = command_to(writer.into(), args);
+        assert_eq!(unread.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&unread.stderr));
+        assert!(unread.stderr.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&unread.stderr));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use cellmesh_tests::{H2, Node, Reply, Run, Wire};
+use cellmesh_tests::{H2, Node, Placement, Reply, Run, Wire, placement};
 use http::Method;
 use serde_json::Value;
 
@@ -387,8 +387,6 @@ fn running_out_of_descriptors_is_waited_out() {
     let mut kept = node.connect();
     assert_eq!(kept.get("good", "/").status, 200);
     let crowd: Vec<Wire> = (0..CLIENTS).map(|_| node.connect()).collect();
-    let cannot_accept =
-        |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("cannot accept"));
     let _ = node.log().wait_for("no descriptor is left", cannot_accept);
     for _ in 0..20 {
         assert_eq!(kept.get("good", "/").status, 200);
@@ -399,6 +397,55 @@ fn running_out_of_descriptors_is_waited_out() {
     // It pauses longer and longer between its tries: no more of them than there is time for.
     let tries = node.log().lines().iter().filter(|line| cannot_accept(line)).count();
     assert!(tries < CLIENTS, "{tries} tries");
+}
+
+fn cannot_accept(line: &Value) -> bool {
+    line["message"].as_str().is_some_and(|text| text.starts_with("cannot accept"))
+}
+
+/// A request for which no instance can be made, for want of a descriptor, may be sent again: it is shed, and served later.
+#[test]
+fn request_without_an_instance_is_shed() {
+    let node = Run::app("[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"good\"]")
+        .lanes(1)
+        .descriptors_max(128)
+        .start();
+    let mut kept = node.connect();
+    let crowd: Vec<Wire> = (0..150).map(|_| node.connect()).collect();
+    let _ = node.log().wait_for("no descriptor is left", cannot_accept);
+    let reply = kept.get("good", "/");
+    let told = ["x-cellmesh-error", "retry-after"].map(|name| reply.header(name));
+    // From a worker in a process of its own clients take no descriptors.
+    let expected = match placement() {
+        Placement::CoHosted => (503, [Some("cell-instance"), Some("1")]),
+        Placement::Split => (200, [None, None]),
+    };
+    assert_eq!((reply.status, told), expected, "{}", reply.text());
+    drop(crowd);
+    node.until("an instance", |node| node.get("good", "/").status == 200);
+}
+
+/// What is answered by the mesh names the request, as its client calls it or by an id that was made here.
+#[test]
+fn answers_of_the_mesh_name_the_request() {
+    let node = Run::app("[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"good\"]").start();
+    for (head, error) in [
+        ("GET /do/status:99 HTTP/1.1\r\nhost: good\r\n", "cell-contract"),
+        ("GET /do/trap HTTP/1.1\r\nhost: good\r\n", "cell-trap"),
+        ("GET / HTTP/1.1\r\nhost: shop.example\r\nx-cellmesh-service: nix\r\n", "unknown-service"),
+        ("GET / HTTP/1.1\r\nhost: \r\nupgrade: websocket\r\n", "not-implemented"),
+    ] {
+        let mut ids = Vec::new();
+        for own in ["", "x-request-id: r-7\r\n"] {
+            let mut wire = node.connect();
+            wire.send(format!("{head}{own}\r\n"));
+            let reply = wire.reply();
+            assert_eq!(reply.header("x-cellmesh-error"), Some(error), "{}", reply.text());
+            ids.push(reply.all("x-request-id").into_iter().map(str::to_owned).collect::<Vec<_>>());
+        }
+        assert!(ids[0].len() == 1 && ids[0][0].len() == 36, "{error}: {ids:?}");
+        assert_eq!(ids[1], ["r-7"], "{error}");
+    }
 }
 
 /// A line in the log names the request that it is about, and its trace: one that a cell has written, and one of ours.
@@ -439,8 +486,9 @@ fn calls_wait_for_an_instance_up_to_a_bound() {
     for reply in &replies {
         *count.entry(reply.status).or_insert(0) += 1;
     }
-    assert!(count[&200] >= 60 && count[&500] >= 30 && count.len() == 2, "{count:?}");
-    let refused = replies.iter().find(|reply| reply.status == 500).expect("some were refused");
+    assert!(count[&200] >= 60 && count[&503] >= 30 && count.len() == 2, "{count:?}");
+    let refused = replies.iter().find(|reply| reply.status == 503).expect("some were refused");
+    assert_eq!(refused.header("retry-after"), Some("1"));
     assert!(refused.error().contains("busy"), "{}", refused.error());
     drop(running);
 }

@@ -1,7 +1,9 @@
 //! Several processes: what one that dies costs, and who may attach. What holds in both placements is tested elsewhere.
 
+use std::process::{Command, Stdio};
+
 use cellmesh_tests::upstream::nobody;
-use cellmesh_tests::{Node, Reply, Run, Wire, sample};
+use cellmesh_tests::{Log, Node, Reply, Run, Wire, cells_dir, program, sample, shared_cache_dir};
 use serde_json::Value;
 
 /// Two workers, each with all services.
@@ -127,4 +129,92 @@ fn outliers_are_ejected() {
     node.replace_app(&toml(""));
     node.until("it is chosen again", |node| node.get("back", "/").status == 500);
     assert_eq!(sample(admin, "outliers_ejected"), 0);
+}
+
+/// Bodies of all sizes cross rings of other shapes than the default, from a client to a worker and from worker to worker, back
+/// and forth: within a frame, a little more than a chunk, and more than all chunks of a ring at once.
+#[test]
+fn bodies_cross_rings_of_any_shape() {
+    const BODY_BYTES: [usize; 5] = [1, 16_385, 64 << 10, 1 << 20, 4 << 20];
+    for ring in [r#"{ small = "1MiB", bulk_chunks = 2 }"#, "{ bulk_chunks = 128 }"] {
+        let node = Run::app(&format!(
+            r#"
+            [worker]
+            ring = {ring}
+            [[cell]]
+            component = "{{cells}}/unruly.wasm"
+            services = ["front", "back"]
+            "#
+        ))
+        .workers(&[&["front"], &["back"]])
+        .start();
+        for bytes in BODY_BYTES {
+            // No two chunks are alike: one in the place of another is seen.
+            let body: Vec<u8> = (0_u32..).flat_map(u32::to_le_bytes).take(bytes).collect();
+            for (service, target) in [
+                ("back", "/echo"),
+                ("back", "/echo-bytes"),
+                ("front", "/order?url=http://back/echo"),
+                ("front", "/order?url=http://back/echo-bytes"),
+            ] {
+                let reply = node.post(service, target, &body);
+                let what = format!("{bytes} bytes to {service}{target}, ring = {ring}");
+                assert_eq!(reply.status, 200, "{what}");
+                assert!(reply.body == body, "{what}: another body, of {} bytes", reply.body.len());
+            }
+        }
+    }
+}
+
+/// A worker that a DPA does not want says why as a warning, and so does the DPA; neither ends.
+#[test]
+fn misplaced_worker_is_told_why() {
+    let node = two_workers("");
+    let app = node.dir().join("other.toml");
+    let text = "[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"stranger\"]\n";
+    std::fs::write(&app, text.replace("{cells}", cells_dir().to_str().expect("text"))).expect("a file");
+    let mut worker = Command::new(program())
+        .args(["worker".as_ref(), app.as_os_str(), "--socket".as_ref()])
+        .arg(node.dir().join("dpa.sock"))
+        .arg("--cache-dir")
+        .arg(shared_cache_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("cellmesh can be started");
+    let log = Log::of(worker.stderr.take().expect("stderr is piped"));
+    for (log, beginning) in
+        [(&log, "waiting for the DPA: it refuses: "), (node.log(), "a process was not attached: ")]
+    {
+        let why = "service \"stranger\" is not known here; known: bad";
+        let is_told =
+            |line: &Value| line["message"] == format!("{beginning}{why}") && line["level"] == "WARN";
+        let _ = log.wait_for(beginning, is_told);
+    }
+    assert!(worker.try_wait().expect("our child").is_none(), "it goes on trying");
+    worker.kill().expect("our child");
+    worker.wait().expect("our child");
+    assert_eq!(node.get("bad", "/").status, 200);
+}
+
+/// A DPA whose socket's path is that of another file ends, and leaves the file as it is.
+#[test]
+fn file_in_the_place_of_the_socket_is_kept() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let app = dir.path().join("precious.toml");
+    // Daemons need none of the component files.
+    let text = "[[cell]]\ncomponent = \"none.wasm\"\nservices = [\"s\"]\n";
+    for command in ["node", "dpa"] {
+        std::fs::write(&app, text).expect("a file");
+        let ended = Command::new(program())
+            .args([command.as_ref(), app.as_os_str(), "--socket".as_ref(), app.as_os_str()])
+            .args(["--listen", "127.0.0.1:0"])
+            .output()
+            .expect("cellmesh can be started");
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("a file is there that is no socket of a DPA"), "{stderr}");
+        assert_eq!(std::fs::read_to_string(&app).expect("still there"), text);
+    }
 }

@@ -12,6 +12,7 @@
 //! - Everything runs on the lane that pumps the DPA: attaching and detaching happen between two pumps.
 //! - An endpoint that the DPA has closed takes the other lanes of its process with it: they are one peer.
 //! - A peer that broke a rule waits before it may attach again (`host/offences.rs`); one that was only slow does not.
+//! - A peer that is refused again and again is logged less and less often (`host/refusals.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -41,8 +42,10 @@ use crate::reactor::{BellWatch, watch};
 use crate::{Closed, Dpa, DpaConfig, DpaError, DpaStats, WorkerCount};
 
 mod offences;
+mod refusals;
 
 use offences::{KEPT_MOST, Offences, Origin};
+use refusals::Refusals;
 
 /// From accept to the hello, and from the welcome to its being taken. A process says hello at once.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -94,11 +97,12 @@ struct Peer {
     flushed: Notify,
 }
 
-/// One socket: who may come in, and who has to wait.
+/// One socket: who may come in, who has to wait, and who was refused.
 #[derive(Debug)]
 struct Door {
     admission: Admission,
     offences: Offences,
+    refusals: Refusals,
 }
 
 /// What is known of the process behind a peer, for logs.
@@ -250,7 +254,8 @@ impl DpaHost {
     pub async fn serve(self, listener: AttachListener, admission: Admission) -> io::Result<()> {
         let listener = watch(listener)?;
         let offences = Offences::new(self.0.config.reattach_delay);
-        let (door, here) = (Rc::new(Door { admission, offences }), Rc::new(()));
+        let door = Door { admission, offences, refusals: Refusals::default() };
+        let (door, here) = (Rc::new(door), Rc::new(()));
         loop {
             let mut ready = listener.readable().await?;
             match ready.get_inner().accept() {
@@ -277,12 +282,18 @@ impl DpaHost {
 
     async fn serve_peer(&self, channel: Channel, door: &Door) {
         let Ok(channel) = watch(channel) else { return };
-        let origin = Origin::of(credentials(channel.get_ref()).map_or(0, |(pid, _)| pid));
-        let shaken = timeout(HANDSHAKE_TIMEOUT + KEPT_MOST, self.shake_hands(&channel, door, origin)).await;
-        let (peer, process) = match shaken {
-            Ok(Ok(attached)) => attached,
-            Ok(Err(why)) => return tracing::warn!(%why, "a process was not attached"),
-            Err(_) => return tracing::warn!("a process was not attached: it did not say hello in time"),
+        let (pid, uid) = credentials(channel.get_ref()).unwrap_or((0, u32::MAX));
+        let (origin, mut name) = (Origin::of(pid), String::new());
+        let shaking = self.shake_hands(&channel, door, origin, &mut name);
+        let shaken = timeout(HANDSHAKE_TIMEOUT + KEPT_MOST, shaking).await;
+        let (peer, process) = match shaken.unwrap_or_else(|_| Err("it did not say hello in time".into())) {
+            Ok(attached) => attached,
+            Err(why) => {
+                if let Some(times) = door.refusals.note(origin, &name, &why, Instant::now()) {
+                    tracing::warn!(peer = name, pid, uid, times, "a process was not attached: {why}");
+                }
+                return;
+            }
         };
         let Process { name, pid, uid, .. } = &process;
         let services = peer.services.as_str();
@@ -295,12 +306,13 @@ impl DpaHost {
         tracing::info!(peer = name, services, pid, lost, "detached: {why}");
     }
 
-    /// Hello, links, welcome. An error was told to the peer already.
+    /// Hello, links, welcome. An error was told to the peer already. `name`: becomes what it calls itself.
     async fn shake_hands(
         &self,
         channel: &AsyncFd<Channel>,
         door: &Door,
         origin: Origin,
+        name: &mut String,
     ) -> Result<(Rc<Peer>, Process), String> {
         let refuse = |why: String| {
             // One that does not take it has left already.
@@ -312,6 +324,7 @@ impl DpaHost {
             Ok(ToDpa::Leave) => return Err(refuse("it said something else before its hello".into())),
             Err(error) => return Err(refuse(error.to_string())),
         };
+        name.clone_from(&hello.name);
         door.offences.wait(origin).await.map_err(refuse)?;
         let (peer, welcome, links) = self.admit(&hello, &door.admission).map_err(refuse)?;
         if let Err(error) = send(channel, &FromDpa::Welcome(welcome), &links).await {
@@ -455,7 +468,6 @@ impl Process {
     }
 }
 
-/// Number and user of the process at the other end.
 /// Names for a log line: the first few, each once, and how many more there are.
 fn listed(services: &[String]) -> String {
     let names: BTreeSet<&str> = services.iter().map(String::as_str).collect();
@@ -466,6 +478,7 @@ fn listed(services: &[String]) -> String {
     text
 }
 
+/// Number and user of the process at the other end.
 fn credentials(channel: &Channel) -> Option<(i32, u32)> {
     let socket = StdUnixStream::from(channel.as_fd().try_clone_to_owned().ok()?);
     let credentials = UnixStream::from_std(socket).ok()?.peer_cred().ok()?;

@@ -1,7 +1,8 @@
 //! What was found, and how it is said.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+
+use crate::inspect::say;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,9 +75,12 @@ impl Report {
         self.0.iter().filter(|finding| finding.severity == severity).count()
     }
 
-    /// Writes it to standard output. Nobody has to listen.
-    pub(super) fn say(&self, title: &str, verbose: bool) {
-        let _ = std::io::stdout().write_all(self.text(title, verbose).as_bytes());
+    /// Writes it to standard output. A reader that has seen enough is no failure.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) fn say(&self, title: &str, verbose: bool) -> anyhow::Result<()> {
+        say(&self.text(title, verbose)).map(drop)
     }
 
     /// Findings, and the sum of it.

@@ -59,8 +59,11 @@ fn descriptors(connections_max: u64, soft: Option<u64>, hard: Option<u64>) -> Fi
     } else {
         format!("raise the hard limit too (LimitNOFILE={needed} of a systemd unit, --ulimit of a container)")
     };
-    let lower = soft.saturating_sub(OTHER_DESCRIPTORS).max(1);
-    Finding::warning(found, format!("{raise}, or dpu.connections_max = {lower}"))
+    match soft.checked_sub(OTHER_DESCRIPTORS) {
+        // No bound of connections is low enough: what takes requests has none left to serve them.
+        None | Some(0) => Finding::error(found, raise),
+        Some(left) => Finding::warning(found, format!("{raise}, or dpu.connections_max = {left}")),
+    }
 }
 
 fn buffers(bytes: u64, lanes: usize, memory_max: Option<u64>) -> Finding {
@@ -175,6 +178,18 @@ mod tests {
         assert!(said.contains("ulimit -n 16640") && said.ends_with("or dpu.connections_max = 768"), "{said}");
         let said = descriptors(16_384, Some(1024), Some(4096)).to_string();
         assert!(said.contains("raise the hard limit too (LimitNOFILE=16640"), "{said}");
+    }
+
+    /// Fewer descriptors than a process needs without any connection is an error, which fewer connections do not mend.
+    #[test]
+    fn process_needs_descriptors_of_its_own() {
+        for soft in [100, OTHER_DESCRIPTORS] {
+            let said = descriptors(1000, Some(soft), Some(1 << 20)).to_string();
+            assert!(said.starts_with(&format!("error: descriptors: {soft} at most (ulimit -n)")), "{said}");
+            assert!(said.ends_with("remedy: ulimit -n 1256 (LimitNOFILE= of a systemd unit)"), "{said}");
+        }
+        let said = descriptors(1000, Some(OTHER_DESCRIPTORS + 1), None).to_string();
+        assert!(said.starts_with("warning: ") && said.ends_with("or dpu.connections_max = 1"), "{said}");
     }
 
     /// Bounds that are larger than the memory are told with the memory.

@@ -7,7 +7,7 @@ use super::dpa::DpaParts;
 use super::{Admin, Entrance, announce};
 use crate::admin::About;
 use crate::admin::metrics::Counts;
-use crate::cohost::{Node, Readiness};
+use crate::cohost::{Node, NodeParts, Readiness};
 use crate::config::App;
 use crate::hangups::Hangups;
 use crate::lane;
@@ -27,7 +27,8 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let about = About::new("node", app);
     let mut admin = Admin::bind(app.own_admin.or(app.admin), about)?;
     let (acceptor, mut intakes) = entrance.acceptor(1, app);
-    let (intake, config, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);
+    let (intake, dpu, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);
+    let reattach_delay = app.node.reattach_delay;
     let readiness = Readiness::new(app, admin.health());
     let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
     let (asked, reloaded, ingress) = (admin.lane(), reload.lane(), admin.of_clients());
@@ -36,8 +37,15 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
             let calls_max = dpa.calls_max();
             let host = dpa.host()?;
             let readiness = Rc::new(readiness);
-            let served = Rc::clone(&readiness);
-            let mut modules = Node::new(&routes, config, host.clone(), calls_max, served, ingress)?;
+            let mut modules = Node::new(NodeParts {
+                routes,
+                dpu,
+                dpa: host.clone(),
+                calls_max,
+                reattach_delay,
+                readiness: Rc::clone(&readiness),
+                ingress,
+            })?;
             let dpu = modules.dpu().clone();
             tokio::task::spawn_local(intake.serve(dpu.clone()));
             let (reconfigured, served_by) = (dpu.clone(), host.clone());

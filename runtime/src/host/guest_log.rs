@@ -59,6 +59,16 @@ struct Budget {
     dropped: u64,
 }
 
+/// What becomes of a line.
+#[derive(Debug, PartialEq, Eq)]
+struct Admitted {
+    is_written: bool,
+    /// It is the first of its second that is not written.
+    is_first_dropped: bool,
+    /// Lines of an earlier second that were not.
+    dropped: u64,
+}
+
 impl GuestLog {
     /// Standard output and standard error of `service`; they share one budget.
     pub(super) fn pair(service: &Arc<str>) -> (Self, Self) {
@@ -82,15 +92,15 @@ impl GuestLog {
         if line.trim_ascii().is_empty() {
             return;
         }
-        let (allowed, dropped) = {
-            let mut budget = lock(&self.budget);
-            budget.admit(Instant::now())
-        };
-        if dropped > 0 {
-            tracing::warn!(target: "cell", service = %self.service, dropped, "log lines dropped");
+        let admitted = lock(&self.budget).admit(Instant::now());
+        let (service, stream) = (&*self.service, self.stream);
+        if admitted.dropped > 0 {
+            tracing::warn!(target: "cell", service, dropped = admitted.dropped, "log lines dropped");
         }
-        if allowed {
-            let (service, stream) = (&*self.service, self.stream);
+        if admitted.is_first_dropped {
+            tracing::warn!(target: "cell", service, "more than {LINES_PER_SECOND_MAX} log lines in a second: others are dropped");
+        }
+        if admitted.is_written {
             let Origin { request_id, trace_id } = self.cause.origin();
             let line = printable(&line[..line.len().min(LINE_BYTES_MAX)]);
             tracing::info!(target: "cell", service, stream, request_id, trace_id, "{line}");
@@ -99,8 +109,8 @@ impl GuestLog {
 }
 
 impl Budget {
-    /// Whether a line may be written now, and how many were dropped before it in an earlier second.
-    fn admit(&mut self, now: Instant) -> (bool, u64) {
+    /// What becomes of a line now.
+    fn admit(&mut self, now: Instant) -> Admitted {
         let mut dropped = 0;
         if now.duration_since(self.second) >= Duration::from_secs(1) {
             dropped = std::mem::take(&mut self.dropped);
@@ -108,10 +118,10 @@ impl Budget {
         }
         if self.written < LINES_PER_SECOND_MAX {
             self.written += 1;
-            return (true, dropped);
+            return Admitted { is_written: true, is_first_dropped: false, dropped };
         }
         self.dropped += 1;
-        (false, dropped)
+        Admitted { is_written: false, is_first_dropped: self.dropped == 1, dropped }
     }
 }
 
@@ -235,13 +245,16 @@ mod tests {
         assert!(json.contains("thread panicked"), "{json}");
     }
 
-    /// Lines past the budget are counted, and the count comes with the next second's first line.
+    /// Lines past the budget are counted: it is told with the first of them, and the count comes with the next second's first line.
     #[test]
     fn lines_past_the_budget_are_counted() {
         let start = Instant::now();
         let mut budget = Budget { second: start, written: 0, dropped: 0 };
-        let written = (0..150).filter(|_| budget.admit(start).0).count();
-        assert_eq!(written, 100);
-        assert_eq!(budget.admit(start + Duration::from_secs(1)), (true, 50));
+        let admitted: Vec<Admitted> = (0..150).map(|_| budget.admit(start)).collect();
+        assert_eq!(admitted.iter().filter(|line| line.is_written).count(), 100);
+        assert_eq!(admitted.iter().position(|line| line.is_first_dropped), Some(100));
+        assert_eq!(admitted.iter().filter(|line| line.is_first_dropped).count(), 1);
+        let next = budget.admit(start + Duration::from_secs(1));
+        assert_eq!(next, Admitted { is_written: true, is_first_dropped: false, dropped: 50 });
     }
 }

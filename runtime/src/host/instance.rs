@@ -120,7 +120,7 @@ pub enum CellFault {
         /// The limit.
         memory_bytes_max: usize,
     },
-    /// No instance could be made.
+    /// No instance could be made, for want of descriptors or memory, or all are busy.
     #[error("no instance of the cell: {0}")]
     Instance(String),
     /// What it returned breaks the contract.
@@ -129,12 +129,13 @@ pub enum CellFault {
 }
 
 impl CellFault {
-    /// The status that answers for it: 504 when time was the reason, else 500.
+    /// The status that answers for it: 504 when time was the reason, 503 when room was, else 500.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
             Self::Deadline => 504,
-            Self::Trap(_) | Self::Memory { .. } | Self::Instance(_) | Self::Contract(_) => 500,
+            Self::Instance(_) => 503,
+            Self::Trap(_) | Self::Memory { .. } | Self::Contract(_) => 500,
         }
     }
 

@@ -130,7 +130,7 @@ struct Known {
 /// Writes the graph to standard output.
 ///
 /// # Errors
-/// Nothing there answers, nothing is kept, or the file is none of those that are understood.
+/// Nothing there answers, nothing is kept, the file is none of those that are understood, or standard output cannot be written.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let drawn = if is_address(&options.from) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -146,9 +146,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         Format::Mermaid => mermaid::write(&drawn),
         Format::Svg => svg::write(&drawn),
     };
-    // A reader that has seen enough is no failure.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), written.as_bytes());
-    Ok(())
+    super::say(&written).map(drop)
 }
 
 /// `http://..`, or something with a port behind it that is no file.

@@ -9,7 +9,7 @@ mod table;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -113,7 +113,7 @@ struct Gauge {
 /// Looks until it is told to end.
 ///
 /// # Errors
-/// The process does not answer, or is none of ours.
+/// The process does not answer, or is none of ours, or standard output cannot be written.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -126,11 +126,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             let rows = options.rows.map_or_else(|| rows(&now), usize::from);
             let page = page(&options.admin, &before, &now, (options.sort, rows));
             let clear = if takes_place { "\x1b[H\x1b[2J" } else { "" };
-            let mut out = std::io::stdout();
-            if out.write_all(format!("{clear}{page}").as_bytes()).and_then(|()| out.flush()).is_err()
-                || options.once
-            {
-                // A reader that has seen enough is no failure.
+            let is_read = super::say(&format!("{clear}{page}"))?;
+            if !is_read || options.once {
                 return Ok(());
             }
             before = now;

@@ -1,103 +1,37 @@
 //! One request after the other, each on what its protocol takes for a connection.
 
 use std::cell::RefCell;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
-use serde_json::{Map, Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::Protocol;
 use super::pacer::Due;
 use super::tally::{Ended, Tally};
-use super::{Options, Protocol};
+use super::target::Target;
 
 /// Streams of one HTTP/2 connection. Source: what servers allow by default.
 const STREAMS_PER_CONNECTION: usize = 100;
 
-/// What is asked of whom.
-#[derive(Debug)]
-pub(super) struct Target {
-    address: SocketAddr,
-    protocol: Protocol,
-    request: Request<()>,
-    body: Bytes,
-    /// The same for the JSON bridge.
-    object: String,
-}
+/// Connections that a thread makes at once: a server's backlog is short (128 and less), and does not answer when it is full.
+const CONNECTING_MAX: usize = 64;
 
-impl Target {
-    /// Looks the server up and puts the request together.
-    pub(super) fn of(options: &Options) -> Result<Self> {
-        let url: Uri = options.url.parse().with_context(|| format!("{}: not a URL", options.url))?;
-        let Some(authority) = url.authority().filter(|_| url.scheme_str() == Some("http")) else {
-            bail!("{}: must be http://host:port/path", options.url);
-        };
-        let port = authority.port_u16().unwrap_or(80);
-        let address = (authority.host(), port).to_socket_addrs().ok().and_then(|mut found| found.next());
-        let address = address.with_context(|| format!("there is no host {}", authority.host()))?;
-        let request = request(options, &url, authority.as_str())?;
-        let object = object(options, &request);
-        Ok(Self { address, protocol: options.protocol, request, body: options.body.clone().into(), object })
-    }
+/// Longest answer of the bridge, which is kept to be read: a body of 16 MiB, the longest of a cell, and its head.
+const ANSWER_BYTES_MAX: u64 = (16 << 20) + (64 << 10);
 
-    async fn connect(&self) -> std::io::Result<TcpStream> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-
-    fn request(&self) -> Request<Full<Bytes>> {
-        self.request.clone().map(|()| Full::new(self.body.clone()))
-    }
-}
-
-fn request(options: &Options, url: &Uri, authority: &str) -> Result<Request<()>> {
-    let method = Method::from_bytes(options.method.as_bytes())
-        .with_context(|| format!("--method {}: must be an HTTP method", options.method))?;
-    let target = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    // HTTP/2 needs the whole URL, HTTP/1.1 the path and a host.
-    let uri = if options.protocol == Protocol::Http2 { url.to_string() } else { target.to_owned() };
-    let mut request = Request::builder().method(method).uri(uri).body(())?;
-    if options.protocol != Protocol::Http2 {
-        request.headers_mut().insert(http::header::HOST, authority.parse()?);
-    }
-    for line in &options.headers {
-        let header = line.split_once(':').and_then(|(name, value)| {
-            Some((name.trim().parse::<HeaderName>().ok()?, value.trim().parse::<HeaderValue>().ok()?))
-        });
-        let (name, value) = header.with_context(|| format!("--header {line:?}: must be \"name: value\""))?;
-        request.headers_mut().insert(name, value);
-    }
-    Ok(request)
-}
-
-/// Without a URL: the bridge would take its host for the name of a service.
-fn object(options: &Options, request: &Request<()>) -> String {
-    let headers: Map<String, Value> = request
-        .headers()
-        .iter()
-        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
-        .collect();
-    json!({
-        "method": options.method,
-        "path": request.uri().path(),
-        "query_string": request.uri().query().unwrap_or_default(),
-        "headers": headers,
-        "body": options.body,
-    })
-    .to_string()
-}
+/// What the server's statuses can be. Source: RFC 9110, 15; larger ones are seen in practice.
+const STATUSES: std::ops::RangeInclusive<u16> = 100..=999;
 
 /// One request in flight at a time.
 pub(super) struct Client {
@@ -115,48 +49,63 @@ enum Way {
 }
 
 impl Client {
-    /// As many as are asked for, connected.
+    /// As many as are asked for, connected; each connection within `patience`.
     ///
     /// # Errors
-    /// If the server cannot be reached.
-    pub(super) async fn connect(target: &Arc<Target>, count: usize) -> Result<Vec<Self>> {
-        let unreachable = || format!("cannot connect to {}", target.address);
-        let mut clients = Vec::with_capacity(count);
-        let mut shared = Rc::default();
-        for index in 0..count {
-            let way = match target.protocol {
-                Protocol::Http1 => Way::Http1(Some(http1(target).await.with_context(unreachable)?)),
-                Protocol::Http2 => {
-                    if index % STREAMS_PER_CONNECTION == 0 {
-                        shared = Rc::new(RefCell::new(Some(http2(target).await.with_context(unreachable)?)));
-                    }
-                    Way::Http2(Rc::clone(&shared))
-                }
-                Protocol::Bridge => Way::Bridge,
-            };
-            clients.push(Self { target: Arc::clone(target), way });
-        }
-        Ok(clients)
-    }
-
-    /// Sends what is due until nothing is any more.
-    pub(super) async fn run(mut self, due: Arc<Due>, tally: Rc<RefCell<Tally>>, patience: Duration) {
-        while let Some(intended) = due.next().await {
-            let ended = match timeout(patience, self.exchange()).await {
-                Ok(Ok(status)) if status < 400 => Ended::Answered,
-                Ok(Ok(status)) => Ended::Status(status),
-                Ok(Err(_)) => Ended::Connection,
-                Err(_) => Ended::Timeout,
-            };
-            if ended == Ended::Connection || ended == Ended::Timeout {
-                self.give_up_connection();
+    /// If one of them cannot be.
+    pub(super) async fn connect(target: &Arc<Target>, count: usize, patience: Duration) -> Result<Vec<Self>> {
+        let ways = match target.protocol {
+            Protocol::Http1 => {
+                let senders = connections(count, patience, target, || http1(target)).await?;
+                senders.into_iter().map(|sender| Way::Http1(Some(sender))).collect()
             }
-            let latency = Instant::now().saturating_duration_since(intended);
-            tally.borrow_mut().count(ended, latency);
+            Protocol::Http2 => {
+                let needed = count.div_ceil(STREAMS_PER_CONNECTION);
+                let senders = connections(needed, patience, target, || http2(target)).await?;
+                let shared: Vec<_> =
+                    senders.into_iter().map(|sender| Rc::new(RefCell::new(Some(sender)))).collect();
+                (0..count)
+                    .map(|index| Way::Http2(Rc::clone(&shared[index / STREAMS_PER_CONNECTION])))
+                    .collect()
+            }
+            Protocol::Bridge => {
+                // Only to learn at once that nobody is there.
+                connections(1, patience, target, || target.connect()).await?;
+                (0..count).map(|_| Way::Bridge).collect::<Vec<_>>()
+            }
+        };
+        Ok(ways.into_iter().map(|way| Self { target: Arc::clone(target), way }).collect())
+    }
+
+    /// Sends what is due until nothing is any more. `patience` is for each request: once from when it was due to when it is
+    /// sent, and once from there to the end of its answer. `start`: that of the schedule.
+    pub(super) async fn run(
+        mut self,
+        due: Arc<Due>,
+        tally: Arc<Mutex<Tally>>,
+        start: Instant,
+        patience: Duration,
+    ) {
+        while let Some(intended) = due.next().await {
+            let ended = if intended.elapsed() > patience { Ended::Timeout } else { self.ask(patience).await };
+            let now = Instant::now();
+            let (latency, at) = (now.duration_since(intended), now.saturating_duration_since(start));
+            tally.lock().unwrap_or_else(PoisonError::into_inner).count(ended, latency, at);
         }
     }
 
-    /// Asks once; the status of the answer.
+    /// Asks once.
+    async fn ask(&mut self, patience: Duration) -> Ended {
+        let ended = match timeout(patience, self.exchange()).await {
+            Ok(Ok(status)) => return Ended::Status(status),
+            Ok(Err(why)) => Ended::Connection(format!("{why:#}")),
+            Err(_) => Ended::Timeout,
+        };
+        self.give_up_connection();
+        ended
+    }
+
+    /// The status of the answer.
     async fn exchange(&mut self) -> Result<u16> {
         match &mut self.way {
             Way::Http1(kept) => {
@@ -194,6 +143,28 @@ impl Client {
     }
 }
 
+/// Makes so many connections, some at once.
+async fn connections<T, F>(
+    count: usize,
+    patience: Duration,
+    target: &Target,
+    connect: impl Fn() -> F,
+) -> Result<Vec<T>>
+where
+    F: Future<Output = Result<T>>,
+{
+    let connect = |_| {
+        let connecting = timeout(patience, connect());
+        async move {
+            connecting.await.unwrap_or_else(|_| {
+                bail!("cannot connect to {}: no answer within --timeout ({patience:?})", target.address())
+            })
+        }
+    };
+    stream::iter((0..count).map(connect)).buffer_unordered(CONNECTING_MAX).try_collect().await
+}
+
+/// Reads the body to its end and keeps nothing of it.
 async fn answer(response: http::Response<hyper::body::Incoming>) -> Result<u16> {
     let status = response.status().as_u16();
     let mut body = response.into_body();
@@ -216,17 +187,29 @@ async fn http2(target: &Target) -> Result<http2::SendRequest<Full<Bytes>>> {
     Ok(sender)
 }
 
-/// The bridge's own status is inside its object.
 async fn bridge(target: &Target) -> Result<u16> {
     let mut stream = target.connect().await?;
     stream.write_all(target.object.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let object: Value = serde_json::from_slice(&answer).context("the bridge's answer")?;
-    object["status"]
-        .as_u64()
-        .and_then(|status| u16::try_from(status).ok())
-        .context("an answer without status")
+    bridge_answer(stream, ANSWER_BYTES_MAX).await
+}
+
+/// The bridge's own status is inside its object.
+#[derive(Deserialize)]
+struct BridgeAnswer {
+    status: u16,
+}
+
+async fn bridge_answer(from: impl AsyncRead + Unpin, bytes_max: u64) -> Result<u16> {
+    let mut text = Vec::new();
+    from.take(bytes_max + 1).read_to_end(&mut text).await?;
+    if text.len() as u64 > bytes_max {
+        bail!("the bridge's answer has more than {bytes_max} bytes");
+    }
+    let BridgeAnswer { status } = serde_json::from_slice(&text).context("cannot read the bridge's answer")?;
+    if !STATUSES.contains(&status) {
+        bail!("the bridge's answer has status {status}: must be from 100 to 999");
+    }
+    Ok(status)
 }
 
 /// Runs hyper's streams on this thread.
@@ -241,44 +224,56 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for OnLane {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use std::net::SocketAddr;
+
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::task::LocalSet;
 
     use super::*;
+    use crate::load::target::tests::target_at;
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        options: Options,
+    const PROTOCOLS: [&str; 3] = ["http1", "http2", "bridge"];
+
+    async fn refused(address: SocketAddr, protocol: &str, count: usize) -> String {
+        let target = Arc::new(target_at(address, protocol));
+        let connecting = Client::connect(&target, count, Duration::from_millis(200));
+        let connected = LocalSet::new().run_until(connecting).await;
+        format!("{:#}", connected.err().expect("nobody is there"))
     }
 
-    fn target(args: &[&str]) -> Result<Target> {
-        Target::of(&Cli::parse_from([&["load"], args].concat()).options)
+    /// Where nobody listens nothing is sent at all, whatever the protocol.
+    #[tokio::test]
+    async fn closed_port_is_an_error_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        drop(listener);
+        for protocol in PROTOCOLS {
+            let why = refused(address, protocol, 4).await;
+            assert!(why.contains(&format!("cannot connect to {address}: Connection refused")), "{why}");
+        }
     }
 
-    /// What is typed is what is sent.
-    #[test]
-    fn requests_are_put_together() {
-        let asked =
-            target(&["http://127.0.0.1:81/a?b=c", "-H", "X-Y: z", "--method", "POST", "--body", "hi"]);
-        let asked = asked.expect("a right command line");
-        assert_eq!((asked.address.port(), asked.request.uri().to_string().as_str()), (81, "/a?b=c"));
-        assert_eq!(
-            (&asked.request.headers()["host"], &asked.request.headers()["x-y"]),
-            (&HeaderValue::from_static("127.0.0.1:81"), &HeaderValue::from_static("z"))
-        );
-        let object: Value = serde_json::from_str(&asked.object).expect("JSON");
-        assert_eq!(
-            (&object["path"], &object["query_string"], &object["body"]),
-            (&json!("/a"), &json!("b=c"), &json!("hi"))
-        );
+    /// A server that lets connections wait is given up, and named.
+    #[tokio::test]
+    async fn connecting_is_bounded() {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let never_accepts = socket.listen(1).expect("a listener");
+        let address = never_accepts.local_addr().expect("bound");
+        let why = refused(address, "http1", 16).await;
+        assert_eq!(why, format!("cannot connect to {address}: no answer within --timeout (200ms)"));
     }
 
-    /// What cannot be asked is told with what would be right.
-    #[test]
-    fn mistakes_are_named() {
-        let wrong = |args: &[&str]| format!("{:#}", target(args).expect_err("wrong"));
-        assert!(wrong(&["https://a/"]).contains("must be http://host:port/path"));
-        assert!(wrong(&["http://127.0.0.1/", "-H", "nothing"]).contains("must be \"name: value\""));
-        assert!(wrong(&["http://127.0.0.1/", "--method", "A B"]).contains("must be an HTTP method"));
+    /// What the bridge says is read as far as it may be long, and what is none of its answers is told.
+    #[tokio::test]
+    async fn bridge_answers_are_checked() {
+        let read =
+            async |text: &str| bridge_answer(text.as_bytes(), 30).await.map_err(|why| format!("{why:#}"));
+        assert_eq!(read(r#"{"req_id":"1","status":404}"#).await, Ok(404));
+        let wrong = async |text: &str| read(text).await.expect_err("no answer");
+        assert_eq!(wrong(&"x".repeat(31)).await, "the bridge's answer has more than 30 bytes");
+        assert!(wrong("HTTP/1.1 400 Bad").await.starts_with("cannot read the bridge's answer: expected"));
+        assert!(wrong("{}").await.contains("missing field `status`"));
+        assert!(wrong(r#"{"status":7}"#).await.contains("status 7: must be from 100 to 999"));
     }
 }

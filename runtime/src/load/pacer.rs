@@ -1,8 +1,8 @@
 //! When requests are due: one after the other at equal distances, whatever became of the last.
 
-use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,16 +13,27 @@ use tokio::sync::Notify;
 const NAP: Duration = Duration::from_micros(50);
 
 /// Requests that are due and not taken up yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Due {
-    times: Mutex<VecDeque<Instant>>,
+    schedule: Schedule,
+    /// From the next to take up to the first that is not due yet.
+    indices: Mutex<Range<u64>>,
     arrived: Notify,
     ended: AtomicBool,
     stopped: AtomicBool,
-    scheduled: AtomicU64,
 }
 
 impl Due {
+    fn of(schedule: Schedule) -> Self {
+        Self {
+            schedule,
+            indices: Mutex::new(0..0),
+            arrived: Notify::new(),
+            ended: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
     /// The time at which the next request should have been sent; none when there are no more.
     pub(super) async fn next(&self) -> Option<Instant> {
         loop {
@@ -30,29 +41,25 @@ impl Due {
             let mut arrived = std::pin::pin!(arrived);
             // From here on nothing that is handed out is missed.
             arrived.as_mut().enable();
-            if let Some(time) = self.lock().pop_front() {
-                return Some(time);
+            // Read first: whatever was handed out before the end is seen below. Pairs with: end.
+            let ended = self.ended.load(Ordering::Acquire);
+            if let Some(index) = self.lock().next() {
+                return Some(self.schedule.slot(index));
             }
-            if self.ended.load(Ordering::Acquire) {
+            if ended {
                 return None;
             }
             arrived.await;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Instant>> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Range<u64>> {
+        self.indices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hand_out(&self, times: impl Iterator<Item = Instant>) {
-        let count = {
-            let mut queue = self.lock();
-            let before = queue.len();
-            queue.extend(times);
-            queue.len() - before
-        };
-        self.scheduled.fetch_add(count as u64, Ordering::Relaxed);
-        (0..count).for_each(|_| self.arrived.notify_one());
+    fn hand_out(&self, until: u64) {
+        let before = std::mem::replace(&mut self.lock().end, until);
+        (before..until).for_each(|_| self.arrived.notify_one());
     }
 
     fn end(&self) {
@@ -70,13 +77,18 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate and a duration that were checked: far from the end of 64 bits"
-    )]
-    fn new(start: Instant, rate: f64, duration: Duration) -> Self {
-        Self { start, rate, count: (rate * duration.as_secs_f64()).round() as u64 }
+    pub(super) fn new(start: Instant, rate: f64, duration: Duration) -> Self {
+        Self { start, rate, count: requests_due(rate, duration) }
+    }
+
+    /// Every `shares`-th slot, from that of this index on: together they are the whole schedule.
+    #[expect(clippy::cast_precision_loss, reason = "a number of threads")]
+    pub(super) fn share(self, index: usize, shares: usize) -> Self {
+        Self {
+            start: self.slot(index as u64),
+            rate: self.rate / shares as f64,
+            count: self.count.saturating_sub(index as u64).div_ceil(shares as u64),
+        }
     }
 
     /// When this request should be sent.
@@ -99,41 +111,59 @@ impl Schedule {
     }
 }
 
+/// How many requests a constant rate is.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate and a duration that were checked: far from the end of 64 bits"
+)]
+pub(super) fn requests_due(rate: f64, duration: Duration) -> u64 {
+    (rate * duration.as_secs_f64()).round() as u64
+}
+
 /// The thread that hands requests out.
 #[derive(Debug)]
 pub(super) struct Pacer {
     due: Arc<Due>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<u64>,
 }
 
 impl Pacer {
-    /// Hands out requests from `start` on. A thread of its own: a reactor's timers are a millisecond wide.
-    pub(super) fn start(due: Arc<Due>, start: Instant, rate: f64, duration: Duration) -> io::Result<Self> {
-        let schedule = Schedule::new(start, rate, duration);
+    /// Hands out the requests of `schedule`. A thread of its own: a reactor's timers are a millisecond wide.
+    pub(super) fn start(schedule: Schedule) -> io::Result<Self> {
+        let due = Arc::new(Due::of(schedule));
         let handed = Arc::clone(&due);
-        let thread =
-            std::thread::Builder::new().name("pacer".into()).spawn(move || pace(&schedule, &handed))?;
+        let thread = std::thread::Builder::new().name("pacer".into()).spawn(move || pace(&handed))?;
         Ok(Self { due, thread })
+    }
+
+    /// What it hands out.
+    pub(super) fn due(&self) -> Arc<Due> {
+        Arc::clone(&self.due)
     }
 
     /// Stops it. Returns the number of requests that came due.
     pub(super) fn end(self) -> u64 {
         self.due.stopped.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the pacer does not panic");
-        self.due.scheduled.load(Ordering::Relaxed)
+        self.thread.thread().unpark();
+        self.thread.join().expect("the pacer does not panic")
     }
 }
 
-fn pace(schedule: &Schedule, due: &Due) {
+/// Ends when the last request is due, or when it is stopped. Returns the number of those that came due.
+fn pace(due: &Due) -> u64 {
+    let schedule = due.schedule;
     let mut next = 0;
     while next < schedule.count && !due.stopped.load(Ordering::Relaxed) {
-        let until = schedule.due_at(Instant::now());
-        due.hand_out((next..until).map(|index| schedule.slot(index)));
-        next = next.max(until);
-        let wait = schedule.slot(next).saturating_duration_since(Instant::now());
-        std::thread::sleep(wait.max(NAP));
+        next = next.max(schedule.due_at(Instant::now()));
+        due.hand_out(next);
+        if next < schedule.count {
+            let wait = schedule.slot(next).saturating_duration_since(Instant::now());
+            std::thread::park_timeout(wait.max(NAP));
+        }
     }
     due.end();
+    next
 }
 
 #[cfg(test)]
@@ -157,10 +187,11 @@ mod tests {
     /// Everything that is handed out is taken once, by whoever waits, and then it ends for all.
     #[tokio::test]
     async fn due_requests_are_taken_once() {
-        let due = Arc::new(Due::default());
+        let schedule = Schedule::new(Instant::now(), 20_000.0, Duration::from_millis(100));
+        let pacer = Pacer::start(schedule).expect("a thread");
         let takers: Vec<_> = (0..4)
             .map(|_| {
-                let due = Arc::clone(&due);
+                let due = pacer.due();
                 tokio::spawn(async move {
                     let mut taken = 0;
                     while due.next().await.is_some() {
@@ -170,12 +201,39 @@ mod tests {
                 })
             })
             .collect();
-        let pacer = Pacer::start(Arc::clone(&due), Instant::now(), 20_000.0, Duration::from_millis(100));
-        let pacer = pacer.expect("a thread");
         let mut taken = 0;
         for taker in takers {
             taken += taker.await.expect("no panic");
         }
         assert_eq!((taken, pacer.end()), (2000, 2000));
+    }
+    /// The threads of a load have all of its requests between them, each once, also when there are more threads than requests.
+    #[test]
+    fn shares_are_the_whole_schedule() {
+        let start = Instant::now();
+        for (rate, shares) in [(7.0, 3), (1.0, 4), (8.0, 1)] {
+            let whole = Schedule::new(start, rate, Duration::from_secs(1));
+            let mut slots: Vec<_> = (0..shares)
+                .map(|index| whole.share(index, shares))
+                .flat_map(|share| (0..share.count).map(move |index| share.slot(index)))
+                .collect();
+            slots.sort();
+            assert_eq!(slots.len() as u64, whole.count);
+            for (index, slot) in (0..).zip(slots) {
+                let apart = slot.saturating_duration_since(whole.slot(index)).max(whole.slot(index) - slot);
+                assert!(apart < Duration::from_micros(1), "{index} of {whole:?}");
+            }
+        }
+    }
+
+    /// What is not due yet when it is stopped is not counted, and nobody waits for it.
+    #[tokio::test]
+    async fn stopped_pacer_ends_at_once() {
+        let pacer = Pacer::start(Schedule::new(Instant::now(), 0.01, Duration::from_secs(100_000)));
+        let pacer = pacer.expect("a thread");
+        let due = pacer.due();
+        assert!(due.next().await.is_some());
+        assert_eq!(pacer.end(), 1);
+        assert!(due.next().await.is_none());
     }
 }

@@ -1,6 +1,10 @@
 //! The highest clean rate: doubled until it is not clean any more, then halved in between. Pure.
 
 use std::fmt;
+use std::time::Duration;
+
+use super::options::RATE_MAX;
+use super::pacer::requests_due;
 
 /// The search ends when it knows the rate to this part of it.
 const PRECISION: f64 = 0.02;
@@ -46,12 +50,12 @@ impl Search {
         Self { rate, clean: None, not_clean: None, halvings: 0 }
     }
 
-    /// The rate to try next; none when the search is over.
-    pub(super) fn next_rate(&self) -> Option<f64> {
+    /// The rate to try next, in steps of this length; none when the search is over.
+    pub(super) fn next_rate(&self, duration: Duration) -> Option<f64> {
         let over = match (self.clean, self.not_clean) {
             (Some(clean), Some(not_clean)) => (not_clean - clean) / clean <= PRECISION,
-            (None, Some(_)) => self.halvings > HALVINGS_MAX,
-            (_, None) => self.rate > super::RATE_MAX,
+            (None, Some(_)) => self.halvings > HALVINGS_MAX || requests_due(self.rate, duration) == 0,
+            (_, None) => self.rate > RATE_MAX,
         };
         (!over).then_some(self.rate)
     }
@@ -73,11 +77,6 @@ impl Search {
             (None, None) => self.rate,
         };
     }
-
-    /// The lowest rate that was tried.
-    pub(super) fn least(&self) -> f64 {
-        self.not_clean.unwrap_or(self.rate)
-    }
 }
 
 #[cfg(test)]
@@ -87,7 +86,7 @@ mod tests {
     fn found(start: f64, capacity: f64) -> (Option<f64>, u32) {
         let mut search = Search::from(start);
         let mut steps = 0;
-        while let Some(rate) = search.next_rate() {
+        while let Some(rate) = search.next_rate(Duration::from_secs(10)) {
             search.tell(rate <= capacity);
             steps += 1;
         }
@@ -110,5 +109,7 @@ mod tests {
     fn search_ends() {
         assert_eq!(found(1000.0, 0.0).0, None);
         assert!(found(1000.0, f64::MAX).0.is_some());
+        let (clean, steps) = found(0.1, 0.0);
+        assert_eq!((clean, steps), (None, 2), "a step of no request says nothing");
     }
 }

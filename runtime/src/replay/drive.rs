@@ -34,7 +34,8 @@ pub(super) async fn again(cell: &Cell, recording: &Recording) -> anyhow::Result<
     }
     let mut replay = Replay { cell, message, answers, steps: Vec::new(), bytes_left: COURSE_BYTES_MAX };
     let (plan, response) = replay.handle().await?;
-    let response = reply::finish(response, &replay.message).unwrap_or_else(|fault| reply::broken(&fault));
+    let response = reply::finish(response, &replay.message)
+        .unwrap_or_else(|fault| reply::broken(&fault, &replay.message));
     let response = Message::of_response(&response);
     Ok(Course { plan, steps: replay.steps, response })
 }
@@ -58,7 +59,7 @@ impl Replay<'_> {
         Ok(match self.call(handle_call(&self.message), limits.handler_timeout).await {
             Ok(GuestReturn::Handled(Decision::Response(returned))) => {
                 let response = reply::of_handler(returned, &self.message.body);
-                (None, response.unwrap_or_else(|fault| reply::broken(&fault)))
+                (None, response.unwrap_or_else(|fault| reply::broken(&fault, &self.message)))
             }
             Ok(GuestReturn::Handled(Decision::Graph(plan))) => return self.graph(*plan).await,
             Ok(GuestReturn::Stepped(_) | GuestReturn::Built(_)) => {

@@ -13,6 +13,9 @@ const STATUSES: std::ops::RangeInclusive<u16> = 200..=599;
 
 const JSON: &[u8] = b"content-type: application/json\n";
 
+/// What a client is told that there was no room for, as the network side tells those that it sheds.
+const RETRY_AFTER: &[u8] = b"retry-after: 1\n";
+
 /// A response of our own: `{"error": "..."}`, and the step where there is one.
 pub(crate) fn error(status: u16, code: &str, text: &str, step: Option<&str>) -> ResponseMessage {
     let body = match step {
@@ -44,15 +47,20 @@ fn contract(why: String) -> CellFault {
     CellFault::Contract(why)
 }
 
-/// The answer for one that broke the contract.
-pub(crate) fn broken(fault: &CellFault) -> ResponseMessage {
-    error(fault.status(), &format!("cell-{}", fault.kind()), &fault.to_string(), None)
+/// The answer for one that broke the contract, fit to leave.
+pub(crate) fn broken(fault: &CellFault, request: &RequestMessage) -> ResponseMessage {
+    let response = error(fault.status(), &format!("cell-{}", fault.kind()), &fault.to_string(), None);
+    finish(response, request).expect("it has a status and header lines of our own")
 }
 
 /// The answer for a handler that did not return.
 pub(crate) fn handler_failed(service: &str, fault: &CellFault) -> ResponseMessage {
     let text = format!("cell {service}: handler: {fault}");
-    error(fault.status(), &format!("cell-{}", fault.kind()), &text, None)
+    let mut response = error(fault.status(), &format!("cell-{}", fault.kind()), &text, None);
+    if matches!(fault, CellFault::Instance(_)) {
+        response.head = [&response.head[..], RETRY_AFTER].concat().into();
+    }
+    response
 }
 
 /// The answer of a graph that has ended. An egress step's own answer passes through; a step that failed, tolerated or
@@ -215,13 +223,28 @@ mod tests {
     /// A status or header that no client could be sent is the cell's mistake, and is told as such.
     #[test]
     fn broken_answers_become_500() {
-        let cause = request("");
+        let cause = request("x-request-id: 7\n");
         for (status, head) in [(101, ""), (42, ""), (600, ""), (200, "no header\n"), (200, "a: b\r\nc: d\n")]
         {
-            let response = broken(&finish(answer(status, head), &cause).expect_err(head));
+            let response = broken(&finish(answer(status, head), &cause).expect_err(head), &cause);
             assert_eq!(response.status, 500, "{status} {head:?}");
             let says = b"{\"error\":\"the cell broke its contract: it answered with";
             assert!(response.body.starts_with(says), "{:?}", response.body);
+            assert_eq!(HeaderLines(&response.head).get("x-request-id"), Some(&b"7"[..]));
+        }
+    }
+
+    /// A request that there is no instance for may be sent again; one that a cell failed may not help by that.
+    #[test]
+    fn want_of_room_is_no_failure_of_the_cell() {
+        for (fault, status, retry_after) in [
+            (CellFault::Instance("no descriptor is left".into()), 503, Some(&b"1"[..])),
+            (CellFault::Trap("unreachable".into()), 500, None),
+            (CellFault::Deadline, 504, None),
+        ] {
+            let response = handler_failed("shop", &fault);
+            let said = HeaderLines(&response.head).get("retry-after");
+            assert_eq!((response.status, said), (status, retry_after), "{fault}");
         }
     }
 }

@@ -1,5 +1,7 @@
+use std::fmt::Debug;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +13,9 @@ use cellmesh_shm::message::{Fault, ResponseMessage};
 use cellmesh_shm::peer::Hostile;
 use cellmesh_shm::port::{Arrived, Port, PortConfig};
 use tokio::task::{LocalSet, yield_now};
+use tracing::field::Field;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::*;
 use crate::testing::{answer, request};
@@ -276,6 +281,52 @@ fn handshake_garbage_is_refused() {
         let silent = Channel::connect(&node.socket()).expect("the DPA listens");
         assert!(matches!(received(&silent).await, Err(ChannelError::Ended)));
     });
+}
+
+/// What is logged while it is the subscriber of a thread: the text of each warning.
+#[derive(Debug, Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() == Level::WARN
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = String::new();
+        event.record(&mut |field: &Field, value: &dyn Debug| _ = write!(text, "{field}={value:?} "));
+        self.0.lock().expect("no panic under it").push(text);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// A process that comes again and again to where it may not is told why each time; the log is told once for each reason.
+#[test]
+fn repeated_refusal_is_logged_once() {
+    let warnings = Warnings::default();
+    let _logging = tracing::subscriber::set_default(warnings.clone());
+    check(async |node| {
+        for (service, part) in [("s0", "\"s0\" may not be served"), ("s9", "\"s9\" is not known here")] {
+            for _ in 0..50 {
+                let why = Process::attach(&node.narrow_socket(), worker(&[service], 1)).await.err();
+                assert!(why.as_ref().is_some_and(|why| why.contains(part)), "{why:?}");
+            }
+        }
+    });
+    let told = warnings.0.lock().expect("no panic under it");
+    let pid = format!("pid={} ", std::process::id());
+    assert_eq!(told.len(), 2, "{told:#?}");
+    for (text, part) in told.iter().zip(["\"s0\" may not be served", "\"s9\" is not known here"]) {
+        assert!(text.contains(part) && text.contains(&pid) && text.contains("peer=\"w\""), "{text}");
+    }
 }
 
 /// A worker that takes nothing is let go, its caller is told, and its process sees the end of its socket.

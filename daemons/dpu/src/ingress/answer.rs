@@ -12,6 +12,7 @@ use crate::dpu::{Dpu, Received};
 use crate::faults::{Refusal, Refused};
 use crate::forward::{ERROR_HEADER, goes_back};
 use crate::origin::{Origin, REQUEST_ID};
+use crate::request_id::ID_BYTES;
 
 /// A response with all of its body.
 pub(super) type Answer = Response<ReplyBody>;
@@ -102,7 +103,8 @@ fn final_status(status: u16) -> Result<StatusCode, String> {
     known.ok_or_else(|| format!("status {status}: must be from 200 to 599"))
 }
 
-/// What the mesh answers instead, with the request's tracing headers: as they came, or went on if it was routed.
+/// What the mesh answers instead, with the request's tracing headers: as they came, or went on if it was routed. One that came
+/// without an id and was not routed gets one here.
 pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal, request: &Parts) -> Answer {
     if let Refusal::BadResponse { service, why } = refusal {
         dpu.count_bad_response();
@@ -121,6 +123,11 @@ pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal, requ
         if let (Some(name), Ok(value)) = (header_name(name), HeaderValue::from_bytes(value)) {
             answer.headers_mut().append(name, value);
         }
+    }
+    if !answer.headers().contains_key(REQUEST_ID) {
+        let mut text = [0; ID_BYTES];
+        let id = HeaderValue::from_str(received.ids().next(&mut text)).expect("digits and hyphens");
+        answer.headers_mut().insert(REQUEST_ID, id);
     }
     answer
 }

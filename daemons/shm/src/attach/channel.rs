@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -20,6 +21,9 @@ const LINK_FDS: usize = 4;
 
 /// Most descriptors that come with one packet.
 const FDS_MAX: usize = LANES_MAX as usize * LINK_FDS;
+
+/// Longest path of a socket, in bytes. Source: `sun_path` less its end, unix(7).
+const PATH_BYTES_MAX: usize = 107;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -83,10 +87,12 @@ pub struct Channel {
 impl Channel {
     /// Connects to the DPA that listens at `path`.
     /// # Errors
-    /// The kernel's: [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] when none does.
+    /// The kernel's: [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] when none does;
+    /// [`io::ErrorKind::InvalidInput`] where none can.
     pub fn connect(path: &Path) -> io::Result<Self> {
+        let address = address(path)?;
         let socket = socket()?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::net::connect(&socket, &address)?;
         Ok(Self { socket })
     }
 
@@ -218,19 +224,33 @@ impl AsRawFd for Channel {
     }
 }
 
-/// Where the DPA waits for endpoint processes. The socket's file goes when this is dropped.
+/// Where the DPA waits for endpoint processes. The socket's file goes when this is dropped; one of another DPA does not.
 #[derive(Debug)]
 pub struct AttachListener {
     socket: OwnedFd,
     path: PathBuf,
+    /// None if it was gone at once.
+    file: Option<FileId>,
+}
+
+/// Device and inode. The kernel gives an inode's number to no other file as long as the socket that is bound to it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    fn at(path: &Path) -> Option<Self> {
+        let file = path.symlink_metadata().ok()?;
+        Some(Self(file.dev(), file.ino()))
+    }
 }
 
 impl AttachListener {
-    /// Listens at `path`. A file that a DPA left there which is gone is replaced.
+    /// Listens at `path`. The socket of a DPA that is gone is replaced; any other file is left alone.
     /// # Errors
-    /// [`io::ErrorKind::AddrInUse`] if another DPA listens there; else the kernel's.
+    /// [`io::ErrorKind::AddrInUse`] if another DPA listens there; [`io::ErrorKind::AlreadyExists`] if a file is there that is
+    /// no socket of a DPA; [`io::ErrorKind::InvalidInput`] if the path is empty or too long; else the kernel's.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let address = SocketAddrUnix::new(path)?;
+        let address = address(path)?;
         let listening = socket()?;
         match rustix::net::bind(&listening, &address) {
             Err(Errno::ADDRINUSE) => {
@@ -239,8 +259,9 @@ impl AttachListener {
             }
             bound => bound?,
         }
-        rustix::net::listen(&listening, BACKLOG)?;
-        Ok(Self { socket: listening, path: path.to_owned() })
+        let listener = Self { socket: listening, path: path.to_owned(), file: FileId::at(path) };
+        rustix::net::listen(&listener.socket, BACKLOG)?;
+        Ok(listener)
     }
 
     /// The next process that wants to attach.
@@ -259,8 +280,11 @@ impl AttachListener {
 
 impl Drop for AttachListener {
     fn drop(&mut self) {
-        // One that is gone already is what we want.
-        let _ = std::fs::remove_file(&self.path);
+        // The socket is still open here: whatever has its file's number is its file.
+        if self.file.is_some() && self.file == FileId::at(&self.path) {
+            // One that is gone already is what we want.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -279,6 +303,14 @@ impl AsRawFd for AttachListener {
 
 /// Removes the socket file of a DPA that was killed; nothing else.
 fn remove_stale(path: &Path) -> io::Result<()> {
+    let other = || io::Error::new(io::ErrorKind::AlreadyExists, "a file is there that is no socket of a DPA");
+    // The kernel refuses connections to files of any kind; only sockets may go.
+    match path.symlink_metadata() {
+        Ok(file) if file.file_type().is_socket() => {}
+        Ok(_) => return Err(other()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
     match Channel::connect(path) {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another DPA listens there")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
@@ -286,8 +318,22 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(io::Error::new(io::ErrorKind::AddrInUse, "another DPA listens there"))
         }
+        // Somebody listens there for connections of another kind.
+        Err(error) if error.raw_os_error() == Some(Errno::PROTOTYPE.raw_os_error()) => Err(other()),
         Err(error) => Err(error),
     }
+}
+
+/// Of a file: an empty path would be a socket without one, with a name of the kernel's choice.
+fn address(path: &Path) -> io::Result<SocketAddrUnix> {
+    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+    if path.as_os_str().is_empty() {
+        return Err(wrong("the path of a socket is empty".into()));
+    }
+    if path.as_os_str().len() > PATH_BYTES_MAX {
+        return Err(wrong(format!("is longer than {PATH_BYTES_MAX} bytes")));
+    }
+    Ok(SocketAddrUnix::new(path)?)
 }
 
 fn socket() -> io::Result<OwnedFd> {

@@ -163,6 +163,57 @@ fn listener_replaces_only_what_is_dead() {
     assert!(!dead.exists());
 }
 
+/// What is no socket of a DPA stays where it is: a config, a folder, a link, and the socket of another program that lives.
+#[test]
+fn listener_removes_no_other_files() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("precious.toml"), "precious").expect("writable");
+    std::fs::create_dir(at("folder")).expect("writable");
+    std::os::unix::fs::symlink(at("nowhere"), at("link")).expect("writable");
+    let _other = std::os::unix::net::UnixListener::bind(at("other.sock")).expect("a free path");
+    for name in ["precious.toml", "folder", "link", "other.sock"] {
+        let error = AttachListener::bind(&at(name)).expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{name}: {error}");
+        assert_eq!(error.to_string(), "a file is there that is no socket of a DPA", "{name}");
+        assert!(at(name).symlink_metadata().is_ok(), "{name} is gone");
+    }
+    assert_eq!(std::fs::read_to_string(at("precious.toml")).expect("still there"), "precious");
+}
+
+/// A DPA whose socket's file was removed leaves alone what is there by then: the socket of the next DPA, or any other file.
+#[test]
+fn listener_removes_only_its_own_socket() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("dpa.sock");
+    let first = AttachListener::bind(&path).expect("a free path");
+    std::fs::remove_file(&path).expect("it was there");
+    let second = AttachListener::bind(&path).expect("a free path");
+    drop(first);
+    drop(Channel::connect(&path).expect("the second still listens"));
+    std::fs::remove_file(&path).expect("it was there");
+    std::fs::write(&path, "precious").expect("writable");
+    drop(second);
+    assert_eq!(std::fs::read_to_string(&path).expect("still there"), "precious");
+}
+
+/// Paths that are no address are refused in plain words; the kernel would give the empty one a name of its own.
+#[test]
+fn paths_that_are_no_address_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let of_bytes = |bytes: usize| folder.path().join("x".repeat(bytes - folder.path().as_os_str().len() - 1));
+    let long = "is longer than 107 bytes";
+    for (path, why) in
+        [("".into(), "the path of a socket is empty"), (of_bytes(108), long), (of_bytes(300), long)]
+    {
+        for error in [AttachListener::bind(&path).err(), Channel::connect(&path).err()] {
+            let error = error.expect("no address");
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::InvalidInput, why.to_owned()));
+        }
+    }
+    drop(AttachListener::bind(&of_bytes(107)).expect("the longest"));
+}
+
 proptest! {
     /// Whatever bytes come: an error or a message, and what is a message is within its bounds.
     #[test]

@@ -1,0 +1,161 @@
+//! The network side of a node, attached to the DPA of the same process, and attached again when that link is lost.
+//!
+//! - Either side may end the link: the DPA closes an endpoint that broke a rule, the network side leaves a link on which the
+//!   DPA broke one. Nobody else has these segments, so both are errors of this program; what does not depend on them goes on.
+//! - The wait before it attaches again is that of a process that broke a rule, and grows as that does.
+//! - Where the network side has left, the DPA closes the old endpoint when that takes nothing for `dpa.stall_timeout`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cellmesh_dpa::DpaHost;
+use cellmesh_dpu::{Dpu, Routes, ServiceName};
+use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::link::Link;
+use cellmesh_shm::port::Progress;
+use cellmesh_shm::profile::RingProfile;
+use rustix::net::RecvFlags;
+
+use super::CohostError;
+
+/// The wait doubles each time that the link is lost again, up to so many times the first.
+const GROWTH_MOST: u32 = 64;
+
+/// A link that was held for so long is as good as one that was never lost.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// What it takes to attach a network side.
+pub(super) struct Sidecar {
+    pub(super) dpu: Dpu,
+    pub(super) dpa: DpaHost,
+    /// The services of the DPA by its numbers.
+    routes: Arc<Routes>,
+    calls_max: u32,
+    /// Of the link. Nobody rings it within a lane: what can be read from it is its end, when the DPA has closed the endpoint.
+    bell: Option<OwnedFd>,
+    /// Of the DPA's endpoints, when they were last looked at.
+    seen: u64,
+    wait: Wait,
+    /// When to attach again. None: it is attached, as far as is known.
+    attach_at: Option<Nanos>,
+}
+
+impl Sidecar {
+    /// Attaches `dpu`, and does so again `reattach_delay` after the link was lost.
+    ///
+    /// # Errors
+    /// [`CohostError`] when shared memory cannot be had.
+    pub(super) fn new(
+        dpu: Dpu,
+        dpa: DpaHost,
+        routes: Arc<Routes>,
+        calls_max: u32,
+        reattach_delay: Duration,
+    ) -> Result<Self, CohostError> {
+        let wait = Wait::new(reattach_delay);
+        let mut sidecar = Self { dpu, dpa, routes, calls_max, bell: None, seen: 0, wait, attach_at: None };
+        sidecar.attach()?;
+        Ok(sidecar)
+    }
+
+    fn attach(&mut self) -> Result<(), CohostError> {
+        // Whoever sends to it is another process, and sends as much as it grants.
+        let link = self.dpa.attach_sidecar_here(RingProfile::default());
+        self.enter(link.map_err(|source| CohostError { who: "sidecar", source })?);
+        Ok(())
+    }
+
+    pub(super) fn enter(&mut self, link: Link) {
+        // Without a descriptor of its own it does not hear of this end, as it would not of a bell.
+        self.bell = link.sleep.as_fd().try_clone_to_owned().ok();
+        self.seen = self.dpa.workers_version();
+        self.dpu.attach(link, self.calls_max, self.routes.services().iter().map(ServiceName::as_str));
+    }
+
+    /// Whether it has a link, as of the last [`Sidecar::look`].
+    pub(super) fn is_attached(&self) -> bool {
+        self.attach_at.is_none()
+    }
+
+    /// When [`Sidecar::look`] attaches.
+    pub(super) fn next_deadline(&self) -> Option<Nanos> {
+        self.attach_at
+    }
+
+    /// Looks whether the link is lost, and attaches again when it is time.
+    ///
+    /// - cost: two comparisons; a system call when an endpoint has come or gone.
+    pub(super) fn look(&mut self, now: Nanos) -> Progress {
+        let version = self.dpa.workers_version();
+        if std::mem::replace(&mut self.seen, version) != version && self.bell.as_ref().is_some_and(has_ended)
+        {
+            self.dpu.detach();
+        }
+        if self.dpu.is_attached() {
+            return Progress::Idle;
+        }
+        match self.attach_at {
+            None => self.lost(now),
+            Some(at) if now < at => return Progress::Idle,
+            Some(_) => self.attach_again(now),
+        }
+        Progress::Moved
+    }
+
+    fn lost(&mut self, now: Nanos) {
+        self.bell = None;
+        let wait = self.wait.after_loss(now);
+        tracing::warn!(?wait, "the network side is detached from the DPA; it will attach again");
+        self.attach_at = Some(now.saturating_add(wait));
+    }
+
+    fn attach_again(&mut self, now: Nanos) {
+        match self.attach() {
+            Ok(()) => {
+                tracing::warn!("the network side is attached to the DPA again");
+                self.wait.begun = now;
+                self.attach_at = None;
+            }
+            Err(error) => {
+                let wait = self.wait.longer();
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(error, ?wait, "the network side cannot attach to the DPA; trying again");
+                self.attach_at = Some(now.saturating_add(wait));
+            }
+        }
+    }
+}
+
+/// How long to wait before attaching again.
+struct Wait {
+    first: Duration,
+    next: Duration,
+    /// When the link was made that there is, or was last.
+    begun: Nanos,
+}
+
+impl Wait {
+    fn new(first: Duration) -> Self {
+        Self { first, next: first, begun: Nanos::now() }
+    }
+
+    fn after_loss(&mut self, now: Nanos) -> Duration {
+        if now.saturating_since(self.begun) > FORGIVEN_AFTER {
+            self.next = self.first;
+        }
+        self.longer()
+    }
+
+    fn longer(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(self.first * GROWTH_MOST);
+        wait
+    }
+}
+
+/// Whether the other end of a bell is closed.
+fn has_ended(bell: &OwnedFd) -> bool {
+    let looked = rustix::net::recv(bell, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+    matches!(looked, Ok((0, _)))
+}

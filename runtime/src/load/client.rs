@@ -230,6 +230,7 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::*;
+    use crate::load::pacer::{Pacer, Schedule};
     use crate::load::target::tests::target_at;
 
     const PROTOCOLS: [&str; 3] = ["http1", "http2", "bridge"];
@@ -262,6 +263,25 @@ mod tests {
         let address = never_accepts.local_addr().expect("bound");
         let why = refused(address, "http1", 16).await;
         assert_eq!(why, format!("cannot connect to {address}: no answer within --timeout (200ms)"));
+    }
+
+    /// What could not be sent in its time is a timeout and is not sent any more; what has waited less is sent.
+    #[tokio::test]
+    async fn late_requests_are_not_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let target = Arc::new(target_at(listener.local_addr().expect("bound"), "bridge"));
+        drop(listener);
+        let five_due_ago = async |ago: Duration| {
+            let start = Instant::now().checked_sub(ago).expect("a machine that has run for a minute");
+            let pacer = Pacer::start(Schedule::new(start, 5.0, Duration::from_secs(1))).expect("a thread");
+            let tally = Arc::new(Mutex::new(Tally::new(5.0, Duration::from_secs(1))));
+            let client = Client { target: Arc::clone(&target), way: Way::Bridge };
+            client.run(pacer.due(), Arc::clone(&tally), start, Duration::from_secs(30)).await;
+            let tally = tally.lock().expect("no panic");
+            (tally.timeouts, tally.connection_errors)
+        };
+        assert_eq!(five_due_ago(Duration::from_secs(40)).await, (5, 0));
+        assert_eq!(five_due_ago(Duration::from_secs(2)).await, (0, 5));
     }
 
     /// What the bridge says is read as far as it may be long, and what is none of its answers is told.

@@ -224,6 +224,8 @@ pub(super) mod tests {
         assert_eq!((sum.offered, sum.errors(), sum.statuses[&503], sum.waiting()), (14, 7, 3, 3));
         assert_eq!((sum.elapsed, sum.cut_short), (Duration::from_secs(2), Some(StopSignal::Interrupt)));
         assert_eq!(sum.first_connection_error, Some((10 * MS, "first".into())));
+        other += &mixed();
+        assert_eq!(other.first_connection_error, sum.first_connection_error);
     }
 
     /// Without answers there is no latency, not one of zero, and nothing is clean.

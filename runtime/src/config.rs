@@ -76,12 +76,15 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<App, Problems> {
     parse(path, text(path)?, overrides)
 }
 
+/// Source: RFC 3629, 6.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// What the file at `path` says now.
 ///
 /// # Errors
 /// One problem: that it cannot be read.
 pub fn text(path: &Path) -> Result<String, Problems> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let mut text = std::fs::read_to_string(path).map_err(|error| {
         let (wrong, right) = if error.kind() == std::io::ErrorKind::InvalidData {
             ("is not UTF-8".to_owned(), "save it as UTF-8")
         } else {
@@ -90,7 +93,10 @@ pub fn text(path: &Path) -> Result<String, Problems> {
         Problems::one(Problem::of_file(path, &wrong, right))
     })?;
     // Some editors begin a file with a mark that says that it is UTF-8.
-    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
+    Ok(text)
 }
 
 /// Checks `text`, which was read from `path`.

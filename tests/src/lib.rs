@@ -9,6 +9,7 @@
 //! The program is `$CELLMESH_BIN`, else the one beside the tests in cargo's target folder; the cells are in
 //! `$CELLMESH_CELLS`, else in `cells` there. `cargo xtask test` builds both and says where they are.
 
+mod attaching;
 pub mod browser;
 pub mod components;
 mod h2;
@@ -26,6 +27,7 @@ mod wire;
 
 use std::time::Duration;
 
+pub use attaching::Attaching;
 pub use h2::H2;
 pub use log::Log;
 pub use metrics::{sample, seconds};

@@ -1,8 +1,5 @@
 //! A DPA that breaks a rule of the rings: whoever is attached to it says which, leaves, and attaches anew.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-
 use cellmesh_shm::attach::{
     AttachListener, Channel, ChannelError, FromDpa, Hello, LinkWelcome, Role, ToDpa, Welcome,
 };
@@ -11,7 +8,7 @@ use cellmesh_shm::ids::EndpointId;
 use cellmesh_shm::link::{Link, LinkSpec};
 use cellmesh_shm::profile::RingProfile;
 use cellmesh_shm::ring::Payload;
-use cellmesh_tests::{Log, cells_dir, program, shared_cache_dir, until};
+use cellmesh_tests::{Attaching, until};
 
 const APP: &str = r#"
 [runtime]
@@ -26,19 +23,20 @@ const MESSAGE_BYTES_MAX: u32 = 1 << 20;
 /// The test is the DPA.
 #[test]
 fn dpu_leaves_a_dpa_that_breaks_a_rule_and_comes_back() {
-    leaves_and_comes_back(Role::Sidecar, &["dpu", "--listen", "127.0.0.1:0"]);
+    leaves_and_comes_back(Role::Sidecar, "dpu", &["--listen", "127.0.0.1:0"]);
 }
 
 /// The same for a worker.
 #[test]
 fn worker_leaves_a_dpa_that_breaks_a_rule_and_comes_back() {
-    leaves_and_comes_back(Role::Worker, &["worker"]);
+    leaves_and_comes_back(Role::Worker, "worker", &[]);
 }
 
-fn leaves_and_comes_back(role: Role, command: &[&str]) {
+fn leaves_and_comes_back(role: Role, command: &str, args: &[&str]) {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let listener = AttachListener::bind(&dir.path().join("dpa.sock")).expect("a socket");
-    let (mut child, log) = start(command, dir.path());
+    let socket = dir.path().join("dpa.sock");
+    let listener = AttachListener::bind(&socket).expect("a socket");
+    let process = Attaching::start(command, APP, args, &socket);
     for generation in 1..=3 {
         let (channel, hello) = accept(&listener);
         assert_eq!(hello.role, role);
@@ -50,29 +48,7 @@ fn leaves_and_comes_back(role: Role, command: &[&str]) {
         until("it leaves", || matches!(channel.receive_as_dpa(), Err(ChannelError::Ended)));
     }
     let said = |line: &serde_json::Value| line.to_string().contains("the DPA broke a rule");
-    drop(log.wait_for("what was broken", said));
-    child.kill().expect("our child");
-    child.wait().expect("our child");
-}
-
-fn start(command: &[&str], dir: &Path) -> (Child, Log) {
-    let app = dir.join("app.toml");
-    std::fs::write(&app, APP.replace("{cells}", cells_dir().to_str().expect("text"))).expect("a file");
-    let mut child = Command::new(program())
-        .args(&command[..1])
-        .arg(app)
-        .args(&command[1..])
-        .arg("--socket")
-        .arg(dir.join("dpa.sock"))
-        .arg("--cache-dir")
-        .arg(shared_cache_dir())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("cellmesh can be started");
-    let log = Log::of(child.stderr.take().expect("stderr is piped"));
-    (child, log)
+    drop(process.log().wait_for("what was broken", said));
 }
 
 /// The next process that comes, and its hello.

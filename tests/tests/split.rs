@@ -1,9 +1,9 @@
 //! Several processes: what one that dies costs, and who may attach. What holds in both placements is tested elsewhere.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use cellmesh_tests::upstream::nobody;
-use cellmesh_tests::{Log, Node, Reply, Run, Wire, cells_dir, program, sample, shared_cache_dir};
+use cellmesh_tests::{Attaching, Node, Reply, Run, Wire, program, sample};
 use serde_json::Value;
 
 /// Two workers, each with all services.
@@ -170,31 +170,17 @@ fn bodies_cross_rings_of_any_shape() {
 #[test]
 fn misplaced_worker_is_told_why() {
     let node = two_workers("");
-    let app = node.dir().join("other.toml");
-    let text = "[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"stranger\"]\n";
-    std::fs::write(&app, text.replace("{cells}", cells_dir().to_str().expect("text"))).expect("a file");
-    let mut worker = Command::new(program())
-        .args(["worker".as_ref(), app.as_os_str(), "--socket".as_ref()])
-        .arg(node.dir().join("dpa.sock"))
-        .arg("--cache-dir")
-        .arg(shared_cache_dir())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("cellmesh can be started");
-    let log = Log::of(worker.stderr.take().expect("stderr is piped"));
+    let toml = "[[cell]]\ncomponent = \"{cells}/unruly.wasm\"\nservices = [\"stranger\"]\n";
+    let mut worker = Attaching::start("worker", toml, &[], &node.dir().join("dpa.sock"));
     for (log, beginning) in
-        [(&log, "waiting for the DPA: it refuses: "), (node.log(), "a process was not attached: ")]
+        [(worker.log(), "waiting for the DPA: it refuses: "), (node.log(), "a process was not attached: ")]
     {
         let why = "service \"stranger\" is not known here; known: bad";
         let is_told =
             |line: &Value| line["message"] == format!("{beginning}{why}") && line["level"] == "WARN";
         let _ = log.wait_for(beginning, is_told);
     }
-    assert!(worker.try_wait().expect("our child").is_none(), "it goes on trying");
-    worker.kill().expect("our child");
-    worker.wait().expect("our child");
+    assert!(worker.is_running(), "it goes on trying");
     assert_eq!(node.get("bad", "/").status, 200);
 }
 

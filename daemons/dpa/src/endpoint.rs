@@ -1,7 +1,7 @@
-//! One attached endpoint, in two halves: what comes from it and what goes to it.
+//! One attached endpoint: what it may do, what it has asked for, and what goes to it.
 //!
-//! - The halves lie in two tables, so that a frame can be copied from one endpoint's rings into another's (or its own)
-//!   in one step.
+//! - What comes from it lies in a table of its own, so that a frame can be copied from one endpoint's rings into
+//!   another's (or its own) in one step.
 //! - A frame that finds the ring full is parked, and later ones queue behind it: order is kept, nothing is lost, and no
 //!   other endpoint waits. What is parked is bounded by custody: at most a request or a cancel per slot that the
 //!   endpoint answers, an outcome per call that it made, a credit per chunk of the receivers' rings.
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use cellmesh_shm::doorbell::BellError;
 use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind, Relabel};
 use cellmesh_shm::ids::{CallId, SlotId};
-use cellmesh_shm::link::{LinkRx, LinkSleep, LinkTx};
+use cellmesh_shm::link::{LinkSleep, LinkTx};
 use cellmesh_shm::ring::{Payload, RingError};
 use cellmesh_shm::segment::Words;
 
@@ -27,27 +27,6 @@ pub(crate) enum Role {
     Sidecar,
 }
 
-/// What comes from an endpoint.
-#[derive(Debug)]
-pub(crate) struct Inlet {
-    pub(crate) rx: LinkRx,
-    pub(crate) role: Role,
-    /// Custody slot of each of its calls, by the call's index.
-    calls: Vec<Option<u32>>,
-}
-
-impl Inlet {
-    pub(crate) fn new(rx: LinkRx, role: Role, calls_max: u32) -> Self {
-        Self { rx, role, calls: vec![None; calls_max as usize] }
-    }
-
-    /// The entry of this call; `None` if its index is beyond `calls_max`.
-    #[inline]
-    pub(crate) fn call_mut(&mut self, call: CallId) -> Option<&mut Option<u32>> {
-        self.calls.get_mut(call.index as usize)
-    }
-}
-
 /// A frame that waits for room.
 #[derive(Debug)]
 pub(crate) struct Parked {
@@ -55,11 +34,16 @@ pub(crate) struct Parked {
     payload: Vec<u8>,
 }
 
-/// What goes to an endpoint.
+/// What goes to an endpoint, and what is known of it.
 #[derive(Debug)]
 pub(crate) struct Outlet {
     pub(crate) tx: LinkTx,
+    pub(crate) role: Role,
+    /// Something was written for it, or taken from it: it is to be told so.
+    pub(crate) is_marked: bool,
     sleep: LinkSleep,
+    /// Custody slot of each of its calls, by the call's index.
+    calls: Vec<Option<u32>>,
     parked: VecDeque<Parked>,
     /// Requests in custody that it has to answer.
     pub(crate) in_flight: u32,
@@ -72,8 +56,32 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    pub(crate) fn new(tx: LinkTx, sleep: LinkSleep) -> Self {
-        Self { tx, sleep, parked: VecDeque::new(), in_flight: 0, reserved: 0, stalled: None, broken: None }
+    pub(crate) fn new(tx: LinkTx, sleep: LinkSleep, role: Role, calls_max: u32) -> Self {
+        Self {
+            tx,
+            role,
+            is_marked: false,
+            sleep,
+            calls: vec![None; calls_max as usize],
+            parked: VecDeque::new(),
+            in_flight: 0,
+            reserved: 0,
+            stalled: None,
+            broken: None,
+        }
+    }
+
+    /// The entry of this call; `None` if its index is beyond `calls_max`.
+    #[inline]
+    pub(crate) fn call_mut(&mut self, call: CallId) -> Option<&mut Option<u32>> {
+        self.calls.get_mut(call.index as usize)
+    }
+
+    /// It broke a rule: it is closed at the end of this pump.
+    #[cold]
+    pub(crate) fn break_off(&mut self, violation: Violation) {
+        self.broken = Some(violation);
+        self.is_marked = true;
     }
 
     /// Passes a small frame on. `false`: it had to be parked.
@@ -139,7 +147,7 @@ impl Outlet {
         match pushed {
             Ok(pushed) => pushed,
             Err(error) => {
-                self.broken = Some(error.into());
+                self.break_off(error.into());
                 true
             }
         }
@@ -175,7 +183,7 @@ impl Outlet {
             [Ok(None), Ok(None)] => None,
             [Ok(small), Ok(bulk)] => Some(small.unwrap_or(0).wrapping_add(bulk.unwrap_or(0))),
             [Err(error), _] | [_, Err(error)] => {
-                self.broken = Some(error.into());
+                self.break_off(error.into());
                 None
             }
         }
@@ -186,7 +194,7 @@ impl Outlet {
     pub(crate) fn announce_sleep(&mut self) -> bool {
         let announced = self.sleep.announce(!self.parked.is_empty());
         if let Err(rung @ BellError::TooOften { .. }) = announced {
-            self.broken = Some(rung.into());
+            self.break_off(rung.into());
         }
         announced != Err(BellError::HungUp)
     }

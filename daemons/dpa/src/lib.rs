@@ -24,12 +24,14 @@ use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::ids::{EndpointId, ServiceId};
 use cellmesh_shm::layout::segment_bytes;
 use cellmesh_shm::link::{Link, LinkError, LinkFds, LinkSpec};
-use cellmesh_shm::outlier::{Ejection, OutlierRule};
+use cellmesh_shm::outlier::OutlierRule;
 use cellmesh_shm::profile::RingProfile;
+use cellmesh_shm::rings::LinkRx;
 
 mod config;
 mod custody;
 mod endpoint;
+mod exchange;
 mod flow;
 mod host;
 mod mover;
@@ -46,9 +48,8 @@ pub use config::DpaConfig;
 pub use host::{Admission, DpaHost};
 pub use stats::{DpaStats, RingStats, WorkerCount};
 
-use custody::Custody;
-use endpoint::{Inlet, Outlet, Role};
-use flow::FlowTable;
+use endpoint::{Outlet, Role};
+use exchange::Exchange;
 
 /// Why an endpoint was not attached.
 #[derive(Debug, thiserror::Error)]
@@ -101,23 +102,15 @@ pub struct Closed {
 /// The mover, its custody table and its flow table.
 #[derive(Debug)]
 pub struct Dpa {
-    config: DpaConfig,
-    chunk_bytes: u32,
-    inlets: Vec<Option<Inlet>>,
-    outlets: Vec<Option<Outlet>>,
+    /// What comes from each endpoint.
+    inlets: Vec<Option<LinkRx>>,
+    exchange: Exchange,
     generation: u32,
     first_turn: usize,
-    custody: Custody,
-    flows: FlowTable,
     closed: VecDeque<Closed>,
     hung_up: Vec<EndpointId>,
-    /// Of workers that were ejected, until somebody asks.
-    ejections: Vec<(ServiceId, Ejection<EndpointId>)>,
-    /// Of the latest pump.
-    now: Nanos,
     /// When to look next whether an endpoint takes nothing.
     next_stall_check: Nanos,
-    stats: DpaStats,
 }
 
 impl Dpa {
@@ -125,20 +118,13 @@ impl Dpa {
     #[must_use]
     pub fn new(config: DpaConfig) -> Self {
         Self {
-            config,
-            chunk_bytes: config.profile.chunk_payload_bytes(),
             inlets: Vec::new(),
-            outlets: Vec::new(),
+            exchange: Exchange::new(config),
             generation: 0,
             first_turn: 0,
-            custody: Custody::new(config.slots_max),
-            flows: FlowTable::new(config.seed),
             closed: VecDeque::new(),
             hung_up: Vec::new(),
-            ejections: Vec::new(),
-            now: Nanos(0),
             next_stall_check: Nanos(0),
-            stats: DpaStats::default(),
         }
     }
 
@@ -152,7 +138,7 @@ impl Dpa {
         profile: RingProfile,
     ) -> Result<LinkFds, DpaError> {
         let fds = self.attach(Role::Worker, profile)?;
-        self.flows.add_worker(fds.spec.endpoint, services);
+        self.exchange.flows.add_worker(fds.spec.endpoint, services);
         Ok(fds)
     }
 
@@ -161,7 +147,7 @@ impl Dpa {
     /// As [`Dpa::attach_worker`].
     pub fn attach_sidecar(&mut self, profile: RingProfile) -> Result<LinkFds, DpaError> {
         let fds = self.attach(Role::Sidecar, profile)?;
-        self.flows.add_sidecar(fds.spec.endpoint);
+        self.exchange.flows.add_sidecar(fds.spec.endpoint);
         Ok(fds)
     }
 
@@ -174,7 +160,7 @@ impl Dpa {
         profile: RingProfile,
     ) -> Result<Link, DpaError> {
         let link = self.attach_here(Role::Worker, profile)?;
-        self.flows.add_worker(link.spec.endpoint, services);
+        self.exchange.flows.add_worker(link.spec.endpoint, services);
         Ok(link)
     }
 
@@ -183,7 +169,7 @@ impl Dpa {
     /// As [`Dpa::attach_worker`].
     pub fn attach_sidecar_here(&mut self, profile: RingProfile) -> Result<Link, DpaError> {
         let link = self.attach_here(Role::Sidecar, profile)?;
-        self.flows.add_sidecar(link.spec.endpoint);
+        self.exchange.flows.add_sidecar(link.spec.endpoint);
         Ok(link)
     }
 
@@ -206,7 +192,7 @@ impl Dpa {
             endpoint: EndpointId(u16::try_from(self.free_index()?).expect("at most ENDPOINTS_MAX")),
             generation: self.generation,
             profile,
-            message_bytes_max: self.config.message_bytes_max,
+            message_bytes_max: self.exchange.config.message_bytes_max,
         })
     }
 
@@ -216,14 +202,15 @@ impl Dpa {
         self.generation = self.generation.wrapping_add(1);
         if index == self.inlets.len() {
             self.inlets.push(None);
-            self.outlets.push(None);
+            self.exchange.outlets.push(None);
         }
-        self.inlets[index] = Some(Inlet::new(link.rx, role, self.config.calls_max));
-        self.outlets[index] = Some(Outlet::new(link.tx, link.sleep));
+        self.inlets[index] = Some(link.rx);
+        let outlet = Outlet::new(link.tx, link.sleep, role, self.exchange.config.calls_max);
+        self.exchange.outlets[index] = Some(outlet);
     }
 
     fn check_profile(&self, profile: &RingProfile) -> Result<(), DpaError> {
-        let node = &self.config.profile;
+        let node = &self.exchange.config.profile;
         for (field, found, expected) in [
             ("chunk_bytes", profile.chunk_bytes, node.chunk_bytes),
             ("inline_bytes_max", profile.inline_bytes_max, node.inline_bytes_max),
@@ -233,7 +220,7 @@ impl Dpa {
             }
         }
         profile.validate().map_err(LinkError::from)?;
-        let (found, most) = (segment_bytes(profile), self.config.segment_bytes_max);
+        let (found, most) = (segment_bytes(profile), self.exchange.config.segment_bytes_max);
         if found > most {
             return Err(DpaError::Segment { found, most });
         }
@@ -251,19 +238,19 @@ impl Dpa {
     /// When [`Dpa::pump`] has something to do although nothing comes in: the earliest deadline, or a time before it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Nanos> {
-        let expiry = self.custody.next_expiry().map(|expiry| expiry.min(self.next_stall_check));
-        expiry.into_iter().chain(self.flows.next_readmission()).min()
+        let expiry = self.exchange.custody.next_expiry().map(|expiry| expiry.min(self.next_stall_check));
+        expiry.into_iter().chain(self.exchange.flows.next_readmission()).min()
     }
 
     /// From now on this is the rule for outliers of a service; none if it has none. Another one than before begins with
     /// everybody readmitted. Whoever sets one asks for [`Dpa::take_ejection`] after each pump.
     pub fn set_outlier_rule(&mut self, service: ServiceId, rule: Option<OutlierRule>) {
-        self.flows.set_rule(service, rule);
+        self.exchange.flows.set_rule(service, rule);
     }
 
     /// A worker that was ejected since this was last asked: service, name, for how long.
     pub fn take_ejection(&mut self) -> Option<(ServiceId, EndpointId, Duration)> {
-        self.ejections.pop().map(|(service, ejection)| (service, ejection.member, ejection.span))
+        self.exchange.ejections.pop().map(|(service, ejection)| (service, ejection.member, ejection.span))
     }
 
     /// The next endpoint that was closed for breaking a rule since this was last asked; its owner drops its socket.
@@ -274,50 +261,50 @@ impl Dpa {
     /// A number that changes whenever a worker comes or goes.
     #[must_use]
     pub fn workers_version(&self) -> u64 {
-        self.flows.version()
+        self.exchange.flows.version()
     }
 
     /// Whether a worker serves this service.
     #[must_use]
     pub fn is_served(&self, service: ServiceId) -> bool {
-        self.flows.is_served(service)
+        self.exchange.flows.is_served(service)
     }
 
     /// How many lanes of workers serve this service.
     #[must_use]
     pub fn workers(&self, service: ServiceId) -> WorkerCount {
-        self.flows.workers(service)
+        self.exchange.flows.workers(service)
     }
 
     /// Requests in custody now. Cost: a subtraction.
     #[must_use]
     pub fn live(&self) -> u32 {
-        self.custody.live()
+        self.exchange.custody.live()
     }
 
     /// What was counted, and what is in flight now. Cost: one look at each endpoint.
     #[must_use]
     pub fn stats(&self) -> DpaStats {
         let mut stats = DpaStats {
-            live: self.custody.live(),
-            slots_max: self.config.slots_max,
-            sidecar_slots_max: self.config.sidecar_slots_max(),
-            ejected_now: self.flows.ejected(),
-            ..self.stats
+            live: self.exchange.custody.live(),
+            slots_max: self.exchange.config.slots_max,
+            sidecar_slots_max: self.exchange.config.sidecar_slots_max(),
+            ejected_now: self.exchange.flows.ejected(),
+            ..self.exchange.stats
         };
-        for outlet in self.outlets.iter().flatten() {
+        for outlet in self.exchange.outlets.iter().flatten() {
             stats.endpoints += 1;
             stats.parked_now += outlet.parked();
             stats.reserved_now += outlet.reserved;
             stats.doorbells += outlet.tx.rings();
         }
-        for (inlet, outlet) in self.inlets.iter().zip(&self.outlets) {
-            let (Some(inlet), Some(outlet)) = (inlet, outlet) else { continue };
-            let rings = stats.rings_of(inlet.role);
+        for (rx, outlet) in self.inlets.iter().zip(&self.exchange.outlets) {
+            let (Some(rx), Some(outlet)) = (rx, outlet) else { continue };
+            let rings = stats.rings_of(outlet.role);
             rings.wrote(outlet.tx.batches());
             rings.wait(
                 [outlet.tx.waiting_bytes(), outlet.tx.capacities()],
-                [inlet.rx.waiting_bytes(), inlet.rx.capacities()],
+                [rx.waiting_bytes(), rx.capacities()],
             );
         }
         stats
@@ -326,7 +313,7 @@ impl Dpa {
     /// Says on every link that this side is about to sleep. The caller pumps once more after this, and waits for the
     /// bells ([`Dpa::wait_fd`]) or [`Dpa::next_deadline`] only if nothing moved; [`Dpa::wake`] afterwards.
     pub fn announce_sleep(&mut self) {
-        for (index, outlet) in self.outlets.iter_mut().enumerate() {
+        for (index, outlet) in self.exchange.outlets.iter_mut().enumerate() {
             if outlet.as_mut().is_some_and(|outlet| !outlet.announce_sleep()) {
                 self.hung_up.push(EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX")));
             }
@@ -341,26 +328,12 @@ impl Dpa {
 
     /// Says on every link that this side is awake.
     pub fn wake(&mut self) {
-        self.outlets.iter_mut().flatten().for_each(Outlet::wake);
+        self.exchange.outlets.iter_mut().flatten().for_each(Outlet::wake);
     }
 
     /// What becomes readable when this endpoint rings; none if it is not attached.
     #[must_use]
     pub fn wait_fd(&self, endpoint: EndpointId) -> Option<BorrowedFd<'_>> {
-        self.outlets.get(usize::from(endpoint.0))?.as_ref().map(Outlet::wait_fd)
-    }
-
-    #[inline]
-    fn inlet(&mut self, endpoint: EndpointId) -> &mut Inlet {
-        self.inlets[usize::from(endpoint.0)]
-            .as_mut()
-            .expect("a live slot and a turn name attached endpoints only")
-    }
-
-    #[inline]
-    fn outlet(&mut self, endpoint: EndpointId) -> &mut Outlet {
-        self.outlets[usize::from(endpoint.0)]
-            .as_mut()
-            .expect("a live slot and a turn name attached endpoints only")
+        self.exchange.outlets.get(usize::from(endpoint.0))?.as_ref().map(Outlet::wait_fd)
     }
 }

@@ -412,7 +412,7 @@ impl World {
         let stats = self.dpa.stats();
         prop_assert_eq!((stats.live, stats.parked_now), (0, 0));
         prop_assert!(stats.is_balanced(), "{:?}", stats);
-        for outlet in self.dpa.outlets.iter().flatten() {
+        for outlet in self.dpa.exchange.outlets.iter().flatten() {
             prop_assert_eq!((outlet.in_flight, outlet.reserved), (0, 0));
         }
         Ok(())

@@ -6,21 +6,22 @@
 //! - Closing an endpoint is idempotent: no new requests go to it, what is in flight on it is settled, its memory is
 //!   unmapped and its descriptors are closed. Requests that it has not got yet go to another worker.
 
-use cellmesh_shm::clock::Nanos;
 use cellmesh_shm::frame::{Frame, FrameHeader, FrameKind};
 use cellmesh_shm::ids::{CallId, EndpointId, ServiceId, SlotId};
 use cellmesh_shm::message::Fault;
 use cellmesh_shm::ring::RingError;
+use cellmesh_shm::rings::LinkRx;
 
 use crate::custody::Slot;
 use crate::endpoint::Role;
+use crate::exchange::Exchange;
 use crate::mover::Violation;
 use crate::{Closed, Dpa};
 
 /// How often within a stall timeout the endpoints are looked at: a stall is found at most half of it late.
 const STALL_CHECKS: u32 = 4;
 
-impl Dpa {
+impl Exchange {
     /// Answers a request that was not taken into custody.
     pub(crate) fn refuse(&mut self, caller: EndpointId, call: CallId, fault: Fault) {
         self.stats.faulted[fault as usize] += 1;
@@ -58,8 +59,9 @@ impl Dpa {
     #[inline]
     pub(crate) fn end(&mut self, id: SlotId) -> Option<Slot> {
         let slot = self.custody.end(id)?;
-        *self.inlet(slot.caller).call_mut(slot.call).expect("it was found when the slot was taken") = None;
-        self.outlet(slot.caller).reserved -= slot.response.reserved();
+        let caller = self.outlet(slot.caller);
+        *caller.call_mut(slot.call).expect("it was found when the slot was taken") = None;
+        caller.reserved -= slot.response.reserved();
         let callee = self.outlet(slot.callee);
         callee.reserved -= slot.request.reserved();
         callee.in_flight -= 1;
@@ -77,50 +79,34 @@ impl Dpa {
         }
     }
 
-    /// Lets an endpoint go: its socket has closed, or it is leaving. Nothing if it is not attached.
-    ///
-    /// Answers that are in its rings count: one that leaves may go as soon as it has said everything. Callers get
-    /// [`Fault::WorkerLost`] for what else it had; what it had not got yet goes to another worker, if there is one. Its
-    /// own calls are given up.
-    pub fn detach(&mut self, endpoint: EndpointId) {
-        if self.role_of(endpoint).is_some() {
-            // A rule that it breaks now costs nobody anything: it is going.
-            let _ = self.take_last_words(endpoint);
-            self.remove(endpoint);
-        }
-    }
-
-    fn role_of(&self, endpoint: EndpointId) -> Option<Role> {
-        self.inlets.get(usize::from(endpoint.0))?.as_ref().map(|inlet| inlet.role)
-    }
-
     /// Relays the answers that an endpoint has written before it went. At most what its rings hold: what the one
     /// refresh has seen.
-    fn take_last_words(&mut self, from: EndpointId) -> Result<(), Violation> {
-        self.inlet(from).rx.refresh()?;
+    fn take_last_words(&mut self, from: EndpointId, rx: &mut LinkRx) -> Result<(), Violation> {
+        rx.refresh()?;
         let mut frame = Frame::EMPTY;
-        while self.inlet(from).rx.bulk.peek(&mut frame)? {
-            self.on_chunk(from, &frame)?;
-            self.inlet(from).rx.bulk.release(&frame);
+        while rx.bulk.peek(&mut frame)? {
+            self.on_chunk(from, &frame, rx.bulk.payload(&frame))?;
+            rx.bulk.release(&frame);
         }
-        while self.inlet(from).rx.small.peek(&mut frame)? {
+        while rx.small.peek(&mut frame)? {
             if frame.kind() == FrameKind::Response {
-                self.on_response(from, &frame);
+                self.on_response(from, &frame, rx.small.payload(&frame));
             }
-            self.inlet(from).rx.small.release(&frame);
+            rx.small.release(&frame);
         }
         Ok(())
     }
 
+    /// Settles all that it has to do with; nothing goes to it any more.
     fn remove(&mut self, endpoint: EndpointId) {
-        let Some(role) = self.role_of(endpoint) else { return };
-        let index = usize::from(endpoint.0);
+        let Some(role) = self.outlets[usize::from(endpoint.0)].as_ref().map(|outlet| outlet.role) else {
+            return;
+        };
         self.flows.remove(endpoint, self.now);
         for id in self.custody.of_endpoint(endpoint) {
             self.let_go(id, endpoint, role);
         }
-        self.inlets[index] = None;
-        if let Some(outlet) = self.outlets[index].take() {
+        if let Some(outlet) = self.outlets[usize::from(endpoint.0)].take() {
             self.stats.doorbells += outlet.tx.rings();
             self.stats.rings_of(role).wrote(outlet.tx.batches());
         }
@@ -158,17 +144,38 @@ impl Dpa {
         self.stats.redispatched += 1;
         true
     }
+}
+
+impl Dpa {
+    /// Lets an endpoint go: its socket has closed, or it is leaving. Nothing if it is not attached.
+    ///
+    /// Answers that are in its rings count: one that leaves may go as soon as it has said everything. Callers get
+    /// [`Fault::WorkerLost`] for what else it had; what it had not got yet goes to another worker, if there is one. Its
+    /// own calls are given up.
+    pub fn detach(&mut self, endpoint: EndpointId) {
+        let Some(rx) = self.inlets.get_mut(usize::from(endpoint.0)).and_then(Option::as_mut) else { return };
+        // A rule that it breaks now costs nobody anything: it is going.
+        let _ = self.exchange.take_last_words(endpoint, rx);
+        self.remove(endpoint);
+    }
+
+    fn remove(&mut self, endpoint: EndpointId) {
+        self.exchange.remove(endpoint);
+        self.inlets[usize::from(endpoint.0)] = None;
+    }
 
     /// Closes an endpoint that broke a rule. Whoever knows whose it is takes that and says so: [`Dpa::take_closed`].
     #[cold]
     pub(crate) fn expel(&mut self, endpoint: EndpointId, violation: Violation) {
         match violation {
-            Violation::Ring(RingError::Frame { error, .. }) => self.stats.rejected[error.reason()] += 1,
-            Violation::Ring(RingError::Corrupt { .. }) => self.stats.corrupt_rings += 1,
-            Violation::Stream { .. } | Violation::Rule { .. } | Violation::Bell(_) => {
-                self.stats.violations += 1
+            Violation::Ring(RingError::Frame { error, .. }) => {
+                self.exchange.stats.rejected[error.reason()] += 1
             }
-            Violation::Stalled(_) | Violation::Withheld(_) => self.stats.stalled += 1,
+            Violation::Ring(RingError::Corrupt { .. }) => self.exchange.stats.corrupt_rings += 1,
+            Violation::Stream { .. } | Violation::Rule { .. } | Violation::Bell(_) => {
+                self.exchange.stats.violations += 1
+            }
+            Violation::Stalled(_) | Violation::Withheld(_) => self.exchange.stats.stalled += 1,
         }
         self.remove(endpoint);
         let slow = matches!(violation, Violation::Stalled(_) | Violation::Withheld(_));
@@ -179,20 +186,21 @@ impl Dpa {
     /// per timeout, and only while requests are in flight: an endpoint that owes nobody anything may sleep as long as it
     /// likes.
     #[inline]
-    pub(crate) fn expel_stalled(&mut self, now: Nanos) -> bool {
+    pub(crate) fn expel_stalled(&mut self) -> bool {
+        let now = self.exchange.now;
         if now < self.next_stall_check {
             return false;
         }
-        self.next_stall_check = now.saturating_add(self.config.stall_timeout / STALL_CHECKS);
-        if self.custody.live() == 0 {
+        self.next_stall_check = now.saturating_add(self.exchange.config.stall_timeout / STALL_CHECKS);
+        if self.exchange.custody.live() == 0 {
             return false;
         }
         let mut expelled = self.expel_withholders();
-        for index in 0..self.outlets.len() {
-            let Some(outlet) = &mut self.outlets[index] else { continue };
+        for index in 0..self.exchange.outlets.len() {
+            let Some(outlet) = &mut self.exchange.outlets[index] else { continue };
             if outlet.stalled_looks() >= STALL_CHECKS {
                 let endpoint = EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX"));
-                self.expel(endpoint, Violation::Stalled(self.config.stall_timeout));
+                self.expel(endpoint, Violation::Stalled(self.exchange.config.stall_timeout));
                 expelled = true;
             }
         }
@@ -201,21 +209,23 @@ impl Dpa {
 
     /// What was granted to them is room in a receiver's ring that no other message has meanwhile.
     fn expel_withholders(&mut self) -> bool {
-        let found = self.custody.withholders(STALL_CHECKS);
-        found.iter().for_each(|sender| self.expel(*sender, Violation::Withheld(self.config.stall_timeout)));
+        let found = self.exchange.custody.withholders(STALL_CHECKS);
+        found
+            .iter()
+            .for_each(|sender| self.expel(*sender, Violation::Withheld(self.exchange.config.stall_timeout)));
         !found.is_empty()
     }
 
     /// Sends nothing new to a worker: it wants to end. What it has it may finish; what waits here for room in its ring
     /// it still gets. Nothing if it is not attached.
     pub fn leave(&mut self, endpoint: EndpointId) {
-        self.flows.remove(endpoint, self.now);
+        self.exchange.flows.remove(endpoint, self.exchange.now);
     }
 
     /// Whether all that an endpoint was sent is in its rings, told of and to be read.
     #[must_use]
     pub fn is_flushed(&self, endpoint: EndpointId) -> bool {
-        let outlet = self.outlets.get(usize::from(endpoint.0)).and_then(Option::as_ref);
+        let outlet = self.exchange.outlets.get(usize::from(endpoint.0)).and_then(Option::as_ref);
         outlet.is_none_or(|outlet| outlet.parked() == 0)
     }
 
@@ -223,8 +233,8 @@ impl Dpa {
     #[inline]
     pub(crate) fn expel_broken(&mut self) -> bool {
         let mut expelled = false;
-        for index in 0..self.outlets.len() {
-            let Some(broken) = self.outlets[index].as_ref().and_then(|outlet| outlet.broken) else {
+        for index in 0..self.exchange.outlets.len() {
+            let Some(broken) = self.exchange.outlets[index].as_ref().and_then(|outlet| outlet.broken) else {
                 continue;
             };
             self.expel(EndpointId(u16::try_from(index).expect("at most ENDPOINTS_MAX")), broken);

@@ -170,7 +170,7 @@ impl Node {
         let stats = self.dpa.stats();
         assert!(stats.is_balanced(), "{stats:?}");
         assert_eq!((stats.live, stats.parked_now), (0, 0), "{stats:?}");
-        for outlet in self.dpa.outlets.iter().flatten() {
+        for outlet in self.dpa.exchange.outlets.iter().flatten() {
             assert_eq!((outlet.in_flight, outlet.reserved), (0, 0));
         }
     }

@@ -334,7 +334,8 @@ pub struct Consumer {
     last: (u32, u32),
     /// The producer may run on another processor.
     is_apart: bool,
-    closed: Option<RingError>,
+    /// Somewhere else: the way of every frame passes by, and asks only whether it is there.
+    closed: Option<Box<RingError>>,
 }
 
 impl Consumer {
@@ -357,8 +358,8 @@ impl Consumer {
     /// [`RingError::Corrupt`] if the tail is impossible; then and from then on.
     #[inline(always)]
     pub fn refresh(&mut self) -> Result<bool, RingError> {
-        if let Some(error) = self.closed {
-            return Err(error);
+        if let Some(error) = &self.closed {
+            return Err(**error);
         }
         let found = self.peer.words().get(self.place.tail_word);
         observe(); // Pairs with: Producer::publish.
@@ -413,7 +414,7 @@ impl Consumer {
                 Err(error) => return Err(self.close(RingError::Frame { ring: self.limits.ring, error })),
             }
         }
-        self.closed.map_or(Ok(false), Err)
+        self.closed.as_ref().map_or(Ok(false), |error| Err(**error))
     }
 
     /// As [`Consumer::peek`], with a frame of its own. Where speed matters, one frame is used again and again.
@@ -510,7 +511,7 @@ impl Consumer {
     /// Whatever was seen is not there any more: [`Consumer::peek`] asks whether it is closed only when there is nothing.
     #[cold]
     fn close(&mut self, error: RingError) -> RingError {
-        self.closed = Some(error);
+        self.closed = Some(Box::new(error));
         self.tail = self.head;
         error
     }

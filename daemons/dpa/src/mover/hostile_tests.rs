@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cellmesh_shm::frame::{FrameError, FrameHeader};
+use cellmesh_shm::ids::CallId;
 use cellmesh_shm::link::Link;
+use cellmesh_shm::message::Fault;
+use cellmesh_shm::profile::LINE_BYTES;
 use cellmesh_shm::ring::Payload;
 
 use super::*;
@@ -93,6 +96,17 @@ fn frame(kind: FrameKind, token: u64) -> FrameHeader {
 
 fn own_request(token: u64) -> FrameHeader {
     FrameHeader { service: OTHER, deadline: Nanos::MAX, ..frame(FrameKind::Request, token) }
+}
+
+/// Frames that come to nothing leave room for the next ones, though nothing is written because of them.
+#[test]
+fn dropped_frames_leave_room() {
+    let mut hostile = Hostile::new();
+    let frames = 4 * hostile.link.tx.small.capacity() / LINE_BYTES;
+    for _ in 0..frames {
+        hostile.send(&frame(FrameKind::Response, 0));
+    }
+    assert_eq!(hostile.assert_open().late_responses, u64::from(frames));
 }
 
 /// An answer counts only from the endpoint that has the request, and once: others' slots, old ones, guessed ones and

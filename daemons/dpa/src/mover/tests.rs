@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cellmesh_shm::message::{RequestMessage, ResponseMessage};
+use cellmesh_shm::message::{Fault, RequestMessage, ResponseMessage};
 use cellmesh_shm::outlier::OutlierRule;
 use cellmesh_shm::port::Arrived;
 use cellmesh_shm::profile::RingProfile;
@@ -231,7 +231,8 @@ fn found_outside_a_turn_closes_at_once() {
     let mut node = Node::with_workers(&[&[S]]);
     node.settle_down();
     let violation = Violation::Rule { kind: FrameKind::Cancel, rule: "as a test says" };
-    node.dpa.outlets[usize::from(node.ids[W1].0)].as_mut().expect("attached").broken = Some(violation);
+    let outlet = &mut node.dpa.exchange.outlets[usize::from(node.ids[W1].0)];
+    outlet.as_mut().expect("attached").break_off(violation);
     node.dpa.pump(node.now);
     let closed = node.dpa.take_closed().expect("it is closed");
     assert_eq!((closed.endpoint, closed.rule.as_str()), (node.ids[W1], "Cancel: as a test says"));

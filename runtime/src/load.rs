@@ -101,7 +101,16 @@ fn search(options: &Options, target: &Arc<Target>, interrupt: &Interrupt) -> Res
         if interrupt.signal().is_some() {
             break;
         }
-        let step = step?;
+        let step = match step {
+            Ok(step) => step,
+            // A server that was there, and takes no connections now, is not clean at this rate.
+            Err(error) if best.is_some() => {
+                eprintln!("{}/s: cannot begin: {error:#}", report::per_s(rate));
+                search.tell(false);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let verdict = step.tally.verdict(options.p99_max.0);
         let said = format!(
             "{}/s: {verdict}, {} answers/s, p99 {} ms",

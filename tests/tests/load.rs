@@ -249,6 +249,23 @@ fn search_is_cut_short() {
     assert!(best.text().contains("cut short by SIGINT: this is the best step until then"), "{}", best.text());
 }
 
+/// A server that takes no more connections after the first step is not clean at any other rate.
+#[test]
+fn search_outlasts_a_step_that_cannot_begin() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("bound"));
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a connection");
+        drop(listener);
+        answer_all(stream, || OK)
+    });
+    let args = ["--rate", "10", "--duration", "300ms", "--p99-max", "1h", "--connections", "1"];
+    let ended = ended(&url, &[&["--search"], &args[..]].concat(), None);
+    assert!(ended.output.status.success(), "{}", ended.error());
+    assert_eq!(ended.figures["offered_per_s"], 10.0, "{}", ended.figures);
+    assert!(ended.error().contains("\n20/s: cannot begin: cannot connect to "), "{}", ended.error());
+}
+
 /// What makes no sense, or cannot be reached or written, is told at once, with what would be right.
 #[test]
 fn mistakes_are_named() {

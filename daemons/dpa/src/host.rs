@@ -105,6 +105,15 @@ struct Door {
     refusals: Refusals,
 }
 
+impl Door {
+    /// `name`: what the process calls itself, as far as it has said so.
+    fn log_refused(&self, (pid, uid): (i32, u32), name: &str, why: &str) {
+        if let Some(times) = self.refusals.note(Origin::of(pid), name, why, Instant::now()) {
+            tracing::warn!(peer = name, pid, uid, times, "a process was not attached: {why}");
+        }
+    }
+}
+
 /// What is known of the process behind a peer, for logs.
 struct Process {
     name: String,
@@ -136,6 +145,12 @@ impl DpaHost {
     /// As [`Dpa::attach_worker`].
     pub fn attach_sidecar_here(&self, profile: RingProfile) -> Result<Link, DpaError> {
         self.0.dpa.borrow_mut().attach_sidecar_here(profile)
+    }
+
+    /// Lets an endpoint of this thread go. See [`Dpa::detach`].
+    pub fn detach_here(&self, endpoint: EndpointId) {
+        self.0.dpa.borrow_mut().detach(endpoint);
+        self.0.work.notify_one();
     }
 
     /// Rules for outliers of services, by name; those that are not named have none. See [`Dpa::set_outlier_rule`].
@@ -261,6 +276,7 @@ impl DpaHost {
             match ready.get_inner().accept() {
                 Ok(channel) if Rc::strong_count(&here) > PEERS_MAX => {
                     let why = format!("{PEERS_MAX} processes are attached here: no more can be");
+                    door.log_refused(credentials(&channel), "", &why);
                     // One that does not take it has left already.
                     let _ = channel.send_from_dpa(&FromDpa::Refused { why }, &[]);
                 }
@@ -282,16 +298,14 @@ impl DpaHost {
 
     async fn serve_peer(&self, channel: Channel, door: &Door) {
         let Ok(channel) = watch(channel) else { return };
-        let (pid, uid) = credentials(channel.get_ref()).unwrap_or((0, u32::MAX));
-        let (origin, mut name) = (Origin::of(pid), String::new());
+        let credentials = credentials(channel.get_ref());
+        let (origin, mut name) = (Origin::of(credentials.0), String::new());
         let shaking = self.shake_hands(&channel, door, origin, &mut name);
         let shaken = timeout(HANDSHAKE_TIMEOUT + KEPT_MOST, shaking).await;
         let (peer, process) = match shaken.unwrap_or_else(|_| Err("it did not say hello in time".into())) {
             Ok(attached) => attached,
             Err(why) => {
-                if let Some(times) = door.refusals.note(origin, &name, &why, Instant::now()) {
-                    tracing::warn!(peer = name, pid, uid, times, "a process was not attached: {why}");
-                }
+                door.log_refused(credentials, &name, &why);
                 return;
             }
         };
@@ -461,7 +475,7 @@ impl DpaHost {
 
 impl Process {
     fn of(name: String, channel: &Channel) -> Self {
-        let (pid, uid) = credentials(channel).unwrap_or((0, u32::MAX));
+        let (pid, uid) = credentials(channel);
         let pidfd =
             Pid::from_raw(pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
         Self { name, pid, uid, _pidfd: pidfd }
@@ -479,10 +493,13 @@ fn listed(services: &[String]) -> String {
 }
 
 /// Number and user of the process at the other end.
-fn credentials(channel: &Channel) -> Option<(i32, u32)> {
-    let socket = StdUnixStream::from(channel.as_fd().try_clone_to_owned().ok()?);
-    let credentials = UnixStream::from_std(socket).ok()?.peer_cred().ok()?;
-    Some((credentials.pid().unwrap_or(0), credentials.uid()))
+fn credentials(channel: &Channel) -> (i32, u32) {
+    let of = |channel: &Channel| {
+        let socket = StdUnixStream::from(channel.as_fd().try_clone_to_owned()?);
+        let credentials = UnixStream::from_std(socket)?.peer_cred()?;
+        io::Result::Ok((credentials.pid().unwrap_or(0), credentials.uid()))
+    };
+    of(channel).unwrap_or((0, u32::MAX))
 }
 
 async fn receive(channel: &AsyncFd<Channel>) -> Result<ToDpa, ChannelError> {

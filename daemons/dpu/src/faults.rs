@@ -28,6 +28,8 @@ pub(crate) enum Refusal {
     BadRequest(String),
     /// Longer than the limit.
     BodyTooLarge { limit: ByteSize },
+    /// Of the JSON bridge, with its body in it.
+    ObjectTooLarge { limit: ByteSize },
     /// Head longer than the limit, or too many lines.
     HeadTooLarge,
     /// Target longer than the limit.
@@ -102,6 +104,9 @@ impl Refusal {
             Self::BodyTooLarge { limit } => {
                 refused(413, &format!("the body is longer than {limit}")).closing()
             }
+            Self::ObjectTooLarge { limit } => {
+                refused(413, &format!("the JSON object is longer than {limit}")).closing()
+            }
             Self::HeadTooLarge => refused(431, "the headers are too many or too long").closing(),
             Self::TargetTooLong { limit } => refused(414, &format!("path and query are longer than {limit}")),
             Self::BodyTooSlow => refused(408, "the body did not arrive in time").closing(),
@@ -123,7 +128,7 @@ impl Refusal {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::BadRequest(_) => Reason::BadRequest,
-            Self::BodyTooLarge { .. } => Reason::BodyTooLarge,
+            Self::BodyTooLarge { .. } | Self::ObjectTooLarge { .. } => Reason::BodyTooLarge,
             Self::HeadTooLarge => Reason::HeadTooLarge,
             Self::TargetTooLong { .. } => Reason::TargetTooLong,
             Self::BodyTooSlow => Reason::BodyTooSlow,
@@ -163,7 +168,10 @@ impl Refusal {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Mesh { fault, .. } => *fault,
-            Self::BodyTooLarge { .. } | Self::HeadTooLarge | Self::TargetTooLong { .. } => Fault::TooLarge,
+            Self::BodyTooLarge { .. }
+            | Self::ObjectTooLarge { .. }
+            | Self::HeadTooLarge
+            | Self::TargetTooLong { .. } => Fault::TooLarge,
             Self::UnknownService(_) => Fault::NoWorker,
             Self::Overloaded(_) | Self::Draining | Self::Denied { .. } | Self::CircuitOpen { .. } => {
                 Fault::Overloaded

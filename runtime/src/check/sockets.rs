@@ -28,6 +28,19 @@ enum Found {
     Forbidden,
     /// The kernel has a bound on their length.
     TooLong,
+    /// No path at all.
+    Empty,
+}
+
+impl Found {
+    /// Why no socket can ever be there.
+    fn impossible(self) -> Option<&'static str> {
+        match self {
+            Self::TooLong => Some("is longer than 107 bytes"),
+            Self::Empty => Some("its path is empty"),
+            Self::Nothing | Self::Live | Self::Stale | Self::Other | Self::Forbidden => None,
+        }
+    }
 }
 
 /// Looks at the sockets that a command makes, or at the one that it attaches to.
@@ -50,6 +63,9 @@ fn folder(socket: &Path) -> Nearest {
 }
 
 fn found(path: &Path) -> Found {
+    if path.as_os_str().is_empty() {
+        return Found::Empty;
+    }
     let connected = Channel::connect(path);
     let Err(error) = connected else { return Found::Live };
     let is_socket = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket());
@@ -67,8 +83,8 @@ fn found(path: &Path) -> Found {
 fn listens(path: &Path, found: Found, folder: &Nearest) -> Finding {
     let shown = path.display();
     let there = folder.path.display();
-    if found == Found::TooLong {
-        return Finding::error(format!("socket {shown}: is longer than 107 bytes"), OTHER);
+    if let Some(why) = found.impossible() {
+        return Finding::error(format!("socket {shown}: {why}"), OTHER);
     }
     if !folder.is_folder {
         return Finding::error(format!("socket {shown}: {there} is no folder"), OTHER);
@@ -97,13 +113,17 @@ fn listens(path: &Path, found: Found, folder: &Nearest) -> Finding {
 /// Of a process that is to attach there. It waits for a DPA, so nothing here stops it from starting.
 fn attaches(path: &Path, found: Found) -> Finding {
     let shown = path.display();
+    if let Some(why) = found.impossible() {
+        return Finding::error(format!("socket {shown}: {why}"), OTHER);
+    }
     let wait = "start `cellmesh node` or `cellmesh dpa` with this file; until then this one waits";
     match found {
         Found::Live => Finding::ok(format!("socket {shown}: a DPA listens there")),
         Found::Nothing => Finding::warning(format!("socket {shown}: no DPA listens there"), wait),
         Found::Stale => Finding::warning(format!("socket {shown}: the DPA that made it is gone"), wait),
-        Found::Other => Finding::error(format!("socket {shown}: is no socket of a DPA"), OTHER),
-        Found::TooLong => Finding::error(format!("socket {shown}: is longer than 107 bytes"), OTHER),
+        Found::Other | Found::TooLong | Found::Empty => {
+            Finding::error(format!("socket {shown}: is no socket of a DPA"), OTHER)
+        }
         Found::Forbidden => {
             let uid = rustix::process::getuid().as_raw();
             let remedy = "let that user enter its folder and write to it: that is who may attach";
@@ -135,6 +155,7 @@ mod tests {
         assert_eq!(found(&at("other")), Found::Other);
         drop(other);
         assert_eq!(found(&at(&"a".repeat(200))), Found::TooLong);
+        assert_eq!(found(Path::new("")), Found::Empty);
     }
 
     /// What stops a DPA, and what does not.
@@ -150,6 +171,7 @@ mod tests {
         );
         assert!(said(Found::Other, &folder).contains("no socket of a DPA; remedy: remove it"));
         assert!(said(Found::TooLong, &folder).contains("longer than 107 bytes"));
+        assert!(said(Found::Empty, &folder).contains("its path is empty; remedy: name another"));
         let closed = Nearest { is_writable: false, ..folder.clone() };
         assert!(said(Found::Nothing, &closed).contains("may not make files in /f; remedy: let that user"));
         let file = Nearest { is_folder: false, ..folder };
@@ -169,5 +191,8 @@ mod tests {
                 .starts_with("warning: socket /f/s: the DPA that made it is gone; remedy: start")
         );
         assert!(said(Found::Forbidden).starts_with("error: ") && said(Found::Other).starts_with("error: "));
+        assert!(
+            said(Found::TooLong).contains("longer than 107 bytes") && said(Found::Empty).contains("is empty")
+        );
     }
 }

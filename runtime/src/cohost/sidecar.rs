@@ -3,7 +3,7 @@
 //! - Either side may end the link: the DPA closes an endpoint that broke a rule, the network side leaves a link on which the
 //!   DPA broke one. Nobody else has these segments, so both are errors of this program; what does not depend on them goes on.
 //! - The wait before it attaches again is that of a process that broke a rule, and grows as that does.
-//! - Where the network side has left, the DPA closes the old endpoint when that takes nothing for `dpa.stall_timeout`.
+//! - Where the network side has left, the DPA is told so at once: nobody would take what it sends there.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use cellmesh_dpa::DpaHost;
 use cellmesh_dpu::{Dpu, Routes, ServiceName};
 use cellmesh_shm::clock::Nanos;
+use cellmesh_shm::ids::EndpointId;
 use cellmesh_shm::link::Link;
 use cellmesh_shm::port::Progress;
 use cellmesh_shm::profile::RingProfile;
@@ -32,8 +33,7 @@ pub(super) struct Sidecar {
     /// The services of the DPA by its numbers.
     routes: Arc<Routes>,
     calls_max: u32,
-    /// Of the link. Nobody rings it within a lane: what can be read from it is its end, when the DPA has closed the endpoint.
-    bell: Option<OwnedFd>,
+    link: Option<Held>,
     /// Of the DPA's endpoints, when they were last looked at.
     seen: u64,
     wait: Wait,
@@ -54,7 +54,7 @@ impl Sidecar {
         reattach_delay: Duration,
     ) -> Result<Self, CohostError> {
         let wait = Wait::new(reattach_delay);
-        let mut sidecar = Self { dpu, dpa, routes, calls_max, bell: None, seen: 0, wait, attach_at: None };
+        let mut sidecar = Self { dpu, dpa, routes, calls_max, link: None, seen: 0, wait, attach_at: None };
         sidecar.attach()?;
         Ok(sidecar)
     }
@@ -68,7 +68,8 @@ impl Sidecar {
 
     pub(super) fn enter(&mut self, link: Link) {
         // Without a descriptor of its own it does not hear of this end, as it would not of a bell.
-        self.bell = link.sleep.as_fd().try_clone_to_owned().ok();
+        let bell = link.sleep.as_fd().try_clone_to_owned().ok();
+        self.link = bell.map(|bell| Held { endpoint: link.spec.endpoint, bell });
         self.seen = self.dpa.workers_version();
         self.dpu.attach(link, self.calls_max, self.routes.services().iter().map(ServiceName::as_str));
     }
@@ -88,7 +89,8 @@ impl Sidecar {
     /// - cost: two comparisons; a system call when an endpoint has come or gone.
     pub(super) fn look(&mut self, now: Nanos) -> Progress {
         let version = self.dpa.workers_version();
-        if std::mem::replace(&mut self.seen, version) != version && self.bell.as_ref().is_some_and(has_ended)
+        if std::mem::replace(&mut self.seen, version) != version
+            && self.link.as_ref().is_some_and(Held::has_ended)
         {
             self.dpu.detach();
         }
@@ -104,7 +106,9 @@ impl Sidecar {
     }
 
     fn lost(&mut self, now: Nanos) {
-        self.bell = None;
+        if let Some(left) = self.link.take().filter(|link| !link.has_ended()) {
+            self.dpa.detach_here(left.endpoint);
+        }
         let wait = self.wait.after_loss(now);
         tracing::warn!(?wait, "the network side is detached from the DPA; it will attach again");
         self.attach_at = Some(now.saturating_add(wait));
@@ -154,8 +158,17 @@ impl Wait {
     }
 }
 
-/// Whether the other end of a bell is closed.
-fn has_ended(bell: &OwnedFd) -> bool {
-    let looked = rustix::net::recv(bell, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
-    matches!(looked, Ok((0, _)))
+/// What is kept of a link beside the network side that has it.
+struct Held {
+    /// The DPA's name for it, as long as the link has not ended.
+    endpoint: EndpointId,
+    /// Nobody rings it within a lane: what can be read from it is its end, when the DPA has closed the endpoint.
+    bell: OwnedFd,
+}
+
+impl Held {
+    fn has_ended(&self) -> bool {
+        let looked = rustix::net::recv(&self.bell, &mut [0; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        matches!(looked, Ok((0, _)))
+    }
 }

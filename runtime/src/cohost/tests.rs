@@ -104,6 +104,22 @@ async fn node_whose_sidecar_leaves_attaches_again() {
     loses_its_link_and_has_another(&mut node, &health);
 }
 
+/// What the DPA has of a sidecar that has left goes at once, and what it has of the next one stays.
+#[tokio::test(flavor = "current_thread")]
+async fn endpoint_goes_with_the_sidecar_that_leaves() {
+    let (mut node, _) = node();
+    let dpa = node.sidecar.dpa.clone();
+    let attached = dpa.attach_sidecar_here(RingProfile::default()).expect("shared memory");
+    let (mut near, far) = Link::pair(attached.spec).expect("shared memory");
+    send(&mut near, breaks_rule_of_dpu());
+    node.sidecar.enter(far);
+    let (start, endpoints) = (Nanos::now(), dpa.stats().endpoints);
+    node.pump(start).expect("it goes on");
+    assert_eq!((node.dpu().is_attached(), dpa.stats().endpoints), (false, endpoints - 1));
+    node.pump(start.saturating_add(DELAY)).expect("it goes on");
+    assert_eq!((node.dpu().is_attached(), dpa.stats().endpoints), (true, endpoints));
+}
+
 /// A worker that goes is none of the sidecar's business.
 #[tokio::test(flavor = "current_thread")]
 async fn sidecar_stays_while_others_go() {

@@ -1,6 +1,7 @@
 //! `cellmesh dpa`: the DPA as a daemon, and what [`super::node`] shares with it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -115,11 +116,15 @@ impl DpaParts {
 }
 
 fn bind(path: &Path) -> anyhow::Result<AttachListener> {
-    if let Some(folder) = path.parent() {
+    let mut bound = AttachListener::bind(path);
+    if let (Err(error), Some(folder)) = (&bound, path.parent())
+        && error.kind() == io::ErrorKind::NotFound
+    {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        bound = AttachListener::bind(path);
     }
-    AttachListener::bind(path).with_context(|| {
+    bound.with_context(|| {
         format!("cannot listen on {} (dpa.socket, --socket or CELLMESH_SOCKET names another)", path.display())
     })
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::dpu::{Dpu, Received};
 use crate::faults::Refusal;
 use crate::forward::{ERROR_HEADER, goes_back};
-use crate::origin::Origin;
+use crate::origin::{Origin, REQUEST_ID};
 use crate::request_id::ID_BYTES;
 
 #[derive(Serialize)]
@@ -49,7 +49,7 @@ fn join<'a>(known: &mut Cow<'a, str>, value: &'a [u8]) {
     }
 }
 
-/// What the mesh answers instead: status, and text.
+/// What the mesh answers instead: status, and text. With the request's tracing headers, if it was routed; with an id in any case.
 pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal) -> (u16, Vec<u8>) {
     if let Refusal::BadResponse { service, why } = refusal {
         dpu.count_bad_response();
@@ -62,6 +62,13 @@ pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal) -> (
         (ERROR_HEADER, Cow::Borrowed(refused.reason.word())),
     ]);
     headers.extend(refused.advice().map(|(name, value)| (name, Cow::Owned(value))));
+    for (name, value) in received.lines().tracing() {
+        if let Ok(name) = str::from_utf8(name) {
+            join(headers.entry(name).or_default(), value);
+        }
+    }
+    let mut id = [0; ID_BYTES];
+    headers.entry(REQUEST_ID).or_insert_with(|| Cow::Borrowed(received.ids().next(&mut id)));
     let body = refused.body();
     (refused.status, written(dpu, refused.status, headers, String::from_utf8_lossy(&body)))
 }

@@ -92,7 +92,7 @@ impl Inbox {
 
     fn check_length(&self) -> Result<(), Refusal> {
         if self.bytes.len() as u64 > self.bytes_max.0 {
-            return Err(Refusal::BodyTooLarge { limit: self.bytes_max });
+            return Err(Refusal::ObjectTooLarge { limit: self.bytes_max });
         }
         Ok(())
     }

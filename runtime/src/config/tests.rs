@@ -365,6 +365,17 @@ fn work_models_that_are_hardly_meant_are_told() {
         &many(4094),
         &["s0.external_services: 4094 calls for a request, of which a graph has at most 4093"],
     );
+    let groups = |count: usize| {
+        let group = r#"{"services": ["s1", "s1__2"]}"#;
+        format!(r#"{{"s0": {{"external_services": [{}]}}, "s1": {{}}}}"#, vec![group; count].join(","))
+    };
+    warned(&groups(1364), &[]);
+    warned(
+        &groups(1365),
+        &[
+            "s0.external_services: 2730 calls and 1365 groups of several for a request, of which a graph has at most 4093",
+        ],
+    );
     warned(
         r#"{"s0": {"external_services": [{"services": ["s1__2"], "probabilities": {"s1": 0.5, "s1__2": 0.5, "s9": 0.5}}]},
             "s1": {"internal_service": {"loader": {"memory_stress": {"run": true, "memory_size": 200000},

@@ -36,7 +36,8 @@ const PATH_DEFAULT: &str = "/api/v1";
 /// What follows it in a callee's name only makes that unique. Source: muBench.
 const SUFFIX: &str = "__";
 
-/// Steps of the muBench cell's graph that are no calls: its order, its internal service, and what follows the calls.
+/// Steps of the muBench cell's graph beside calls and the order of each group of several: what holds the groups (or that of the only one), the
+/// internal service behind them, and the order of both.
 const STEPS_BESIDE_CALLS: usize = 3;
 
 /// File name of the muBench cell.
@@ -307,14 +308,22 @@ impl<'a> Check<'a> {
                 "write a list of groups: [{\"services\": [\"s1\"]}]",
             );
         };
-        let mut steps = 0;
+        let (mut calls, mut orders) = (0, 0);
         for (index, group) in groups.iter().enumerate() {
-            steps += self.group(caller, &format!("{key}[{index}]"), group);
+            let called = self.group(caller, &format!("{key}[{index}]"), group);
+            calls += called;
+            orders += usize::from(called > 1);
+        }
+        if groups.len() == 1 {
+            // It needs no step that holds the groups, and its own is counted in that one's place.
+            orders = 0;
         }
         let steps_max = Limits::default().nodes_max as usize - STEPS_BESIDE_CALLS;
-        if steps > steps_max {
+        if calls + orders > steps_max {
+            let of_groups =
+                if orders > 0 { format!(" and {orders} groups of several") } else { String::new() };
             self.warnings.push(format!(
-                "{key}: {steps} calls for a request, of which a graph has at most {steps_max}: it will be answered 500"
+                "{key}: {calls} calls{of_groups} for a request, of which a graph has at most {steps_max}: it will be answered 500"
             ));
         }
     }

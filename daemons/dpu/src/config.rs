@@ -337,7 +337,8 @@ impl DpuConfig {
         let right = HEAD_BYTES_LEAST <= head && head <= HEAD_BYTES_MOST;
         problems.check_text("head_bytes_max", head, right, "from \"8KiB\" to \"16KiB\"");
         let target = self.target_bytes_max;
-        problems.check_text("target_bytes_max", target, target < head, "less than dpu.head_bytes_max");
+        let right = target < head.min(HEAD_BYTES_MOST);
+        problems.check_text("target_bytes_max", target, right, "less than dpu.head_bytes_max");
     }
 }
 

@@ -128,11 +128,8 @@ impl ServicePolicy {
             let found = format!("{{ per_second = {}, burst = {} }}", rate.per_second, rate.burst);
             problems.check("rate", &found, rate.is_valid(), "per_second and burst from 1 to 1000000");
         }
-        for (key, rules) in [("headers", &self.headers), ("response_headers", &self.response_headers)] {
-            if let Err((found, right)) = rules.check() {
-                problems.check(key, &found, false, right);
-            }
-        }
+        self.headers.check(["headers.add", "headers.remove"], problems);
+        self.response_headers.check(["response_headers.add", "response_headers.remove"], problems);
         let shares = self.split.iter().map(|(name, share)| format!("{name} = {share}"));
         let found = format!("{{ {} }}", shares.collect::<Vec<_>>().join(", "));
         problems.check(

@@ -10,6 +10,7 @@ use cellmesh_shm::head::{HeaderLines, is_hop_by_hop};
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
+use crate::config::Problems;
 use crate::forward::MESH_PREFIX;
 
 /// Lines that may be added, and their bytes: with those of a client they must fit what a cell is promised.
@@ -27,27 +28,22 @@ pub struct HeaderRules {
 }
 
 impl HeaderRules {
-    /// Whether a policy may have these, else what is wrong and what would be right.
-    pub(super) fn check(&self) -> Result<(), (String, &'static str)> {
-        for name in self.add.keys().chain(&self.remove) {
-            if let Some(right) = fault_of(name) {
-                return Err((format!("\"{name}\""), right));
-            }
+    /// Notes each that no policy may have. `add`, `remove`: the keys of the two, from the policy on.
+    pub(super) fn check(&self, [add, remove]: [&'static str; 2], problems: &mut Problems) {
+        let names =
+            self.add.keys().map(|name| (add, name)).chain(self.remove.iter().map(|name| (remove, name)));
+        for (key, name) in names {
+            let right = right_of(name);
+            problems.check(key, &format_args!("{name:?}"), right.is_none(), right.unwrap_or_default());
         }
-        let is_bad = |value: &&String| HeaderValue::from_str(value).is_err() || value.trim() != **value;
-        if let Some(value) = self.add.values().find(is_bad) {
-            return Err((
-                format!("{value:?}"),
-                "a header's value: printable ASCII without space at its ends",
-            ));
+        for (name, value) in &self.add {
+            let is_good = HeaderValue::from_str(value).is_ok() && value.trim() == value;
+            let right = "a header's value: printable ASCII without space at its ends";
+            problems.check(add, &format_args!("{name:?} = {value:?}"), is_good, right);
         }
-        if self.add.len() > ADDED_MOST {
-            return Err((format!("{} lines", self.add.len()), "at most 16 lines to add"));
-        }
-        if self.added_bytes() > ADDED_BYTES_MOST {
-            return Err((format!("{} bytes", self.added_bytes()), "at most 4096 bytes to add"));
-        }
-        Ok(())
+        let (lines, bytes) = (self.add.len(), self.added_bytes());
+        problems.check(add, &format_args!("{lines} lines"), lines <= ADDED_MOST, "at most 16 lines");
+        problems.check(add, &format_args!("{bytes} bytes"), bytes <= ADDED_BYTES_MOST, "at most 4096 bytes");
     }
 
     /// Header lines with what is removed and added. `prefix`: what stands in front of them and stays.
@@ -80,7 +76,7 @@ fn write_line(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// What a name would have to be, if it is none of which a policy decides.
-fn fault_of(name: &str) -> Option<&'static str> {
+fn right_of(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
     if HeaderName::from_bytes(name.as_bytes()).is_err() {
         return Some("the name of a header");
@@ -105,12 +101,18 @@ mod tests {
         }
     }
 
+    fn wrong(rules: &HeaderRules) -> Vec<String> {
+        let mut problems = Problems::default();
+        rules.check(["add", "remove"], &mut problems);
+        problems.found.iter().map(ToString::to_string).collect()
+    }
+
     /// Every line of a removed name goes, whatever its case; what is added stands behind; the rest is as it was.
     #[test]
     fn lines_are_removed_then_added() {
         let rules = rules(&[("X-Team", "a")], &["X-Debug", "x-team"]);
         let lines = HeaderLines(b"x-debug: 1\nx-team: b\naccept: */*\nx-debug: 2\n");
-        assert_eq!(rules.check(), Ok(()));
+        assert_eq!(wrong(&rules), [""; 0]);
         assert_eq!(&rules.apply(b"GET/", lines)[..], b"GET/accept: */*\nx-team: a\n");
     }
 
@@ -119,19 +121,34 @@ mod tests {
     fn reserved_names_are_refused() {
         for name in ["Connection", "transfer-encoding", "te", "proxy-authorization", "content-length", "HOST"]
         {
-            assert!(rules(&[(name, "x")], &[]).check().is_err(), "{name}");
-            assert!(rules(&[], &[name]).check().is_err(), "{name}");
+            assert_eq!(wrong(&rules(&[(name, "x")], &[])).len(), 1, "{name}");
+            assert_eq!(wrong(&rules(&[], &[name])).len(), 1, "{name}");
         }
         for name in ["x-cellmesh-hops", "X-CellMesh-Service", "", "a b", "a:", "\u{e4}"] {
-            assert!(rules(&[], &[name]).check().is_err(), "{name}");
+            assert_eq!(wrong(&rules(&[], &[name])).len(), 1, "{name}");
         }
         for value in ["a\nb: c", "a\r", " a", "a ", "\0"] {
-            assert!(rules(&[("x", value)], &[]).check().is_err(), "{value:?}");
+            assert_eq!(wrong(&rules(&[("x", value)], &[])).len(), 1, "{value:?}");
         }
         let many: Vec<String> = (0..17).map(|n| format!("x-{n}")).collect();
         let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "")).collect();
-        assert!(rules(&many, &[]).check().is_err());
-        assert_eq!(rules(&many[..16], &[]).check(), Ok(()));
+        assert_eq!(wrong(&rules(&many, &[])), ["add = 17 lines: must be at most 16 lines"]);
+        assert_eq!(wrong(&rules(&many[..16], &[])), [""; 0]);
+    }
+
+    /// All that is wrong is told at once, each with its key.
+    #[test]
+    fn all_mistakes_are_told() {
+        let rules = rules(&[("a b", "x"), ("host", "y"), ("ok", "a\nb")], &["te"]);
+        assert_eq!(
+            wrong(&rules),
+            [
+                "add = \"a b\": must be the name of a header",
+                "add = \"host\": must be a header that is not of the connection, the length or the host",
+                "remove = \"te\": must be a header that is not of the connection, the length or the host",
+                "add = \"ok\" = \"a\\nb\": must be a header's value: printable ASCII without space at its ends",
+            ]
+        );
     }
 
     proptest! {
@@ -143,7 +160,7 @@ mod tests {
             lines in prop::collection::vec(("[a-c]{1,2}", "[ -~]{0,6}"), 0..8),
         ) {
             let rules = HeaderRules { add, remove };
-            prop_assume!(rules.check().is_ok());
+            prop_assume!(wrong(&rules).is_empty());
             let head: String = lines.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
             let applied = rules.apply(b"", HeaderLines(head.as_bytes()));
             let applied = HeaderLines(&applied);

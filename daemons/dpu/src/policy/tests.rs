@@ -154,7 +154,7 @@ fn values_have_bounds() {
             "timeout = \"0ms\": must be from \"1ms\" to \"24h\"",
             "in_flight_max = 0: must be at least 1",
             "rate = { per_second = 0, burst = 1 }: must be per_second and burst from 1 to 1000000",
-            "response_headers = \"Connection\": must be a header that is not of the connection, the length or the host",
+            "response_headers.remove = \"Connection\": must be a header that is not of the connection, the length or the host",
             "split = { s0 = 101 }: must be percents from 1, at most 100 together",
         ]
     );

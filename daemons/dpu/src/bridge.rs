@@ -23,7 +23,7 @@ use cellmesh_shm::message::{Fault, RequestMessage};
 use tokio::io::AsyncWriteExt;
 
 use self::inbox::Inbox;
-use crate::dpu::{Dpu, Received};
+use crate::dpu::{Dpu, HeldAnswer, Received};
 use crate::faults::Refusal;
 use crate::forward::Peer;
 use crate::ingress::Client;
@@ -39,8 +39,11 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
             Err(refusal) => Err(refusal),
         };
         let last = object.is_err();
-        let answer = answer(dpu, &mut received, object, standing.peer()).await;
+        let (answer, held) = answer(dpu, &mut received, object, standing.peer()).await;
+        // From here on only its bytes count: how slowly they are taken is no business of other clients.
+        drop(received);
         let is_sent = io.write_all(&answer).await.is_ok() && io.flush().await.is_ok();
+        drop(held);
         if !is_sent || last || !inbox.has_more(&mut io) {
             break;
         }
@@ -50,21 +53,27 @@ pub(crate) async fn serve(dpu: &Dpu, mut io: Client) {
     }
 }
 
-/// The text to send.
-async fn answer(dpu: &Dpu, received: &mut Received, object: Result<Bytes, Refusal>, peer: &Peer) -> Vec<u8> {
+/// The text to send, and what keeps its bytes counted; a refusal is short.
+async fn answer(
+    dpu: &Dpu,
+    received: &mut Received,
+    object: Result<Bytes, Refusal>,
+    peer: &Peer,
+) -> (Vec<u8>, Option<HeldAnswer>) {
     let outcome = match object {
         Ok(object) => call(dpu, received, &object, peer).await,
         Err(refusal) => Err(refusal),
     };
-    match outcome {
-        Ok((status, answer)) => {
+    let held = outcome.and_then(|(status, text)| Ok((status, received.hold_answer(text.capacity())?, text)));
+    match held {
+        Ok((status, held, text)) => {
             received.answered(status);
-            answer
+            (text, Some(held))
         }
         Err(refusal) => {
-            let (status, answer) = answer::of_refusal(dpu, received, &refusal);
+            let (status, text) = answer::of_refusal(dpu, received, &refusal);
             received.refused(status, refusal.reason(), refusal.is_shed());
-            answer
+            (text, None)
         }
     }
 }

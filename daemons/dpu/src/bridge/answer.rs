@@ -16,6 +16,9 @@ use crate::forward::{ERROR_HEADER, goes_back};
 use crate::origin::{Origin, REQUEST_ID};
 use crate::request_id::ID_BYTES;
 
+/// Room for what most answers have around their bodies, so that a long one is not moved while it is written.
+const AROUND_BODY_BYTES: usize = 512;
+
 #[derive(Serialize)]
 struct Answer<'a> {
     req_id: &'a str,
@@ -75,6 +78,8 @@ pub(super) fn of_refusal(dpu: &Dpu, received: &Received, refusal: &Refusal) -> (
 
 fn written(dpu: &Dpu, status: u16, headers: BTreeMap<&str, Cow<'_, str>>, body: Cow<'_, str>) -> Vec<u8> {
     let mut text = [0; ID_BYTES];
+    let mut written = Vec::with_capacity(body.len() + AROUND_BODY_BYTES);
     let answer = Answer { req_id: dpu.ids().next(&mut text), status, headers, body };
-    serde_json::to_vec(&answer).expect("texts and numbers are always JSON")
+    serde_json::to_writer(&mut written, &answer).expect("texts and numbers are always JSON");
+    written
 }

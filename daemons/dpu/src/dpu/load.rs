@@ -192,7 +192,8 @@ impl Received {
 
     /// Counts the answer's bytes until its client has taken them.
     /// # Errors
-    /// [`Refusal::Overloaded`] if that would be more than config allows.
+    /// [`Refusal::Overloaded`] if that would be more than config allows with those that others have not taken. One alone always
+    /// fits: written as JSON a body may be longer than a body may be.
     pub(crate) fn hold_answer(&self, bytes: usize) -> Result<HeldAnswer, Refusal> {
         HeldAnswer::new(self.dpu.clone(), bytes, self.settings.config.answer_bytes_max)
     }
@@ -257,7 +258,7 @@ pub(crate) struct HeldAnswer {
 impl HeldAnswer {
     fn new(dpu: Dpu, bytes: usize, bytes_max: ByteSize) -> Result<Self, Refusal> {
         let (held, bytes) = (&dpu.0.load.answer_bytes, bytes as u64);
-        if held.get() + bytes > bytes_max.0 {
+        if held.get() > 0 && held.get() + bytes > bytes_max.0 {
             return Err(Refusal::Overloaded("bytes of answers that clients have not taken"));
         }
         held.set(held.get() + bytes);

@@ -260,6 +260,30 @@ fn faults_name_the_service() {
     });
 }
 
+/// A client that does not take its answer keeps nobody out: only the bytes of it count, and they have a bound.
+#[test]
+fn slow_readers_hold_no_places() {
+    let config = DpuConfig { requests_max: 1, answer_bytes_max: ByteSize::mib(16), ..DpuConfig::default() };
+    check_with(config, async |node: Node| {
+        let large = json!({"path": "/echo", "method": "POST", "body": "x".repeat(15 << 20)}).to_string();
+        let mut slow = Raw::connect(node.addr).await;
+        slow.send(&large).await;
+        node.until(|node| node.dpu.stats().answer_bytes > 15 << 20).await;
+        let stats = node.dpu.stats();
+        assert_eq!((stats.answered, stats.dispatched, stats.buffered_bytes), (1, 0, 0));
+        assert_eq!(ask(&node, &json!({"path": "/hello"})).await["status"], 200);
+        let answer =
+            ask(&node, &json!({"path": "/echo", "method": "POST", "body": "x".repeat(2 << 20)})).await;
+        assert_eq!(
+            error_of(&answer),
+            (503, "too many bytes of answers that clients have not taken".to_owned())
+        );
+        assert_eq!(slow.json_rest().await["status"], 200);
+        node.until(|node| node.dpu.stats().answer_bytes == 0).await;
+        assert_eq!(Raw::connect(node.addr).await.json(&large).await["status"], 200);
+    });
+}
+
 /// Objects shed under load and with the bridge off.
 #[test]
 fn bridge_sheds_and_can_be_off() {

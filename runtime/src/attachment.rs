@@ -4,6 +4,9 @@
 //! - A refusal is waited out too, in longer and longer waits: the other side may be replaced by one that does not refuse. That
 //!   one makes a socket of its own, which ends the wait.
 
+mod ends;
+mod wait;
+
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,9 @@ use cellmesh_shm::attach::{Attached, Channel, ChannelError, FromDpa, Hello, Rece
 use cellmesh_shm::link::LinkFds;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout};
+
+pub(crate) use ends::{AttachmentNumber, LinkEnds};
+pub(crate) use wait::Wait;
 
 /// First and longest pause between tries as long as nobody is there. The longest bounds how late a new DPA is found, and costs
 /// nothing.
@@ -59,9 +65,9 @@ pub struct Attachment {
 
 /// What a lane is told about its link.
 #[derive(Debug)]
-pub enum LinkOrder {
-    /// There is a new one.
-    Attach(Box<LinkFds>, Arc<NodeServices>),
+pub(crate) enum LinkOrder {
+    /// There is a new one, of this attachment.
+    Attach(Box<LinkFds>, Arc<NodeServices>, AttachmentNumber),
     /// It has come to its end.
     Detach,
     /// Finish what is in flight.

@@ -338,7 +338,14 @@ impl Dpu {
     /// Requests received and not ended.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        self.stats().in_flight
+        self.0.load.requests.in_flight()
+    }
+
+    /// Whether the DPA has anything of this side that is not over: calls without an outcome, requests without an answer,
+    /// messages on their way.
+    #[must_use]
+    pub fn awaits_answers(&self) -> bool {
+        self.0.link.borrow().as_ref().is_some_and(|link| !link.port.is_idle())
     }
 
     /// The counters now.

@@ -19,12 +19,7 @@ use cellmesh_shm::profile::RingProfile;
 use rustix::net::RecvFlags;
 
 use super::CohostError;
-
-/// The wait doubles each time that the link is lost again, up to so many times the first.
-const GROWTH_MOST: u32 = 64;
-
-/// A link that was held for so long is as good as one that was never lost.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+use crate::attachment::Wait;
 
 /// What it takes to attach a network side.
 pub(super) struct Sidecar {
@@ -118,7 +113,7 @@ impl Sidecar {
         match self.attach() {
             Ok(()) => {
                 tracing::warn!("the network side is attached to the DPA again");
-                self.wait.begun = now;
+                self.wait.attached(now);
                 self.attach_at = None;
             }
             Err(error) => {
@@ -128,33 +123,6 @@ impl Sidecar {
                 self.attach_at = Some(now.saturating_add(wait));
             }
         }
-    }
-}
-
-/// How long to wait before attaching again.
-struct Wait {
-    first: Duration,
-    next: Duration,
-    /// When the link was made that there is, or was last.
-    begun: Nanos,
-}
-
-impl Wait {
-    fn new(first: Duration) -> Self {
-        Self { first, next: first, begun: Nanos::now() }
-    }
-
-    fn after_loss(&mut self, now: Nanos) -> Duration {
-        if now.saturating_since(self.begun) > FORGIVEN_AFTER {
-            self.next = self.first;
-        }
-        self.longer()
-    }
-
-    fn longer(&mut self) -> Duration {
-        let wait = self.next;
-        self.next = (wait * 2).min(self.first * GROWTH_MOST);
-        wait
     }
 }
 

@@ -7,17 +7,18 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use cellmesh_dpa::reactor::BellWatch;
 use cellmesh_dpu::Dpu;
 use cellmesh_shm::attach::{Hello, Role};
 use cellmesh_shm::clock::Nanos;
-use cellmesh_shm::link::Link;
+use cellmesh_shm::link::{Link, LinkFds};
 use cellmesh_shm::port::Progress;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::{Addresses, Admin, Entrance, announce};
 use crate::admin::{About, Health};
-use crate::attachment::{DpaSocket, LinkOrder, process_name};
+use crate::attachment::{AttachmentNumber, DpaSocket, LinkEnds, LinkOrder, Wait, process_name};
 use crate::config::App;
 use crate::hangups::Hangups;
 use crate::lane::{self, Modules};
@@ -43,25 +44,27 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let mut admin = Admin::bind(app.own_admin, About::new("dpu", app))?;
     let (acceptor, intakes) = entrance.acceptor(count, app);
     let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
-    let broke = Arc::new(Notify::new());
+    let ends = LinkEnds::new(count);
     let ingress = admin.of_clients();
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
-    for intake in intakes {
+    for (lane, intake) in intakes.into_iter().enumerate() {
         let (sender, links) = mpsc::channel(ORDERS_MAX);
         orders_to.push(sender);
         let (routes, config, spin) = (Arc::clone(&routes), app.dpu.clone(), app.runtime.spin);
-        let (broke, asked, reloaded) = (Arc::clone(&broke), admin.lane(), reload.lane());
+        let (ends, asked, reloaded) = (ends.clone(), admin.lane(), reload.lane());
         let ingress = ingress.clone();
         mains.push(Box::new(move |orders| {
             Box::pin(async move {
                 let dpu = Dpu::new(routes, config);
                 ingress.tell(&dpu);
                 let bells = Rc::new(BellWatch::new()?);
-                let mut modules = DpuLane { dpu: dpu.clone(), bells: Rc::clone(&bells), broke };
+                let held = Rc::new(HeldLink { lane, ends, attachment: Cell::new(0) });
+                let mut modules =
+                    DpuLane { dpu: dpu.clone(), bells: Rc::clone(&bells), held: Rc::clone(&held) };
                 tokio::task::spawn_local(intake.serve(dpu.clone()));
                 tokio::task::spawn_local(asked.answer_of(dpu.clone()));
-                tokio::task::spawn_local(follow(dpu.clone(), bells, links));
+                tokio::task::spawn_local(follow(dpu.clone(), bells, links, held));
                 let reconfigured = dpu.clone();
                 tokio::task::spawn_local(reloaded.apply(move |settings| {
                     reconfigured.reconfigure(Arc::clone(&settings.routes), settings.dpu.clone());
@@ -79,7 +82,8 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     main.block_on(async {
         let (health, exporting) = admin.serve();
         let accepting = tokio::spawn(acceptor.run());
-        let attaching = stay_attached(socket(app, orders_to.len()), orders_to, broke, health.clone());
+        let wait = Wait::new(app.node.reattach_delay);
+        let attaching = stay_attached(socket(app, orders_to.len()), orders_to, ends, wait, health.clone());
         let attaching = tokio::spawn(attaching);
         let retire = lanes.retire();
         let ended = tokio::select! {
@@ -117,61 +121,93 @@ fn socket(app: &App, lanes: usize) -> DpaSocket {
     DpaSocket { path: app.node.socket.clone(), hello }
 }
 
-/// Attaches, tells the lanes, and does it again whenever the DPA has gone, or broke a rule on the link of one of them.
+/// Attaches, tells the lanes, and does it again whenever the DPA has gone; after a wait if the link of one of them is no good.
 async fn stay_attached(
     socket: DpaSocket,
     lanes: Vec<mpsc::Sender<LinkOrder>>,
-    broke: Arc<Notify>,
+    ends: LinkEnds,
+    mut wait: Wait,
     health: Health,
 ) {
-    loop {
-        health.missing(DPA, "not attached to one");
+    health.missing(DPA, "not attached to one");
+    for number in 1.. {
         let mut attached = socket.attach().await;
+        wait.attached(Nanos::now());
         health.found(DPA);
         for (lane, link) in lanes.iter().zip(attached.links.drain(..)) {
             // A lane that has ended ends the process.
-            let _ = lane.send(LinkOrder::Attach(Box::new(link), Arc::clone(&attached.node))).await;
+            let _ = lane.send(LinkOrder::Attach(Box::new(link), Arc::clone(&attached.node), number)).await;
         }
-        tokio::select! {
-            why = attached.ended() => tracing::warn!("detached from the DPA: {why}"),
-            () = broke.notified() => tracing::error!("the DPA broke a rule, detaching"),
-        }
+        let pause = tokio::select! {
+            why = attached.ended() => {
+                tracing::warn!("detached from the DPA: {why}");
+                None
+            }
+            why = ends.broken(number) => {
+                let pause = wait.after_loss(Nanos::now());
+                tracing::error!(?pause, "detaching from the DPA, and attaching again after a pause: {why}");
+                Some(pause)
+            }
+        };
+        health.missing(DPA, "not attached to one");
         drop(attached);
         for lane in &lanes {
             let _ = lane.send(LinkOrder::Detach).await;
         }
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// What a lane says of its link.
+struct HeldLink {
+    lane: usize,
+    ends: LinkEnds,
+    /// Of the latest link.
+    attachment: Cell<AttachmentNumber>,
+}
+
+impl HeldLink {
+    fn broke(&self, why: String) {
+        self.ends.broke(self.lane, self.attachment.get(), why);
     }
 }
 
 /// Takes a lane's DPU from link to link.
-async fn follow(dpu: Dpu, bells: Rc<BellWatch>, mut orders: mpsc::Receiver<LinkOrder>) {
+async fn follow(dpu: Dpu, bells: Rc<BellWatch>, mut orders: mpsc::Receiver<LinkOrder>, held: Rc<HeldLink>) {
     let attached = Cell::new(None);
     while let Some(order) = orders.recv().await {
         if let Some(endpoint) = attached.take() {
             bells.remove(endpoint);
         }
         match order {
-            LinkOrder::Attach(fds, node) => match Link::open(*fds) {
-                Ok(link) => {
-                    let endpoint = link.spec.endpoint;
-                    if let Err(error) = bells.add(endpoint, link.sleep.as_fd()) {
-                        tracing::error!(%error, "cannot wait for the DPA's bell");
+            LinkOrder::Attach(fds, node, number) => {
+                held.attachment.set(number);
+                match open(*fds, &bells) {
+                    Ok(link) => {
+                        attached.set(Some(link.spec.endpoint));
+                        dpu.attach(link, node.calls_max, node.names.iter().map(String::as_str));
                     }
-                    attached.set(Some(endpoint));
-                    dpu.attach(link, node.calls_max, node.names.iter().map(String::as_str));
+                    Err(error) => held.broke(format!("{error:#}")),
                 }
-                Err(error) => tracing::error!(%error, "the DPA gave a link that cannot be used"),
-            },
+            }
             LinkOrder::Detach | LinkOrder::Finish => dpu.detach(),
         }
     }
 }
 
+/// A link, with its bell among those that are waited for.
+fn open(fds: LinkFds, bells: &BellWatch) -> anyhow::Result<Link> {
+    let link = Link::open(fds).context("the DPA gave a link that cannot be used")?;
+    bells.add(link.spec.endpoint, link.sleep.as_fd()).context("cannot wait for the DPA's bell")?;
+    Ok(link)
+}
+
 struct DpuLane {
     dpu: Dpu,
     bells: Rc<BellWatch>,
-    /// Told when the lane has let its link go by itself.
-    broke: Arc<Notify>,
+    held: Rc<HeldLink>,
 }
 
 impl Modules for DpuLane {
@@ -179,7 +215,7 @@ impl Modules for DpuLane {
         let was_attached = self.dpu.is_attached();
         let progress = self.dpu.pump(now);
         if was_attached && !self.dpu.is_attached() {
-            self.broke.notify_one();
+            self.held.broke("the DPA broke a rule".into());
         }
         Ok(progress)
     }
@@ -205,6 +241,6 @@ impl Modules for DpuLane {
     }
 
     fn awaits_bell(&self) -> bool {
-        self.dpu.stats().dispatched > 0
+        self.dpu.awaits_answers()
     }
 }

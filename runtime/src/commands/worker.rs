@@ -27,7 +27,9 @@ use tokio::sync::{Notify, mpsc};
 use super::{Admin, announce};
 use crate::admin::metrics::Counts;
 use crate::admin::{About, Asked, Health};
-use crate::attachment::{Attachment, DpaSocket, LinkOrder, NodeServices, process_name};
+use crate::attachment::{
+    Attachment, AttachmentNumber, DpaSocket, LinkEnds, LinkOrder, NodeServices, Wait, process_name,
+};
 use crate::call::LaneHandle;
 use crate::cohost::worker_port_config;
 use crate::config::{App, RuntimeSettings, ServiceSpec};
@@ -54,15 +56,16 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let specs: Vec<&ServiceSpec> = app.worker_services().collect();
     let names: Vec<String> = specs.iter().map(|spec| spec.setup.service.to_string()).collect();
     let mesh = Mesh::load(&specs, &app.runtime, count)?;
-    let (events_to, events) = mpsc::channel(ORDERS_MAX * count);
+    let ends = LinkEnds::new(count);
     let mut admin = Admin::bind(app.own_admin, About::new("worker", app))?;
     let recorders = admin.of_cells(&mesh.pool, count);
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
-    for (services, recorder) in mesh.lanes.into_iter().zip(recorders) {
+    for (index, (services, recorder)) in mesh.lanes.into_iter().zip(recorders).enumerate() {
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
         orders_to.push(sender);
         let lane = WorkerLane {
+            index,
             services: names.iter().cloned().zip(services).collect(),
             pool: mesh.pool.clone(),
             idle_instances_max: mesh.idle_instances_max,
@@ -70,7 +73,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
             retry_worker_lost: app.dpu.retry_worker_lost,
             namespace: app.namespace.clone(),
             orders,
-            events: events_to.clone(),
+            ends: ends.clone(),
             asked: Some(admin.lane()),
             recorder: Some(recorder),
         };
@@ -91,7 +94,8 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     };
     let socket = DpaSocket { path: app.node.socket_of_worker().clone(), hello };
     let health = admin.health();
-    let mut control = Control { health, socket, lanes: orders_to, events, settings: app.runtime.clone() };
+    let wait = Wait::new(app.node.reattach_delay);
+    let mut control = Control { health, socket, lanes: orders_to, ends, wait, settings: app.runtime.clone() };
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {
         let (_health, exporting) = admin.serve();
@@ -108,20 +112,13 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     })
 }
 
-/// What a lane says to the control of its process.
-enum LaneEvent {
-    /// The DPA broke a rule on this lane's link.
-    Broke(String),
-    /// It has finished what it had.
-    Finished,
-}
-
 /// Takes all lanes of the process from DPA to DPA.
 struct Control {
     health: Health,
     socket: DpaSocket,
     lanes: Vec<mpsc::Sender<LinkOrder>>,
-    events: mpsc::Receiver<LaneEvent>,
+    ends: LinkEnds,
+    wait: Wait,
     settings: RuntimeSettings,
 }
 
@@ -130,7 +127,7 @@ impl Control {
     async fn serve(&mut self) -> anyhow::Result<()> {
         let (health, delay) = (self.health.clone(), self.settings.drain_delay);
         let mut stop = std::pin::pin!(told_to_drain(delay, &health, || ()));
-        loop {
+        for number in 1.. {
             self.health.missing(DPA, "not attached to one");
             let mut attached = tokio::select! {
                 attached = self.socket.attach() => attached,
@@ -141,37 +138,50 @@ impl Control {
             };
             for (lane, link) in self.lanes.iter().zip(attached.links.drain(..)) {
                 // A lane that has ended ends the process.
-                let _ = lane.send(LinkOrder::Attach(Box::new(link), Arc::clone(&attached.node))).await;
+                let _ =
+                    lane.send(LinkOrder::Attach(Box::new(link), Arc::clone(&attached.node), number)).await;
             }
+            self.wait.attached(Nanos::now());
             self.health.found(DPA);
-            tokio::select! {
-                why = attached.ended() => tracing::warn!("detached from the DPA: {why}"),
-                Some(LaneEvent::Broke(why)) = self.events.recv() => {
-                    tracing::error!("the DPA broke a rule, detaching: {why}");
+            let pause = tokio::select! {
+                why = attached.ended() => {
+                    tracing::warn!("detached from the DPA: {why}");
+                    None
+                }
+                why = self.ends.broken(number) => {
+                    let pause = self.wait.after_loss(Nanos::now());
+                    tracing::error!(?pause, "detaching from the DPA, and attaching again after a pause: {why}");
+                    Some(pause)
                 }
                 told = &mut stop => {
                     told?;
-                    return self.finish(&attached).await;
+                    self.finish(&attached, number).await;
+                    return Ok(());
                 }
-            }
+            };
+            self.health.missing(DPA, "not attached to one");
             drop(attached);
             self.tell(|| LinkOrder::Detach).await;
+            if let Some(pause) = pause {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    told = &mut stop => {
+                        tracing::info!("ends; it was not attached");
+                        return Ok(told?);
+                    }
+                }
+            }
         }
+        Ok(())
     }
 
     /// Nothing new, then what is in flight, then the end.
-    async fn finish(&mut self, attached: &Attachment) -> anyhow::Result<()> {
+    async fn finish(&self, attached: &Attachment, number: AttachmentNumber) {
         let drain_timeout = self.settings.drain_timeout;
         let finished = async {
             attached.leave().await;
             self.tell(|| LinkOrder::Finish).await;
-            let mut left = self.lanes.len();
-            while left > 0 {
-                match self.events.recv().await {
-                    Some(LaneEvent::Finished | LaneEvent::Broke(_)) => left -= 1,
-                    None => break,
-                }
-            }
+            self.ends.all(number).await;
         };
         tokio::select! {
             () = finished => {}
@@ -179,7 +189,6 @@ impl Control {
                 tracing::warn!(?drain_timeout, "requests still in flight are cut off");
             }
         }
-        Ok(())
     }
 
     async fn tell(&self, order: impl Fn() -> LinkOrder) {
@@ -191,6 +200,8 @@ impl Control {
 
 /// One lane of a worker process, from link to link.
 struct WorkerLane {
+    /// Its place among the lanes.
+    index: usize,
     services: Vec<(String, ServiceCell)>,
     pool: Pool,
     idle_instances_max: usize,
@@ -198,7 +209,7 @@ struct WorkerLane {
     retry_worker_lost: bool,
     namespace: Option<String>,
     orders: mpsc::Receiver<LinkOrder>,
-    events: mpsc::Sender<LaneEvent>,
+    ends: LinkEnds,
     /// Who asks what it counts.
     asked: Option<Asked>,
     /// What its requests are noted with.
@@ -230,10 +241,18 @@ impl WorkerLane {
             let counts = move || Counts::of_worker(&meters);
             tokio::task::spawn_local(asked.answer(counts, Some(recorder.clone())));
         }
+        let mut latest = 0;
         while let Some(order) = self.orders.recv().await {
             match order {
-                LinkOrder::Attach(fds, node) => self.serve(*fds, &node, &bells, (&meters, &recorder)).await?,
-                LinkOrder::Finish => self.say(LaneEvent::Finished).await,
+                LinkOrder::Attach(fds, node, number) => {
+                    latest = number;
+                    match self.serve(*fds, &node, &bells, (&meters, &recorder)).await {
+                        Ok(Served::Finished) => self.ends.finished(self.index, number),
+                        Ok(Served::Detached) => {}
+                        Err(error) => self.ends.broke(self.index, number, format!("{error:#}")),
+                    }
+                }
+                LinkOrder::Finish => self.ends.finished(self.index, latest),
                 LinkOrder::Detach => {}
             }
         }
@@ -241,22 +260,19 @@ impl WorkerLane {
     }
 
     /// Serves one link to its end.
+    ///
+    /// # Errors
+    /// When the link cannot be used, or the DPA broke a rule on it.
     async fn serve(
         &mut self,
         fds: LinkFds,
         node: &NodeServices,
         bells: &BellWatch,
         notes: (&Meters, &Recorder),
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Served> {
         let endpoint = fds.spec.endpoint;
-        let mut modules = match self.modules(fds, node, bells, notes) {
-            Ok(modules) => modules,
-            Err(error) => {
-                self.say(LaneEvent::Broke(format!("{error:#}"))).await;
-                return Ok(());
-            }
-        };
-        bells.add(endpoint, modules.worker.wait_fd())?;
+        let mut modules = self.modules(fds, node, bells, notes)?;
+        bells.add(endpoint, modules.worker.wait_fd()).context("cannot wait for the DPA's bell")?;
         let (finishing, wake) = (Rc::clone(&modules.finishing), Arc::clone(&modules.wake));
         let orders = &mut self.orders;
         let until_detached = async {
@@ -267,12 +283,8 @@ impl WorkerLane {
         };
         let served = lane::run(&mut modules, self.spin, until_detached).await;
         bells.remove(endpoint);
-        match served {
-            Err(error) => self.say(LaneEvent::Broke(format!("{error:#}"))).await,
-            Ok(()) if finishing.get() => self.say(LaneEvent::Finished).await,
-            Ok(()) => {}
-        }
-        Ok(())
+        served.context("the DPA broke a rule")?;
+        Ok(if finishing.get() { Served::Finished } else { Served::Detached })
     }
 
     /// A worker on this link, with the DPA's numbers for its services.
@@ -310,11 +322,14 @@ impl WorkerLane {
         });
         Ok(Serving { worker, wake, bells, finishing: Rc::default() })
     }
+}
 
-    async fn say(&self, event: LaneEvent) {
-        // A control that is gone has ended the process.
-        let _ = self.events.send(event).await;
-    }
+/// How a link was served to its end.
+enum Served {
+    /// All that came through it is done.
+    Finished,
+    /// The control took it back.
+    Detached,
 }
 
 /// A worker on one link.

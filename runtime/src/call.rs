@@ -12,6 +12,7 @@
 //! - A call that waits for the host holds no thread: it is a task on its lane, until it is ready to run or late.
 //! - A result goes back to the lane through [`LaneInbox`]; a call is in exactly one of these places.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -170,7 +171,12 @@ impl Call {
 
     fn poll_from(mut self, begun: Nanos, waker: &Waker) -> Polled {
         self.cell.pulse().beat();
-        let polled = self.future.as_mut().poll(&mut Context::from_waker(waker));
+        let mut context = Context::from_waker(waker);
+        // A panic of host code under a call costs that call, wherever it runs: not the thread, and not its room.
+        let polled = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(&mut context)));
+        let Ok(polled) = polled else {
+            return Polled::Finished(Box::new(Finished::host_panic(self.ticket)));
+        };
         self.timing.ended = Nanos::now();
         self.timing.ran += self.timing.ended.saturating_since(begun);
         match polled {
@@ -199,11 +205,6 @@ impl Call {
             timing.pooled += timing.ran.saturating_sub(ran);
         }
         polled
-    }
-
-    /// What it is for.
-    pub(crate) fn ticket(&self) -> Ticket {
-        self.ticket
     }
 
     /// Where its result goes.

@@ -7,10 +7,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::call::{Call, Finished, Polled, ToLane};
+use crate::call::{Call, Polled, ToLane};
 
 /// The pool. Cheap to clone; its threads end when the last clone is gone.
 #[derive(Debug, Clone)]
@@ -138,13 +137,10 @@ fn run_for_a_tick(call: Call) -> Option<Call> {
     let lane = call.lane();
     // Clocks and files that the guest asks for belong to its lane's runtime.
     let _runtime = lane.runtime().enter();
-    // A panic of host code under a call costs that call, not a thread of the pool.
-    let ticket = call.ticket();
-    match catch_unwind(AssertUnwindSafe(|| call.poll_on_pool())) {
-        Ok(Polled::Ticked(call)) => return Some(call),
-        Ok(Polled::Waiting(call)) => lane.send(ToLane::Park(call)),
-        Ok(Polled::Finished(finished)) => lane.send(ToLane::Finished(finished)),
-        Err(_) => lane.send(ToLane::Finished(Box::new(Finished::host_panic(ticket)))),
+    match call.poll_on_pool() {
+        Polled::Ticked(call) => return Some(call),
+        Polled::Waiting(call) => lane.send(ToLane::Park(call)),
+        Polled::Finished(finished) => lane.send(ToLane::Finished(finished)),
     }
     None
 }

@@ -242,8 +242,10 @@ impl Worker {
 
     /// Ends everything that a request has started; nobody waits for it any more.
     fn cancelled(&mut self, slot: SlotId) {
-        let Some(request) = self.requests.remove_slot(slot) else { return };
-        self.hosted[request.message.service].meter.cancelled();
+        let Some((id, request)) = self.requests.remove_slot(slot) else { return };
+        let hosted = &mut self.hosted[request.message.service];
+        hosted.meter.cancelled();
+        hosted.forget_waiting(id);
         for call in &request.calls {
             self.port.cancel(*call);
             self.egress.take(*call);

@@ -312,6 +312,20 @@ fn client_that_leaves_frees_what_it_held() {
     }
 }
 
+/// Requests that wait for the only instance, and whose clients have left, leave their places to others while it is still taken.
+#[test]
+fn clients_that_leave_the_queue_leave_room_in_it() {
+    let node = node_with("instances_max = 1\nhandler_timeout = \"60s\"\nstep_timeout = \"60s\"");
+    let _held = node.start_get("bad", "/step/sleep:60000");
+    wait_until_busy(&node);
+    let mut queue: Vec<Wire> = (0..100).map(|_| node.start_get("bad", "/")).collect();
+    node.until("the queue is full", |_| queue.iter().any(|client| !client.is_silent()));
+    let refused = queue.iter_mut().find(|client| !client.is_silent()).expect("one that has an answer");
+    assert_eq!(refused.reply().status, 503);
+    drop(queue);
+    wait_until_busy(&node);
+}
+
 /// Waits until the one instance of `bad` is taken: a request that would be served at once is not.
 fn wait_until_busy(node: &Node) {
     node.until("the instance is busy", |node| {

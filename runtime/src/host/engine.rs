@@ -189,7 +189,7 @@ fn pool(limits: EngineLimits) -> PoolingAllocationConfig {
     let instances = limits.instances_max;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(4).max(CORE_INSTANCES_PER_COMPONENT))
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
         .total_memories(instances.max(MEMORIES_PER_COMPONENT))
         .total_tables(instances.saturating_mul(2).max(TABLES_PER_COMPONENT))
         .total_stacks(instances)

@@ -83,21 +83,21 @@ impl MemoryInUse {
 struct MemoryHeld {
     of_cell: MemoryInUse,
     bytes: u64,
-    /// Of these, those of the last growth.
-    last: u64,
 }
 
 impl MemoryHeld {
-    fn grow(&mut self, bytes: u64) {
-        (self.bytes, self.last) = (self.bytes + bytes, bytes);
-        self.of_cell.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// The last growth was none.
-    fn shrink(&mut self) {
-        let last = std::mem::take(&mut self.last);
-        self.bytes -= last;
-        self.of_cell.0.fetch_sub(last, Ordering::Relaxed);
+    /// Whether a memory of the instance may grow so far, all of its memories together having at most `bytes_max`. Counted from here on.
+    ///
+    /// One that fails nevertheless, for want of memory of the machine, stays counted as long as the instance lives: wasmtime
+    /// says of failed growths not which they were, and tells of some that were never asked for here.
+    fn grow(&mut self, now: usize, desired: usize, bytes_max: usize) -> bool {
+        let more = desired.saturating_sub(now) as u64;
+        if self.bytes + more > bytes_max as u64 {
+            return false;
+        }
+        self.bytes += more;
+        self.of_cell.0.fetch_add(more, Ordering::Relaxed);
+        true
     }
 }
 
@@ -117,7 +117,7 @@ impl State {
             deadline: Nanos::MAX,
             cause,
             memory_refused: false,
-            memory: MemoryHeld { of_cell: cell.memory().clone(), bytes: 0, last: 0 },
+            memory: MemoryHeld { of_cell: cell.memory().clone(), bytes: 0 },
         }
     }
 }
@@ -141,18 +141,16 @@ pub(super) fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result
 impl ResourceLimiter for State {
     /// A guest that asks for too much traps at once: an allocator that is told "no" would trap a little
     /// later, with a message that hides the reason.
-    fn memory_growing(&mut self, now: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        if desired <= self.setup.limits.memory_bytes_max {
-            self.memory.grow(desired.saturating_sub(now) as u64);
+    fn memory_growing(&mut self, now: usize, desired: usize, own: Option<usize>) -> wasmtime::Result<bool> {
+        if own.is_some_and(|own| desired > own) {
+            // Beyond what the guest itself has said of this memory: it is told "no", as anywhere.
+            return Ok(false);
+        }
+        if self.memory.grow(now, desired, self.setup.limits.memory_bytes_max) {
             return Ok(true);
         }
         self.memory_refused = true;
         Err(wasmtime::Error::msg("past its memory limit"))
-    }
-
-    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        self.memory.shrink();
-        Ok(())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -185,4 +183,22 @@ impl config::Host for State {
 pub(super) fn add_imports(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     config::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All memories of an instance share its limit, and give everything back with it.
+    #[test]
+    fn memories_share_the_limit() {
+        let of_cell = MemoryInUse::default();
+        let mut held = MemoryHeld { of_cell: of_cell.clone(), bytes: 0 };
+        assert!(held.grow(0, 60, 100) && held.grow(0, 30, 100));
+        assert!(!held.grow(60, 71, 100), "the other has 30");
+        assert!(held.grow(60, 70, 100));
+        assert_eq!(of_cell.bytes(), 100);
+        drop(held);
+        assert_eq!(of_cell.bytes(), 0);
+    }
 }

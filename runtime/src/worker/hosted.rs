@@ -8,8 +8,8 @@ use std::ops::{Index, IndexMut};
 
 use cellmesh_shm::ids::ServiceId;
 
-use super::ServiceCell;
 use super::meters::{HostedCell, Meter, Meters};
+use super::{RequestId, ServiceCell};
 use crate::call::Ticket;
 use crate::host::{Cell, GuestCall, Instance};
 
@@ -158,6 +158,11 @@ impl Hosted {
         }
         self.waiting.push_back(call);
         Ok(())
+    }
+
+    /// Drops the calls of a request that is gone: others wait for their places.
+    pub(super) fn forget_waiting(&mut self, request: RequestId) {
+        self.waiting.retain(|call| call.ticket.request != request);
     }
 
     pub(super) fn has_waiting(&self) -> bool {

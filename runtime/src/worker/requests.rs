@@ -147,10 +147,10 @@ impl Requests {
     }
 
     /// Removes the request that holds `slot`, if it still does.
-    pub(super) fn remove_slot(&mut self, slot: SlotId) -> Option<Box<Request>> {
+    pub(super) fn remove_slot(&mut self, slot: SlotId) -> Option<(RequestId, Box<Request>)> {
         let id = (*self.by_slot.get(slot.index as usize)?)?;
         self.get(id).filter(|request| request.slot == slot)?;
-        self.remove(id)
+        Some((id, self.remove(id)?))
     }
 }
 

@@ -61,13 +61,13 @@ pub enum Command {
 pub struct Run {
     /// The application: app.toml or workmodel.json.
     pub file: PathBuf,
-    /// Address to listen on [default: 127.0.0.1:5005, or what the file says].
+    /// Address to listen on, of run, node and dpu [default: 127.0.0.1:5005, or what the file says].
     #[arg(long, env = "CELLMESH_LISTEN")]
     pub listen: Option<SocketAddr>,
     /// Unix socket where processes of a node meet [default: /run/cellmesh/dpa.sock, or what the file says].
     #[arg(long, env = "CELLMESH_SOCKET")]
     pub socket: Option<PathBuf>,
-    /// Address of the admin port, with /livez and /readyz [default: none, or what the file says].
+    /// Address of the admin port, with /livez and /readyz [default: none; of run and node what the file says].
     #[arg(long, env = "CELLMESH_ADMIN")]
     pub admin: Option<SocketAddr>,
     /// Threads that serve requests [default: one for each processor; one of a daemon or a worker].

@@ -110,6 +110,8 @@ pub struct Readiness {
     elsewhere: RefCell<EgressConfig>,
     /// Of the DPA's workers, when they were last looked at.
     seen: Cell<Option<u64>>,
+    /// Services without a worker, by then.
+    unserved: RefCell<Vec<String>>,
     is_detached: Cell<bool>,
 }
 
@@ -123,7 +125,13 @@ impl Readiness {
 
     fn of(elsewhere: &EgressConfig, health: Health) -> Self {
         let elsewhere = RefCell::new(elsewhere.clone());
-        Self { health, elsewhere, seen: Cell::default(), is_detached: Cell::default() }
+        Self {
+            health,
+            elsewhere,
+            seen: Cell::default(),
+            unserved: RefCell::default(),
+            is_detached: Cell::default(),
+        }
     }
 
     /// Whether the network side in the same process has a link to the DPA. Cost: a comparison.
@@ -150,6 +158,20 @@ impl Readiness {
             self.health.found(SERVICES);
         } else {
             self.health.missing(SERVICES, format!("no worker serves {}", missing.join(", ")));
+        }
+        self.log(&missing);
+        self.unserved.replace(missing);
+    }
+
+    /// Tells of services that have lost their last worker, or never had one, and when there are none.
+    fn log(&self, unserved: &[String]) {
+        let known = self.unserved.borrow();
+        let lost: Vec<&str> =
+            unserved.iter().filter(|service| !known.contains(service)).map(String::as_str).collect();
+        if !lost.is_empty() {
+            tracing::warn!("no worker serves {}: requests to them are answered 503", lost.join(", "));
+        } else if unserved.is_empty() && !known.is_empty() {
+            tracing::info!("every service has a worker");
         }
     }
 

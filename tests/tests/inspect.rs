@@ -1,6 +1,7 @@
 //! Commands that look at a process from outside: `top`, `graph` and `replay`, as a person calls them.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -200,6 +201,21 @@ fn what_cannot_be_used_is_named() {
     for command in ["top", "graph"] {
         let away = say(&[command, &nobody().to_string()]);
         assert!(away.code == Some(1) && away.stderr.contains("[admin] listen"), "{command}: {}", away.stderr);
+    }
+    // What any service may answer.
+    let service = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = service.local_addr().expect("bound").to_string();
+    std::thread::spawn(move || {
+        for stream in service.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
+        }
+    });
+    for command in ["top", "graph"] {
+        let other = say(&[command, &address]);
+        let said = other.stderr.contains("no answer of a cellmesh admin port: missing field");
+        assert!(other.code == Some(1) && said, "{command}: {} {}", other.stdout, other.stderr);
     }
     let no_address = say(&["top", "here"]);
     assert!(

@@ -94,6 +94,9 @@ fn service_without_worker_is_unavailable() {
     let reply = node.get("bad", "/");
     assert_eq!(reply.header("x-cellmesh-error"), Some("no-worker"));
     assert_eq!(reply.json()["error"], "no worker serves \"bad\"");
+    let said =
+        |line: &Value| line.to_string().contains("no worker serves bad: requests to them are answered 503");
+    drop(node.log().wait_for("the outage", said));
 }
 
 /// A worker that fails again and again gets no requests, of clients and of cells, until its rule is gone.

@@ -18,7 +18,7 @@ mod validity;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
@@ -84,6 +84,9 @@ impl Tls {
     pub fn load(config: &TlsConfig) -> Result<Self, TlsProblems> {
         let files = Files::read(config);
         let server = files.load(config)?;
+        if let Some(problem) = expired(config) {
+            tracing::warn!("clients will refuse this server: {problem}");
+        }
         let shared = Shared { config: config.clone(), seen: Mutex::new(files), current: Mutex::new(server) };
         Ok(Self(Arc::new(shared)))
     }
@@ -97,7 +100,12 @@ impl Tls {
         let files = Files::read(&self.0.config);
         let loaded = files.load(&self.0.config);
         *lock(&self.0.seen) = files;
-        *lock(&self.0.current) = loaded?;
+        let loaded = loaded?;
+        // One that clients refuse is no better than none; the old one is good, or they refuse that too.
+        if let Some(problem) = expired(&self.0.config) {
+            return Err(TlsProblems(vec![problem]));
+        }
+        *lock(&self.0.current) = loaded;
         Ok(())
     }
 
@@ -126,6 +134,15 @@ impl Tls {
         let has_changed = *lock(&self.0.seen) != Files::read(&self.0.config);
         has_changed.then(|| self.reload())
     }
+}
+
+/// The certificate, if it is not good any more.
+fn expired(config: &TlsConfig) -> Option<TlsProblem> {
+    let until = Validity::of(config)?.until?;
+    let ago = SystemTime::now().duration_since(until).ok()?;
+    let (shown, days) = (config.certificate.display(), ago.as_secs() / (24 * 60 * 60));
+    let wrong = format!("{shown} has expired, {days} days ago");
+    Some(TlsProblem { key: CERTIFICATE, wrong, right: "name a certificate that is good now" })
 }
 
 /// Nothing panics under these locks, and what they guard is replaced as a whole.

@@ -126,7 +126,8 @@ fn attaches(path: &Path, found: Found) -> Finding {
         }
         Found::Forbidden => {
             let uid = rustix::process::getuid().as_raw();
-            let remedy = "let that user enter its folder and write to it: that is who may attach";
+            let remedy =
+                "let that user enter its folder and write to the socket, which the DPA makes with its umask";
             Finding::error(format!("socket {shown}: user {uid} may not connect to it"), remedy)
         }
     }

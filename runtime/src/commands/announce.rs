@@ -25,6 +25,14 @@ pub(super) fn title(app: &App, addresses: Addresses) -> Vec<String> {
     lines
 }
 
+/// That the file's admin port is not this process's: several processes are started with one file.
+pub(super) fn no_admin(app: &App) -> Option<String> {
+    let is_left_out = app.admin.is_some() && app.own_admin.is_none();
+    is_left_out.then(|| {
+        "note: no admin port: [admin] listen is that of run and node; --admin gives this process one".into()
+    })
+}
+
 /// A line for each service, with its cell.
 pub(super) fn cells(app: &App) -> impl Iterator<Item = String> {
     app.services

@@ -28,11 +28,13 @@ use crate::lanes::{LaneMain, Lanes};
 /// When a socket cannot be bound, or the lane fails.
 pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let parts = DpaParts::bind(app)?;
-    announce::say(&[
+    let mut lines = vec![
         format!("{}: DPA for {} services", app.name, app.services.len()),
         format!("attach at {}", app.node.socket.display()),
-        "serving; Ctrl-C ends".into(),
-    ]);
+    ];
+    lines.extend(announce::no_admin(app));
+    lines.push("serving; Ctrl-C ends".into());
+    announce::say(&lines);
     let spin = app.runtime.spin;
     let mut admin = Admin::bind(app.own_admin, About::new("dpa", app))?;
     let asked = admin.lane();

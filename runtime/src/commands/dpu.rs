@@ -44,7 +44,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let mut admin = Admin::bind(app.own_admin, About::new("dpu", app))?;
     let (acceptor, intakes) = entrance.acceptor(count, app);
     let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
-    let ends = LinkEnds::new(count);
+    let (ends, wait) = (LinkEnds::new(count), Wait::new(app.node.reattach_delay));
     let ingress = admin.of_clients();
     let mut orders_to = Vec::new();
     let mut mains: Vec<LaneMain> = Vec::new();
@@ -82,7 +82,6 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     main.block_on(async {
         let (health, exporting) = admin.serve();
         let accepting = tokio::spawn(acceptor.run());
-        let wait = Wait::new(app.node.reattach_delay);
         let attaching = stay_attached(socket(app, orders_to.len()), orders_to, ends, wait, health.clone());
         let attaching = tokio::spawn(attaching);
         let retire = lanes.retire();
@@ -104,6 +103,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
 fn announce(app: &App, addresses: Addresses) {
     let mut lines = announce::title(app, addresses);
     lines.push(format!("attaches to the DPA at {}", app.node.socket.display()));
+    lines.extend(announce::no_admin(app));
     lines.extend(announce::tries(app, addresses));
     lines.push("serving; Ctrl-C drains and ends".into());
     announce::say(&lines);

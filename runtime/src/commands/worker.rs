@@ -80,11 +80,13 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
         mains.push(lane.main());
     }
     let mut lanes = Lanes::start(mains)?;
-    announce::say(&[
+    let mut lines = vec![
         format!("{}: worker of {}", app.name, names.join(", ")),
         format!("attaches to the DPA at {}", app.node.socket_of_worker().display()),
-        "Ctrl-C finishes and ends".into(),
-    ]);
+    ];
+    lines.extend(announce::no_admin(app));
+    lines.push("Ctrl-C finishes and ends".into());
+    announce::say(&lines);
     let hello = Hello {
         name: process_name("worker"),
         role: Role::Worker,

@@ -53,19 +53,25 @@ pub enum Sort {
 const ROWS_USUAL: usize = 20;
 const ROWS_LEAST: usize = 3;
 
+/// What only an admin port says is not optional: any service may answer with an object.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
 struct State {
     command: String,
     uptime_seconds: f64,
+    #[serde(default)]
     missing: Vec<String>,
     process: Process,
+    #[serde(default)]
     histogram_bounds_seconds: Vec<f64>,
+    #[serde(default)]
     cells: Vec<Cell>,
+    #[serde(default)]
     edges: Vec<Edge>,
+    #[serde(default)]
     services: Vec<faults::Service>,
     refused: Option<faults::Refused>,
     custody: Option<faults::Custody>,
+    #[serde(default)]
     gauges: Vec<Gauge>,
 }
 
@@ -309,7 +315,7 @@ connections: 3 of 100
             cell("idle", 0, 0, [0, 0, 0]),
         ];
         let text = format!(
-            r#"{{"uptime_seconds": 1, "histogram_bounds_seconds": [0.001, 0.01], "cells": [{}]}}"#,
+            r#"{{"command": "run", "uptime_seconds": 1, "process": {{"cpu_seconds": 0}}, "histogram_bounds_seconds": [0.001, 0.01], "cells": [{}]}}"#,
             cells.join(", ")
         );
         let state: State = serde_json::from_str(&text).unwrap();

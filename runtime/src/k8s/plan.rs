@@ -278,7 +278,11 @@ impl Check<'_> {
         let is_local = !Path::new(path).is_absolute();
         let place = if is_local { format!("/cells/{file}") } else { path.to_owned() };
         let release = release_image();
-        let copy = format!("FROM {release}, COPY {path} /cells/");
+        let copy = if is_local {
+            format!("FROM {release}, COPY {path} /cells/")
+        } else {
+            format!("FROM {release}, COPY {file} {path}: an absolute path is the image's own")
+        };
         let is_bundled = BUNDLED.iter().any(|bundled| place == format!("/cells/{bundled}"));
         match &self.options.image {
             None if is_bundled && is_local => {
@@ -289,10 +293,8 @@ impl Check<'_> {
                 let wrong = format!("{path} is no cell of {release}");
                 self.wrong(&wrong, &format!("make an image that has it ({copy}) and name that with --image"));
             }
-            Some(image) if is_local => {
-                self.notes.push(format!("{path}: {image} has to have it as {place} ({copy})"))
-            }
-            Some(_) => {}
+            Some(_) if is_bundled && !is_local => {}
+            Some(image) => self.notes.push(format!("{path}: {image} has to have it as {place} ({copy})")),
         }
         place
     }

@@ -323,6 +323,11 @@ fn files_that_pods_do_not_have_are_refused() {
     );
     let notes = app(cell, "--image r/shop:1").notes;
     assert!(notes[0].contains("r/shop:1 has to have it as /cells/greeter.wasm"), "{notes:?}");
+    let cell_there = cell.replace("greeter.wasm", "/opt/greeter.wasm");
+    let problems = render_file("app.toml", &cell_there, "").expect_err("the release has no such cell");
+    assert!(problems[0].contains("COPY greeter.wasm /opt/greeter.wasm: an absolute"), "{problems:?}");
+    let notes = app(&cell_there, "--image r/shop:1").notes;
+    assert!(notes[0].contains("r/shop:1 has to have it as /opt/greeter.wasm"), "{notes:?}");
     let files = "[dpu.tls]\nlisten = \"0.0.0.0:5443\"\ncertificate = \"a\"\nkey = \"b\"\n[service.greeter]\njwt = { jwks = \"keys.json\" }\n";
     let problems = render_file("app.toml", &format!("{cell}{files}"), "--image r/shop:1").expect_err("files");
     let expected =

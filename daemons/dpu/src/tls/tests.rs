@@ -139,6 +139,26 @@ fn changes_are_noticed() {
     assert_ne!(current(), second);
 }
 
+/// A certificate that has expired takes the place of none, with its key or without; a process may start with one.
+#[test]
+fn expired_certificates_replace_nothing() {
+    let (_folder, config) = folder();
+    let tls = Tls::load(&config).expect("good files");
+    let good = Arc::as_ptr(&tls.terms().server);
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    (params.not_before, params.not_after) =
+        (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1));
+    write(&config.certificate, params.self_signed(&key).expect("a certificate").pem());
+    write(&config.key, key.serialize_pem());
+    let problems = tls.look().expect("a change").expect_err("one that no client takes");
+    assert!(problems.0.len() == 1 && problems.0[0].wrong.contains(" has expired, "), "{problems}");
+    assert_eq!(Arc::as_ptr(&tls.terms().server), good);
+    assert!(Tls::load(&config).is_ok());
+    replace(&config);
+    assert_eq!(tls.look(), Some(Ok(())));
+}
+
 /// As Kubernetes replaces a secret: the files are links into a folder that is a link itself.
 #[cfg(unix)]
 #[test]

@@ -102,7 +102,7 @@ mod tests {
 
     fn state(refused: u64, unknown: u64) -> State {
         let text = format!(
-            r#"{{"services": [
+            r#"{{"command": "run", "uptime_seconds": 1, "process": {{"cpu_seconds": 0}}, "services": [
                     {{"service": "s0", "clients": {{"failed": 1, "refused": {refused}, "abandoned": 0,
                       "refused_for": {{"overloaded": 2, "deadline": {}}}}}}},
                     {{"service": "old", "clients": {{"failed": 0, "refused": 4, "abandoned": 0}}}},

@@ -21,6 +21,9 @@ const PREFIX_BYTES: usize = 7;
 /// What compiling the example's cells takes. Source: docs/kubernetes.md.
 const MEMORY_LEAST: &str = "96Mi";
 
+/// Services in one pod that nobody is told about. A Deployment with three times as many is too long for `kubectl apply` without `--server-side`.
+const POD_SERVICES_USUAL: usize = 50;
+
 /// A ConfigMap holds so much. Source: Kubernetes, "ConfigMaps".
 const CONFIG_BYTES_MAX: usize = 1 << 20;
 
@@ -318,6 +321,7 @@ impl Check<'_> {
             Mode::Pod => {
                 self.shared(&said);
                 self.too_little_memory(&said);
+                self.crowded();
             }
             Mode::Node => self.too_little_memory(&said),
         }
@@ -330,6 +334,16 @@ impl Check<'_> {
             ));
         }
         self.collector();
+    }
+
+    /// A pod of hundreds of containers starts one after the other.
+    fn crowded(&mut self) {
+        let count = self.app.services.len();
+        if count > POD_SERVICES_USUAL {
+            self.notes.push(format!(
+                "{count} services are {count} containers in each pod; --mode node has a Deployment for each, and --mode solo one container for all"
+            ));
+        }
     }
 
     /// Spans would find no way out, and nobody would miss them.

@@ -311,6 +311,20 @@ fn names_that_cannot_be_are_refused() {
     check(r#"{"s0": {}}"#, "--image a;b", &["\"a;b\" is no name of an image"]);
 }
 
+/// A pod of many services is told of, with what would suit them.
+#[test]
+fn crowded_pods_are_told_of() {
+    let services = |count: usize| {
+        let services: Vec<_> = (0..count).map(|n| format!("\"s{n}\": {{}}")).collect();
+        format!("{{{}}}", services.join(","))
+    };
+    let said = |text: &str, options: &str| {
+        model(text, options).notes.iter().any(|note| note.contains("51 containers in each pod; --mode node"))
+    };
+    assert!(said(&services(51), "") && !said(&services(50), ""));
+    assert!(!said(&services(51), "--mode node") && !said(&services(51), "--mode solo"));
+}
+
 /// Pods have the image and the ConfigMap: a file of this machine is refused, or what has to be done is told.
 #[test]
 fn files_that_pods_do_not_have_are_refused() {

@@ -92,7 +92,7 @@ fn asked(port: &mut Port) -> ResponseMessage {
         head: "GET/".into(),
         body: Bytes::new(),
     };
-    port.call(request).ok().expect("room for a call");
+    assert!(port.call(request).is_ok(), "room for a call");
     let mut answer = None;
     until("it answers", || {
         port.flush();

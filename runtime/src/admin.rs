@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cellmesh_dpu::DpuConfig;
+use cellmesh_dpu::{DpuConfig, Tls};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -115,6 +115,8 @@ pub struct About {
     pub started: Instant,
     /// Of its network side, as it began.
     pub dpu: DpuConfig,
+    /// What clients are served with over TLS, if it takes any in there.
+    pub tls: Option<Tls>,
     /// What it keeps of requests.
     pub trace: TraceSettings,
     /// Where its long guest calls run, if it hosts cells.
@@ -133,6 +135,7 @@ impl About {
             command,
             started: Instant::now(),
             dpu: app.dpu.clone(),
+            tls: None,
             trace: app.trace.clone(),
             pool: None,
             exported: None,
@@ -176,9 +179,10 @@ impl Sources {
             "/readyz" | "/ready" => self.health.readiness(),
             "/metrics" => match self.ask(METRICS_PATIENCE).await {
                 Ok(counts) => text(StatusCode::OK, {
-                    let About { exported, left_out, pool, .. } = &*self.about;
-                    let beside =
-                        metrics::Beside { exported: exported.as_ref(), left_out, pool: pool.as_ref() };
+                    let About { exported, left_out, pool, tls, .. } = &*self.about;
+                    let certificate_until = tls.as_ref().and_then(Tls::good_until);
+                    let (exported, pool) = (exported.as_ref(), pool.as_ref());
+                    let beside = metrics::Beside { exported, left_out, pool, certificate_until };
                     metrics::text(&counts, self.reloads.as_ref(), &beside)
                 }),
                 Err(silent) => text(StatusCode::SERVICE_UNAVAILABLE, silent),

@@ -90,7 +90,17 @@ impl Entrance {
             (cleartext, encrypted) => (cleartext?, encrypted?),
         };
         let addresses = Addresses { cleartext: cleartext.local_addr()?, tls: Some(encrypted.local_addr()?) };
-        Ok(Self { cleartext, tls: Some((encrypted, Tls::load(config)?)), addresses })
+        let tls = Tls::load(config)?;
+        if let Some(problem) = tls.expired() {
+            tracing::warn!("clients will refuse this server: {problem}");
+        }
+        Ok(Self { cleartext, tls: Some((encrypted, tls)), addresses })
+    }
+
+    /// What is told of a process that takes clients in.
+    fn about(&self, command: &'static str, app: &App) -> About {
+        let tls = self.tls.as_ref().map(|(_, tls)| tls.clone());
+        About { tls, ..About::new(command, app) }
     }
 
     fn acceptor(self, lanes: usize, app: &App) -> (Acceptor, Vec<LaneIntake>) {

@@ -54,7 +54,14 @@ struct Shared {
     /// What was looked at last, good or bad.
     seen: Mutex<Files>,
     /// What was good last.
-    current: Mutex<Arc<ServerConfig>>,
+    current: Mutex<Served>,
+}
+
+/// What new connections are served with.
+struct Served {
+    server: Arc<ServerConfig>,
+    /// When its certificate ends; none if it never does.
+    until: Option<SystemTime>,
 }
 
 /// What one connection is served with.
@@ -84,10 +91,9 @@ impl Tls {
     pub fn load(config: &TlsConfig) -> Result<Self, TlsProblems> {
         let files = Files::read(config);
         let server = files.load(config)?;
-        if let Some(problem) = expired(config) {
-            tracing::warn!("clients will refuse this server: {problem}");
-        }
-        let shared = Shared { config: config.clone(), seen: Mutex::new(files), current: Mutex::new(server) };
+        let until = Validity::of(config).and_then(|validity| validity.until);
+        let current = Mutex::new(Served { server, until });
+        let shared = Shared { config: config.clone(), seen: Mutex::new(files), current };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -100,17 +106,33 @@ impl Tls {
         let files = Files::read(&self.0.config);
         let loaded = files.load(&self.0.config);
         *lock(&self.0.seen) = files;
-        let loaded = loaded?;
+        let server = loaded?;
+        let until = Validity::of(&self.0.config).and_then(|validity| validity.until);
         // One that clients refuse is no better than none; the old one is good, or they refuse that too.
-        if let Some(problem) = expired(&self.0.config) {
+        if let Some(problem) = expired(&self.0.config, until) {
             return Err(TlsProblems(vec![problem]));
         }
-        *lock(&self.0.current) = loaded;
+        *lock(&self.0.current) = Served { server, until };
         Ok(())
     }
 
+    /// When the certificate ends that new connections are served with; none if it never does.
+    #[must_use]
+    pub fn good_until(&self) -> Option<SystemTime> {
+        lock(&self.0.current).until
+    }
+
+    /// What is wrong with serving it, if clients will refuse it for its age.
+    #[must_use]
+    pub fn expired(&self) -> Option<TlsProblem> {
+        expired(&self.0.config, self.good_until())
+    }
+
     pub(crate) fn terms(&self) -> Terms {
-        Terms { server: Arc::clone(&lock(&self.0.current)), timeout: self.0.config.handshake_timeout.0 }
+        Terms {
+            server: Arc::clone(&lock(&self.0.current).server),
+            timeout: self.0.config.handshake_timeout.0,
+        }
     }
 
     /// Looks at the files for ever, and reloads them when they have changed.
@@ -137,9 +159,8 @@ impl Tls {
 }
 
 /// The certificate, if it is not good any more.
-fn expired(config: &TlsConfig) -> Option<TlsProblem> {
-    let until = Validity::of(config)?.until?;
-    let ago = SystemTime::now().duration_since(until).ok()?;
+fn expired(config: &TlsConfig, until: Option<SystemTime>) -> Option<TlsProblem> {
+    let ago = SystemTime::now().duration_since(until?).ok()?;
     let (shown, days) = (config.certificate.display(), ago.as_secs() / (24 * 60 * 60));
     let wrong = format!("{shown} has expired, {days} days ago");
     Some(TlsProblem { key: CERTIFICATE, wrong, right: "name a certificate that is good now" })

@@ -13,6 +13,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use cellmesh_dpa::{DpaHost, DpaStats, WorkerCount};
 use cellmesh_dpu::policy::breaker::BreakerState;
@@ -133,6 +134,8 @@ pub(super) struct Beside<'p> {
     pub(super) exported: Option<&'p Exported>,
     pub(super) left_out: &'p LeftOut,
     pub(super) pool: Option<&'p Pool>,
+    /// When the certificate ends that clients are shown.
+    pub(super) certificate_until: Option<SystemTime>,
 }
 
 /// The text of a scrape.
@@ -150,6 +153,10 @@ pub(super) fn text(lanes: &[Counts], reloads: Option<&Reloads>, beside: &Beside<
     let dpus: Vec<DpuStats> = lanes.iter().filter_map(|lane| lane.dpu).collect();
     if !dpus.is_empty() {
         of_dpus(&mut text, &dpus);
+    }
+    let certificate_until = beside.certificate_until.map(|until| until.duration_since(UNIX_EPOCH));
+    if let Some(Ok(until)) = certificate_until {
+        text.one(&f::TLS_CERTIFICATE_END, Seconds(until));
     }
     let of_services = lanes.iter().flat_map(|lane| &lane.services);
     services::write(&mut text, &by_name(of_services.map(|stats| (stats.service.as_str(), stats))));

@@ -17,7 +17,7 @@ use cellmesh_shm::port::Progress;
 use tokio::sync::mpsc;
 
 use super::{Addresses, Admin, Entrance, announce};
-use crate::admin::{About, Health};
+use crate::admin::Health;
 use crate::attachment::{AttachmentNumber, DpaSocket, LinkEnds, LinkOrder, Wait, process_name};
 use crate::config::App;
 use crate::hangups::Hangups;
@@ -41,7 +41,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
     let entrance = Entrance::bind(app)?;
     let addresses = entrance.addresses;
-    let mut admin = Admin::bind(app.own_admin, About::new("dpu", app))?;
+    let mut admin = Admin::bind(app.own_admin, entrance.about("dpu", app))?;
     let (acceptor, intakes) = entrance.acceptor(count, app);
     let mut reload = Reload::new(app, Cells::InWorkers, acceptor.caps(), admin.reloads());
     let (ends, wait) = (LinkEnds::new(count), Wait::new(app.node.reattach_delay));

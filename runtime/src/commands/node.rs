@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::dpa::DpaParts;
 use super::{Admin, Entrance, announce};
-use crate::admin::About;
 use crate::admin::metrics::Counts;
 use crate::cohost::{Node, NodeParts, Readiness};
 use crate::config::App;
@@ -24,7 +23,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let entrance = Entrance::bind(app)?;
     let addresses = entrance.addresses;
     let dpa = DpaParts::bind(app)?;
-    let about = About::new("node", app);
+    let about = entrance.about("node", app);
     let mut admin = Admin::bind(app.own_admin.or(app.admin), about)?;
     let (acceptor, mut intakes) = entrance.acceptor(1, app);
     let (intake, dpu, spin) = (intakes.remove(0), app.dpu.clone(), app.runtime.spin);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Addresses, Admin, Entrance, announce};
-use crate::admin::About;
 use crate::admin::metrics::Counts;
 use crate::cohost::{Cohosted, LaneParts};
 use crate::config::App;
@@ -24,7 +23,7 @@ pub fn run(app: &App, hangups: Hangups) -> anyhow::Result<()> {
     let routes = Arc::new(mesh::routes(app)?);
     let entrance = Entrance::bind(app)?;
     let addresses = entrance.addresses;
-    let about = About::new("run", app);
+    let about = entrance.about("run", app);
     let mut admin = Admin::bind(app.own_admin.or(app.admin), about)?;
     let recorders = admin.of_cells(&mesh.pool, lanes);
     let (acceptor, intakes) = entrance.acceptor(lanes, app);

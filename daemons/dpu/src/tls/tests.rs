@@ -154,7 +154,10 @@ fn expired_certificates_replace_nothing() {
     let problems = tls.look().expect("a change").expect_err("one that no client takes");
     assert!(problems.0.len() == 1 && problems.0[0].wrong.contains(" has expired, "), "{problems}");
     assert_eq!(Arc::as_ptr(&tls.terms().server), good);
-    assert!(Tls::load(&config).is_ok());
+    let begun = Tls::load(&config).expect("files that fit");
+    assert!(begun.expired().is_some() && tls.expired().is_none());
+    let of_2021 = SystemTime::UNIX_EPOCH + Duration::from_secs(1_609_459_200);
+    assert_eq!(begun.good_until(), Some(of_2021));
     replace(&config);
     assert_eq!(tls.look(), Some(Ok(())));
 }

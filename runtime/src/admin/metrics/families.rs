@@ -94,6 +94,7 @@ families! {
         CONNECTIONS_REFUSED: Counter "connections_refused_total" "connections" [ConnectionRefusedFor] "Connections that were not taken up, by reason: connections-max and per-address-max are bounds of config, accept is the kernel, mostly for want of descriptors, once for each try.";
         HEADS_REFUSED: Counter "heads_refused_total" "heads" [HeadRefusedFor] "Heads over HTTP/1 that no request came of, by reason: malformed (400), too-large (431), too-slow (cut). They are not among the requests received. What is refused over HTTP/2 before a request is one is not seen.";
         TLS_FAILURES: Counter "tls_handshake_failures_total" "handshakes" [] "TLS handshakes that clients began and that came to nothing.";
+        TLS_CERTIFICATE_END: Gauge "tls_certificate_expiry_time_seconds" "seconds" [] "When the certificate ends that clients are shown, in seconds since 1970.";
         REQUEST_BODY_BYTES: Gauge "request_body_bytes" "bytes" [] "Bytes of request bodies held.";
         REQUEST_BODY_BYTES_MAX: Gauge "request_body_bytes_max" "bytes" [] "Their bound: dpu.buffered_bytes_max, of all lanes.";
         ANSWER_BODY_BYTES: Gauge "answer_body_bytes" "bytes" [] "Bytes of answers that clients have not taken.";

@@ -58,10 +58,16 @@ fn lanes_are_summed() {
     let reloads = Reloads::default();
     reloads.refused();
     let lanes = [Counts { dpa: None, ..lane.clone() }, lane];
-    let beside = Beside { exported: Some(&Exported::default()), left_out: &LeftOut::default(), pool: None };
+    let beside = Beside {
+        exported: Some(&Exported::default()),
+        left_out: &LeftOut::default(),
+        pool: None,
+        certificate_until: Some(UNIX_EPOCH + Duration::from_secs(7)),
+    };
     let text = text(&lanes, Some(&reloads), &beside);
     for line in [
         "cellmesh_requests_received_total 10",
+        "cellmesh_tls_certificate_expiry_time_seconds 7",
         "# TYPE cellmesh_inflight_requests gauge",
         "cellmesh_inflight_requests 2",
         "cellmesh_requests_refused_total{reason=\"overloaded\"} 2",
@@ -107,7 +113,8 @@ fn lanes_are_summed() {
 fn bounds_of_lanes_are_summed() {
     let lane = counts_of_lane();
     let pool = Pool::start(2).expect("threads");
-    let beside = Beside { exported: None, left_out: &LeftOut::default(), pool: Some(&pool) };
+    let beside =
+        Beside { exported: None, left_out: &LeftOut::default(), pool: Some(&pool), certificate_until: None };
     let text = text(&[Counts { dpa: None, ..lane.clone() }, lane], None, &beside);
     for line in [
         // Of the whole process.
@@ -148,7 +155,8 @@ fn rings_are_told_by_who_writes_them() {
     let dpu = Some(DpuStats::default());
     let dpa = Some(DpaStats { workers, ..DpaStats::default() });
     let lane = Counts { written: Some([batches; 2]), dpu, ..Counts::default() };
-    let beside = Beside { exported: None, left_out: &LeftOut::default(), pool: None };
+    let beside =
+        Beside { exported: None, left_out: &LeftOut::default(), pool: None, certificate_until: None };
     let text = text(&[Counts { dpa, ..lane.clone() }, lane], None, &beside);
     for line in [
         "cellmesh_ring_published_frames_total{ring=\"worker_sq\",kind=\"small\"} 6",
